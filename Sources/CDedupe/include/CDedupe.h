@@ -1,0 +1,522 @@
+/*
+ * CDedupe: a buffer of keyed updates between a fast source and a slow sink.
+ *
+ * OVERVIEW
+ *
+ * The buffer is an in-order queue that holds at most one pending update per key. A new update for a queued
+ * key takes the place of the old one. The source therefore never waits for the sink, what is in flight is
+ * bounded by the number of keys, and an overloaded sink skips ahead to recent state. Statuses travel in the
+ * same queue and keep their place between the updates. After a lost connection the buffer works out which
+ * keys vanished and queues their deletions.
+ *
+ * TERMS
+ *
+ *   key       bytes, 0 to CDEDUPE_KEY_MAX of them; two keys are one if their bytes are equal
+ *   update    a value for a key, or its deletion
+ *   pending   queued and not yet taken
+ *   live      a value of the key was taken, and no deletion of it has been taken since
+ *   taken     moved out of the queue into a batch: committed, whatever happens afterwards
+ *   payload   what one update carries: a fixed number of bytes, never read or copied by this library
+ *   slot      the memory of one payload, named by a 32-bit handle; who holds the handle owns the payload
+ *   batch     what one call of cdedupe_take() hands over
+ *   sink      whoever takes batches; one at a time, the claim is explicit
+ *
+ * TWO LEVELS
+ *
+ *   Handles (cdedupe_*): acquire slots, construct payloads in place, put them under keys, get displaced
+ *   handles back, destroy what is in them, release the slots. Nothing is copied.
+ *   Bytes (cdedupe_bytes_*): put a key and a value as bytes, take a batch of the same. The values are copied
+ *   in, and freed when the batch is released.
+ *
+ *     cdedupe_bytes_t *buffer;
+ *     cdedupe_options_t options = cdedupe_options();
+ *     if (cdedupe_bytes_create(&options, &buffer) != CDEDUPE_OK) ...
+ *     cdedupe_bytes_put(buffer, "a", 1, "1", 1, 0, NULL);             any thread, any number of them
+ *     cdedupe_bytes_put_status(buffer, CDEDUPE_IN_SYNC);
+ *
+ *     cdedupe_bytes_claim(buffer, CDEDUPE_BY_HAND);                   the one sink
+ *     cdedupe_bytes_item_t items[100];
+ *     size_t count;
+ *     while (cdedupe_bytes_take(buffer, items, 100, &count) == CDEDUPE_OK)
+ *         ...                                                          items are valid until the next take
+ *     cdedupe_bytes_release(buffer);
+ *     cdedupe_bytes_destroy(buffer);
+ *
+ * THREADING AND OWNERSHIP
+ *
+ *   function                               threads                     who owns what
+ *   -------------------------------------  --------------------------  ------------------------------------
+ *   cdedupe_create                         any                         the caller owns the buffer
+ *   cdedupe_destroy                        one, nothing else running   the caller has emptied it first, see
+ *                                                                      cdedupe_next_leftover()
+ *   cdedupe_acquire, cdedupe_discard       any, at once                handles: the buffer <-> the caller
+ *   cdedupe_payload                        the handle's owner          memory belongs to the handle's owner
+ *   cdedupe_put                            any, at once                handles go in, others come out; keys
+ *                                                                      are copied
+ *   cdedupe_put_status, cdedupe_restart    any, at once                -
+ *   cdedupe_collect                        any, at once                handles: the buffer -> the caller
+ *   cdedupe_claim, cdedupe_release         any, at once                the right to take
+ *   cdedupe_take                           the claim's owner           handles: the buffer -> the caller; keys
+ *                                                                      are lent until the next take or release
+ *   cdedupe_stop, cdedupe_finish           any, at once                -
+ *   cdedupe_statistics, cdedupe_validate   any, at once                -
+ *
+ * Calls from several producers are ordered by the buffer; the updates of one call keep their order. One call
+ * of cdedupe_put() with many updates need not be atomic towards the sink. No call waits for the sink. Calls
+ * that change the queue take a spinlock for a bounded number of short steps; hooks (allocator, wake) never
+ * run under it, and neither does anything of the caller's.
+ *
+ * Signal handlers may not call any of this.
+ */
+#ifndef CDEDUPE_H
+#define CDEDUPE_H
+
+#include <stdbool.h>
+#include <stddef.h>
+#include <stdint.h>
+#include <string.h>
+
+#if defined(__clang__)
+#define CDEDUPE_NULLABLE _Nullable
+#define CDEDUPE_NONNULL _Nonnull
+#define CDEDUPE_CLOSED_ENUM __attribute__((enum_extensibility(closed)))
+/* The header says everywhere what may be NULL; that clang spells it as an extension is meant. */
+_Pragma("clang diagnostic push")
+_Pragma("clang diagnostic ignored \"-Wnullability-extension\"")
+_Pragma("clang assume_nonnull begin")
+#else
+#define CDEDUPE_NULLABLE
+#define CDEDUPE_NONNULL
+#define CDEDUPE_CLOSED_ENUM
+#endif
+
+#ifdef __cplusplus
+extern "C" {
+#endif
+
+/* ---------------------------------------------------------------------------------------------------- */
+/* Constants and plain types                                                                            */
+
+/* Longest key, in bytes (64 KiB). */
+#define CDEDUPE_KEY_MAX ((size_t)65536)
+
+/* Largest payload, in bytes (64 KiB), and its largest alignment. */
+#define CDEDUPE_PAYLOAD_MAX ((size_t)65536)
+#define CDEDUPE_ALIGNMENT_MAX ((size_t)4096)
+
+/* Largest batch. */
+#define CDEDUPE_BATCH_MAX ((size_t)65536)
+
+/* What a call came to. Every function that can fail returns one of these. */
+typedef enum CDEDUPE_CLOSED_ENUM cdedupe_result {
+    CDEDUPE_OK = 0,           /* Done. */
+    CDEDUPE_EMPTY,            /* Nothing is queued. */
+    CDEDUPE_STOPPED,          /* The buffer was stopped, or it finished. */
+    CDEDUPE_BUSY,             /* Somebody else holds the claim to take. */
+    CDEDUPE_NO_MEMORY,        /* The allocator failed. What was not done can be tried again. */
+    CDEDUPE_KEY_TOO_LONG,     /* A key is longer than CDEDUPE_KEY_MAX. */
+    CDEDUPE_INVALID_ARGUMENT, /* An argument is outside its documented range; nothing was done. */
+} cdedupe_result_t;
+
+/* The progress of the source towards a complete picture. */
+typedef enum CDEDUPE_CLOSED_ENUM cdedupe_status {
+    CDEDUPE_WAIT_FOR_DATASTORE = 0, /* No connection yet. */
+    CDEDUPE_RESYNC_IN_PROGRESS,     /* A snapshot is being sent. */
+    CDEDUPE_IN_SYNC,                /* The snapshot is complete; keys not seen in it are gone. */
+} cdedupe_status_t;
+
+/* Handle of a slot. Zero is no slot. */
+typedef uint32_t cdedupe_slot_t;
+
+/* The buffer. */
+typedef struct cdedupe cdedupe_t;
+
+/*
+ * How a buffer is made. Get one from cdedupe_options() and change what you need; new members are added at
+ * the end, and `size` tells the library which of them the caller knows.
+ */
+typedef struct cdedupe_options {
+    size_t size; /* Bytes of this struct as the caller was compiled; set by cdedupe_options(). */
+
+    /*
+     * Allocator hooks; both or neither. `allocate` returns zeroed memory of `size` bytes aligned to
+     * `alignment` (a power of two), or NULL. `deallocate` gets the same size and alignment again. They
+     * are called by any thread that is in a call of this buffer, never under a lock, and may not call this
+     * buffer. NULL: the system's, with large blocks mapped and unmapped, so that memory goes back.
+     */
+    void *CDEDUPE_NULLABLE (*CDEDUPE_NULLABLE allocate)(void *CDEDUPE_NULLABLE context, size_t size,
+                                                        size_t alignment);
+    void (*CDEDUPE_NULLABLE deallocate)(void *CDEDUPE_NULLABLE context, void *memory, size_t size,
+                                        size_t alignment);
+    void *CDEDUPE_NULLABLE allocator_context;
+
+    /*
+     * Bytes and alignment of one payload. At most CDEDUPE_PAYLOAD_MAX and CDEDUPE_ALIGNMENT_MAX; the
+     * alignment is a power of two. Default: one pointer.
+     */
+    size_t payload_size;
+    size_t payload_alignment;
+
+    /*
+     * Seed of the hash function. Zero (the default): drawn from the system's random source, as it must be
+     * where strangers choose the keys. Any other value makes runs repeatable, for tests.
+     */
+    uint64_t hash_seed;
+
+    /*
+     * Called when the queue becomes non-empty, or the buffer is stopped or finished, and the sink sleeps:
+     * the last cdedupe_take() of a CDEDUPE_LOOP claim returned CDEDUPE_EMPTY. Called once per such sleep, by
+     * the thread that caused it, with no lock held; it may call any function of this buffer except
+     * cdedupe_destroy(). It must not wait for the sink.
+     */
+    void (*CDEDUPE_NULLABLE wake)(void *CDEDUPE_NULLABLE context);
+    void *CDEDUPE_NULLABLE wake_context;
+
+    /* Largest number of queue entries that one cdedupe_take() hands over, 1 to CDEDUPE_BATCH_MAX. Default: 100. */
+    size_t batch_size;
+} cdedupe_options_t;
+
+/* Options with every default set, as the caller's compiler sees the struct. */
+static inline cdedupe_options_t
+cdedupe_options(void)
+{
+    cdedupe_options_t options;
+
+    memset(&options, 0, sizeof(options));
+    options.size = sizeof(options);
+    options.payload_size = sizeof(void *);
+    options.payload_alignment = sizeof(void *);
+    options.batch_size = 100;
+    return options;
+}
+
+/* ---------------------------------------------------------------------------------------------------- */
+/* Life                                                                                                 */
+
+/*
+ * Makes a buffer.
+ *
+ *   options   NULL for every default
+ *   out       gets the buffer, or NULL on failure
+ *
+ * Returns CDEDUPE_OK, CDEDUPE_NO_MEMORY or CDEDUPE_INVALID_ARGUMENT (an option out of range, or one hook of a
+ * pair). O(1); a fresh buffer takes a few kilobytes.
+ */
+cdedupe_result_t cdedupe_create(const cdedupe_options_t *CDEDUPE_NULLABLE options,
+                                cdedupe_t *CDEDUPE_NULLABLE *CDEDUPE_NONNULL out);
+
+/*
+ * Frees the buffer's memory. Nothing else may be running in it or may call it afterwards. Payloads that are
+ * still pending are not touched: if they need destruction, get them first, with cdedupe_next_leftover().
+ * NULL is nothing. O(memory / slab).
+ */
+void cdedupe_destroy(cdedupe_t *CDEDUPE_NULLABLE buffer);
+
+/*
+ * Hands out, one per call, the payloads that a buffer about to be destroyed still owns, in no particular
+ * order. Nothing else may be running in the buffer, and after the first call only this function and
+ * cdedupe_destroy() may be called.
+ *
+ *   cursor    points to zero before the first call
+ *
+ * Returns a handle that the caller now owns (no need to release it), or zero when there are no more.
+ * O(keys) for all calls together.
+ */
+cdedupe_slot_t cdedupe_next_leftover(cdedupe_t *buffer, uint64_t *cursor);
+
+/* ---------------------------------------------------------------------------------------------------- */
+/* Slots                                                                                                */
+
+/*
+ * Takes `count` free slots. All or none.
+ *
+ *   slots     gets `count` handles, owned by the caller; their memory is not initialised
+ *
+ * Returns CDEDUPE_OK or CDEDUPE_NO_MEMORY. O(count).
+ */
+cdedupe_result_t cdedupe_acquire(cdedupe_t *buffer, cdedupe_slot_t *slots, size_t count);
+
+/*
+ * The memory of a slot: payload_size bytes, aligned as asked for. It stays where it is for as long as the
+ * caller owns the handle. O(1), takes no lock.
+ */
+void *cdedupe_payload(const cdedupe_t *buffer, cdedupe_slot_t slot);
+
+/*
+ * Gives slots back. What was in them has been destroyed or moved out by the caller. Zeros among the handles
+ * are skipped. O(count).
+ */
+void cdedupe_discard(cdedupe_t *buffer, const cdedupe_slot_t *slots, size_t count);
+
+/* ---------------------------------------------------------------------------------------------------- */
+/* Source                                                                                               */
+
+/* What became of one update. */
+typedef enum CDEDUPE_CLOSED_ENUM cdedupe_outcome {
+    CDEDUPE_UNTOUCHED = 0, /* Not looked at: the call ended before it. The caller still owns `slot`. */
+    CDEDUPE_QUEUED,        /* Went to the back of the queue. */
+    CDEDUPE_REPLACED,      /* Took the place of the pending update of its key, now in `displaced`. */
+    CDEDUPE_CANCELLED,     /* A deletion met a value that had never been taken: both are gone. */
+    CDEDUPE_DROPPED,       /* The buffer was stopped before. */
+    CDEDUPE_REJECTED,      /* Not possible; the call's result says why. The caller still owns `slot`. */
+} cdedupe_outcome_t;
+
+/* One update on its way in. */
+typedef struct cdedupe_update {
+    const void *CDEDUPE_NULLABLE key; /* May be NULL if the length is zero. Copied where needed. */
+    size_t key_length;                /* Bytes. */
+    /*
+     * In: the payload; zero if there is none. Out: the handle if it came back to the caller (every outcome
+     * but QUEUED and REPLACED), else zero.
+     */
+    cdedupe_slot_t slot;
+    cdedupe_slot_t displaced; /* Out: the handle of an older payload that now belongs to the caller, or zero. */
+    bool deletion;            /* True: the key is gone. A deletion may carry a payload or none. */
+    uint8_t outcome;          /* Out: a cdedupe_outcome_t. */
+} cdedupe_update_t;
+
+/*
+ * Puts updates under their keys, in order.
+ *
+ *   updates   `count` of them; `slot`, `displaced` and `outcome` are written for each
+ *
+ * For each update:
+ *
+ *   update     pending     live     what happens                                          outcome
+ *   ---------  ----------  -------  ----------------------------------------------------  ---------
+ *   value      no          either   to the back of the queue                              QUEUED
+ *   value      yes         either   replaces the pending update, which keeps its place    REPLACED
+ *   deletion   no          either   to the back of the queue                              QUEUED
+ *   deletion   a value     yes      replaces the value, in its place                      REPLACED
+ *   deletion   a value     no       the key leaves the queue                              CANCELLED
+ *   deletion   a deletion  either   one deletion, in its place                            REPLACED
+ *
+ * After a restart, a payload that the restart dropped may come back in `displaced` of an update that was
+ * QUEUED. On a stopped buffer every update is DROPPED.
+ *
+ * Returns CDEDUPE_OK if every update was put (or dropped by a stop); CDEDUPE_KEY_TOO_LONG or CDEDUPE_NO_MEMORY
+ * if one could not be: it is REJECTED, those before it are done, those after it are UNTOUCHED, and the call
+ * can be repeated from any of them. O(count), expected, plus the lengths of the keys.
+ */
+cdedupe_result_t cdedupe_put(cdedupe_t *buffer, cdedupe_update_t *updates, size_t count);
+
+/*
+ * Puts a status: dropped if it equals the latest one received; else it overwrites a status that is last in
+ * the queue; else it goes to the back. CDEDUPE_IN_SYNC first queues the deletions that the restart before it
+ * still owes: one for each key that was live at the restart, still is, and was not heard of since.
+ *
+ * Returns CDEDUPE_OK; CDEDUPE_STOPPED (ignored); CDEDUPE_NO_MEMORY: the status was not queued, deletions that were
+ * queued stay, and the call can be repeated; CDEDUPE_INVALID_ARGUMENT. O(1), and O(keys) for the first
+ * CDEDUPE_IN_SYNC after a restart, in short steps that let others in.
+ */
+cdedupe_result_t cdedupe_put_status(cdedupe_t *buffer, cdedupe_status_t status);
+
+/*
+ * The source lost its connection and will send everything again. Whatever is pending is dropped; the keys
+ * that are live now are unseen until an update for them arrives. A batch that was taken is not disturbed.
+ * Dropped payloads come back through cdedupe_put() and cdedupe_collect().
+ *
+ * Returns CDEDUPE_OK or CDEDUPE_STOPPED (ignored). O(1).
+ */
+cdedupe_result_t cdedupe_restart(cdedupe_t *buffer);
+
+/*
+ * Clears up after restarts: hands back payloads that a restart dropped. Call it after a restart and from
+ * time to time, until it finds nothing; cdedupe_has_garbage() tells cheaply. Until then they take memory,
+ * never more than one per key.
+ *
+ *   slots     room for `capacity` handles
+ *   count     gets the number of handles that now belong to the caller
+ *
+ * Returns CDEDUPE_OK if something was cleared up (also if count is zero), CDEDUPE_EMPTY if nothing is left. Does
+ * at most `capacity` steps, O(capacity).
+ */
+cdedupe_result_t cdedupe_collect(cdedupe_t *buffer, cdedupe_slot_t *slots, size_t capacity, size_t *count);
+
+/* Whether cdedupe_collect() has something to do. A hint: takes no lock. O(1). */
+bool cdedupe_has_garbage(const cdedupe_t *buffer);
+
+/* ---------------------------------------------------------------------------------------------------- */
+/* Sink                                                                                                 */
+
+/* How a claim's owner means to take. */
+typedef enum CDEDUPE_CLOSED_ENUM cdedupe_claim {
+    CDEDUPE_BY_HAND = 0, /* A batch now and then. Never woken; cdedupe_finish() does not wait for it. */
+    CDEDUPE_LOOP,        /* Until the end: sleeps when there is nothing, is woken by the hook. */
+} cdedupe_claim_t;
+
+/*
+ * Claims the right to take.
+ *
+ * Returns CDEDUPE_OK; CDEDUPE_STOPPED; CDEDUPE_BUSY if it is claimed already, by whomever. O(1).
+ */
+cdedupe_result_t cdedupe_claim(cdedupe_t *buffer, cdedupe_claim_t kind);
+
+/* Ends the claim, and with it the loan of the last batch's keys. O(size of the last batch). */
+void cdedupe_release(cdedupe_t *buffer);
+
+/* What an item of a batch is. */
+typedef enum CDEDUPE_CLOSED_ENUM cdedupe_kind {
+    CDEDUPE_NEW = 0, /* A value of a key that was not live. */
+    CDEDUPE_UPDATED, /* A value of a key that was. */
+    CDEDUPE_DELETED, /* The key is gone. */
+    CDEDUPE_STATUS,
+} cdedupe_kind_t;
+
+/* One item of a batch. */
+typedef struct cdedupe_item {
+    const void *CDEDUPE_NULLABLE key; /* Lent until the next take or release. NULL for a status. */
+    size_t key_length;
+    cdedupe_slot_t slot; /* The payload, now the caller's; zero for a deletion that carries none. */
+    uint8_t kind;        /* A cdedupe_kind_t. */
+    uint8_t status;      /* A cdedupe_status_t, if the kind is CDEDUPE_STATUS. */
+} cdedupe_item_t;
+
+/*
+ * Takes the next batch, in the order of the queue. The caller holds the claim.
+ *
+ *   items     room for `capacity` items
+ *   capacity  1 or more; at most the buffer's batch size of them are filled
+ *   count     gets how many
+ *
+ * Returns CDEDUPE_OK with 1 or more items; CDEDUPE_EMPTY if nothing is queued (a CDEDUPE_LOOP then counts as asleep,
+ * until the hook is called or it takes again); CDEDUPE_STOPPED if the buffer was stopped, or finished and has
+ * delivered what it owed; CDEDUPE_INVALID_ARGUMENT if nobody holds the claim. O(batch).
+ */
+cdedupe_result_t cdedupe_take(cdedupe_t *buffer, cdedupe_item_t *items, size_t capacity, size_t *count);
+
+/* ---------------------------------------------------------------------------------------------------- */
+/* The end                                                                                              */
+
+/*
+ * Stops: nothing is taken any more, what comes in is dropped, what is pending stays until the buffer is
+ * destroyed. Wakes a sleeping loop. Can be repeated; cannot be undone. O(1).
+ */
+void cdedupe_stop(cdedupe_t *buffer);
+
+/* When a finishing buffer stops. */
+typedef enum CDEDUPE_CLOSED_ENUM cdedupe_finish {
+    CDEDUPE_WHEN_DELIVERED = 0, /* When what was queued at the time of the call has been taken. */
+    CDEDUPE_WHEN_EMPTY,         /* When a take finds the queue empty. */
+} cdedupe_finish_t;
+
+/*
+ * Lets the loop deliver what is queued, then stops. Without a CDEDUPE_LOOP claim it stops at once. Never waits:
+ * the loop's cdedupe_take() returns CDEDUPE_STOPPED when it is done.
+ *
+ * Returns CDEDUPE_OK if a loop has still to find out, CDEDUPE_STOPPED if the buffer is stopped and nobody holds
+ * the claim. O(1).
+ */
+cdedupe_result_t cdedupe_finish(cdedupe_t *buffer, cdedupe_finish_t when);
+
+/* ---------------------------------------------------------------------------------------------------- */
+/* Inspection                                                                                           */
+
+/*
+ * Counters. Each snapshot is exact:
+ *   received + synthesized_deletions = delivered + replaced + cancelled + dropped + pending_keys
+ */
+typedef struct cdedupe_statistics {
+    uint64_t pending_keys;          /* Updates in the queue now. */
+    uint64_t pending_statuses;      /* Statuses in the queue now; at most pending_keys + 1. */
+    uint64_t peak_pending_keys;     /* The most updates that the queue ever held. */
+    uint64_t live_keys;             /* Keys that are live now. */
+    uint64_t received;              /* Updates that came in, rejected ones not counted. */
+    uint64_t delivered;             /* Updates taken. */
+    uint64_t replaced;              /* Updates that a newer one displaced. */
+    uint64_t cancelled;             /* Values that never left, and the deletions that met them. */
+    uint64_t dropped;               /* Updates dropped by a restart or after the stop. */
+    uint64_t synthesized_deletions; /* Deletions that a resync found to be owed. */
+    uint64_t statuses_received;
+    uint64_t statuses_delivered;
+    uint64_t batches;               /* Batches taken. */
+    uint64_t memory;                /* Bytes held from the allocator. */
+} cdedupe_statistics_t;
+
+/*
+ * Copies the counters.
+ *
+ *   size      sizeof(cdedupe_statistics_t) as the caller was compiled
+ *
+ * O(1).
+ */
+void cdedupe_statistics(cdedupe_t *buffer, cdedupe_statistics_t *out, size_t size);
+
+/*
+ * Checks every invariant of the buffer, in any build: the queue and its links, index, words, free lists and
+ * counters. Holds the lock for O(keys): for tests and for finding faults, not for production paths.
+ *
+ * Returns NULL if all hold, else a static text that names the first that does not.
+ */
+const char *CDEDUPE_NULLABLE cdedupe_validate(cdedupe_t *buffer);
+
+/* A static English text for a result, without a full stop. O(1). */
+const char *cdedupe_result_text(cdedupe_result_t result);
+
+/* ---------------------------------------------------------------------------------------------------- */
+/* Bytes: the plain level                                                                               */
+
+/* A buffer whose values are bytes. */
+typedef struct cdedupe_bytes cdedupe_bytes_t;
+
+/* As cdedupe_create(). The payload options are ignored. */
+cdedupe_result_t cdedupe_bytes_create(const cdedupe_options_t *CDEDUPE_NULLABLE options,
+                                      cdedupe_bytes_t *CDEDUPE_NULLABLE *CDEDUPE_NONNULL out);
+
+/* Frees everything, pending values included. Nothing else may be running in the buffer. NULL is nothing. O(keys). */
+void cdedupe_bytes_destroy(cdedupe_bytes_t *CDEDUPE_NULLABLE buffer);
+
+/*
+ * Puts a value under a key.
+ *
+ *   key, value   copied; may be NULL if the length is zero
+ *   revision     carried along, never read; zero: none
+ *   outcome      if not NULL, gets what became of it
+ *
+ * Returns CDEDUPE_OK, CDEDUPE_KEY_TOO_LONG, CDEDUPE_NO_MEMORY (nothing changed). O(lengths), expected.
+ */
+cdedupe_result_t cdedupe_bytes_put(cdedupe_bytes_t *buffer, const void *CDEDUPE_NULLABLE key, size_t key_length,
+                                   const void *CDEDUPE_NULLABLE value, size_t value_length, uint64_t revision,
+                                   cdedupe_outcome_t *CDEDUPE_NULLABLE outcome);
+
+/* Puts the deletion of a key; else as cdedupe_bytes_put(). */
+cdedupe_result_t cdedupe_bytes_delete(cdedupe_bytes_t *buffer, const void *CDEDUPE_NULLABLE key, size_t key_length,
+                                      uint64_t revision, cdedupe_outcome_t *CDEDUPE_NULLABLE outcome);
+
+/* As the functions of the same names above. */
+cdedupe_result_t cdedupe_bytes_put_status(cdedupe_bytes_t *buffer, cdedupe_status_t status);
+cdedupe_result_t cdedupe_bytes_restart(cdedupe_bytes_t *buffer);
+cdedupe_result_t cdedupe_bytes_claim(cdedupe_bytes_t *buffer, cdedupe_claim_t kind);
+void cdedupe_bytes_release(cdedupe_bytes_t *buffer);
+void cdedupe_bytes_stop(cdedupe_bytes_t *buffer);
+cdedupe_result_t cdedupe_bytes_finish(cdedupe_bytes_t *buffer, cdedupe_finish_t when);
+void cdedupe_bytes_statistics(cdedupe_bytes_t *buffer, cdedupe_statistics_t *out, size_t size);
+const char *CDEDUPE_NULLABLE cdedupe_bytes_validate(cdedupe_bytes_t *buffer);
+
+/* One item of a batch. */
+typedef struct cdedupe_bytes_item {
+    const void *CDEDUPE_NULLABLE key; /* Lent, as the value, until the next take or release. */
+    size_t key_length;
+    const void *CDEDUPE_NULLABLE value; /* NULL for a deletion and for a status. */
+    size_t value_length;
+    uint64_t revision; /* Zero: none. */
+    uint8_t kind;      /* A cdedupe_kind_t. */
+    uint8_t status;    /* A cdedupe_status_t, if the kind is CDEDUPE_STATUS. */
+} cdedupe_bytes_item_t;
+
+/*
+ * Takes the next batch, as cdedupe_take(). Keys and values of the batch before are freed.
+ */
+cdedupe_result_t cdedupe_bytes_take(cdedupe_bytes_t *buffer, cdedupe_bytes_item_t *items, size_t capacity,
+                                    size_t *count);
+
+#ifdef __cplusplus
+}
+#endif
+
+#if defined(__clang__)
+_Pragma("clang assume_nonnull end")
+_Pragma("clang diagnostic pop")
+#endif
+
+#endif /* CDEDUPE_H */
