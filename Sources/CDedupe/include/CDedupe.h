@@ -116,6 +116,7 @@ typedef enum CDEDUPE_CLOSED_ENUM cdedupe_result {
     CDEDUPE_NO_MEMORY,        /* The allocator failed. What was not done can be tried again. */
     CDEDUPE_KEY_TOO_LONG,     /* A key is longer than CDEDUPE_KEY_MAX. */
     CDEDUPE_INVALID_ARGUMENT, /* An argument is outside its documented range; nothing was done. */
+    CDEDUPE_NO_RANDOMNESS,    /* The system has no random bytes for the hash function's secret. */
 } cdedupe_result_t;
 
 /* The progress of the source towards a complete picture. */
@@ -199,8 +200,8 @@ cdedupe_options(void)
  *   options   NULL for every default
  *   out       gets the buffer, or NULL on failure
  *
- * Returns CDEDUPE_OK, CDEDUPE_NO_MEMORY or CDEDUPE_INVALID_ARGUMENT (an option out of range, or one hook of a
- * pair). O(1); a fresh buffer takes a few kilobytes.
+ * Returns CDEDUPE_OK, CDEDUPE_NO_MEMORY, CDEDUPE_NO_RANDOMNESS or CDEDUPE_INVALID_ARGUMENT (an option out of
+ * range, or one hook of a pair). O(1); a fresh buffer takes a few kilobytes.
  */
 cdedupe_result_t cdedupe_create(const cdedupe_options_t *CDEDUPE_NULLABLE options,
                                 cdedupe_t *CDEDUPE_NULLABLE *CDEDUPE_NONNULL out);
@@ -291,8 +292,8 @@ typedef struct cdedupe_update {
  *   deletion   a value     no       the key leaves the queue                              CANCELLED
  *   deletion   a deletion  either   one deletion, in its place                            REPLACED
  *
- * After a restart, a payload that the restart dropped may come back in `displaced` of an update that was
- * QUEUED. On a stopped buffer every update is DROPPED.
+ * After a restart, payloads that it dropped come back one by one in those `displaced` that have nothing else to
+ * hold, whatever the outcome. On a stopped buffer every update is DROPPED.
  *
  * Returns CDEDUPE_OK if every update was put (or dropped by a stop); CDEDUPE_KEY_TOO_LONG or CDEDUPE_NO_MEMORY
  * if one could not be: it is REJECTED, those before it are done, those after it are UNTOUCHED, and the call
@@ -404,8 +405,8 @@ typedef enum CDEDUPE_CLOSED_ENUM cdedupe_finish {
  * Lets the loop deliver what is queued, then stops. Without a CDEDUPE_LOOP claim it stops at once. Never waits:
  * the loop's cdedupe_take() returns CDEDUPE_STOPPED when it is done.
  *
- * Returns CDEDUPE_OK if a loop has still to find out, CDEDUPE_STOPPED if the buffer is stopped and nobody holds
- * the claim. O(1).
+ * Returns CDEDUPE_OK if a loop has still to find out, CDEDUPE_STOPPED if there is no loop. Repeated, what
+ * was queued at the time of the last call is owed, and WHEN_DELIVERED prevails. O(1).
  */
 cdedupe_result_t cdedupe_finish(cdedupe_t *buffer, cdedupe_finish_t when);
 

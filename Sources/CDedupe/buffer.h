@@ -1,0 +1,153 @@
+/*
+ * The buffer's parts, and what its files share.
+ *
+ *   word.h      the word protocol: the state of a key in 64 bits
+ *   entry.h     a key with its word
+ *   arena.h     numbered cells in slabs: entries, slots, links
+ *   index.h     from a key to its entry
+ *   ring.h      the queue, as a list of links
+ *   memory.h    allocation around the lock
+ *   sync.h      atomics and the lock
+ *   source.c    puts updates        status.c   statuses, restart, resync
+ *   sink.c      takes batches       garbage.c  clears up after restarts
+ *   buffer.c    life, slots, the end, counters
+ *   bytes.c     the plain level
+ */
+#ifndef CDEDUPE_BUFFER_H
+#define CDEDUPE_BUFFER_H
+
+#include "CDedupe.h"
+
+#include "arena.h"
+#include "entry.h"
+#include "hash.h"
+#include "index.h"
+#include "memory.h"
+#include "ring.h"
+#include "sync.h"
+#include "word.h"
+
+/* Changes per hold of the lock: what one call may keep another waiting for. */
+enum { HOLD_PUT = 100, HOLD_TAKE = 32, HOLD_SWEEP = 64, HOLD_SLOTS = 256 };
+
+enum claim { CLAIM_NONE, CLAIM_BY_HAND, CLAIM_LOOP };
+
+enum finishing { FINISHING_NOT, FINISHING_WHEN_DELIVERED, FINISHING_WHEN_EMPTY };
+
+struct cdedupe {
+    /* Never changed. */
+    struct memory memory; /* But for its byte count. */
+    struct hash_secret secret;
+    void (*wake)(void *context);
+    void *wake_context;
+    size_t batch_size;
+
+    /* Changed under the lock. */
+    _Alignas(64) struct lock lock;
+    bool stopped;
+    bool asleep;  /* The loop found nothing and waits for the hook. */
+    bool resync;  /* A restart's deletions are owed at the next in-sync. */
+    bool touched; /* Something was received since the last restart. */
+    uint8_t latest_received;
+    uint8_t latest_taken;
+    enum claim claim;
+    enum finishing finishing;
+    uint32_t restart;  /* The restart number: 1 to WORD_RESTART_MAX. */
+    uint32_t ring;     /* Heads of the three lists. */
+    uint32_t garbage;
+    uint32_t orphans;
+    uint32_t last_owed; /* Finishing: the last link that is still to be delivered; the ring's head: none. */
+    uint32_t lent;      /* Dead entries whose keys the sink may still read; chained by their links. */
+    uint64_t uncleared; /* Links in garbage and orphans; read as a hint without the lock. */
+    cdedupe_statistics_t statistics;
+
+    struct arena entries;
+    struct arena slots;
+    struct arena links;
+    struct index index;
+};
+
+/* One hold of the lock by one call. */
+struct hold {
+    struct cdedupe *buffer;
+    struct reserve reserve;
+    bool wake; /* Call the hook after unlocking. */
+};
+
+static inline void
+hold_init(struct hold *hold, struct cdedupe *buffer)
+{
+    hold->buffer = buffer;
+    hold->wake = false;
+    reserve_init(&hold->reserve);
+}
+
+static inline void
+hold_lock(struct hold *hold)
+{
+    lock_take(&hold->buffer->lock);
+}
+
+static inline void
+hold_unlock(struct hold *hold)
+{
+    lock_drop(&hold->buffer->lock);
+}
+
+/* Unlocked, between two attempts: whether there is memory to try again with. */
+static inline bool
+hold_refill(struct hold *hold)
+{
+    return reserve_fill(&hold->reserve, &hold->buffer->memory);
+}
+
+/* Unlocked, at the end of a call: frees what became free, wakes the loop. */
+static inline void
+hold_finish(struct hold *hold)
+{
+    reserve_release(&hold->reserve, &hold->buffer->memory);
+    if (hold->wake && hold->buffer->wake != NULL)
+        hold->buffer->wake(hold->buffer->wake_context);
+}
+
+/* Under the lock, whenever the loop may have something to do: decided here, so that no wake-up can be lost. */
+static inline void
+notify(struct hold *hold)
+{
+    if (hold->buffer->asleep) {
+        hold->buffer->asleep = false;
+        hold->wake = true;
+    }
+}
+
+/* Whether there is a link to take; if not, the reserve wants one. */
+static inline bool
+link_make_room(struct hold *hold)
+{
+    return arena_make_room(&hold->buffer->links, 0, &hold->reserve);
+}
+
+/* A new link, in no list. There is room. */
+uint32_t link_new(struct cdedupe *buffer, uint32_t item);
+void link_free(struct hold *hold, uint32_t link);
+
+/* Puts an update's link at the back of the queue. */
+void queue_entry(struct hold *hold, uint32_t link);
+
+/* Takes a link out of the queue, and frees it. Of two statuses that become neighbours the earlier goes. */
+void unqueue(struct hold *hold, uint32_t link);
+
+/* A dead entry leaves the index; its memory stays, with the sink if it still needs the key. */
+void entry_unindex(struct cdedupe *buffer, uint32_t number);
+void entry_free(struct hold *hold, uint32_t number);
+
+/* Clears up one piece of what restarts left; `slot` gets a payload or zero. False: nothing is left. */
+bool clear_one(struct hold *hold, cdedupe_slot_t *slot);
+
+/* Forgets a stale link: the entry's word has been dealt with. */
+void garbage_remove(struct hold *hold, uint32_t link);
+
+/* Keeps a payload that lost its entry, for whoever clears up. There is room for a link. */
+void orphan_add(struct cdedupe *buffer, cdedupe_slot_t slot);
+
+#endif

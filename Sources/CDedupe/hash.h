@@ -1,0 +1,25 @@
+/*
+ * The hash function: XXH3 with a secret of its own for every buffer.
+ *
+ * Keys come from strangers. A 64-bit seed alone leaves most of XXH3's secret at its public default; here all 192
+ * bytes of it come from the system's random source, so that neither the multiplications of short keys nor the
+ * accumulators of long ones can be steered from outside, at no cost in speed. The header is used inline: no call,
+ * no library to link.
+ */
+#ifndef CDEDUPE_HASH_H
+#define CDEDUPE_HASH_H
+
+#include <stdbool.h>
+#include <stddef.h>
+#include <stdint.h>
+
+struct hash_secret {
+    uint64_t words[24];
+};
+
+/* Draws the secret: from the system if the seed is zero, else from the seed. False: the system gave nothing. */
+bool hash_secret_init(struct hash_secret *secret, uint64_t seed);
+
+uint64_t hash_key(const struct hash_secret *secret, const void *key, size_t length);
+
+#endif

@@ -1,0 +1,182 @@
+/*
+ * The sink's side: the claim, and taking batches.
+ */
+#include "buffer.h"
+
+/* ---------------------------------------------------------------------------------------------------- */
+/* Claim                                                                                                */
+
+cdedupe_result_t
+cdedupe_claim(cdedupe_t *buffer, cdedupe_claim_t kind)
+{
+    cdedupe_result_t result = CDEDUPE_OK;
+
+    lock_take(&buffer->lock);
+    if (buffer->stopped)
+        result = CDEDUPE_STOPPED;
+    else if (buffer->claim != CLAIM_NONE)
+        result = CDEDUPE_BUSY;
+    else
+        buffer->claim = kind == CDEDUPE_LOOP ? CLAIM_LOOP : CLAIM_BY_HAND;
+    lock_drop(&buffer->lock);
+    return result;
+}
+
+/* Under the lock: the sink has seen the keys of the last batch's deletions. Some of them; true if there are more. */
+static bool
+free_lent(struct hold *hold)
+{
+    struct cdedupe *buffer = hold->buffer;
+
+    for (unsigned steps = 0; buffer->lent != 0; steps++) {
+        uint32_t number = buffer->lent;
+
+        if (steps == HOLD_SWEEP)
+            return true;
+        buffer->lent = entry_at(&buffer->entries, number)->link;
+        entry_free(hold, number);
+    }
+    return false;
+}
+
+/* Locks, with nothing lent any more. */
+static void
+lock_and_free_lent(struct hold *hold)
+{
+    hold_lock(hold);
+    while (free_lent(hold)) {
+        hold_unlock(hold);
+        hold_lock(hold);
+    }
+}
+
+void
+cdedupe_release(cdedupe_t *buffer)
+{
+    struct hold hold;
+
+    hold_init(&hold, buffer);
+    lock_and_free_lent(&hold);
+    buffer->claim = CLAIM_NONE;
+    buffer->asleep = false;
+    hold_unlock(&hold);
+    hold_finish(&hold);
+}
+
+/* ---------------------------------------------------------------------------------------------------- */
+/* Take                                                                                                 */
+
+static void
+take_status(struct hold *hold, uint32_t link, cdedupe_item_t *item)
+{
+    struct cdedupe *buffer = hold->buffer;
+    uint8_t status = (uint8_t)(link_at(&buffer->links, link)->item & ~ITEM_STATUS);
+
+    *item = (cdedupe_item_t){.kind = CDEDUPE_STATUS, .status = status};
+    buffer->latest_taken = status;
+    buffer->statistics.statuses_delivered++;
+    unqueue(hold, link);
+}
+
+/* current -> idle (a value) or dead (a deletion) */
+static void
+take_entry(struct hold *hold, uint32_t link, cdedupe_item_t *item)
+{
+    struct cdedupe *buffer = hold->buffer;
+    uint32_t number = link_at(&buffer->links, link)->item;
+    struct entry *entry = entry_at(&buffer->entries, number);
+    bool deletion = (entry->word & WORD_DELETION) != 0;
+    uint64_t before = sync_exchange(&entry->word, deletion ? 0 : word_idle(buffer->restart));
+    bool live = (before & WORD_LIVE) != 0;
+
+    unqueue(hold, link);
+    entry->link = 0;
+    *item = (cdedupe_item_t){.key = entry->key, .key_length = entry->key_length, .slot = word_slot(before)};
+    if (deletion) {
+        item->kind = CDEDUPE_DELETED;
+        entry_unindex(buffer, number);
+        entry->link = buffer->lent;
+        buffer->lent = number;
+        buffer->statistics.live_keys -= live;
+    } else {
+        item->kind = live ? CDEDUPE_UPDATED : CDEDUPE_NEW;
+        buffer->statistics.live_keys += !live;
+    }
+    buffer->statistics.delivered++;
+}
+
+/* Under the lock: whether nothing may be taken any more; settles a finish that is due. */
+static bool
+is_over(struct cdedupe *buffer)
+{
+    if (buffer->finishing == FINISHING_WHEN_DELIVERED && buffer->last_owed == buffer->ring)
+        buffer->stopped = true;
+    if (buffer->finishing == FINISHING_WHEN_EMPTY && ring_is_empty(&buffer->links, buffer->ring))
+        buffer->stopped = true;
+    return buffer->stopped;
+}
+
+/* One hold's share. True: there may be more to take. */
+static bool
+take_some(struct hold *hold, cdedupe_item_t *items, size_t capacity, size_t *count)
+{
+    struct cdedupe *buffer = hold->buffer;
+
+    for (unsigned steps = 0; *count < capacity; steps++) {
+        uint32_t link = ring_first(&buffer->links, buffer->ring);
+
+        if (steps == HOLD_TAKE)
+            return true;
+        if (link == buffer->ring || is_over(buffer))
+            return false;
+        if (item_is_status(link_at(&buffer->links, link)->item))
+            take_status(hold, link, &items[*count]);
+        else
+            take_entry(hold, link, &items[*count]);
+        (*count)++;
+    }
+    return false;
+}
+
+/* Under the lock: what an attempt to take comes to. An empty queue puts a loop to sleep, here and nowhere else. */
+static cdedupe_result_t
+conclude(struct cdedupe *buffer, size_t count)
+{
+    if (count > 0) {
+        buffer->statistics.batches++;
+        return CDEDUPE_OK;
+    }
+    if (is_over(buffer))
+        return CDEDUPE_STOPPED;
+    buffer->asleep = buffer->claim == CLAIM_LOOP;
+    return CDEDUPE_EMPTY;
+}
+
+cdedupe_result_t
+cdedupe_take(cdedupe_t *buffer, cdedupe_item_t *items, size_t capacity, size_t *count)
+{
+    cdedupe_result_t result;
+    struct hold hold;
+
+    *count = 0;
+    if (capacity == 0)
+        return CDEDUPE_INVALID_ARGUMENT;
+    if (capacity > buffer->batch_size)
+        capacity = buffer->batch_size;
+
+    hold_init(&hold, buffer);
+    lock_and_free_lent(&hold);
+    if (buffer->claim == CLAIM_NONE) {
+        result = CDEDUPE_INVALID_ARGUMENT;
+    } else {
+        buffer->asleep = false;
+        while (take_some(&hold, items, capacity, count)) {
+            hold_unlock(&hold);
+            hold_lock(&hold);
+        }
+        result = conclude(buffer, *count);
+    }
+    hold_unlock(&hold);
+    hold_finish(&hold);
+    return result;
+}

@@ -1,0 +1,229 @@
+/*
+ * Statuses, restarts, and the sweep that finds out which keys vanished.
+ */
+#include "buffer.h"
+
+/* ---------------------------------------------------------------------------------------------------- */
+/* Restart                                                                                              */
+
+/* The number's low bits are used up: whatever was before is simply older. */
+static void
+forget_old_restarts(struct cdedupe *buffer)
+{
+    uint32_t number = 0;
+
+    while ((number = arena_next_touched(&buffer->entries, number)) != 0) {
+        struct entry *entry = entry_at(&buffer->entries, number);
+        uint64_t word = entry->word;
+
+        if (word != 0)
+            sync_exchange(&entry->word, word_make(word_slot(word), WORD_RESTART_OLDER, word & 15));
+        number++;
+    }
+}
+
+/* Every current word becomes stale, every live one unseen, by this alone. */
+static void
+next_restart(struct cdedupe *buffer)
+{
+    if (buffer->restart == WORD_RESTART_MAX) {
+        forget_old_restarts(buffer);
+        buffer->restart = 1;
+    } else {
+        buffer->restart++;
+    }
+}
+
+static void
+drop_queue(struct cdedupe *buffer)
+{
+    cdedupe_statistics_t *statistics = &buffer->statistics;
+
+    sync_store_relaxed(&buffer->uncleared,
+                       buffer->uncleared + statistics->pending_keys + statistics->pending_statuses);
+    ring_splice(&buffer->links, buffer->ring, buffer->garbage);
+    buffer->last_owed = buffer->ring;
+    statistics->dropped += statistics->pending_keys;
+    statistics->pending_keys = 0;
+    statistics->pending_statuses = 0;
+}
+
+cdedupe_result_t
+cdedupe_restart(cdedupe_t *buffer)
+{
+    cdedupe_result_t result = CDEDUPE_OK;
+
+    lock_take(&buffer->lock);
+    if (buffer->stopped) {
+        result = CDEDUPE_STOPPED;
+    } else {
+        buffer->resync = true;
+        /* With nothing received since the last one, nothing is pending and everything live is unseen already. */
+        if (buffer->touched) {
+            drop_queue(buffer);
+            next_restart(buffer);
+            buffer->latest_received = buffer->latest_taken;
+            buffer->touched = false;
+        }
+    }
+    lock_drop(&buffer->lock);
+    return result;
+}
+
+/* ---------------------------------------------------------------------------------------------------- */
+/* Sweep                                                                                                */
+
+/* A call that sweeps: where it is, and in which restart it began. */
+struct sweep {
+    struct hold hold;
+    uint32_t restart;
+    uint32_t next;
+};
+
+/* idle, unseen -> a pending deletion that nobody sent */
+static bool
+owe_deletion(struct hold *hold, uint32_t number)
+{
+    struct cdedupe *buffer = hold->buffer;
+    struct entry *entry = entry_at(&buffer->entries, number);
+
+    if (!link_make_room(hold))
+        return false;
+    entry->link = link_new(buffer, number);
+    sync_store_release(&entry->word, word_pending(WORD_LIVE, 0, buffer->restart, true));
+    queue_entry(hold, entry->link);
+    buffer->statistics.synthesized_deletions++;
+    return true;
+}
+
+/* stale, live -> a pending deletion; what the restart dropped is an orphan now */
+static bool
+owe_deletion_of_stale(struct hold *hold, uint32_t number)
+{
+    struct cdedupe *buffer = hold->buffer;
+    struct entry *entry = entry_at(&buffer->entries, number);
+    uint64_t before;
+
+    if (word_slot(entry->word) != 0 && !link_make_room(hold))
+        return false;
+    before = sync_exchange(&entry->word, word_pending(WORD_LIVE, 0, buffer->restart, true));
+    garbage_remove(hold, entry->link);
+    queue_entry(hold, entry->link);
+    if (word_slot(before) != 0)
+        orphan_add(buffer, word_slot(before));
+    buffer->statistics.synthesized_deletions++;
+    return true;
+}
+
+/* False: no memory, and nothing has changed. */
+static bool
+sweep_entry(struct hold *hold, uint32_t number)
+{
+    struct cdedupe *buffer = hold->buffer;
+    uint64_t word = entry_at(&buffer->entries, number)->word;
+
+    if (!word_is_unseen(word, buffer->restart))
+        return true;
+    return word & WORD_PENDING ? owe_deletion_of_stale(hold, number) : owe_deletion(hold, number);
+}
+
+enum progress { PROGRESS_DONE, PROGRESS_MORE, PROGRESS_NO_MEMORY, PROGRESS_STOPPED };
+
+/* Some entries, by number, under the lock. */
+static enum progress
+sweep_some(struct sweep *sweep)
+{
+    struct cdedupe *buffer = sweep->hold.buffer;
+
+    for (unsigned steps = 0; steps < HOLD_SWEEP; steps++) {
+        uint32_t number = arena_next_touched(&buffer->entries, sweep->next);
+
+        if (number == 0) {
+            buffer->resync = false;
+            return PROGRESS_DONE;
+        }
+        sweep->next = number;
+        if (!sweep_entry(&sweep->hold, number))
+            return PROGRESS_NO_MEMORY;
+        sweep->next = number + 1;
+    }
+    return PROGRESS_MORE;
+}
+
+/* ---------------------------------------------------------------------------------------------------- */
+/* Statuses                                                                                             */
+
+/* False: no memory, and nothing has changed. */
+static bool
+queue_status(struct hold *hold, cdedupe_status_t status)
+{
+    struct cdedupe *buffer = hold->buffer;
+    uint32_t last = ring_last(&buffer->links, buffer->ring), item = ITEM_STATUS | (uint32_t)status;
+
+    if ((uint8_t)status == buffer->latest_received)
+        return true;
+    if (last != buffer->ring && item_is_status(link_at(&buffer->links, last)->item)) {
+        link_at(&buffer->links, last)->item = item;
+    } else {
+        if (!link_make_room(hold))
+            return false;
+        ring_append(&buffer->links, buffer->ring, link_new(buffer, item));
+        buffer->statistics.pending_statuses++;
+        notify(hold);
+    }
+    buffer->latest_received = (uint8_t)status;
+    return true;
+}
+
+/* One hold: a part of the sweep if one is due, and the status in the hold that ends it. */
+static enum progress
+put_status_some(struct sweep *sweep, cdedupe_status_t status)
+{
+    struct cdedupe *buffer = sweep->hold.buffer;
+    enum progress progress = PROGRESS_DONE;
+
+    if (buffer->stopped)
+        return PROGRESS_STOPPED;
+    buffer->touched = true;
+    if (status == CDEDUPE_IN_SYNC && buffer->resync) {
+        if (sweep->restart == 0)
+            sweep->restart = buffer->restart;
+        /* A restart came in between: it dropped what was queued so far, and the status with it. */
+        if (sweep->restart != buffer->restart)
+            return PROGRESS_DONE;
+        progress = sweep_some(sweep);
+    }
+    if (progress == PROGRESS_DONE && !queue_status(&sweep->hold, status))
+        progress = PROGRESS_NO_MEMORY;
+    return progress;
+}
+
+/* Unlocked, between two holds: whether to go on. */
+static bool
+can_go_on(struct sweep *sweep, enum progress progress)
+{
+    return progress == PROGRESS_MORE || (progress == PROGRESS_NO_MEMORY && hold_refill(&sweep->hold));
+}
+
+cdedupe_result_t
+cdedupe_put_status(cdedupe_t *buffer, cdedupe_status_t status)
+{
+    struct sweep sweep = {.restart = 0, .next = 0};
+    enum progress progress;
+
+    if ((unsigned)status > CDEDUPE_IN_SYNC)
+        return CDEDUPE_INVALID_ARGUMENT;
+
+    hold_init(&sweep.hold, buffer);
+    do {
+        hold_lock(&sweep.hold);
+        progress = put_status_some(&sweep, status);
+        if (progress == PROGRESS_DONE || progress == PROGRESS_STOPPED)
+            buffer->statistics.statuses_received++;
+        hold_unlock(&sweep.hold);
+    } while (can_go_on(&sweep, progress));
+    hold_finish(&sweep.hold);
+    return progress == PROGRESS_DONE      ? CDEDUPE_OK
+           : progress == PROGRESS_STOPPED ? CDEDUPE_STOPPED
+                                          : CDEDUPE_NO_MEMORY;
+}

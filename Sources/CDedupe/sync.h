@@ -1,0 +1,174 @@
+/*
+ * Atomics and the lock: the one place where the core touches memory that other threads touch.
+ *
+ * Concurrency Kit's primitives are inline assembly, which ThreadSanitizer does not see. Builds under it use the
+ * compiler's atomics instead, with the same orderings, so that its findings are about our protocol and not about
+ * its blindness.
+ */
+#ifndef CDEDUPE_SYNC_H
+#define CDEDUPE_SYNC_H
+
+#include <ck_pr.h>
+#include <ck_spinlock.h>
+#include <sched.h>
+#include <stdbool.h>
+#include <stdint.h>
+
+#if defined(__has_feature)
+#if __has_feature(thread_sanitizer)
+#define SYNC_TSAN 1
+#endif
+#endif
+#if defined(__SANITIZE_THREAD__)
+#define SYNC_TSAN 1
+#endif
+
+/* A word that is published with what it names: pairs with sync_load_acquire(). */
+static inline void
+sync_store_release(uint64_t *target, uint64_t value)
+{
+#ifdef SYNC_TSAN
+    __atomic_store_n(target, value, __ATOMIC_RELEASE);
+#else
+    ck_pr_fence_release();
+    ck_pr_store_64(target, value);
+#endif
+}
+
+static inline uint64_t
+sync_load_acquire(const uint64_t *target)
+{
+#ifdef SYNC_TSAN
+    return __atomic_load_n(target, __ATOMIC_ACQUIRE);
+#else
+    uint64_t value = ck_pr_load_64(target);
+
+    ck_pr_fence_acquire();
+    return value;
+#endif
+}
+
+/* Hands a new value in and the old one out: release for what the new names, acquire for what the old named. */
+static inline uint64_t
+sync_exchange(uint64_t *target, uint64_t value)
+{
+#ifdef SYNC_TSAN
+    return __atomic_exchange_n(target, value, __ATOMIC_ACQ_REL);
+#else
+    uint64_t old;
+
+    ck_pr_fence_release();
+    old = ck_pr_fas_64(target, value);
+    ck_pr_fence_acquire();
+    return old;
+#endif
+}
+
+/* A counter that is read without the lock as a hint; its writers hold the lock. */
+static inline void
+sync_store_relaxed(uint64_t *target, uint64_t value)
+{
+#ifdef SYNC_TSAN
+    __atomic_store_n(target, value, __ATOMIC_RELAXED);
+#else
+    ck_pr_store_64(target, value);
+#endif
+}
+
+static inline uint64_t
+sync_load_relaxed(const uint64_t *target)
+{
+#ifdef SYNC_TSAN
+    return __atomic_load_n(target, __ATOMIC_RELAXED);
+#else
+    return ck_pr_load_64(target);
+#endif
+}
+
+/* A counter that several threads change without the lock. */
+static inline void
+sync_add(uint64_t *target, uint64_t delta)
+{
+#ifdef SYNC_TSAN
+    __atomic_fetch_add(target, delta, __ATOMIC_RELAXED);
+#else
+    ck_pr_add_64(target, delta);
+#endif
+}
+
+/* Publishes a table; pairs with sync_load_pointer(). */
+static inline void
+sync_store_pointer(void *target, void *value)
+{
+#ifdef SYNC_TSAN
+    __atomic_store_n((void **)target, value, __ATOMIC_RELEASE);
+#else
+    ck_pr_fence_release();
+    ck_pr_store_ptr((void **)target, value);
+#endif
+}
+
+static inline void *
+sync_load_pointer(const void *target)
+{
+#ifdef SYNC_TSAN
+    return __atomic_load_n((void *const *)target, __ATOMIC_ACQUIRE);
+#else
+    void *value = ck_pr_load_ptr((void *const *)target);
+
+    ck_pr_fence_acquire();
+    return value;
+#endif
+}
+
+/* ---------------------------------------------------------------------------------------------------- */
+
+struct lock {
+    ck_spinlock_t spin;
+};
+
+/* How often a waiter looks again before it gives its time slice away. */
+enum { LOCK_SPINS = 128 };
+
+static inline void
+lock_init(struct lock *lock)
+{
+    ck_spinlock_init(&lock->spin);
+}
+
+static inline bool
+lock_try(struct lock *lock)
+{
+#ifdef SYNC_TSAN
+    return __atomic_exchange_n(&lock->spin.value, 1u, __ATOMIC_ACQUIRE) == 0;
+#else
+    return !ck_spinlock_locked(&lock->spin) && ck_spinlock_trylock(&lock->spin);
+#endif
+}
+
+/*
+ * Spins for about the length of one hold, then yields: with more threads than cores the holder may have been
+ * descheduled, and a waiter that burns its slice only delays the holder's return.
+ */
+static inline void
+lock_take(struct lock *lock)
+{
+    for (unsigned spins = 0; !lock_try(lock); spins++) {
+        if (spins < LOCK_SPINS)
+            ck_pr_stall();
+        else
+            sched_yield();
+    }
+}
+
+static inline void
+lock_drop(struct lock *lock)
+{
+#ifdef SYNC_TSAN
+    __atomic_store_n(&lock->spin.value, 0u, __ATOMIC_RELEASE);
+#else
+    ck_spinlock_unlock(&lock->spin);
+#endif
+}
+
+#endif

@@ -1,0 +1,215 @@
+/*
+ * Every invariant of the buffer, in any build.
+ */
+#include "buffer.h"
+
+/* What a walk over the entries finds. */
+struct census {
+    uint64_t pending;
+    uint64_t stale;
+    uint64_t live;
+    uint64_t alive;
+    uint64_t slots;
+};
+
+static const char *
+validate_entry(const struct cdedupe *buffer, uint32_t number, struct census *census)
+{
+    const struct entry *entry = entry_at(&buffer->entries, number);
+    uint64_t word = entry->word;
+    bool pending = (word & WORD_PENDING) != 0;
+
+    if (word == 0)
+        return NULL;
+    census->alive++;
+    census->live += (word & WORD_LIVE) != 0;
+    census->slots += word_slot(word) != 0;
+    if (!(word & WORD_INDEXED))
+        return "entry: a word that is not zero is not indexed";
+    if (!pending && (!(word & WORD_LIVE) || (word & WORD_DELETION) || word_slot(word) != 0))
+        return "entry: neither pending nor idle";
+    if (pending && link_at(&buffer->links, entry->link)->item != number)
+        return "entry: pending, but its link is another's";
+    if (word_is_current(word, buffer->restart))
+        census->pending++;
+    else if (pending)
+        census->stale++;
+    if (index_find(&buffer->index, &buffer->entries, entry->hash, entry->key, entry->key_length) != number)
+        return "entry: not found by its key";
+    if (hash_key(&buffer->secret, entry->key, entry->key_length) != entry->hash)
+        return "entry: its hash is not its key's";
+    return NULL;
+}
+
+static const char *
+validate_entries(const struct cdedupe *buffer, struct census *census)
+{
+    uint32_t number = 0;
+
+    while ((number = arena_next_touched(&buffer->entries, number)) != 0) {
+        const char *fault = validate_entry(buffer, number, census);
+
+        if (fault != NULL)
+            return fault;
+        number++;
+    }
+    return NULL;
+}
+
+/* What a walk over the queue finds. */
+struct queue_walk {
+    uint64_t keys;
+    uint64_t statuses;
+    bool after_status;
+    bool saw_last_owed;
+};
+
+static const char *
+validate_queued(const struct cdedupe *buffer, uint32_t link, struct queue_walk *walk)
+{
+    uint32_t item = link_at(&buffer->links, link)->item;
+    const struct entry *entry;
+
+    walk->saw_last_owed |= link == buffer->last_owed;
+    if (item_is_status(item)) {
+        walk->statuses++;
+        if (walk->after_status)
+            return "ring: two statuses are neighbours";
+        walk->after_status = true;
+        return NULL;
+    }
+    walk->keys++;
+    walk->after_status = false;
+    entry = entry_at(&buffer->entries, item);
+    if (!word_is_current(entry->word, buffer->restart) || entry->link != link)
+        return "ring: a link's entry is not current";
+    return NULL;
+}
+
+static const char *
+validate_queue(const struct cdedupe *buffer)
+{
+    struct queue_walk walk = {0};
+    uint32_t previous = buffer->ring;
+
+    for (uint32_t link = ring_first(&buffer->links, buffer->ring); link != buffer->ring;
+         link = link_at(&buffer->links, link)->next) {
+        const char *fault = validate_queued(buffer, link, &walk);
+
+        if (fault != NULL)
+            return fault;
+        if (link_at(&buffer->links, link)->previous != previous || walk.keys + walk.statuses > buffer->links.used)
+            return "ring: the links are torn";
+        previous = link;
+    }
+    if (ring_last(&buffer->links, buffer->ring) != previous)
+        return "ring: the end is torn";
+    if (walk.keys != buffer->statistics.pending_keys || walk.statuses != buffer->statistics.pending_statuses)
+        return "ring: the counters are wrong";
+    if (buffer->finishing == FINISHING_WHEN_DELIVERED && buffer->last_owed != buffer->ring && !walk.saw_last_owed)
+        return "ring: what is owed ends nowhere";
+    return NULL;
+}
+
+/* What restarts left. */
+struct garbage_walk {
+    uint64_t stale;
+    uint64_t statuses;
+    uint64_t orphans;
+};
+
+static const char *
+validate_garbage(const struct cdedupe *buffer, struct garbage_walk *walk)
+{
+    uint32_t link;
+
+    for (link = ring_first(&buffer->links, buffer->garbage); link != buffer->garbage;
+         link = link_at(&buffer->links, link)->next) {
+        uint32_t item = link_at(&buffer->links, link)->item;
+        const struct entry *entry;
+
+        if (item_is_status(item)) {
+            walk->statuses++;
+            continue;
+        }
+        entry = entry_at(&buffer->entries, item);
+        if (!word_is_stale(entry->word, buffer->restart) || entry->link != link)
+            return "garbage: a link's entry is not stale";
+        walk->stale++;
+    }
+    for (link = ring_first(&buffer->links, buffer->orphans); link != buffer->orphans;
+         link = link_at(&buffer->links, link)->next)
+        walk->orphans++;
+    return NULL;
+}
+
+static uint64_t
+count_lent(const struct cdedupe *buffer)
+{
+    uint64_t lent = 0;
+
+    for (uint32_t number = buffer->lent; number != 0 && lent <= buffer->entries.used; lent++)
+        number = entry_at(&buffer->entries, number)->link;
+    return lent;
+}
+
+static const char *
+validate_sums(const struct cdedupe *buffer, const struct census *census, const struct garbage_walk *garbage)
+{
+    const cdedupe_statistics_t *statistics = &buffer->statistics;
+
+    if (census->pending != statistics->pending_keys)
+        return "entries: as many as are current must be queued";
+    if (census->stale != garbage->stale)
+        return "entries: as many as are stale must be garbage";
+    if (buffer->uncleared != garbage->stale + garbage->statuses + garbage->orphans)
+        return "garbage: the count is wrong";
+    if (census->live != statistics->live_keys)
+        return "entries: the count of live keys is wrong";
+    if (census->alive != buffer->index.count)
+        return "entries: as many as are alive must be indexed";
+    if (census->alive + count_lent(buffer) != buffer->entries.used)
+        return "entries: one is neither alive, lent nor free";
+    if (buffer->links.used != 3 + statistics->pending_keys + statistics->pending_statuses + buffer->uncleared)
+        return "links: one is in no list";
+    if (census->slots + garbage->orphans > buffer->slots.used)
+        return "slots: a free one is in use";
+    if (statistics->pending_statuses > statistics->pending_keys + 1)
+        return "statuses: more than keys plus one";
+    if (statistics->received + statistics->synthesized_deletions !=
+        statistics->delivered + statistics->replaced + statistics->cancelled + statistics->dropped +
+            statistics->pending_keys)
+        return "statistics: an update ended in no way, or in two";
+    return NULL;
+}
+
+static const char *
+validate_all(const struct cdedupe *buffer)
+{
+    struct census census = {0};
+    struct garbage_walk garbage = {0};
+    const char *fault;
+
+    if ((fault = arena_validate(&buffer->entries)) != NULL || (fault = arena_validate(&buffer->slots)) != NULL ||
+        (fault = arena_validate(&buffer->links)) != NULL)
+        return fault;
+    if ((fault = index_validate(&buffer->index, &buffer->entries)) != NULL ||
+        (fault = validate_entries(buffer, &census)) != NULL || (fault = validate_queue(buffer)) != NULL)
+        return fault;
+    if (buffer->asleep && (!ring_is_empty(&buffer->links, buffer->ring) || buffer->stopped))
+        return "loop: asleep though there is something to do";
+    if ((fault = validate_garbage(buffer, &garbage)) != NULL)
+        return fault;
+    return validate_sums(buffer, &census, &garbage);
+}
+
+const char *
+cdedupe_validate(cdedupe_t *buffer)
+{
+    const char *fault;
+
+    lock_take(&buffer->lock);
+    fault = validate_all(buffer);
+    lock_drop(&buffer->lock);
+    return fault;
+}

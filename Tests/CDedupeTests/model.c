@@ -1,0 +1,440 @@
+#include "model.h"
+
+#include <stdio.h>
+#include <stdlib.h>
+
+static void *
+must_resize(void *memory, size_t size)
+{
+    void *moved = realloc(memory, size);
+
+    if (moved == NULL) {
+        fprintf(stderr, "the test program itself is out of memory\n");
+        abort();
+    }
+    return moved;
+}
+
+void
+model_open(model_t *model)
+{
+    memset(model, 0, sizeof(*model));
+    model->latest = CDEDUPE_WAIT_FOR_DATASTORE;
+    model->latest_taken = CDEDUPE_WAIT_FOR_DATASTORE;
+}
+
+void
+model_close(model_t *model)
+{
+    free(model->queue);
+    free(model->live);
+    free(model->unseen);
+}
+
+static void
+reserve_queue(model_t *model, size_t capacity)
+{
+    if (model->capacity < capacity) {
+        model->capacity = capacity * 2 + 8;
+        model->queue = must_resize(model->queue, model->capacity * sizeof(*model->queue));
+    }
+}
+
+static void
+reserve_keys(model_t *model, size_t keys)
+{
+    if (model->keys < keys) {
+        size_t more = keys * 2 + 8;
+
+        model->live = must_resize(model->live, more * sizeof(*model->live));
+        model->unseen = must_resize(model->unseen, more * sizeof(*model->unseen));
+        memset(model->live + model->keys, 0, (more - model->keys) * sizeof(*model->live));
+        memset(model->unseen + model->keys, 0, (more - model->keys) * sizeof(*model->unseen));
+        model->keys = more;
+    }
+}
+
+void
+model_copy(model_t *target, const model_t *source)
+{
+    model_t kept;
+
+    reserve_queue(target, source->count);
+    reserve_keys(target, source->keys);
+    kept = *target;
+    *target = *source;
+    target->queue = kept.queue;
+    target->capacity = kept.capacity;
+    target->live = kept.live;
+    target->unseen = kept.unseen;
+    target->keys = kept.keys;
+    memset(target->live, 0, target->keys * sizeof(*target->live));
+    memset(target->unseen, 0, target->keys * sizeof(*target->unseen));
+    if (source->count > 0) {
+        memcpy(target->queue, source->queue, source->count * sizeof(*source->queue));
+    }
+    if (source->keys > 0) {
+        memcpy(target->live, source->live, source->keys * sizeof(*source->live));
+        memcpy(target->unseen, source->unseen, source->keys * sizeof(*source->unseen));
+    }
+}
+
+static bool
+is_status(const model_t *model, size_t index)
+{
+    return model->queue[index].key == MODEL_NO_KEY;
+}
+
+static size_t
+find(const model_t *model, size_t key)
+{
+    size_t index;
+
+    for (index = 0; index < model->count; index++) {
+        if (model->queue[index].key == key) {
+            break;
+        }
+    }
+    return index;
+}
+
+static void
+count_entry(model_t *model, const model_entry_t *entry, bool arrives)
+{
+    uint64_t *counter =
+        entry->key == MODEL_NO_KEY ? &model->statistics.pending_statuses : &model->statistics.pending_keys;
+
+    *counter = arrives ? *counter + 1 : *counter - 1;
+    if (model->statistics.peak_pending_keys < model->statistics.pending_keys) {
+        model->statistics.peak_pending_keys = model->statistics.pending_keys;
+    }
+}
+
+/* Whatever ends a loop's sleep does so once. */
+static void
+wake(model_t *model)
+{
+    if (model->asleep) {
+        model->asleep = false;
+        model->wakes++;
+    }
+}
+
+static void
+append(model_t *model, const model_entry_t *entry)
+{
+    reserve_queue(model, model->count + 1);
+    model->queue[model->count++] = *entry;
+    count_entry(model, entry, true);
+    wake(model);
+}
+
+static void
+remove_at(model_t *model, size_t index)
+{
+    count_entry(model, &model->queue[index], false);
+    model->count--;
+    memmove(&model->queue[index], &model->queue[index + 1], (model->count - index) * sizeof(*model->queue));
+}
+
+/* A finish "when delivered" is over as soon as nothing of what it waits for is queued. */
+static void
+stop_if_delivered(model_t *model)
+{
+    size_t index;
+
+    for (index = 0; index < model->count; index++) {
+        if (model->queue[index].owed) {
+            return;
+        }
+    }
+    if (model->finish_when_delivered) {
+        model_stop(model);
+    }
+}
+
+/* Of two statuses that have become neighbours the earlier goes (D3). */
+static void
+merge_statuses_before(model_t *model, size_t index)
+{
+    if (index == 0 || index >= model->count || !is_status(model, index - 1) || !is_status(model, index)) {
+        return;
+    }
+    if (model->queue[index - 1].owed && !model->queue[index].owed) {
+        model->ambiguous = true; /* Is the later one now what the finish waits for? */
+    }
+    remove_at(model, index - 1);
+}
+
+/* Fewer ifs are possible; these are the rows of the contract's table. */
+static cdedupe_outcome_t
+put_pending(model_t *model, size_t index, bool deletion, uint64_t id)
+{
+    model_entry_t *entry = &model->queue[index];
+
+    if (deletion && !entry->deletion && !model->live[entry->key]) {
+        model->statistics.cancelled += 2;
+        remove_at(model, index);
+        merge_statuses_before(model, index);
+        stop_if_delivered(model);
+        return CDEDUPE_CANCELLED;
+    }
+    model->statistics.replaced++;
+    entry->deletion = deletion;
+    entry->id = id;
+    return CDEDUPE_REPLACED;
+}
+
+cdedupe_outcome_t
+model_put(model_t *model, size_t key, bool deletion, uint64_t id, uint64_t *displaced)
+{
+    const model_entry_t entry = {.key = key, .id = id, .deletion = deletion};
+    size_t index;
+
+    *displaced = 0;
+    model->statistics.received++;
+    if (model->stopped) {
+        model->statistics.dropped++;
+        return CDEDUPE_DROPPED;
+    }
+    reserve_keys(model, key + 1);
+    model->unseen[key] = false;
+    index = find(model, key);
+    if (index < model->count) {
+        *displaced = model->queue[index].id;
+        return put_pending(model, index, deletion, id);
+    }
+    append(model, &entry);
+    return CDEDUPE_QUEUED;
+}
+
+/* What a resync owes: a deletion for every key that is live and was not heard of. */
+static void
+synthesize_deletions(model_t *model)
+{
+    model_entry_t entry = {.deletion = true, .group = ++model->groups};
+    size_t key;
+
+    for (key = 0; key < model->keys; key++) {
+        if (model->live[key] && model->unseen[key]) {
+            entry.key = key;
+            append(model, &entry);
+            model->unseen[key] = false;
+            model->statistics.synthesized_deletions++;
+        }
+    }
+}
+
+cdedupe_result_t
+model_status(model_t *model, cdedupe_status_t status)
+{
+    const model_entry_t entry = {.key = MODEL_NO_KEY, .status = status};
+
+    if (model->stopped) {
+        return CDEDUPE_STOPPED;
+    }
+    model->statistics.statuses_received++;
+    if (status == CDEDUPE_IN_SYNC && model->resync) {
+        synthesize_deletions(model);
+        model->resync = false;
+    }
+    if (status == model->latest) {
+        return CDEDUPE_OK;
+    }
+    model->latest = status;
+    if (model->count > 0 && is_status(model, model->count - 1)) {
+        model->queue[model->count - 1].status = status;
+        return CDEDUPE_OK;
+    }
+    append(model, &entry);
+    return CDEDUPE_OK;
+}
+
+cdedupe_result_t
+model_restart(model_t *model)
+{
+    if (model->stopped) {
+        return CDEDUPE_STOPPED;
+    }
+    model->statistics.dropped += model->statistics.pending_keys;
+    while (model->count > 0) {
+        remove_at(model, model->count - 1);
+    }
+    if (model->keys > 0) {
+        memcpy(model->unseen, model->live, model->keys * sizeof(*model->live));
+    }
+    model->latest = model->latest_taken; /* D2 */
+    model->resync = true;
+    stop_if_delivered(model);
+    return CDEDUPE_OK;
+}
+
+cdedupe_result_t
+model_claim(model_t *model, cdedupe_claim_t kind)
+{
+    if (model->stopped) {
+        return CDEDUPE_STOPPED;
+    }
+    if (model->claimed) {
+        return CDEDUPE_BUSY;
+    }
+    model->claimed = true;
+    model->loop = kind == CDEDUPE_LOOP;
+    return CDEDUPE_OK;
+}
+
+void
+model_release(model_t *model)
+{
+    model->claimed = false;
+    model->loop = false;
+    model->asleep = false;
+}
+
+void
+model_stop(model_t *model)
+{
+    model->stopped = true;
+    wake(model);
+}
+
+void
+model_finish(model_t *model, cdedupe_finish_t when)
+{
+    size_t index;
+
+    if (model->stopped) {
+        return;
+    }
+    if (!model->loop) {
+        model_stop(model);
+        return;
+    }
+    if (model->finish_when_delivered || model->finish_when_empty) {
+        model->ambiguous = true; /* Which of two finishes counts, the contract does not say. */
+    }
+    wake(model);
+    if (when == CDEDUPE_WHEN_EMPTY) {
+        model->finish_when_empty = true;
+        return;
+    }
+    model->finish_when_delivered = true;
+    for (index = 0; index < model->count; index++) {
+        model->queue[index].owed = true;
+    }
+    stop_if_delivered(model);
+}
+
+/* Inside a group the order is the real buffer's: brings what it delivered to the front. */
+static void
+follow_hint(model_t *model, size_t hint)
+{
+    size_t index = find(model, hint);
+    model_entry_t wanted;
+
+    if (hint == MODEL_NO_KEY || index == model->count || model->queue[0].group == 0 ||
+        model->queue[index].group != model->queue[0].group) {
+        return;
+    }
+    wanted = model->queue[index];
+    memmove(&model->queue[1], &model->queue[0], index * sizeof(*model->queue));
+    model->queue[0] = wanted;
+}
+
+static model_item_t
+take_front(model_t *model)
+{
+    const model_entry_t entry = model->queue[0];
+    model_item_t item = {.key = entry.key, .id = entry.id, .kind = CDEDUPE_STATUS, .status = entry.status};
+
+    remove_at(model, 0);
+    if (entry.key == MODEL_NO_KEY) {
+        model->latest_taken = entry.status;
+        model->statistics.statuses_delivered++;
+        return item;
+    }
+    model->statistics.delivered++;
+    item.kind = entry.deletion ? CDEDUPE_DELETED : model->live[entry.key] ? CDEDUPE_UPDATED : CDEDUPE_NEW;
+    if (model->live[entry.key] != !entry.deletion) {
+        model->live[entry.key] = !entry.deletion;
+        model->statistics.live_keys += entry.deletion ? (uint64_t)-1 : 1;
+    }
+    return item;
+}
+
+static cdedupe_result_t
+take_nothing(model_t *model)
+{
+    if (model->finish_when_empty) {
+        model->stopped = true;
+        return CDEDUPE_STOPPED;
+    }
+    model->asleep = model->loop;
+    return CDEDUPE_EMPTY;
+}
+
+cdedupe_result_t
+model_take(model_t *model, size_t limit, const size_t *hints, size_t hint_count, model_item_t *items,
+           size_t *count)
+{
+    *count = 0;
+    if (!model->claimed) {
+        return CDEDUPE_INVALID_ARGUMENT;
+    }
+    model->asleep = false;
+    if (model->stopped) {
+        return CDEDUPE_STOPPED;
+    }
+    if (model->count == 0) {
+        return take_nothing(model);
+    }
+    while (*count < limit && model->count > 0 && !model->stopped) {
+        if (*count < hint_count) {
+            follow_hint(model, hints[*count]);
+        }
+        items[(*count)++] = take_front(model);
+        stop_if_delivered(model);
+    }
+    model->statistics.batches++;
+    return CDEDUPE_OK;
+}
+
+void
+names_open(names_t *names)
+{
+    memset(names, 0, sizeof(*names));
+}
+
+void
+names_close(names_t *names)
+{
+    size_t index;
+
+    for (index = 0; index < names->count; index++) {
+        free(names->texts[index]);
+    }
+    free(names->texts);
+    free(names->lengths);
+}
+
+size_t
+names_number(names_t *names, const void *text, size_t length)
+{
+    size_t index;
+
+    for (index = 0; index < names->count; index++) {
+        if (names->lengths[index] == length &&
+            (length == 0 || memcmp(names->texts[index], text, length) == 0)) {
+            return index;
+        }
+    }
+    names->texts = must_resize(names->texts, (index + 1) * sizeof(*names->texts));
+    names->lengths = must_resize(names->lengths, (index + 1) * sizeof(*names->lengths));
+    names->texts[index] = must_resize(NULL, length + 1);
+    if (length > 0) {
+        memcpy(names->texts[index], text, length);
+    }
+    names->lengths[index] = length;
+    names->count++;
+    return index;
+}

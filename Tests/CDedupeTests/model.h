@@ -1,0 +1,106 @@
+/*
+ * The contract, as a program that is too simple to be wrong: a plain array as the queue, linear search, one
+ * `if` per row of the contract's tables. The real buffer is compared with it.
+ *
+ * Keys are small numbers; names turn strings into them. An update carries an `id`, which stands for its value,
+ * its revision and its payload at once; zero is "none".
+ *
+ * One thing the contract leaves open: the order among the deletions that one in-sync owes. The model puts them
+ * into the queue as a *group* whose inner order is unknown, and model_take() is told what the real buffer
+ * delivered: within a group, and only there, it follows that.
+ */
+#ifndef MODEL_H
+#define MODEL_H
+
+#include "CDedupe.h"
+
+#ifdef __cplusplus
+extern "C" {
+#endif
+
+#define MODEL_NO_KEY ((size_t)-1)
+
+/* One thing in the queue. */
+typedef struct model_entry {
+    size_t key; /* MODEL_NO_KEY: a status. */
+    uint64_t id;
+    cdedupe_status_t status;
+    bool deletion;
+    bool owed;      /* Was queued when a finish "when delivered" was called. */
+    unsigned group; /* Not zero: a deletion synthesized by the in-sync of this number. */
+} model_entry_t;
+
+/* One thing that the sink is given. */
+typedef struct model_item {
+    size_t key; /* MODEL_NO_KEY: a status. */
+    uint64_t id;
+    cdedupe_kind_t kind;
+    cdedupe_status_t status;
+} model_item_t;
+
+typedef struct model {
+    model_entry_t *queue;
+    size_t count;
+    size_t capacity;
+
+    bool *live;   /* By key. */
+    bool *unseen; /* By key: live at the last restart and not heard of since. */
+    size_t keys;
+
+    cdedupe_status_t latest; /* Received, in the sense of the contract's section 3. */
+    cdedupe_status_t latest_taken;
+    bool resync; /* From a restart to the in-sync after it. */
+    unsigned groups;
+
+    bool claimed;
+    bool loop;   /* The claim is of a loop. */
+    bool asleep; /* The loop's last take found nothing, and nobody has woken it. */
+    uint64_t wakes;
+
+    bool stopped;
+    bool finish_when_empty;
+    bool finish_when_delivered;
+    bool ambiguous; /* The contract does not say what comes next: do not compare any further. */
+
+    cdedupe_statistics_t statistics; /* All but memory. */
+} model_t;
+
+void model_open(model_t *model);
+void model_close(model_t *model);
+
+/* Makes `target`, which is open, equal to `source`. */
+void model_copy(model_t *target, const model_t *source);
+
+/* An update. `displaced` gets the id of the pending update that left for it, or zero. */
+cdedupe_outcome_t model_put(model_t *model, size_t key, bool deletion, uint64_t id, uint64_t *displaced);
+
+cdedupe_result_t model_status(model_t *model, cdedupe_status_t status);
+cdedupe_result_t model_restart(model_t *model);
+cdedupe_result_t model_claim(model_t *model, cdedupe_claim_t kind);
+void model_release(model_t *model);
+void model_stop(model_t *model);
+void model_finish(model_t *model, cdedupe_finish_t when);
+
+/*
+ * Takes up to `limit` entries into `items`. `hints` are the keys that the real buffer delivered, in order:
+ * they choose inside groups.
+ */
+cdedupe_result_t model_take(model_t *model, size_t limit, const size_t *hints, size_t hint_count,
+                            model_item_t *items, size_t *count);
+
+/* Strings to numbers, counted up from zero in the order of first use. */
+typedef struct names {
+    char **texts;
+    size_t *lengths;
+    size_t count;
+} names_t;
+
+void names_open(names_t *names);
+void names_close(names_t *names);
+size_t names_number(names_t *names, const void *text, size_t length);
+
+#ifdef __cplusplus
+}
+#endif
+
+#endif /* MODEL_H */

@@ -1,0 +1,682 @@
+#include "subject.h"
+
+#include <stdarg.h>
+#include <stdlib.h>
+
+#include "check.h"
+
+#define PAYLOAD_MAGIC UINT64_C(0x7061796c6f616421)
+#define POISON UINT64_C(0xdeaddeaddeaddead)
+
+/* What is in a slot at the handle level. */
+typedef struct payload {
+    uint64_t magic;
+    uint64_t object; /* Index of the object that keeps book of it. */
+} payload_t;
+
+static void *
+must_resize(void *memory, size_t size)
+{
+    void *moved = realloc(memory, size);
+
+    if (moved == NULL) {
+        fprintf(stderr, "the test program itself is out of memory\n");
+        abort();
+    }
+    return moved;
+}
+
+static void
+wake_hook(void *context)
+{
+    subject_t *subject = context;
+
+    subject->wakes++;
+    if (subject->on_wake != NULL) {
+        subject->on_wake(subject);
+    }
+}
+
+/* ---------------------------------------------------------------------------------------------------- */
+/* The book of payloads                                                                                 */
+
+static uint32_t
+new_object(subject_t *subject, uint64_t id)
+{
+    uint32_t number;
+
+    if (subject->free_count == 0) {
+        size_t count = subject->object_count;
+        size_t more = count * 2 + 16;
+
+        subject->objects = must_resize(subject->objects, more * sizeof(*subject->objects));
+        subject->free_objects = must_resize(subject->free_objects, more * sizeof(*subject->free_objects));
+        memset(subject->objects + count, 0, (more - count) * sizeof(*subject->objects));
+        for (; subject->object_count < more; subject->object_count++) {
+            subject->free_objects[subject->free_count++] = (uint32_t)subject->object_count;
+        }
+    }
+    number = subject->free_objects[--subject->free_count];
+    subject->objects[number].id = id;
+    subject->objects[number].owner = OWNER_TEST;
+    subject->living++;
+    return number;
+}
+
+static uint32_t
+construct(subject_t *subject, cdedupe_slot_t slot, uint64_t id)
+{
+    payload_t *payload = cdedupe_payload(subject->core, slot);
+    uint32_t number = new_object(subject, id);
+
+    payload->magic = PAYLOAD_MAGIC;
+    payload->object = number;
+    return number;
+}
+
+/* Whose payload this is, and that it is one at all. */
+static object_t *
+object_of(subject_t *subject, cdedupe_slot_t slot)
+{
+    payload_t *payload = cdedupe_payload(subject->core, slot);
+
+    if (!CHECK_EQ(payload->magic, PAYLOAD_MAGIC) || !CHECK(payload->object < subject->object_count)) {
+        abort(); /* Somebody wrote over it, or it was destroyed: there is no sense in going on. */
+    }
+    return &subject->objects[payload->object];
+}
+
+/* A payload comes back from the buffer: from its queue, or from what a restart dropped. Returns its id. */
+static uint64_t
+come_back(subject_t *subject, cdedupe_slot_t slot, bool from_queue, bool from_garbage)
+{
+    object_t *object = object_of(subject, slot);
+
+    CHECK((from_queue && object->owner == OWNER_QUEUE) || (from_garbage && object->owner == OWNER_GARBAGE));
+    object->owner = OWNER_TEST;
+    return object->id;
+}
+
+static void
+destroy(subject_t *subject, cdedupe_slot_t slot)
+{
+    payload_t *payload = cdedupe_payload(subject->core, slot);
+    object_t *object = object_of(subject, slot);
+
+    CHECK_EQ(object->owner, OWNER_TEST);
+    object->owner = OWNER_NOBODY;
+    subject->free_objects[subject->free_count++] = (uint32_t)payload->object;
+    subject->living--;
+    payload->magic = POISON;
+}
+
+static void
+discard(subject_t *subject, cdedupe_slot_t slot)
+{
+    destroy(subject, slot);
+    cdedupe_discard(subject->core, &slot, 1);
+}
+
+/* ---------------------------------------------------------------------------------------------------- */
+/* Life                                                                                                 */
+
+subject_options_t
+subject_defaults(subject_level_t level)
+{
+    subject_options_t options;
+
+    memset(&options, 0, sizeof(options));
+    options.level = level;
+    options.batch_size = 100;
+    return options;
+}
+
+static cdedupe_result_t
+create(subject_t *subject)
+{
+    cdedupe_options_t options = cdedupe_options();
+
+    options.payload_size = sizeof(payload_t);
+    options.payload_alignment = _Alignof(payload_t);
+    options.batch_size = subject->options.batch_size;
+    options.hash_seed = subject->options.hash_seed;
+    options.wake = wake_hook;
+    options.wake_context = subject;
+    if (subject->options.hooks != NULL) {
+        hooks_use(subject->options.hooks, &options);
+    }
+    if (subject->options.level == SUBJECT_BYTES) {
+        return cdedupe_bytes_create(&options, &subject->bytes);
+    }
+    return cdedupe_create(&options, &subject->core);
+}
+
+cdedupe_result_t
+subject_open(subject_t *subject, const subject_options_t *options)
+{
+    size_t batch_size = options->batch_size;
+    cdedupe_result_t result;
+
+    memset(subject, 0, sizeof(*subject));
+    subject->options = *options;
+    subject->paranoid = true;
+    result = create(subject);
+    if (result != CDEDUPE_OK) {
+        CHECK(subject->core == NULL && subject->bytes == NULL);
+        return result;
+    }
+    subject->items = must_resize(NULL, batch_size * sizeof(*subject->items));
+    subject->core_items = must_resize(NULL, batch_size * sizeof(*subject->core_items));
+    subject->bytes_items = must_resize(NULL, batch_size * sizeof(*subject->bytes_items));
+    return result;
+}
+
+static void
+destroy_leftovers(subject_t *subject)
+{
+    uint64_t cursor = 0;
+    cdedupe_slot_t slot;
+
+    while ((slot = cdedupe_next_leftover(subject->core, &cursor)) != 0) {
+        come_back(subject, slot, true, true);
+        destroy(subject, slot);
+    }
+}
+
+void
+subject_close(subject_t *subject)
+{
+    if (subject->core != NULL) {
+        destroy_leftovers(subject);
+        CHECK_EQ(subject->living, 0);
+    }
+    cdedupe_destroy(subject->core);
+    cdedupe_bytes_destroy(subject->bytes);
+    free(subject->items);
+    free(subject->core_items);
+    free(subject->bytes_items);
+    free(subject->objects);
+    free(subject->free_objects);
+    free(subject->updates);
+    free(subject->numbers);
+    free(subject->text);
+    memset(subject, 0, sizeof(*subject));
+}
+
+/* ---------------------------------------------------------------------------------------------------- */
+/* Source                                                                                               */
+
+static void
+check_if_paranoid(subject_t *subject)
+{
+    if (subject->paranoid) {
+        subject_check(subject);
+    }
+}
+
+static cdedupe_result_t
+put_bytes(subject_t *subject, subject_update_t *update)
+{
+    if (update->deletion) {
+        return cdedupe_bytes_delete(subject->bytes, update->key, update->length, update->id, &update->outcome);
+    }
+    return cdedupe_bytes_put(subject->bytes, update->key, update->length, &update->id, sizeof(update->id),
+                             update->id, &update->outcome);
+}
+
+static cdedupe_result_t
+put_all_bytes(subject_t *subject, subject_update_t *updates, size_t count)
+{
+    cdedupe_result_t result = CDEDUPE_OK;
+    size_t index;
+
+    for (index = 0; index < count && result == CDEDUPE_OK; index++) {
+        result = put_bytes(subject, &updates[index]);
+        if (result != CDEDUPE_OK) {
+            updates[index].outcome = CDEDUPE_REJECTED;
+        }
+    }
+    return result;
+}
+
+/* Slots with payloads for all updates that have one, or none at all. */
+static cdedupe_result_t
+prepare(subject_t *subject, const subject_update_t *updates, size_t count)
+{
+    cdedupe_result_t result;
+    size_t index;
+
+    for (index = 0; index < count; index++) {
+        cdedupe_update_t *update = &subject->updates[index];
+
+        memset(update, 0, sizeof(*update));
+        update->key = updates[index].key;
+        update->key_length = updates[index].length;
+        update->deletion = updates[index].deletion;
+        update->displaced = UINT32_MAX; /* Outputs are written, whatever was there. */
+        update->outcome = 99;
+        if (updates[index].id == 0) {
+            continue;
+        }
+        result = cdedupe_acquire(subject->core, &update->slot, 1);
+        if (result != CDEDUPE_OK) {
+            while (index-- > 0) {
+                if (subject->updates[index].slot != 0) {
+                    discard(subject, subject->updates[index].slot);
+                }
+            }
+            return result;
+        }
+        CHECK(update->slot != 0);
+        subject->numbers[index] = construct(subject, update->slot, updates[index].id);
+    }
+    return CDEDUPE_OK;
+}
+
+/* The header's words on `slot` and `displaced`, for one update that was put; `given` is what went in. */
+static void
+settle(subject_t *subject, subject_update_t *update, const cdedupe_update_t *put, cdedupe_slot_t given,
+       uint32_t number)
+{
+    update->outcome = (cdedupe_outcome_t)put->outcome;
+    update->displaced = 0;
+    if (put->outcome == CDEDUPE_QUEUED || put->outcome == CDEDUPE_REPLACED) {
+        CHECK_EQ(put->slot, 0);
+        if (given != 0) {
+            subject->objects[number].owner = OWNER_QUEUE;
+        }
+    } else {
+        CHECK_EQ(put->slot, given);
+    }
+    if (put->displaced != 0) {
+        bool queued = put->outcome == CDEDUPE_QUEUED;
+        uint64_t id = come_back(subject, put->displaced, !queued, queued);
+
+        CHECK(queued || put->outcome == CDEDUPE_REPLACED || put->outcome == CDEDUPE_CANCELLED);
+        update->displaced = queued ? 0 : id;
+        discard(subject, put->displaced);
+    }
+    if (put->slot != 0) {
+        discard(subject, put->slot);
+    }
+}
+
+static void
+reserve_scratch(subject_t *subject, size_t count)
+{
+    if (subject->scratch < count) {
+        subject->scratch = count * 2;
+        subject->updates = must_resize(subject->updates, subject->scratch * sizeof(*subject->updates));
+        subject->numbers = must_resize(subject->numbers, subject->scratch * sizeof(*subject->numbers));
+    }
+}
+
+static cdedupe_result_t
+put_handles(subject_t *subject, subject_update_t *updates, size_t count)
+{
+    cdedupe_result_t result;
+    cdedupe_slot_t *given;
+    size_t index;
+
+    reserve_scratch(subject, count);
+    result = prepare(subject, updates, count);
+    if (result != CDEDUPE_OK) {
+        return result;
+    }
+    given = must_resize(NULL, (count + 1) * sizeof(*given));
+    for (index = 0; index < count; index++) {
+        given[index] = subject->updates[index].slot;
+    }
+    result = cdedupe_put(subject->core, subject->updates, count);
+    for (index = 0; index < count; index++) {
+        settle(subject, &updates[index], &subject->updates[index], given[index], subject->numbers[index]);
+    }
+    free(given);
+    return result;
+}
+
+cdedupe_result_t
+subject_put(subject_t *subject, subject_update_t *updates, size_t count)
+{
+    cdedupe_result_t result;
+    size_t index;
+
+    for (index = 0; index < count; index++) {
+        updates[index].outcome = CDEDUPE_UNTOUCHED;
+        updates[index].displaced = 0;
+    }
+    if (subject->bytes != NULL) {
+        result = put_all_bytes(subject, updates, count);
+    } else {
+        result = put_handles(subject, updates, count);
+    }
+    check_if_paranoid(subject);
+    return result;
+}
+
+cdedupe_result_t
+subject_status(subject_t *subject, cdedupe_status_t status)
+{
+    cdedupe_result_t result = subject->bytes != NULL ? cdedupe_bytes_put_status(subject->bytes, status)
+                                                     : cdedupe_put_status(subject->core, status);
+
+    check_if_paranoid(subject);
+    return result;
+}
+
+cdedupe_result_t
+subject_restart(subject_t *subject)
+{
+    cdedupe_result_t result =
+        subject->bytes != NULL ? cdedupe_bytes_restart(subject->bytes) : cdedupe_restart(subject->core);
+    size_t index;
+
+    for (index = 0; result == CDEDUPE_OK && index < subject->object_count; index++) {
+        if (subject->objects[index].owner == OWNER_QUEUE) {
+            subject->objects[index].owner = OWNER_GARBAGE;
+        }
+    }
+    check_if_paranoid(subject);
+    return result;
+}
+
+void
+subject_collect(subject_t *subject, size_t capacity)
+{
+    cdedupe_slot_t *slots;
+    size_t count = 0;
+    size_t index;
+
+    if (subject->core == NULL) {
+        return;
+    }
+    slots = must_resize(NULL, capacity * sizeof(*slots));
+    while (cdedupe_collect(subject->core, slots, capacity, &count) == CDEDUPE_OK) {
+        CHECK(count <= capacity);
+        for (index = 0; index < count; index++) {
+            come_back(subject, slots[index], false, true);
+            destroy(subject, slots[index]);
+        }
+        cdedupe_discard(subject->core, slots, count);
+        check_if_paranoid(subject);
+    }
+    CHECK(!cdedupe_has_garbage(subject->core));
+    for (index = 0; index < subject->object_count; index++) {
+        CHECK(subject->objects[index].owner != OWNER_GARBAGE); /* None may stay behind. */
+    }
+    free(slots);
+}
+
+/* ---------------------------------------------------------------------------------------------------- */
+/* Sink and end                                                                                         */
+
+cdedupe_result_t
+subject_claim(subject_t *subject, cdedupe_claim_t kind)
+{
+    return subject->bytes != NULL ? cdedupe_bytes_claim(subject->bytes, kind)
+                                  : cdedupe_claim(subject->core, kind);
+}
+
+void
+subject_release(subject_t *subject)
+{
+    if (subject->bytes != NULL) {
+        cdedupe_bytes_release(subject->bytes);
+    } else {
+        cdedupe_release(subject->core);
+    }
+    check_if_paranoid(subject);
+}
+
+void
+subject_stop(subject_t *subject)
+{
+    if (subject->bytes != NULL) {
+        cdedupe_bytes_stop(subject->bytes);
+    } else {
+        cdedupe_stop(subject->core);
+    }
+    check_if_paranoid(subject);
+}
+
+cdedupe_result_t
+subject_finish(subject_t *subject, cdedupe_finish_t when)
+{
+    cdedupe_result_t result =
+        subject->bytes != NULL ? cdedupe_bytes_finish(subject->bytes, when) : cdedupe_finish(subject->core, when);
+
+    check_if_paranoid(subject);
+    return result;
+}
+
+static subject_item_t
+item_from_bytes(const cdedupe_bytes_item_t *from)
+{
+    subject_item_t item = {from->key, from->key_length, from->revision, (cdedupe_kind_t)from->kind,
+                           (cdedupe_status_t)from->status};
+
+    if (from->kind == CDEDUPE_NEW || from->kind == CDEDUPE_UPDATED) {
+        uint64_t id = 0;
+
+        if (CHECK_EQ(from->value_length, sizeof(id))) {
+            memcpy(&id, from->value, sizeof(id));
+        }
+        CHECK_EQ(id, from->revision);
+    } else {
+        CHECK(from->value == NULL);
+        CHECK_EQ(from->value_length, 0);
+    }
+    return item;
+}
+
+static subject_item_t
+item_from_core(subject_t *subject, const cdedupe_item_t *from)
+{
+    subject_item_t item = {from->key, from->key_length, 0, (cdedupe_kind_t)from->kind,
+                           (cdedupe_status_t)from->status};
+
+    if (from->slot != 0) {
+        item.id = come_back(subject, from->slot, true, false);
+        discard(subject, from->slot);
+    }
+    if (from->kind == CDEDUPE_STATUS) {
+        CHECK_EQ(from->slot, 0);
+    }
+    if (from->kind == CDEDUPE_NEW || from->kind == CDEDUPE_UPDATED) {
+        CHECK(from->slot != 0);
+    }
+    return item;
+}
+
+cdedupe_result_t
+subject_take(subject_t *subject, size_t capacity)
+{
+    cdedupe_result_t result;
+    size_t index;
+
+    subject->count = 12345; /* Must be overwritten. */
+    if (capacity > subject->options.batch_size) {
+        capacity = subject->options.batch_size;
+    }
+    if (subject->bytes != NULL) {
+        result = cdedupe_bytes_take(subject->bytes, subject->bytes_items, capacity, &subject->count);
+    } else {
+        result = cdedupe_take(subject->core, subject->core_items, capacity, &subject->count);
+    }
+    if (result != CDEDUPE_OK) {
+        CHECK_EQ(subject->count, 0);
+        subject->count = 0;
+    }
+    CHECK(result != CDEDUPE_OK || (subject->count > 0 && subject->count <= capacity));
+    for (index = 0; index < subject->count; index++) {
+        subject->items[index] = subject->bytes != NULL ? item_from_bytes(&subject->bytes_items[index])
+                                                       : item_from_core(subject, &subject->core_items[index]);
+        CHECK(subject->items[index].kind != CDEDUPE_STATUS || subject->items[index].key == NULL);
+    }
+    check_if_paranoid(subject);
+    return result;
+}
+
+/* ---------------------------------------------------------------------------------------------------- */
+/* Inspection                                                                                           */
+
+cdedupe_statistics_t
+subject_statistics(subject_t *subject)
+{
+    cdedupe_statistics_t statistics;
+
+    memset(&statistics, 0xff, sizeof(statistics));
+    if (subject->bytes != NULL) {
+        cdedupe_bytes_statistics(subject->bytes, &statistics, sizeof(statistics));
+    } else {
+        cdedupe_statistics(subject->core, &statistics, sizeof(statistics));
+    }
+    return statistics;
+}
+
+const char *
+subject_validate(subject_t *subject)
+{
+    return subject->bytes != NULL ? cdedupe_bytes_validate(subject->bytes) : cdedupe_validate(subject->core);
+}
+
+void
+subject_check(subject_t *subject)
+{
+    cdedupe_statistics_t s = subject_statistics(subject);
+
+    CHECK_EQ(s.received + s.synthesized_deletions,
+             s.delivered + s.replaced + s.cancelled + s.dropped + s.pending_keys);
+    CHECK(s.pending_statuses <= s.pending_keys + 1);
+    CHECK(s.peak_pending_keys >= s.pending_keys);
+    if (subject->options.hooks != NULL) {
+        CHECK_EQ(s.memory, subject->options.hooks->held_bytes);
+    }
+    CHECK_NO_FAULT(subject_validate(subject));
+}
+
+/* ---------------------------------------------------------------------------------------------------- */
+/* For reading                                                                                          */
+
+static cdedupe_outcome_t
+put_one(subject_t *subject, const char *key, bool deletion, uint64_t id)
+{
+    subject_update_t update = {key, strlen(key), deletion, id, CDEDUPE_UNTOUCHED, 0};
+
+    CHECK_EQ(subject_put(subject, &update, 1), CDEDUPE_OK);
+    return update.outcome;
+}
+
+cdedupe_outcome_t
+put(subject_t *subject, const char *key, uint64_t id)
+{
+    return put_one(subject, key, false, id);
+}
+
+cdedupe_outcome_t
+del(subject_t *subject, const char *key)
+{
+    return put_one(subject, key, true, 0);
+}
+
+cdedupe_outcome_t
+del_id(subject_t *subject, const char *key, uint64_t id)
+{
+    return put_one(subject, key, true, id);
+}
+
+__attribute__((format(printf, 2, 3))) static void
+say(subject_t *subject, const char *format, ...)
+{
+    size_t room = subject->text_capacity - subject->text_length;
+    va_list arguments;
+    int length;
+
+    va_start(arguments, format);
+    length = vsnprintf(subject->text == NULL ? NULL : subject->text + subject->text_length, room, format, arguments);
+    va_end(arguments);
+    if ((size_t)length >= room) {
+        subject->text_capacity = subject->text_capacity * 2 + (size_t)length + 64;
+        subject->text = must_resize(subject->text, subject->text_capacity);
+        va_start(arguments, format);
+        vsnprintf(subject->text + subject->text_length, (size_t)length + 1, format, arguments);
+        va_end(arguments);
+    }
+    subject->text_length += (size_t)length;
+}
+
+static void
+say_item(subject_t *subject, const subject_item_t *item)
+{
+    static const char signs[] = {'+', '~', '-'};
+    static const char *const statuses[] = {"<wait>", "<resync>", "<in-sync>"};
+
+    if (item->kind == CDEDUPE_STATUS) {
+        say(subject, "%s", (unsigned)item->status <= CDEDUPE_IN_SYNC ? statuses[item->status] : "<?>");
+        return;
+    }
+    say(subject, "%c%.*s", (unsigned)item->kind <= CDEDUPE_DELETED ? signs[item->kind] : '?', (int)item->length,
+        item->length > 0 ? item->key : "");
+    if (item->id != 0) {
+        say(subject, "=%" PRIu64, item->id);
+    }
+}
+
+/* Runs of updates are one call of the sink, each status is one. */
+static void
+say_batch(subject_t *subject)
+{
+    size_t index;
+
+    for (index = 0; index < subject->count; index++) {
+        if (index > 0) {
+            bool same_call = subject->items[index].kind != CDEDUPE_STATUS &&
+                             subject->items[index - 1].kind != CDEDUPE_STATUS;
+
+            say(subject, same_call ? " " : " | ");
+        }
+        say_item(subject, &subject->items[index]);
+    }
+}
+
+static void
+say_result(subject_t *subject, cdedupe_result_t result)
+{
+    say(subject, "%s",
+        result == CDEDUPE_EMPTY     ? "empty"
+        : result == CDEDUPE_STOPPED ? "stopped"
+                                    : cdedupe_result_text(result));
+}
+
+const char *
+step(subject_t *subject)
+{
+    cdedupe_result_t result = subject_take(subject, subject->options.batch_size);
+
+    subject->text_length = 0;
+    say(subject, "%s", "");
+    if (result == CDEDUPE_OK) {
+        say_batch(subject);
+    } else {
+        say_result(subject, result);
+    }
+    return subject->text;
+}
+
+const char *
+flush(subject_t *subject)
+{
+    bool first = true;
+    cdedupe_result_t result;
+
+    subject->text_length = 0;
+    while ((result = subject_take(subject, subject->options.batch_size)) == CDEDUPE_OK) {
+        say(subject, "%s", first ? "" : " || ");
+        say_batch(subject);
+        first = false;
+    }
+    if (first) {
+        say_result(subject, result);
+    }
+    return subject->text;
+}
