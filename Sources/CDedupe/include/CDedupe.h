@@ -79,7 +79,6 @@
 #if defined(__clang__)
 #define CDEDUPE_NULLABLE _Nullable
 #define CDEDUPE_NONNULL _Nonnull
-#define CDEDUPE_CLOSED_ENUM __attribute__((enum_extensibility(closed)))
 /* The header says everywhere what may be NULL; that clang spells it as an extension is meant. */
 _Pragma("clang diagnostic push")
 _Pragma("clang diagnostic ignored \"-Wnullability-extension\"")
@@ -87,7 +86,6 @@ _Pragma("clang assume_nonnull begin")
 #else
 #define CDEDUPE_NULLABLE
 #define CDEDUPE_NONNULL
-#define CDEDUPE_CLOSED_ENUM
 #endif
 
 #ifdef __cplusplus
@@ -108,7 +106,7 @@ extern "C" {
 #define CDEDUPE_BATCH_MAX ((size_t)65536)
 
 /* What a call came to. Every function that can fail returns one of these. */
-typedef enum CDEDUPE_CLOSED_ENUM cdedupe_result {
+typedef enum cdedupe_result {
     CDEDUPE_OK = 0,           /* Done. */
     CDEDUPE_EMPTY,            /* Nothing is queued. */
     CDEDUPE_STOPPED,          /* The buffer was stopped, or it finished. */
@@ -120,7 +118,7 @@ typedef enum CDEDUPE_CLOSED_ENUM cdedupe_result {
 } cdedupe_result_t;
 
 /* The progress of the source towards a complete picture. */
-typedef enum CDEDUPE_CLOSED_ENUM cdedupe_status {
+typedef enum cdedupe_status {
     CDEDUPE_WAIT_FOR_DATASTORE = 0, /* No connection yet. */
     CDEDUPE_RESYNC_IN_PROGRESS,     /* A snapshot is being sent. */
     CDEDUPE_IN_SYNC,                /* The snapshot is complete; keys not seen in it are gone. */
@@ -253,7 +251,7 @@ void cdedupe_discard(cdedupe_t *buffer, const cdedupe_slot_t *slots, size_t coun
 /* Source                                                                                               */
 
 /* What became of one update. */
-typedef enum CDEDUPE_CLOSED_ENUM cdedupe_outcome {
+typedef enum cdedupe_outcome {
     CDEDUPE_UNTOUCHED = 0, /* Not looked at: the call ended before it. The caller still owns `slot`. */
     CDEDUPE_QUEUED,        /* Went to the back of the queue. */
     CDEDUPE_REPLACED,      /* Took the place of the pending update of its key, now in `displaced`. */
@@ -341,7 +339,7 @@ bool cdedupe_has_garbage(const cdedupe_t *buffer);
 /* Sink                                                                                                 */
 
 /* How a claim's owner means to take. */
-typedef enum CDEDUPE_CLOSED_ENUM cdedupe_claim {
+typedef enum cdedupe_claim {
     CDEDUPE_BY_HAND = 0, /* A batch now and then. Never woken; cdedupe_finish() does not wait for it. */
     CDEDUPE_LOOP,        /* Until the end: sleeps when there is nothing, is woken by the hook. */
 } cdedupe_claim_t;
@@ -357,7 +355,7 @@ cdedupe_result_t cdedupe_claim(cdedupe_t *buffer, cdedupe_claim_t kind);
 void cdedupe_release(cdedupe_t *buffer);
 
 /* What an item of a batch is. */
-typedef enum CDEDUPE_CLOSED_ENUM cdedupe_kind {
+typedef enum cdedupe_kind {
     CDEDUPE_NEW = 0, /* A value of a key that was not live. */
     CDEDUPE_UPDATED, /* A value of a key that was. */
     CDEDUPE_DELETED, /* The key is gone. */
@@ -396,7 +394,7 @@ cdedupe_result_t cdedupe_take(cdedupe_t *buffer, cdedupe_item_t *items, size_t c
 void cdedupe_stop(cdedupe_t *buffer);
 
 /* When a finishing buffer stops. */
-typedef enum CDEDUPE_CLOSED_ENUM cdedupe_finish {
+typedef enum cdedupe_finish {
     CDEDUPE_WHEN_DELIVERED = 0, /* When what was queued at the time of the call has been taken. */
     CDEDUPE_WHEN_EMPTY,         /* When a take finds the queue empty. */
 } cdedupe_finish_t;

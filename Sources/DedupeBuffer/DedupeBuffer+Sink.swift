@@ -1,0 +1,94 @@
+public import Dispatch
+
+// The sink's side: ways to deliver.
+
+extension DedupeBuffer {
+    /// Delivers to `sink` from now on, on a Dispatch queue, until ``stop()`` or ``finish()``. Returns at once.
+    ///
+    /// Work is put on the queue when there is something to deliver; no thread waits when there is nothing. The sink is
+    /// called serially even if `queue` is concurrent.
+    ///
+    /// - Parameters:
+    ///   - sink: kept until the loop has ended, or the buffer is let go.
+    ///   - queue: where to call it; `nil`: a queue of the buffer's own.
+    /// - Throws: ``DedupeBufferError/alreadySending`` or ``DedupeBufferError/stopped``.
+    public func startSending(
+        to sink: some SyncerCallbacks<Key, Value>, on queue: DispatchQueue? = nil
+    ) throws(DedupeBufferError) {
+        // Unowned: the loop belongs to the buffer, and what runs on the queue keeps it alive.
+        let body = LoopBody { [unowned self] in
+            deliver(to: sink)
+        } collect: { [unowned self] in
+            core.collect(Self.destroy)
+        }
+        try delivery.start(on: queue, body: body) { [unowned self] in self }
+    }
+
+    /// Delivers to `sink` on the calling thread until ``stop()`` or ``finish()``.
+    ///
+    /// - Important: blocks the calling thread, also when there is nothing to deliver.
+    /// - Throws: ``DedupeBufferError/alreadySending`` or ``DedupeBufferError/stopped``.
+    @available(*, noasync)
+    public func sendToSinkForever(_ sink: some SyncerCallbacks<Key, Value>) throws(DedupeBufferError) {
+        let body = LoopBody { [unowned self] in
+            deliver(to: sink)
+        } collect: { [unowned self] in
+            core.collect(Self.destroy)
+        }
+        try delivery.runForever(body)
+    }
+
+    /// Delivers one batch to `sink` on the calling thread. Never waits.
+    ///
+    /// - Throws: ``DedupeBufferError/emptyQueue``; ``DedupeBufferError/alreadySending`` if a loop runs, or from inside
+    ///   the sink; ``DedupeBufferError/stopped``.
+    public func sendNextBatchToSink(_ sink: some SyncerCallbacks<Key, Value>) throws(DedupeBufferError) {
+        try core.claim(loop: false)
+        defer { core.release() }
+        switch core.take() {
+        case .batch: deliver(to: sink)
+        case .empty: throw .emptyQueue
+        case .stopped: throw .stopped
+        }
+    }
+
+    // MARK: - Implementation
+
+    /// Hands the taken batch to the sink: a call for each run of updates, a call for each status.
+    private func deliver(to sink: some SyncerCallbacks<Key, Value>) {
+        let batch = core.taken
+        var i = 0
+        while i < batch.count {
+            if let status = batch.status(i) {
+                sink.onStatusUpdated(status)
+                i += 1
+            } else {
+                let length = batch.runLength(from: i)
+                sink.onUpdates(updates(of: batch, from: i, count: length))
+                i += length
+            }
+        }
+        core.discardTaken()
+    }
+
+    /// Moves updates out of their slots.
+    private func updates(of batch: TakenBatch, from start: Int, count: Int) -> [Update<Key, Value>] {
+        Array(unsafeUninitializedCapacity: count) { array, initialized in
+            for i in start..<(start + count) {
+                array.initializeElement(at: initialized, to: update(of: batch, i))
+                array[initialized].updateType = batch.updateType(i)
+                initialized += 1
+            }
+        }
+    }
+
+    private func update(of batch: TakenBatch, _ i: Int) -> Update<Key, Value> {
+        if let payload = batch.payloads[i] {
+            return payload.assumingMemoryBound(to: Update<Key, Value>.self).move()
+        }
+        guard let key = Key(keyBytes: batch.keyBytes(i).bytes) else {
+            preconditionFailure("\(Key.self)(keyBytes:) does not read what withKeyBytes, or a known key, wrote")
+        }
+        return Update(key: key, value: nil)
+    }
+}

@@ -1,0 +1,116 @@
+// The source's side: what an upstream calls.
+
+extension DedupeBuffer {
+    /// Puts a status at the back of the queue.
+    ///
+    /// A status that equals the latest one received is dropped; one that follows another status in the queue takes its
+    /// place. ``SyncStatus/inSync`` after ``onConnectionRestarted()`` first queues deletions for the keys that vanished.
+    ///
+    /// - Complexity: O(1); O(keys) for the first ``SyncStatus/inSync`` after a restart, in small steps that let other
+    ///   callers in.
+    public func onStatusUpdated(_ status: SyncStatus) {
+        core.put(status)
+        clearUp()
+    }
+
+    /// Puts updates, in order.
+    ///
+    /// An update of a key that is pending replaces what is pending, in its place; others go to the back of the queue. The
+    /// deletion of a key whose value the sink has never got cancels that value. The update types are ignored. Never
+    /// waits for the sink.
+    ///
+    /// - Complexity: O(*n*) plus the keys' lengths, expected.
+    @inlinable
+    public func onUpdates(_ updates: [Update<Key, Value>]) {
+        putAll(updates) { batch, i in
+            updates[i].key.withKeyBytes { batch.add(key: $0, deletion: updates[i].value == nil) }
+        }
+    }
+
+    /// Puts updates whose keys' bytes are known already, as strings; else as ``onUpdates(_:)``.
+    ///
+    /// - Parameters:
+    ///   - updates: the updates.
+    ///   - keys: for each update the bytes of its key, exactly as `withKeyBytes` gives them, as UTF-8. Where one is
+    ///     empty, or the array is shorter than `updates`, they are computed.
+    @inlinable
+    public func onUpdatesKeysKnown(_ updates: [Update<Key, Value>], keys: [String]) {
+        putAll(updates) { batch, i in
+            let deletion = updates[i].value == nil
+            guard i < keys.count, !keys[i].isEmpty else {
+                return updates[i].key.withKeyBytes { batch.add(key: $0, deletion: deletion) }
+            }
+            return keys[i].withKeyBytes { batch.add(key: $0, deletion: deletion) }
+        }
+    }
+
+    /// Puts updates whose keys' bytes are known already; else as ``onUpdates(_:)``.
+    ///
+    /// - Parameters:
+    ///   - updates: the updates.
+    ///   - keys: for each update the bytes of its key, exactly as `withKeyBytes` gives them. Where they are empty, or
+    ///     the array is shorter than `updates`, they are computed.
+    @inlinable
+    public func onUpdatesKeysKnown(_ updates: [Update<Key, Value>], keys: [[UInt8]]) {
+        putAll(updates) { batch, i in
+            let deletion = updates[i].value == nil
+            guard i < keys.count, !keys[i].isEmpty else {
+                return updates[i].key.withKeyBytes { batch.add(key: $0, deletion: deletion) }
+            }
+            return keys[i].withKeyBytes { batch.add(key: $0, deletion: deletion) }
+        }
+    }
+
+    /// The source lost its connection and will send everything again.
+    ///
+    /// Drops all that is pending. Keys that are live at the sink and are not heard of before the next
+    /// ``SyncStatus/inSync`` are deleted then. A batch that is being delivered is not disturbed.
+    ///
+    /// - Complexity: O(1) under the lock; the dropped values are destroyed afterwards, by this call and later ones and
+    ///   by the idle loop.
+    public func onConnectionRestarted() {
+        core.restart()
+        clearUp()
+    }
+
+    // MARK: - Implementation
+
+    /// Puts all updates, a share at a time; `addKey` adds the key of the update with the given number to a batch, and
+    /// says whether it could.
+    @inlinable
+    @inline(__always)
+    func putAll(_ updates: [Update<Key, Value>], addKey: (PutBatch, Int) -> Bool) {
+        var next = 0
+        while next < updates.count {
+            let end = min(next + PutBatch.capacity, updates.count)
+            let batch = core.beginPut(count: end - next)
+            for i in next..<end where addKey(batch, i) {
+                batch.payloads[batch.count - 1].initializeMemory(as: Update<Key, Value>.self, to: updates[i])
+            }
+            finishPut(batch)
+            next = end
+        }
+    }
+
+    @inlinable
+    func finishPut(_ batch: PutBatch) {
+        core.put(batch)
+        for i in 0..<batch.returned { Self.destroy(batch.backPayloads[i]) }
+        let refused = core.endPut(batch)
+        if !refused.isEmpty { report(refused) }
+    }
+
+    @usableFromInline
+    func report(_ refused: [Int]) {
+        guard let onRejection else { return }
+        for length in refused {
+            onRejection(DedupeBufferRejection(keyLength: length, maximumKeyLength: maximumKeyLength))
+        }
+    }
+
+    /// Destroys some of what restarts dropped: all of it, unless it is much.
+    private func clearUp() {
+        var steps = 0
+        while steps < 64 && core.hasGarbage && core.collect(Self.destroy) { steps += 1 }
+    }
+}

@@ -1,0 +1,89 @@
+internal import Dispatch
+
+/// A buffer between a fast source of keyed updates and a slow sink.
+///
+/// The buffer keeps an in-order queue with at most one pending update per key. A new update for a queued key takes the
+/// place of the old one. So the source never waits for the sink, what is in flight is bounded by the number of keys,
+/// and an overloaded sink skips ahead to recent state. Statuses keep their place between the updates. After a lost
+/// connection the buffer works out which keys vanished and tells the sink.
+///
+/// ```swift
+/// let buffer = DedupeBuffer<String, Endpoint>()
+/// try buffer.startSending(to: sink)               // on a Dispatch queue; returns at once
+/// datastoreClient.start(callbacks: buffer)        // calls onUpdates, onStatusUpdated, onConnectionRestarted
+/// ...
+/// buffer.finish()                                 // what was received is delivered, then it stops
+/// ```
+///
+/// ### Threading
+///
+/// Every method may be called from any thread, also from inside the sink. The methods of the source's side never wait
+/// for the sink. The sink is called serially, in order, with no lock held.
+///
+/// Values that are replaced, dropped or cancelled are destroyed by the thread that displaced them, with no lock held;
+/// values that a restart dropped soon afterwards. Their `deinit` may call the buffer.
+///
+/// ### Who keeps whom alive
+///
+/// While a loop is delivering, the work on the queue keeps the buffer and the sink alive. When there is nothing to
+/// deliver, nothing runs and nothing but you keeps the buffer alive; the buffer keeps the sink until the loop has
+/// ended. A buffer that is let go delivers first what is pending. A sink that holds its buffer makes a cycle, which
+/// ``stop()`` or ``finish()`` breaks.
+public final class DedupeBuffer<Key: DedupeKey, Value: Sendable>: RestartAwareCallbacks {
+    @usableFromInline let core: Core
+    let delivery: DeliveryLoop
+    @usableFromInline let onRejection: (@Sendable (DedupeBufferRejection) -> Void)?
+
+    /// A buffer with nothing in it.
+    public init(configuration: DedupeBufferConfiguration = .init()) {
+        core = Core(
+            batchSize: configuration.batchSize,
+            payloadSize: MemoryLayout<Update<Key, Value>>.stride,
+            payloadAlignment: MemoryLayout<Update<Key, Value>>.alignment)
+        delivery = DeliveryLoop(core: core, label: configuration.label)
+        onRejection = configuration.onRejection
+    }
+
+    deinit {
+        delivery.abandon()
+        core.destroyLeftovers(Self.destroy)
+    }
+
+    /// Ends the life of an update that a slot holds.
+    @inlinable
+    static func destroy(_ payload: UnsafeMutableRawPointer) {
+        payload.assumingMemoryBound(to: Update<Key, Value>.self).deinitialize(count: 1)
+    }
+
+    // MARK: - The end
+
+    /// Stops: a batch that is being delivered is delivered whole, nothing after it.
+    ///
+    /// What is pending stays pending until the buffer is let go; what comes in afterwards is dropped. Returns at once;
+    /// the loop ends soon after, and ``sendToSinkForever(_:)`` returns. Can be called from anywhere, also from inside
+    /// the sink, and again. Cannot be undone.
+    ///
+    /// - Complexity: O(1).
+    public func stop() {
+        core.stop()
+    }
+
+    /// Delivers what was received before the call, then stops as ``stop()`` does; returns when the loop has ended.
+    ///
+    /// If no loop runs, it stops at once. Called from inside the sink, or from work on the queue that was given to
+    /// ``startSending(to:on:)``, it returns at once, and the loop ends when the queue is empty.
+    ///
+    /// - Important: blocks the calling thread for as long as the sink takes.
+    @available(*, noasync)
+    public func finish() {
+        let inside = delivery.isCurrent
+        if core.finish(whenEmpty: inside) && !inside { delivery.waitForEnd() }
+    }
+
+    // MARK: - Inspection
+
+    /// What became of everything so far. One consistent snapshot.
+    ///
+    /// - Complexity: O(1).
+    public var statistics: DedupeBufferStatistics { core.statistics }
+}

@@ -1,0 +1,31 @@
+/// How a buffer works; the defaults suit most.
+public struct DedupeBufferConfiguration: Sendable {
+    /// The most queue entries (updates and statuses) that one batch takes, 1 to 65,536.
+    ///
+    /// What was taken is committed: a smaller batch lets a slow sink skip more, a larger one costs less per update.
+    public var batchSize: Int = 100
+
+    /// Label of the Dispatch queue that the delivery loop runs on.
+    public var label: String = "dedupe-buffer"
+
+    /// Called for each update that the buffer had to refuse, by the thread that brought it, with no lock held, after
+    /// the other updates of the call were put.
+    ///
+    /// Such updates count as received and dropped, and are counted in ``DedupeBufferStatistics/rejected``.
+    public var onRejection: (@Sendable (DedupeBufferRejection) -> Void)?
+
+    public init() {}
+}
+
+/// Why an update was refused: its key is too long.
+public struct DedupeBufferRejection: Sendable, Hashable {
+    /// The key's length in bytes.
+    public var keyLength: Int
+    /// The longest possible, in bytes.
+    public var maximumKeyLength: Int
+
+    public init(keyLength: Int, maximumKeyLength: Int) {
+        self.keyLength = keyLength
+        self.maximumKeyLength = maximumKeyLength
+    }
+}

@@ -1,0 +1,19 @@
+/// Why delivery could not start.
+public enum DedupeBufferError: Error, Sendable, Hashable {
+    /// There is nothing to deliver.
+    case emptyQueue
+    /// A loop, or somebody else's single batch, is being delivered.
+    case alreadySending
+    /// The buffer was stopped, or has finished.
+    case stopped
+}
+
+extension DedupeBufferError: CustomStringConvertible {
+    public var description: String {
+        switch self {
+        case .emptyQueue: "queue is empty"
+        case .alreadySending: "buffer is already sending"
+        case .stopped: "buffer was stopped"
+        }
+    }
+}

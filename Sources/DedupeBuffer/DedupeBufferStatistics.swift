@@ -1,0 +1,37 @@
+/// What became of everything that came in, at one moment.
+///
+/// For updates, in every snapshot:
+///
+///     received + synthesizedDeletions == delivered + replaced + cancelled + dropped + pendingKeys
+public struct DedupeBufferStatistics: Sendable, Hashable {
+    /// Updates in the queue now: one for each pending key.
+    public var pendingKeys = 0
+    /// Statuses in the queue now; never more than ``pendingKeys`` + 1.
+    public var pendingStatuses = 0
+    /// The most updates that the queue ever held.
+    public var peakPendingKeys = 0
+    /// Keys that are live at the sink now.
+    public var liveKeys = 0
+    /// Updates that came in.
+    public var received = 0
+    /// Updates that were taken for delivery.
+    public var delivered = 0
+    /// Updates that a newer one of their key displaced.
+    public var replaced = 0
+    /// Values that never left, and the deletions that met them: two for each pair.
+    public var cancelled = 0
+    /// Updates that a restart dropped, or that came in after the stop, or were ``rejected``.
+    public var dropped = 0
+    /// Updates whose key was too long; a part of ``dropped``.
+    public var rejected = 0
+    /// Deletions that nobody sent: a resync found that the keys had vanished.
+    public var synthesizedDeletions = 0
+    /// Statuses that came in.
+    public var statusesReceived = 0
+    /// Statuses that were taken for delivery.
+    public var statusesDelivered = 0
+    /// Batches that were taken.
+    public var batches = 0
+
+    public init() {}
+}

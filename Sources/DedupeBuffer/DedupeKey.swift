@@ -1,0 +1,84 @@
+#if canImport(FoundationEssentials)
+    public import FoundationEssentials
+#else
+    public import Foundation
+#endif
+
+/// A key that can be written as bytes and read back.
+///
+/// Two keys are one exactly if their bytes are equal. `==` is not asked: canonically equivalent strings, such as "é"
+/// in its two spellings, are two keys.
+///
+/// Keys are at most 65,536 bytes long; see ``DedupeBufferConfiguration/onRejection``.
+public protocol DedupeKey: Sendable {
+    /// Calls `body` with the key's bytes, which are valid during the call.
+    ///
+    /// Called by any thread that hands updates to a buffer, once per update, with no lock held.
+    func withKeyBytes<R, E: Error>(_ body: (RawSpan) throws(E) -> R) throws(E) -> R
+
+    /// The key that wrote these bytes, or `nil` if none could have.
+    ///
+    /// Needed when the buffer tells the sink that a key vanished: nobody sent an update then. The bytes are always
+    /// such that a key of this type wrote them (or the caller of `onUpdatesKeysKnown` said so): `nil` is then
+    /// a programming error, and ends the program.
+    init?(keyBytes: RawSpan)
+}
+
+extension String: DedupeKey {
+    /// The string's UTF-8 bytes.
+    @inlinable
+    public func withKeyBytes<R, E: Error>(_ body: (RawSpan) throws(E) -> R) throws(E) -> R {
+        try body(utf8Span.span.bytes)
+    }
+
+    /// `nil` if the bytes are not valid UTF-8.
+    @inlinable
+    public init?(keyBytes: RawSpan) {
+        guard let string = keyBytes.withUnsafeBytes({ String(validating: $0, as: UTF8.self) }) else { return nil }
+        self = string
+    }
+}
+
+extension [UInt8]: DedupeKey {
+    /// The array's elements.
+    @inlinable
+    public func withKeyBytes<R, E: Error>(_ body: (RawSpan) throws(E) -> R) throws(E) -> R {
+        try body(span.bytes)
+    }
+
+    /// Never `nil`.
+    @inlinable
+    public init?(keyBytes: RawSpan) {
+        self = keyBytes.withUnsafeBytes { Array($0) }
+    }
+}
+
+extension UInt64: DedupeKey {
+    /// Eight bytes, the most significant first.
+    @inlinable
+    public func withKeyBytes<R, E: Error>(_ body: (RawSpan) throws(E) -> R) throws(E) -> R {
+        try withUnsafeBytes(of: bigEndian) { bytes throws(E) in try body(bytes.bytes) }
+    }
+
+    /// `nil` if there are not eight bytes.
+    @inlinable
+    public init?(keyBytes: RawSpan) {
+        guard keyBytes.byteCount == 8 else { return nil }
+        self.init(bigEndian: keyBytes.unsafeLoadUnaligned(as: UInt64.self))
+    }
+}
+
+extension UUID: DedupeKey {
+    /// The sixteen bytes.
+    @inlinable
+    public func withKeyBytes<R, E: Error>(_ body: (RawSpan) throws(E) -> R) throws(E) -> R {
+        try withUnsafeBytes(of: uuid) { bytes throws(E) in try body(bytes.bytes) }
+    }
+
+    /// `nil` if there are not sixteen bytes.
+    @inlinable
+    public init?(keyBytes: RawSpan) {
+        guard keyBytes.byteCount == 16 else { return nil }
+        self.init(uuid: keyBytes.withUnsafeBytes { $0.loadUnaligned(as: uuid_t.self) })
+    }
+}

@@ -1,0 +1,194 @@
+internal import Dispatch
+internal import Synchronization
+
+#if canImport(Darwin)
+    internal import Darwin
+#elseif canImport(Musl)
+    internal import Musl
+#else
+    internal import Glibc
+#endif
+
+/// What a loop does, supplied by the layer that knows the types. Releasing it releases the sink.
+struct LoopBody {
+    /// Delivers the batch that was taken.
+    let deliver: () -> Void
+    /// Clears up a little; says whether there may be more.
+    let collect: () -> Bool
+}
+
+/// The delivery loop: when and where batches are taken.
+///
+/// The core decides under its lock whether the loop sleeps, and calls ``wake()`` when a sleeping one has to look again.
+/// On a queue, a loop that sleeps is nothing at all: waking schedules a drain. On a thread it waits for a semaphore.
+final class DeliveryLoop: WakeTarget, @unchecked Sendable {
+    // Sendable: `state` is locked; the bodies in it run only for the holder of the core's claim.
+
+    /// Batches per drain, before the queue is given back to others.
+    private static let batchesPerDrain = 16
+
+    private enum Place {
+        /// Drains run on `serial`, whose target is `target`. `keepAlive` gives what must live as long as they.
+        case queue(serial: DispatchQueue, target: DispatchQueue?, keepAlive: () -> AnyObject)
+        case thread(DispatchSemaphore)
+    }
+
+    private struct Loop {
+        let place: Place
+        let body: LoopBody
+    }
+
+    /// The one loop that there may be.
+    private final class LockedLoop: @unchecked Sendable {
+        // Sendable: all access is under the lock.
+        private let lock = Mutex(())
+        private var loop: Loop?
+
+        func get() -> Loop? { lock.withLock { _ in loop } }
+
+        /// Gives back what was there, so that it is released outside the lock.
+        @discardableResult
+        func exchange(_ new: Loop?) -> Loop? {
+            lock.withLock { _ in
+                defer { loop = new }
+                return loop
+            }
+        }
+    }
+
+    private let core: Core
+    private let label: String
+    private let state = LockedLoop()
+    /// Entered while a loop exists.
+    private let existing = DispatchGroup()
+    private let deliveringThread = Atomic<UInt>(0)
+    /// Marks the queue on which waiting for the loop would wait for itself.
+    private let queueKey = DispatchSpecificKey<Bool>()
+
+    init(core: Core, label: String) {
+        self.core = core
+        self.label = label
+        core.owner = self
+    }
+
+    // MARK: - Beginning
+
+    func start(
+        on target: DispatchQueue?, body: LoopBody, keepAlive: @escaping () -> AnyObject
+    ) throws(DedupeBufferError) {
+        try claim()
+        target.map { mark($0, true) }
+        let serial = DispatchQueue(label: label, target: target)
+        state.exchange(Loop(place: .queue(serial: serial, target: target, keepAlive: keepAlive), body: body))
+        schedule(on: serial, keepAlive())
+    }
+
+    func runForever(_ body: LoopBody) throws(DedupeBufferError) {
+        try claim()
+        let semaphore = DispatchSemaphore(value: 0)
+        state.exchange(Loop(place: .thread(semaphore), body: body))
+        while true {
+            switch drain() {
+            case .more: continue
+            case .asleep: semaphore.wait()
+            case .ended: return
+            }
+        }
+    }
+
+    private func claim() throws(DedupeBufferError) {
+        // Entered before the claim shows, so that whoever finds it claimed can wait for the end.
+        existing.enter()
+        do {
+            try core.claim(loop: true)
+        } catch {
+            existing.leave()
+            throw error
+        }
+    }
+
+    // MARK: - Running
+
+    /// Called by the core, in whichever thread found the loop asleep.
+    func wake() {
+        guard let loop = state.get() else { return }
+        switch loop.place {
+        case .queue(let serial, _, let keepAlive): schedule(on: serial, keepAlive())
+        case .thread(let semaphore): semaphore.signal()
+        }
+    }
+
+    private func schedule(on serial: DispatchQueue, _ alive: AnyObject) {
+        nonisolated(unsafe) let alive = alive
+        serial.async {
+            withExtendedLifetime(alive) {
+                if self.drain() == .more { self.schedule(on: serial, alive) }
+            }
+        }
+    }
+
+    private enum DrainResult {
+        case more, asleep, ended
+    }
+
+    /// Delivers some batches. A loop that has ended already is left alone: a wake-up may have crossed its end.
+    private func drain() -> DrainResult {
+        let result = drainSome()
+        if result == .ended { existing.leave() }
+        return result
+    }
+
+    private func drainSome() -> DrainResult {
+        guard let body = state.get()?.body else { return .asleep }
+        deliveringThread.store(currentThread(), ordering: .relaxed)
+        defer { deliveringThread.store(0, ordering: .relaxed) }
+        for _ in 0..<Self.batchesPerDrain {
+            switch core.take() {
+            case .batch: body.deliver()
+            case .empty: if !body.collect() { return .asleep }
+            case .stopped:
+                end()
+                return .ended
+            }
+        }
+        return .more
+    }
+
+    // MARK: - Ending
+
+    /// Lets go of the sink and the claim.
+    private func end() {
+        core.release()
+        if case .queue(_, let target?, _) = state.exchange(nil)?.place { mark(target, false) }
+    }
+
+    /// The buffer goes away; a loop that sleeps goes with it.
+    func abandon() {
+        guard let loop = state.exchange(nil) else { return }
+        if case .queue(_, let target?, _) = loop.place { mark(target, false) }
+        existing.leave()
+    }
+
+    func waitForEnd() {
+        existing.wait()
+    }
+
+    /// Whether the caller is inside the sink, or on the queue that the loop needs.
+    var isCurrent: Bool {
+        deliveringThread.load(ordering: .relaxed) == currentThread() || DispatchQueue.getSpecific(key: queueKey) == true
+    }
+
+    /// Global queues take no marks, and need none: a thread that waits there keeps no other from running.
+    private func mark(_ queue: DispatchQueue, _ value: Bool) {
+        guard !queue.label.hasPrefix("com.apple.root.") else { return }
+        queue.setSpecific(key: queueKey, value: value ? true : nil)
+    }
+}
+
+private func currentThread() -> UInt {
+    #if canImport(Darwin)
+        UInt(bitPattern: pthread_self())
+    #else
+        UInt(pthread_self())
+    #endif
+}

@@ -1,0 +1,47 @@
+/// What an update means to the sink, as far as the sink has been told.
+public enum UpdateType: UInt8, Sendable {
+    /// Not known: what an update says on its way in. The buffer finds out.
+    case unknown = 0
+    /// A value of a key that is not live at the sink.
+    case new
+    /// A value of a key that is live at the sink.
+    case updated
+    /// The key is gone.
+    case deleted
+}
+
+extension UpdateType: CustomStringConvertible {
+    /// The case's name.
+    public var description: String {
+        switch self {
+        case .unknown: "unknown"
+        case .new: "new"
+        case .updated: "updated"
+        case .deleted: "deleted"
+        }
+    }
+}
+
+/// A new value of a key, or the news that the key is gone.
+public struct Update<Key: DedupeKey, Value: Sendable>: Sendable {
+    /// What the update is about.
+    public var key: Key
+    /// The value; `nil`: the key was deleted.
+    public var value: Value?
+    /// The datastore's revision, carried along and never read. 0: none, as in deletions that a resync found.
+    public var revision: UInt64
+    /// Set by the buffer on delivery; ignored on the way in.
+    public var updateType: UpdateType
+
+    /// An update of `key` to `value`, or its deletion if `value` is `nil`.
+    @inlinable
+    public init(key: Key, value: Value?, revision: UInt64 = 0, updateType: UpdateType = .unknown) {
+        self.key = key
+        self.value = value
+        self.revision = revision
+        self.updateType = updateType
+    }
+}
+
+extension Update: Equatable where Key: Equatable, Value: Equatable {}
+extension Update: Hashable where Key: Hashable, Value: Hashable {}
