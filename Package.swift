@@ -14,7 +14,7 @@ let package = Package(
     ],
     targets: [
         // The concurrent core. Needs Concurrency Kit and xxHash's header (libck-dev, libxxhash-dev).
-        .target(name: "CDedupe", linkerSettings: [.linkedLibrary("ck")]),
+        .target(name: "CDedupe", exclude: ["exports.map"], linkerSettings: [.linkedLibrary("ck")]),
 
         // Typed keys and values, delivery on a Dispatch queue.
         .target(name: "DedupeBuffer", dependencies: ["CDedupe"]),

@@ -573,7 +573,6 @@ a_key_too_long_is_rejected_and_nothing_is_lost(void)
     free(key);
 }
 
-/* The call had to go through the slow path before; a rejected key behind it must not lose what came first. */
 static void
 a_huge_length_is_rejected_without_being_read(void)
 {
@@ -1408,10 +1407,11 @@ stop_wakes_a_sleeping_loop(void)
 static void
 a_taker_in_the_hook(subject_t *it)
 {
-    CHECK_TEXT(step(it), "+a=1");
-    CHECK_TEXT(step(it), "empty"); /* Asleep again, before the producer's call has returned. */
     it->on_wake = NULL;
+    CHECK_TEXT(step(it), "<in-sync>");
+    CHECK_TEXT(step(it), "empty"); /* Asleep again, before the producer's call has returned. */
     put(it, "b", 2);
+    CHECK_EQ(it->wakes, 2);
 }
 
 static void
@@ -1420,18 +1420,9 @@ the_hook_may_call_the_buffer(void)
     open_loop(100);
     EXPECT_STEP("empty");
     s->on_wake = a_taker_in_the_hook;
-    {
-        /* Not put(): the hook comes in between, so the books of this call are not yet closed. */
-        cdedupe_outcome_t outcome = CDEDUPE_UNTOUCHED;
-        uint64_t id = 1;
-
-        if (s->bytes != NULL) {
-            CHECK_EQ(cdedupe_bytes_put(s->bytes, "a", 1, &id, sizeof(id), id, &outcome), CDEDUPE_OK);
-            CHECK_EQ(outcome, CDEDUPE_QUEUED);
-            CHECK_EQ(s->wakes, 2);
-            EXPECT_STEP("+b=2");
-        }
-    }
+    in_sync();
+    CHECK_EQ(s->wakes, 2);
+    EXPECT_STEP("+b=2");
     close_it();
 }
 
@@ -1549,20 +1540,6 @@ resent_and_withdrawn_again_is_one_deletion(void)
 }
 
 static void
-only_live_keys_are_owed_deletions(void)
-{
-    open_new();
-    put(s, "a", 1);
-    EXPECT_STEP("+a=1");
-    put(s, "never-delivered", 2);
-    del(s, "a");
-    put(s, "b", 3);
-    EXPECT_STEP("-a +never-delivered=2 +b=3"
-                + 0);
-    close_it();
-}
-
-static void
 keys_never_delivered_are_owed_no_deletion(void)
 {
     open_new();
@@ -1663,6 +1640,8 @@ in_sync_without_a_restart_deletes_nothing(void)
 static void
 a_second_restart_starts_over_from_what_is_live_then(void)
 {
+    const char *text;
+
     open_new();
     put(s, "a", 1);
     put(s, "b", 2);
@@ -1674,8 +1653,8 @@ a_second_restart_starts_over_from_what_is_live_then(void)
     restart();
     put(s, "b", 5);
     in_sync();
-    CHECK_TEXT(step(s), s->count == 4 && s->items[1].key[0] == 'a' ? "~b=5 -a -c | <in-sync>"
-                                                                  : "~b=5 -c -a | <in-sync>");
+    text = step(s);
+    CHECK(strcmp(text, "~b=5 -a -c | <in-sync>") == 0 || strcmp(text, "~b=5 -c -a | <in-sync>") == 0);
     close_it();
 }
 

@@ -1,0 +1,109 @@
+/*
+ * A C program with a fast source and a slow sink, on the plain level: keys and values are bytes.
+ *
+ *     cc embedder.c $(pkg-config --cflags --libs --static cdedupe) -lpthread
+ */
+#include <CDedupe.h>
+#include <pthread.h>
+#include <semaphore.h>
+#include <stdio.h>
+#include <time.h>
+
+/* What wakes the sink's thread; the buffer calls it with no lock held. */
+static void
+wake(void *semaphore)
+{
+    sem_post(semaphore);
+}
+
+struct sink {
+    cdedupe_bytes_t *buffer;
+    sem_t wakes;
+};
+
+static void
+handle(const cdedupe_bytes_item_t *item)
+{
+    static const char *const kinds[] = {"new", "updated", "deleted"};
+    static const char *const statuses[] = {"wait-for-ready", "resync", "in-sync"};
+
+    if (item->kind == CDEDUPE_STATUS)
+        printf("-- %s\n", statuses[item->status]);
+    else
+        printf("%-8s%.*s = %.*s\n", kinds[item->kind], (int)item->key_length, (const char *)item->key,
+               (int)item->value_length, item->value == NULL ? "" : (const char *)item->value);
+    nanosleep(&(struct timespec){.tv_nsec = 10 * 1000 * 1000}, NULL);
+}
+
+/* The delivery loop: takes batches until the buffer is stopped, sleeps when there is nothing. */
+static void *
+deliver(void *argument)
+{
+    struct sink *sink = argument;
+    cdedupe_bytes_item_t items[10];
+    cdedupe_result_t result;
+    size_t count;
+
+    while ((result = cdedupe_bytes_take(sink->buffer, items, 10, &count)) != CDEDUPE_STOPPED) {
+        if (result == CDEDUPE_EMPTY)
+            sem_wait(&sink->wakes);
+        for (size_t i = 0; i < count; i++)
+            handle(&items[i]);
+    }
+    cdedupe_bytes_release(sink->buffer);
+    return NULL;
+}
+
+/* Ten sensors, ten thousand readings each. */
+static cdedupe_result_t
+produce(cdedupe_bytes_t *buffer)
+{
+    for (unsigned reading = 0; reading < 10000; reading++) {
+        for (unsigned sensor = 0; sensor < 10; sensor++) {
+            char key[32], value[32];
+            size_t key_length = (size_t)snprintf(key, sizeof(key), "sensor/%u", sensor);
+            size_t value_length = (size_t)snprintf(value, sizeof(value), "%u", reading);
+            cdedupe_result_t result =
+                cdedupe_bytes_put(buffer, key, key_length, value, value_length, reading + 1, NULL);
+
+            if (result != CDEDUPE_OK)
+                return result;
+        }
+    }
+    return cdedupe_bytes_put_status(buffer, CDEDUPE_IN_SYNC);
+}
+
+int
+main(void)
+{
+    struct sink sink;
+    cdedupe_options_t options = cdedupe_options();
+    cdedupe_statistics_t statistics;
+    cdedupe_result_t result;
+    pthread_t thread;
+
+    sem_init(&sink.wakes, 0, 0);
+    options.wake = wake;
+    options.wake_context = &sink.wakes;
+    options.batch_size = 10;
+    result = cdedupe_bytes_create(&options, &sink.buffer);
+    if (result == CDEDUPE_OK)
+        result = cdedupe_bytes_claim(sink.buffer, CDEDUPE_LOOP);
+    if (result != CDEDUPE_OK || pthread_create(&thread, NULL, deliver, &sink) != 0) {
+        fprintf(stderr, "cannot start: %s\n", cdedupe_result_text(result));
+        return 1;
+    }
+
+    result = produce(sink.buffer);
+    if (result != CDEDUPE_OK)
+        fprintf(stderr, "cannot put: %s\n", cdedupe_result_text(result));
+    cdedupe_bytes_finish(sink.buffer, CDEDUPE_WHEN_DELIVERED);
+    pthread_join(thread, NULL);
+
+    cdedupe_bytes_statistics(sink.buffer, &statistics, sizeof(statistics));
+    printf("%llu updates in, %llu out\n", (unsigned long long)statistics.received,
+           (unsigned long long)statistics.delivered);
+    cdedupe_bytes_destroy(sink.buffer);
+    sem_destroy(&sink.wakes);
+    return result != CDEDUPE_OK;
+}

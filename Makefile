@@ -1,0 +1,109 @@
+# make setup      install what the build needs (Concurrency Kit, xxHash, simdjson), through apt
+# make run        build, and conflate a real stream for some seconds
+# make test       every test: C core, Swift library, filter
+# make test-c     the C core's tests alone      (VARIANT=plain|asan|tsan)
+# make test-swift the Swift tests alone         (SWIFTFLAGS="-c release", "--sanitize=thread", ...)
+# make asan tsan  all tests under AddressSanitizer and UBSan, or ThreadSanitizer
+# make check-symbols   no exported C symbol without the prefix
+# make install    the C library: header, static and shared library, pkg-config file   (PREFIX=/usr/local)
+# make clean
+
+PREFIX ?= /usr/local
+DESTDIR ?=
+VERSION = 0.1.0
+BUILD = .build/c
+CORE = $(wildcard Sources/CDedupe/*.c)
+CORE_HEADERS = $(wildcard Sources/CDedupe/*.h Sources/CDedupe/include/*.h)
+CFLAGS ?= -O2 -g
+CORE_CFLAGS = -std=c11 -D_GNU_SOURCE -Wall -Wextra -ISources/CDedupe/include
+SWIFTFLAGS ?=
+VARIANT ?= plain
+
+PACKAGES = libck-dev libxxhash-dev libsimdjson-dev
+SUDO = $(shell [ "$$(id -u)" = 0 ] || echo sudo)
+
+.PHONY: help setup run test test-c test-swift examples asan tsan check-symbols lib install clean
+
+help:
+	@sed -n 's/^# //p' Makefile
+
+# Asks apt only for what is missing.
+setup:
+	@missing=$$(for p in $(PACKAGES); do \
+	    dpkg-query -W -f='$${Status}' $$p 2>/dev/null | grep -q 'ok installed' || echo $$p; done); \
+	if [ -n "$$missing" ]; then \
+	    $(SUDO) apt-get update -q && \
+	    DEBIAN_FRONTEND=noninteractive $(SUDO) apt-get install -q -y --no-install-recommends $$missing; \
+	fi
+
+# All of the stream comes in at once; 500 lines a second go out.
+run: setup
+	swift build -c release --product dedupe
+	@mkdir -p $(BUILD)
+	gzip -dc Examples/calico-paths.ndjson.gz | \
+	    .build/release/dedupe --max-rate 500 --stats > $(BUILD)/run.ndjson
+	@echo "first and last lines out:"
+	@head -n 4 $(BUILD)/run.ndjson
+	@echo ...
+	@tail -n 4 $(BUILD)/run.ndjson
+
+test: setup test-c check-symbols examples test-swift
+
+test-c: setup
+	$(MAKE) -C Tests/CDedupeTests run VARIANT=$(VARIANT)
+
+# The filter's tests run the executable, which a test build alone would not make.
+test-swift: setup
+	swift build --product dedupe $(SWIFTFLAGS)
+	swift test $(SWIFTFLAGS)
+
+asan: setup
+	$(MAKE) test-c VARIANT=asan
+	swift test --sanitize=address --scratch-path .build/asan
+
+tsan: setup
+	$(MAKE) test-c VARIANT=tsan
+	swift test --sanitize=thread --scratch-path .build/tsan
+
+# ---- The C library for embedders ----
+
+lib: $(BUILD)/libcdedupe.a $(BUILD)/libcdedupe.so.0 $(BUILD)/cdedupe.pc
+
+$(BUILD)/lib/%.o: Sources/CDedupe/%.c $(CORE_HEADERS)
+	@mkdir -p $(@D)
+	$(CC) $(CORE_CFLAGS) $(CFLAGS) -fPIC -c -o $@ $<
+
+OBJECTS = $(CORE:Sources/CDedupe/%.c=$(BUILD)/lib/%.o)
+
+$(BUILD)/libcdedupe.a: $(OBJECTS)
+	$(AR) rcs $@ $^
+
+$(BUILD)/libcdedupe.so.0: $(OBJECTS) Sources/CDedupe/exports.map
+	$(CC) -shared -Wl,-soname,libcdedupe.so.0 -Wl,--version-script=Sources/CDedupe/exports.map -o $@ $(OBJECTS) -lck
+
+$(BUILD)/cdedupe.pc: Makefile
+	@mkdir -p $(@D)
+	@printf 'prefix=%s\nName: cdedupe\nDescription: Keyed conflating buffer\nVersion: %s\nCflags: -I$${prefix}/include\nLibs: -L$${prefix}/lib -lcdedupe\nLibs.private: -lck\n' \
+	    '$(PREFIX)' '$(VERSION)' > $@
+
+check-symbols: lib
+	@strange=$$(nm -D --defined-only $(BUILD)/libcdedupe.so.0 | awk '{print $$3}' | grep -v '^cdedupe_' || true); \
+	if [ -n "$$strange" ]; then echo "exported without the prefix: $$strange"; exit 1; fi
+
+install: setup lib
+	install -d $(DESTDIR)$(PREFIX)/include $(DESTDIR)$(PREFIX)/lib/pkgconfig
+	install -m 644 Sources/CDedupe/include/CDedupe.h $(DESTDIR)$(PREFIX)/include/
+	install -m 644 $(BUILD)/libcdedupe.a $(DESTDIR)$(PREFIX)/lib/
+	install -m 755 $(BUILD)/libcdedupe.so.0 $(DESTDIR)$(PREFIX)/lib/
+	ln -sf libcdedupe.so.0 $(DESTDIR)$(PREFIX)/lib/libcdedupe.so
+	install -m 644 $(BUILD)/cdedupe.pc $(DESTDIR)$(PREFIX)/lib/pkgconfig/
+
+# An embedder is built against the installed copy, as a user would, and run.
+examples: setup
+	$(MAKE) install DESTDIR=$(CURDIR)/$(BUILD)/installed PREFIX=/usr
+	$(CC) -std=c11 -Wall -Wextra -O2 -I$(BUILD)/installed/usr/include -o $(BUILD)/embedder Examples/embedder.c \
+	    $(BUILD)/installed/usr/lib/libcdedupe.a -lck -lpthread
+	$(BUILD)/embedder
+
+clean:
+	rm -rf .build
