@@ -157,8 +157,8 @@ arena_make_room(struct arena *arena, uint32_t class_index, struct reserve *reser
     memset(slab, 0, sizeof(*slab));
     slab->cells = cells;
     slab->class_index = class_index;
-    arena->table->cells[index].base = base;
     arena->table->cells[index].stride = class->stride;
+    sync_store_pointer(&arena->table->cells[index].base, base);
     class->slabs++;
     class->empty = index;
     append_partial(arena, index);

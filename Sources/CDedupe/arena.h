@@ -99,8 +99,10 @@ arena_at(const struct arena *arena, uint32_t number)
 {
     const struct slab_table *table = sync_load_pointer(&arena->table);
     const struct slab_cells *cells = &table->cells[number >> SLAB_SHIFT];
+    /* Acquire, with the release in arena_make_room(): the stride, and the cells' memory as zeroes. */
+    const unsigned char *base = sync_load_pointer(&cells->base);
 
-    return cells->base + (number & (SLAB_CELLS_MAX - 1)) * cells->stride;
+    return (void *)(uintptr_t)(base + (number & (SLAB_CELLS_MAX - 1)) * cells->stride);
 }
 
 /* The cells from `number` on that have been handed out at least once: the first such, or zero. */

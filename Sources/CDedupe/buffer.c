@@ -89,6 +89,7 @@ init_parts(struct cdedupe *buffer, const cdedupe_options_t *options)
     buffer->batch_size = options->batch_size;
     buffer->restart = 1;
     lock_init(&buffer->lock);
+    limbo_init(&buffer->limbo);
     entry_init_arena(&buffer->entries);
     arena_init(&buffer->slots, alignment < 64 ? 64 : alignment, 0, SLOT_SLAB_LIMIT);
     arena_add_class(&buffer->slots, slot_stride(options, alignment));
@@ -118,7 +119,7 @@ cdedupe_create(const cdedupe_options_t *given, cdedupe_t **out)
     if (!hash_secret_init(&buffer->secret, options.hash_seed)) {
         result = CDEDUPE_NO_RANDOMNESS;
     } else if (index_init(&buffer->index, &buffer->memory)) {
-        if (create_lists(buffer)) {
+        if (create_lists(buffer) && context_pool_init(buffer)) {
             *out = buffer;
             return CDEDUPE_OK;
         }
@@ -137,6 +138,8 @@ cdedupe_destroy(cdedupe_t *buffer)
 
     if (buffer == NULL)
         return;
+    limbo_destroy(buffer);
+    context_pool_destroy(buffer);
     index_destroy(&buffer->index, &buffer->memory);
     arena_destroy(&buffer->entries, &buffer->memory);
     arena_destroy(&buffer->slots, &buffer->memory);
@@ -172,6 +175,19 @@ cdedupe_next_leftover(cdedupe_t *buffer, uint64_t *cursor)
 /* ---------------------------------------------------------------------------------------------------- */
 /* Slots                                                                                                */
 
+/* From a magazine; says how many. */
+static size_t
+acquire_unlocked(struct cdedupe *buffer, cdedupe_slot_t *slots, size_t count)
+{
+    struct context *context = context_claim(buffer);
+    size_t done = count < context->slot_count ? count : (size_t)context->slot_count;
+
+    context->slot_count -= done;
+    memcpy(slots, context->slots + context->slot_count, done * sizeof(*slots));
+    context_give_back(context);
+    return done;
+}
+
 /* Takes up to `count` slots in one hold; says how many. */
 static size_t
 acquire_some(struct hold *hold, cdedupe_slot_t *slots, size_t count)
@@ -186,8 +202,8 @@ acquire_some(struct hold *hold, cdedupe_slot_t *slots, size_t count)
     return done;
 }
 
-cdedupe_result_t
-cdedupe_acquire(cdedupe_t *buffer, cdedupe_slot_t *slots, size_t count)
+static size_t
+acquire_locked(struct cdedupe *buffer, cdedupe_slot_t *slots, size_t count)
 {
     struct hold hold;
     size_t done = 0;
@@ -201,6 +217,16 @@ cdedupe_acquire(cdedupe_t *buffer, cdedupe_slot_t *slots, size_t count)
             break;
     }
     hold_finish(&hold);
+    return done;
+}
+
+cdedupe_result_t
+cdedupe_acquire(cdedupe_t *buffer, cdedupe_slot_t *slots, size_t count)
+{
+    size_t done = acquire_unlocked(buffer, slots, count);
+
+    if (done < count)
+        done += acquire_locked(buffer, slots + done, count - done);
     if (done == count)
         return CDEDUPE_OK;
     cdedupe_discard(buffer, slots, done);
@@ -214,8 +240,22 @@ cdedupe_payload(const cdedupe_t *buffer, cdedupe_slot_t slot)
     return arena_at(&buffer->slots, slot);
 }
 
-void
-cdedupe_discard(cdedupe_t *buffer, const cdedupe_slot_t *slots, size_t count)
+/* Into a magazine; says how many of the handles were dealt with. */
+static size_t
+discard_unlocked(struct cdedupe *buffer, const cdedupe_slot_t *slots, size_t count)
+{
+    struct context *context = context_claim(buffer);
+    size_t done = 0;
+
+    for (; done < count && context->slot_count < MAGAZINE_SIZE; done++)
+        if (slots[done] != 0)
+            context->slots[context->slot_count++] = slots[done];
+    context_give_back(context);
+    return done;
+}
+
+static void
+discard_locked(struct cdedupe *buffer, const cdedupe_slot_t *slots, size_t count)
 {
     struct hold hold;
 
@@ -228,6 +268,15 @@ cdedupe_discard(cdedupe_t *buffer, const cdedupe_slot_t *slots, size_t count)
         hold_unlock(&hold);
     }
     hold_finish(&hold);
+}
+
+void
+cdedupe_discard(cdedupe_t *buffer, const cdedupe_slot_t *slots, size_t count)
+{
+    size_t done = discard_unlocked(buffer, slots, count);
+
+    if (done < count)
+        discard_locked(buffer, slots + done, count - done);
 }
 
 /* ---------------------------------------------------------------------------------------------------- */
@@ -310,6 +359,23 @@ entry_free(struct hold *hold, uint32_t number)
     arena_give_back(&hold->buffer->entries, number, &hold->reserve);
 }
 
+void
+tidy_index(struct cdedupe *buffer)
+{
+    struct hold hold;
+    bool done = true;
+
+    if (!index_is_untidy(&buffer->index))
+        return;
+    hold_init(&hold, buffer);
+    while (index_is_untidy(&buffer->index) && (done || hold_refill(&hold))) {
+        hold_lock(&hold);
+        done = index_tidy(&buffer->index, &hold.reserve);
+        hold_unlock(&hold);
+    }
+    hold_finish(&hold);
+}
+
 /* ---------------------------------------------------------------------------------------------------- */
 /* The end                                                                                              */
 
@@ -320,7 +386,7 @@ cdedupe_stop(cdedupe_t *buffer)
 
     hold_init(&hold, buffer);
     hold_lock(&hold);
-    buffer->stopped = true;
+    sync_store_relaxed_32(&buffer->stopped, 1);
     notify(&hold);
     hold_unlock(&hold);
     hold_finish(&hold);
@@ -351,7 +417,7 @@ cdedupe_finish(cdedupe_t *buffer, cdedupe_finish_t when)
     hold_init(&hold, buffer);
     hold_lock(&hold);
     if (buffer->claim != CLAIM_LOOP) {
-        buffer->stopped = true;
+        sync_store_relaxed_32(&buffer->stopped, 1);
         result = CDEDUPE_STOPPED;
     } else if (!buffer->stopped) {
         start_finishing(&hold, when);
@@ -368,10 +434,15 @@ void
 cdedupe_statistics(cdedupe_t *buffer, cdedupe_statistics_t *out, size_t size)
 {
     cdedupe_statistics_t statistics;
+    uint64_t replaced;
 
     lock_take(&buffer->lock);
     statistics = buffer->statistics;
+    replaced = context_count_replaced(buffer);
     lock_drop(&buffer->lock);
+    /* On both sides of the sum, so it stays exact though the count goes on. */
+    statistics.received += replaced;
+    statistics.replaced += replaced;
     statistics.memory = sync_load_relaxed(&buffer->memory.bytes);
 
     memset(out, 0, size);

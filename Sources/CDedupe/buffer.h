@@ -6,6 +6,8 @@
  *   arena.h     numbered cells in slabs: entries, slots, links
  *   index.h     from a key to its entry
  *   ring.h      the queue, as a list of links
+ *   context.h   what a call needs that takes no lock
+ *   limbo.h     what readers without the lock may still look at
  *   memory.h    allocation around the lock
  *   sync.h      atomics and the lock
  *   source.c    puts updates        status.c   statuses, restart, resync
@@ -19,9 +21,11 @@
 #include "CDedupe.h"
 
 #include "arena.h"
+#include "context.h"
 #include "entry.h"
 #include "hash.h"
 #include "index.h"
+#include "limbo.h"
 #include "memory.h"
 #include "ring.h"
 #include "sync.h"
@@ -44,7 +48,8 @@ struct cdedupe {
 
     /* Changed under the lock. */
     _Alignas(64) struct lock lock;
-    bool stopped;
+    uint32_t stopped; /* Read without the lock, as is the restart number. */
+    uint32_t restart; /* 1 to WORD_RESTART_MAX. */
     bool asleep;  /* The loop found nothing and waits for the hook. */
     bool resync;  /* A restart's deletions are owed at the next in-sync. */
     bool touched; /* Something was received since the last restart. */
@@ -52,8 +57,7 @@ struct cdedupe {
     uint8_t latest_taken;
     enum claim claim;
     enum finishing finishing;
-    uint32_t restart;  /* The restart number: 1 to WORD_RESTART_MAX. */
-    uint32_t ring;     /* Heads of the three lists. */
+    uint32_t ring; /* Heads of the three lists. */
     uint32_t garbage;
     uint32_t orphans;
     uint32_t last_owed; /* Finishing: the last link that is still to be delivered; the ring's head: none. */
@@ -65,6 +69,10 @@ struct cdedupe {
     struct arena slots;
     struct arena links;
     struct index index;
+    struct limbo limbo;
+
+    /* Grows under the lock; see context.h. */
+    struct context_pool contexts;
 };
 
 /* One hold of the lock by one call. */
@@ -91,6 +99,7 @@ hold_lock(struct hold *hold)
 static inline void
 hold_unlock(struct hold *hold)
 {
+    limbo_step(hold);
     lock_drop(&hold->buffer->lock);
 }
 
@@ -137,9 +146,14 @@ void queue_entry(struct hold *hold, uint32_t link);
 /* Takes a link out of the queue, and frees it. Of two statuses that become neighbours the earlier goes. */
 void unqueue(struct hold *hold, uint32_t link);
 
-/* A dead entry leaves the index; its memory stays, with the sink if it still needs the key. */
+/* A dead entry leaves the index; its memory stays: the sink may need its key, and readers may be looking at it. */
 void entry_unindex(struct cdedupe *buffer, uint32_t number);
+
+/* Nobody can be looking at it any more, or ever did. */
 void entry_free(struct hold *hold, uint32_t number);
+
+/* Unlocked, at the end of a call that may have removed keys: the index gives memory back, step by step. */
+void tidy_index(struct cdedupe *buffer);
 
 /* Clears up one piece of what restarts left; `slot` gets a payload or zero. False: nothing is left. */
 bool clear_one(struct hold *hold, cdedupe_slot_t *slot);

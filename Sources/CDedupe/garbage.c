@@ -30,14 +30,14 @@ clear_entry(struct hold *hold, uint32_t number)
 {
     struct cdedupe *buffer = hold->buffer;
     struct entry *entry = entry_at(&buffer->entries, number);
-    uint64_t word = entry->word, before;
+    uint64_t word = sync_load_relaxed(&entry->word), before;
 
     if (word & WORD_LIVE) {
         before = sync_exchange(&entry->word, word_idle(word_restart(word)));
     } else {
         before = sync_exchange(&entry->word, 0);
         entry_unindex(buffer, number);
-        entry_free(hold, number);
+        limbo_add(hold, number);
     }
     return word_slot(before);
 }
@@ -80,6 +80,7 @@ cdedupe_collect(cdedupe_t *buffer, cdedupe_slot_t *slots, size_t capacity, size_
         hold_unlock(&hold);
     }
     hold_finish(&hold);
+    tidy_index(buffer);
     return steps > 0 || more ? CDEDUPE_OK : CDEDUPE_EMPTY;
 }
 

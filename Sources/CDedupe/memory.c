@@ -16,6 +16,13 @@
 /* The largest alignment that every system's page gives. */
 #define MAPPED_ALIGNMENT ((size_t)4096)
 
+/* Slabs are used soon, and under the lock: their page faults belong here. */
+#if defined(MAP_POPULATE)
+#define MAPPED_FLAGS MAP_POPULATE
+#else
+#define MAPPED_FLAGS 0
+#endif
+
 static bool
 is_mapped(size_t size, size_t alignment)
 {
@@ -29,7 +36,7 @@ default_allocate(void *context, size_t size, size_t alignment)
 
     (void)context;
     if (is_mapped(size, alignment)) {
-        block = mmap(NULL, size, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
+        block = mmap(NULL, size, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS | MAPPED_FLAGS, -1, 0);
         return block == MAP_FAILED ? NULL : block;
     }
     if (posix_memalign(&block, alignment < sizeof(void *) ? sizeof(void *) : alignment, size) != 0)
@@ -76,11 +83,10 @@ memory_free(struct memory *memory, void *block, size_t size, size_t alignment)
 /* ---------------------------------------------------------------------------------------------------- */
 
 static void
-push(struct block **list, void *memory, size_t size, size_t alignment)
+push(struct block **list, struct block *block, void *memory, size_t size, size_t alignment)
 {
-    struct block *block = memory;
-
     block->next = *list;
+    block->start = memory;
     block->size = size;
     block->alignment = alignment;
     *list = block;
@@ -93,7 +99,7 @@ free_all(struct block **list, struct memory *memory)
 
     while ((block = *list) != NULL) {
         *list = block->next;
-        memory_free(memory, block, block->size, block->alignment);
+        memory_free(memory, block->start, block->size, block->alignment);
     }
 }
 
@@ -102,6 +108,7 @@ reserve_init(struct reserve *reserve)
 {
     reserve->available = NULL;
     reserve->retired = NULL;
+    reserve->deferred = NULL;
     reserve->wanted = 0;
 }
 
@@ -128,13 +135,19 @@ void
 reserve_put_back(struct reserve *reserve, void *memory, size_t size, size_t alignment)
 {
     memset(memory, 0, size);
-    push(&reserve->available, memory, size, alignment);
+    push(&reserve->available, memory, memory, size, alignment);
 }
 
 void
 reserve_retire(struct reserve *reserve, void *memory, size_t size, size_t alignment)
 {
-    push(&reserve->retired, memory, size, alignment);
+    push(&reserve->retired, memory, memory, size, alignment);
+}
+
+void
+reserve_defer(struct reserve *reserve, struct block *notes, void *memory, size_t size, size_t alignment)
+{
+    push(&reserve->deferred, notes, memory, size, alignment);
 }
 
 bool
@@ -149,7 +162,7 @@ reserve_fill(struct reserve *reserve, struct memory *memory)
 
         if (block == NULL)
             return false;
-        push(&reserve->available, block, reserve->wants[i].size, reserve->wants[i].alignment);
+        push(&reserve->available, block, block, reserve->wants[i].size, reserve->wants[i].alignment);
     }
     return wanted > 0;
 }

@@ -28,9 +28,10 @@ struct memory {
     uint64_t bytes; /* Held now; changed without the lock. */
 };
 
-/* What a block that nobody uses holds at its start. */
+/* Notes on a block, written into the block itself: at its start when nobody uses it. */
 struct block {
     struct block *next;
+    void *start;
     size_t size;
     size_t alignment;
 };
@@ -41,6 +42,7 @@ enum { RESERVE_WANTS = 8 };
 struct reserve {
     struct block *available;
     struct block *retired;
+    struct block *deferred; /* Readers without the lock may still be in them; see limbo.h. */
     struct {
         size_t size;
         size_t alignment;
@@ -65,6 +67,11 @@ void reserve_put_back(struct reserve *reserve, void *memory, size_t size, size_t
 
 /* Under the lock: to be freed after unlocking. */
 void reserve_retire(struct reserve *reserve, void *memory, size_t size, size_t alignment);
+
+/*
+ * Under the lock: to be freed when no reader is in it any more. `notes` lie inside the block, where readers do not look.
+ */
+void reserve_defer(struct reserve *reserve, struct block *notes, void *memory, size_t size, size_t alignment);
 
 /* Unlocked: gets what was wanted. False: nothing was wanted, or the allocator failed. */
 bool reserve_fill(struct reserve *reserve, struct memory *memory);

@@ -34,7 +34,7 @@ free_lent(struct hold *hold)
         if (steps == HOLD_SWEEP)
             return true;
         buffer->lent = entry_at(&buffer->entries, number)->link;
-        entry_free(hold, number);
+        limbo_add(hold, number);
     }
     return false;
 }
@@ -78,21 +78,35 @@ take_status(struct hold *hold, uint32_t link, cdedupe_item_t *item)
     unqueue(hold, link);
 }
 
-/* current -> idle (a value) or dead (a deletion) */
+/*
+ * current -> idle (a value) or dead (a deletion). One exchange, by what the word says now. A producer without the lock
+ * may turn one into the other just before it; then the word is put right: nobody changes it meanwhile, since it is not
+ * pending and we hold the lock.
+ */
+static uint64_t
+take_word(struct entry *entry, uint32_t restart)
+{
+    uint64_t expected = sync_load_relaxed(&entry->word);
+    uint64_t before = sync_exchange(&entry->word, expected & WORD_DELETION ? 0 : word_idle(restart));
+
+    if ((before ^ expected) & WORD_DELETION)
+        sync_store_release(&entry->word, before & WORD_DELETION ? 0 : word_idle(restart));
+    return before;
+}
+
 static void
 take_entry(struct hold *hold, uint32_t link, cdedupe_item_t *item)
 {
     struct cdedupe *buffer = hold->buffer;
     uint32_t number = link_at(&buffer->links, link)->item;
     struct entry *entry = entry_at(&buffer->entries, number);
-    bool deletion = (entry->word & WORD_DELETION) != 0;
-    uint64_t before = sync_exchange(&entry->word, deletion ? 0 : word_idle(buffer->restart));
+    uint64_t before = take_word(entry, buffer->restart);
     bool live = (before & WORD_LIVE) != 0;
 
     unqueue(hold, link);
     entry->link = 0;
     *item = (cdedupe_item_t){.key = entry->key, .key_length = entry->key_length, .slot = word_slot(before)};
-    if (deletion) {
+    if (before & WORD_DELETION) {
         item->kind = CDEDUPE_DELETED;
         entry_unindex(buffer, number);
         entry->link = buffer->lent;
@@ -110,10 +124,38 @@ static bool
 is_over(struct cdedupe *buffer)
 {
     if (buffer->finishing == FINISHING_WHEN_DELIVERED && buffer->last_owed == buffer->ring)
-        buffer->stopped = true;
+        sync_store_relaxed_32(&buffer->stopped, 1);
     if (buffer->finishing == FINISHING_WHEN_EMPTY && ring_is_empty(&buffer->links, buffer->ring))
-        buffer->stopped = true;
-    return buffer->stopped;
+        sync_store_relaxed_32(&buffer->stopped, 1);
+    return buffer->stopped != 0;
+}
+
+/* What the next hold will take, as far as it can be told now: noted under the lock, prefetched without it. */
+struct preview {
+    const struct entry *entries[HOLD_TAKE];
+    unsigned count;
+};
+
+static void
+look_ahead(const struct cdedupe *buffer, struct preview *preview)
+{
+    uint32_t link = ring_first(&buffer->links, buffer->ring);
+
+    preview->count = 0;
+    for (unsigned i = 0; i < HOLD_TAKE && link != buffer->ring; i++) {
+        uint32_t item = link_at(&buffer->links, link)->item;
+
+        if (!item_is_status(item))
+            preview->entries[preview->count++] = entry_at(&buffer->entries, item);
+        link = link_at(&buffer->links, link)->next;
+    }
+}
+
+static void
+prefetch_preview(const struct preview *preview)
+{
+    for (unsigned i = 0; i < preview->count; i++)
+        sync_prefetch(preview->entries[i]);
 }
 
 /* One hold's share. True: there may be more to take. */
@@ -156,6 +198,7 @@ cdedupe_result_t
 cdedupe_take(cdedupe_t *buffer, cdedupe_item_t *items, size_t capacity, size_t *count)
 {
     cdedupe_result_t result;
+    struct preview preview;
     struct hold hold;
 
     *count = 0;
@@ -170,13 +213,16 @@ cdedupe_take(cdedupe_t *buffer, cdedupe_item_t *items, size_t capacity, size_t *
         result = CDEDUPE_INVALID_ARGUMENT;
     } else {
         buffer->asleep = false;
-        while (take_some(&hold, items, capacity, count)) {
+        do {
+            look_ahead(buffer, &preview);
             hold_unlock(&hold);
+            prefetch_preview(&preview);
             hold_lock(&hold);
-        }
+        } while (take_some(&hold, items, capacity, count));
         result = conclude(buffer, *count);
     }
     hold_unlock(&hold);
     hold_finish(&hold);
+    tidy_index(buffer);
     return result;
 }

@@ -1,17 +1,35 @@
 /*
  * The source's side: putting updates. See word.h for the states, and CDedupe.h for what each transition means.
+ *
+ * A call works on shares of up to 100 updates. Outside any lock it hashes the keys, finds their entries and compares the
+ * keys, in stages over the whole share, each stage fetching what the next one needs. Then, in order:
+ *
+ *     as long as updates replace what is pending: one compare-and-swap each, without the lock
+ *     from the first that does not: all the others in one hold of the lock, so that two of one key never swap
  */
 #include "buffer.h"
 
 #include <string.h>
 
-/* One call's share of work, prepared outside the lock. */
+/* A word that others keep changing is left to the lock. */
+enum { TRIES = 4 };
+
+/* Keys copied in one hold, in bytes: with many long keys a hold ends early. */
+enum { HOLD_BYTES = 64 * 1024 };
+
+/* Dead entries in limbo, beyond as many as are alive, before calls that add keys wait. */
+enum { LIMBO_MAX = 16 * 1024 };
+
+/* One share of a call's updates. */
 struct put {
     struct hold hold;
     cdedupe_update_t *updates;
-    const uint64_t *hashes;
     size_t count;
     size_t done;
+    size_t copied; /* Bytes of keys, in this hold. */
+    bool inserted;
+    uint64_t hashes[HOLD_PUT];
+    uint32_t numbers[HOLD_PUT]; /* Entries found without the lock; zero: not found. */
 };
 
 static void
@@ -22,29 +40,50 @@ finish_update(cdedupe_update_t *update, cdedupe_slot_t back, cdedupe_slot_t disp
     update->outcome = (uint8_t)outcome;
 }
 
-/* current, the pending update and the new one leave: the sink never hears of them */
-static void
-cancel(struct hold *hold, uint32_t number, cdedupe_update_t *update)
+/* ---------------------------------------------------------------------------------------------------- */
+/* Under the lock                                                                                       */
+
+/* A current entry leaves, with what is pending: the sink never hears of it. Gives back the payload. */
+static cdedupe_slot_t
+remove_current(struct hold *hold, uint32_t number)
 {
-    struct cdedupe *buffer = hold->buffer;
-    struct entry *entry = entry_at(&buffer->entries, number);
+    struct entry *entry = entry_at(&hold->buffer->entries, number);
     uint64_t before = sync_exchange(&entry->word, 0);
 
     unqueue(hold, entry->link);
-    entry_unindex(buffer, number);
-    entry_free(hold, number);
-    buffer->statistics.cancelled += 2;
-    finish_update(update, update->slot, word_slot(before), CDEDUPE_CANCELLED);
+    entry_unindex(hold->buffer, number);
+    limbo_add(hold, number);
+    hold->buffer->statistics.cancelled += 2;
+    return word_slot(before);
+}
+
+/* current, a value that is not live -> dead, and the deletion with it */
+static void
+cancel(struct hold *hold, uint32_t number, cdedupe_update_t *update)
+{
+    finish_update(update, update->slot, remove_current(hold, number), CDEDUPE_CANCELLED);
 }
 
 /* current -> current, in its place */
 static void
-replace(struct hold *hold, struct entry *entry, uint64_t word, cdedupe_update_t *update)
+replace(struct hold *hold, uint32_t number, uint64_t word, cdedupe_update_t *update)
 {
     struct cdedupe *buffer = hold->buffer;
+    struct entry *entry = entry_at(&buffer->entries, number);
     uint64_t before =
         sync_exchange(&entry->word, word_pending(word, update->slot, buffer->restart, update->deletion));
 
+    if (update->deletion && word_deletion_cancels(before)) {
+        /*
+         * What was a deletion became a value, by a producer without the lock, between our look and our exchange. The
+         * sink has never heard of that value; so both go after all. The same may have happened to our deletion since:
+         * then the payload that comes back is another's, in exchange for ours.
+         */
+        cdedupe_slot_t back = remove_current(hold, number);
+
+        finish_update(update, back, word_slot(before), CDEDUPE_CANCELLED);
+        return;
+    }
     buffer->statistics.replaced++;
     finish_update(update, 0, word_slot(before), CDEDUPE_REPLACED);
 }
@@ -54,6 +93,7 @@ static void
 revive(struct hold *hold, struct entry *entry, uint64_t word, cdedupe_update_t *update)
 {
     struct cdedupe *buffer = hold->buffer;
+    /* An exchange: who read the restart number before the restart may still be replacing the stale payload. */
     uint64_t before =
         sync_exchange(&entry->word, word_pending(word, update->slot, buffer->restart, update->deletion));
 
@@ -72,9 +112,27 @@ requeue(struct hold *hold, uint32_t number, uint64_t word, cdedupe_update_t *upd
     if (!link_make_room(hold))
         return false;
     entry->link = link_new(buffer, number);
+    /* Release, with the acquire of replace_unlocked(): the payload. A store will do: idle words change under the lock. */
     sync_store_release(&entry->word, word_pending(word, update->slot, buffer->restart, update->deletion));
     queue_entry(hold, entry->link);
     finish_update(update, 0, 0, CDEDUPE_QUEUED);
+    return true;
+}
+
+/* False: no memory, and nothing has changed. */
+static bool
+put_present(struct hold *hold, uint32_t number, uint64_t word, cdedupe_update_t *update)
+{
+    struct cdedupe *buffer = hold->buffer;
+
+    if (!(word & WORD_PENDING))
+        return requeue(hold, number, word, update);
+    if (word_is_stale(word, buffer->restart))
+        revive(hold, entry_at(&buffer->entries, number), word, update);
+    else if (update->deletion && word_deletion_cancels(word))
+        cancel(hold, number, update);
+    else
+        replace(hold, number, word, update);
     return true;
 }
 
@@ -89,7 +147,11 @@ entry_new(struct hold *hold, const cdedupe_update_t *update, uint64_t hash)
     entry->key_length = (uint32_t)update->key_length;
     if (update->key_length > 0)
         memcpy(entry->key, update->key, update->key_length);
-    entry->word = word_pending(0, update->slot, buffer->restart, update->deletion);
+    /*
+     * Release, with the acquire of is_key(): who sees the word sees the key. It stands in for the fence that ck_hs_put
+     * has not: who finds the entry before its word is visible takes it for dead, and looks again under the lock.
+     */
+    sync_store_release(&entry->word, word_pending(0, update->slot, buffer->restart, update->deletion));
     return number;
 }
 
@@ -101,15 +163,17 @@ insert(struct hold *hold, uint64_t hash, cdedupe_update_t *update)
     uint32_t number;
 
     if (!link_make_room(hold) ||
-        !arena_make_room(&buffer->entries, entry_class(update->key_length), &hold->reserve))
+        !arena_make_room(&buffer->entries, entry_class(update->key_length), &hold->reserve) ||
+        !index_make_room(&buffer->index, hash, &hold->reserve))
         return false;
     number = entry_new(hold, update, hash);
+    entry_at(&buffer->entries, number)->link = link_new(buffer, number);
     if (!index_add(&buffer->index, hash, number, &hold->reserve)) {
-        entry_at(&buffer->entries, number)->word = 0;
+        link_free(hold, entry_at(&buffer->entries, number)->link);
+        sync_store_release(&entry_at(&buffer->entries, number)->word, 0);
         entry_free(hold, number);
         return false;
     }
-    entry_at(&buffer->entries, number)->link = link_new(buffer, number);
     queue_entry(hold, entry_at(&buffer->entries, number)->link);
     finish_update(update, 0, 0, CDEDUPE_QUEUED);
     return true;
@@ -117,71 +181,206 @@ insert(struct hold *hold, uint64_t hash, cdedupe_update_t *update)
 
 /* False: no memory, and nothing has changed. */
 static bool
-put_present(struct hold *hold, uint32_t number, cdedupe_update_t *update)
+put_anywhere(struct put *put, size_t i)
 {
-    struct cdedupe *buffer = hold->buffer;
-    struct entry *entry = entry_at(&buffer->entries, number);
-    uint64_t word = entry->word;
+    struct cdedupe *buffer = put->hold.buffer;
+    cdedupe_update_t *update = &put->updates[i];
+    uint32_t number = put->numbers[i];
+    uint64_t word = number == 0 ? 0 : sync_load_relaxed(&entry_at(&buffer->entries, number)->word);
 
-    if (!(word & WORD_PENDING))
-        return requeue(hold, number, word, update);
-    if (word_is_stale(word, buffer->restart))
-        revive(hold, entry, word, update);
-    else if (update->deletion && word_deletion_cancels(word))
-        cancel(hold, number, update);
-    else
-        replace(hold, entry, word, update);
-    return true;
+    if (word == 0) {
+        /* Missed, or dead by now: look again, with nobody changing anything. */
+        number = index_find(&buffer->index, &buffer->entries, put->hashes[i], update->key, update->key_length);
+        if (number == 0) {
+            put->inserted = true;
+            put->copied += update->key_length;
+            return insert(&put->hold, put->hashes[i], update);
+        }
+        word = sync_load_relaxed(&entry_at(&buffer->entries, number)->word);
+    }
+    return put_present(&put->hold, number, word, update);
 }
 
 /* False: no memory, and nothing has changed. */
 static bool
-put_one(struct hold *hold, uint64_t hash, cdedupe_update_t *update)
+put_one(struct put *put, size_t i)
 {
-    struct cdedupe *buffer = hold->buffer;
-    uint32_t number;
+    struct cdedupe *buffer = put->hold.buffer;
+    cdedupe_update_t *update = &put->updates[i];
 
     if (buffer->stopped) {
         buffer->statistics.dropped++;
         finish_update(update, update->slot, 0, CDEDUPE_DROPPED);
-    } else {
-        number = index_find(&buffer->index, &buffer->entries, hash, update->key, update->key_length);
-        if (!(number == 0 ? insert(hold, hash, update) : put_present(hold, number, update)))
-            return false;
+    } else if (put_anywhere(put, i)) {
         buffer->touched = true;
+    } else {
+        return false;
     }
     buffer->statistics.received++;
     /* What came in as one update may clear up one: so garbage never outgrows what was received. */
     if (update->displaced == 0 && buffer->uncleared > 0)
-        clear_one(hold, &update->displaced);
+        clear_one(&put->hold, &update->displaced);
     return true;
 }
 
-/* One hold. */
-static void
+/* One hold. True: there is more to do, and no memory is wanted. */
+static bool
 put_some(struct put *put)
 {
+    bool more = true;
+
+    put->copied = 0;
     hold_lock(&put->hold);
-    while (put->done < put->count && put_one(&put->hold, put->hashes[put->done], &put->updates[put->done]))
+    while (put->done < put->count && put->copied < HOLD_BYTES && (more = put_one(put, put->done)))
         put->done++;
     hold_unlock(&put->hold);
+    return more && put->done < put->count;
+}
+
+/* ---------------------------------------------------------------------------------------------------- */
+/* Without the lock, in a section                                                                       */
+
+/*
+ * Whether an entry that was found by its tag is alive and has the key. Acquire, with the release in entry_new(): a word
+ * that is not zero is seen with its key. An entry that dies meanwhile keeps its key until the section ends.
+ */
+static bool
+is_key(const struct entry *entry, uint64_t hash, const cdedupe_update_t *update)
+{
+    return sync_load_acquire(&entry->word) != 0 && entry->hash == hash && entry->key_length == update->key_length &&
+           (update->key_length == 0 || memcmp(entry->key, update->key, update->key_length) == 0);
+}
+
+static void
+prefetch_entry(const struct entry *entry)
+{
+    sync_prefetch(entry);
+    sync_prefetch((const unsigned char *)entry + ENTRY_UNIT);
+}
+
+/* The stages: each passes over the whole share and brings nearer what the next one reads. */
+static void
+look_up(struct put *put)
+{
+    struct cdedupe *buffer = put->hold.buffer;
+
+    for (size_t i = 0; i < put->count; i++) {
+        put->hashes[i] = hash_key(&buffer->secret, put->updates[i].key, put->updates[i].key_length);
+        index_prefetch_set(&buffer->index, put->hashes[i]);
+    }
+    for (size_t i = 0; i < put->count; i++)
+        index_prefetch_cells(&buffer->index, put->hashes[i]);
+    for (size_t i = 0; i < put->count; i++) {
+        put->numbers[i] = index_find_tag(&buffer->index, put->hashes[i]);
+        if (put->numbers[i] != 0)
+            prefetch_entry(entry_at(&buffer->entries, put->numbers[i]));
+    }
+    for (size_t i = 0; i < put->count; i++)
+        if (put->numbers[i] != 0 &&
+            !is_key(entry_at(&buffer->entries, put->numbers[i]), put->hashes[i], &put->updates[i]))
+            put->numbers[i] = 0;
+}
+
+/*
+ * current -> current, in its place; the one change that needs no lock. False: it is another change, or others were
+ * faster too often.
+ */
+static bool
+replace_unlocked(struct entry *entry, uint32_t restart, cdedupe_update_t *update)
+{
+    for (unsigned tries = 0; tries < TRIES; tries++) {
+        uint64_t word = sync_load_acquire(&entry->word);
+
+        if (!word_is_current(word, restart) || (update->deletion && word_deletion_cancels(word)))
+            return false;
+        if (sync_compare_exchange(&entry->word, word, word_pending(word, update->slot, restart, update->deletion))) {
+            finish_update(update, 0, word_slot(word), CDEDUPE_REPLACED);
+            return true;
+        }
+    }
+    return false;
+}
+
+static void
+replace_all_unlocked(struct put *put, struct context *context)
+{
+    struct cdedupe *buffer = put->hold.buffer;
+    /*
+     * Read once, in this call: a restart after this is one that overlaps the call, and may drop what it replaces. The
+     * number of an earlier call would let updates after a restart vanish in stale words.
+     */
+    uint32_t restart = sync_load_relaxed_32(&buffer->restart);
+    size_t i = 0;
+
+    /* After a restart every update takes the lock until its garbage is cleared up, some of it each time. */
+    if (sync_load_relaxed_32(&buffer->stopped) || sync_load_relaxed(&buffer->uncleared) > 0)
+        return;
+    while (i < put->count && put->numbers[i] != 0 &&
+           replace_unlocked(entry_at(&buffer->entries, put->numbers[i]), restart, &put->updates[i]))
+        i++;
+    put->done = i;
+    sync_store_relaxed(&context->replaced, context->replaced + i);
+}
+
+/* ---------------------------------------------------------------------------------------------------- */
+
+/* Keys come and go faster than readers let go of dead entries: wait for them, with no lock held and in no section. */
+static void
+wait_for_readers(struct cdedupe *buffer)
+{
+    bool wait = true;
+
+    while (wait) {
+        struct hold hold;
+
+        hold_init(&hold, buffer);
+        hold_lock(&hold);
+        wait = limbo_count(&buffer->limbo) > LIMBO_MAX + buffer->index.count;
+        hold_unlock(&hold);
+        hold_finish(&hold);
+        if (wait)
+            sched_yield();
+    }
+}
+
+static void
+forget_lookups(struct put *put)
+{
+    memset(put->numbers, 0, sizeof(put->numbers));
 }
 
 /* At most HOLD_PUT updates, whose keys are not too long. Says how many were put: all, unless memory ran out. */
 static size_t
 put_share(struct cdedupe *buffer, cdedupe_update_t *updates, size_t count)
 {
-    uint64_t hashes[HOLD_PUT];
-    struct put put = {.updates = updates, .hashes = hashes, .count = count, .done = 0};
+    struct context *context;
+    struct put put;
+    bool more;
 
-    for (size_t i = 0; i < count; i++)
-        hashes[i] = hash_key(&buffer->secret, updates[i].key, updates[i].key_length);
-
+    put.updates = updates;
+    put.count = count;
+    put.done = 0;
+    put.inserted = false;
     hold_init(&put.hold, buffer);
-    do
-        put_some(&put);
-    while (put.done < count && hold_refill(&put.hold));
+    context = context_claim(buffer);
+    context_enter(context);
+    look_up(&put);
+    replace_all_unlocked(&put, context);
+    more = put.done < count;
+    while (more)
+        more = put_some(&put);
+    context_leave(buffer, context);
+    context_give_back(context);
+
+    /* Memory ran out. The allocator is foreign: it runs outside the section, and then look-ups are void. */
+    forget_lookups(&put);
+    while (put.done < count && hold_refill(&put.hold))
+        while (put_some(&put))
+            continue;
     hold_finish(&put.hold);
+    tidy_index(buffer);
+    if (put.inserted)
+        wait_for_readers(buffer);
     return put.done;
 }
 
@@ -199,19 +398,19 @@ share_length(const cdedupe_update_t *updates, size_t count)
 cdedupe_result_t
 cdedupe_put(cdedupe_t *buffer, cdedupe_update_t *updates, size_t count)
 {
-    size_t done = 0, share;
+    size_t done = 0;
 
     for (size_t i = 0; i < count; i++)
         finish_update(&updates[i], updates[i].slot, 0, CDEDUPE_UNTOUCHED);
 
     while (done < count) {
-        share = share_length(updates + done, count - done);
+        size_t share = share_length(updates + done, count - done), put;
+
         if (share == 0) {
             updates[done].outcome = CDEDUPE_REJECTED;
             return CDEDUPE_KEY_TOO_LONG;
         }
-        size_t put = put_share(buffer, updates + done, share);
-
+        put = put_share(buffer, updates + done, share);
         done += put;
         if (put < share) {
             updates[done].outcome = CDEDUPE_REJECTED;

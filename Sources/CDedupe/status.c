@@ -14,10 +14,13 @@ forget_old_restarts(struct cdedupe *buffer)
 
     while ((number = arena_next_touched(&buffer->entries, number)) != 0) {
         struct entry *entry = entry_at(&buffer->entries, number);
-        uint64_t word = entry->word;
+        uint64_t word;
 
-        if (word != 0)
-            sync_exchange(&entry->word, word_make(word_slot(word), WORD_RESTART_OLDER, word & 15));
+        /* A compare-and-swap, and again: a producer may be replacing a slot, which must not come back. */
+        do
+            word = sync_load_relaxed(&entry->word);
+        while (word != 0 &&
+               !sync_compare_exchange(&entry->word, word, word_make(word_slot(word), WORD_RESTART_OLDER, word & 15)));
         number++;
     }
 }
@@ -28,9 +31,9 @@ next_restart(struct cdedupe *buffer)
 {
     if (buffer->restart == WORD_RESTART_MAX) {
         forget_old_restarts(buffer);
-        buffer->restart = 1;
+        sync_store_relaxed_32(&buffer->restart, 1);
     } else {
-        buffer->restart++;
+        sync_store_relaxed_32(&buffer->restart, buffer->restart + 1);
     }
 }
 
@@ -104,7 +107,8 @@ owe_deletion_of_stale(struct hold *hold, uint32_t number)
     struct entry *entry = entry_at(&buffer->entries, number);
     uint64_t before;
 
-    if (word_slot(entry->word) != 0 && !link_make_room(hold))
+    /* For the orphan. There may be none; but who replaces without the lock may bring one until the exchange. */
+    if (!link_make_room(hold))
         return false;
     before = sync_exchange(&entry->word, word_pending(WORD_LIVE, 0, buffer->restart, true));
     garbage_remove(hold, entry->link);
@@ -120,7 +124,7 @@ static bool
 sweep_entry(struct hold *hold, uint32_t number)
 {
     struct cdedupe *buffer = hold->buffer;
-    uint64_t word = entry_at(&buffer->entries, number)->word;
+    uint64_t word = sync_load_relaxed(&entry_at(&buffer->entries, number)->word);
 
     if (!word_is_unseen(word, buffer->restart))
         return true;

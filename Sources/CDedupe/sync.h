@@ -22,6 +22,9 @@
 #if defined(__SANITIZE_THREAD__)
 #define SYNC_TSAN 1
 #endif
+#ifdef SYNC_TSAN
+#include <sanitizer/tsan_interface.h>
+#endif
 
 /* A word that is published with what it names: pairs with sync_load_acquire(). */
 static inline void
@@ -45,6 +48,25 @@ sync_load_acquire(const uint64_t *target)
 
     ck_pr_fence_acquire();
     return value;
+#endif
+}
+
+/*
+ * The one change that happens without the lock: the new value's payload before the word (release), the displaced
+ * payload before its destruction (acquire).
+ */
+static inline bool
+sync_compare_exchange(uint64_t *target, uint64_t expected, uint64_t value)
+{
+#ifdef SYNC_TSAN
+    return __atomic_compare_exchange_n(target, &expected, value, false, __ATOMIC_ACQ_REL, __ATOMIC_RELAXED);
+#else
+    bool done;
+
+    ck_pr_fence_release();
+    done = ck_pr_cas_64(target, expected, value);
+    ck_pr_fence_acquire();
+    return done;
 #endif
 }
 
@@ -85,6 +107,26 @@ sync_load_relaxed(const uint64_t *target)
 #endif
 }
 
+static inline void
+sync_store_relaxed_32(uint32_t *target, uint32_t value)
+{
+#ifdef SYNC_TSAN
+    __atomic_store_n(target, value, __ATOMIC_RELAXED);
+#else
+    ck_pr_store_32(target, value);
+#endif
+}
+
+static inline uint32_t
+sync_load_relaxed_32(const uint32_t *target)
+{
+#ifdef SYNC_TSAN
+    return __atomic_load_n(target, __ATOMIC_RELAXED);
+#else
+    return ck_pr_load_32(target);
+#endif
+}
+
 /* A counter that several threads change without the lock. */
 static inline void
 sync_add(uint64_t *target, uint64_t delta)
@@ -94,6 +136,47 @@ sync_add(uint64_t *target, uint64_t delta)
 #else
     ck_pr_add_64(target, delta);
 #endif
+}
+
+static inline uint64_t
+sync_fetch_add(uint64_t *target, uint64_t delta)
+{
+#ifdef SYNC_TSAN
+    return __atomic_fetch_add(target, delta, __ATOMIC_RELAXED);
+#else
+    return ck_pr_faa_64(target, delta);
+#endif
+}
+
+/*
+ * For ThreadSanitizer, which does not see into ck_epoch: the end of a section happens before whatever follows a grace
+ * period. Told for all sections and all grace periods of a buffer at once, through the address of its limbo.
+ */
+static inline void
+sync_section_end(void *limbo)
+{
+#ifdef SYNC_TSAN
+    __tsan_release(limbo);
+#else
+    (void)limbo;
+#endif
+}
+
+static inline void
+sync_sections_ended(void *limbo)
+{
+#ifdef SYNC_TSAN
+    __tsan_acquire(limbo);
+#else
+    (void)limbo;
+#endif
+}
+
+/* Brings the cache line of an address nearer; any address will do. */
+static inline void
+sync_prefetch(const void *address)
+{
+    __builtin_prefetch(address, 0, 3);
 }
 
 /* Publishes a table; pairs with sync_load_pointer(). */

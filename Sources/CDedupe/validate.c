@@ -16,7 +16,7 @@ static const char *
 validate_entry(const struct cdedupe *buffer, uint32_t number, struct census *census)
 {
     const struct entry *entry = entry_at(&buffer->entries, number);
-    uint64_t word = entry->word;
+    uint64_t word = sync_load_relaxed(&entry->word);
     bool pending = (word & WORD_PENDING) != 0;
 
     if (word == 0)
@@ -81,7 +81,7 @@ validate_queued(const struct cdedupe *buffer, uint32_t link, struct queue_walk *
     walk->keys++;
     walk->after_status = false;
     entry = entry_at(&buffer->entries, item);
-    if (!word_is_current(entry->word, buffer->restart) || entry->link != link)
+    if (!word_is_current(sync_load_relaxed(&entry->word), buffer->restart) || entry->link != link)
         return "ring: a link's entry is not current";
     return NULL;
 }
@@ -133,7 +133,7 @@ validate_garbage(const struct cdedupe *buffer, struct garbage_walk *walk)
             continue;
         }
         entry = entry_at(&buffer->entries, item);
-        if (!word_is_stale(entry->word, buffer->restart) || entry->link != link)
+        if (!word_is_stale(sync_load_relaxed(&entry->word), buffer->restart) || entry->link != link)
             return "garbage: a link's entry is not stale";
         walk->stale++;
     }
@@ -168,8 +168,8 @@ validate_sums(const struct cdedupe *buffer, const struct census *census, const s
         return "entries: the count of live keys is wrong";
     if (census->alive != buffer->index.count)
         return "entries: as many as are alive must be indexed";
-    if (census->alive + count_lent(buffer) != buffer->entries.used)
-        return "entries: one is neither alive, lent nor free";
+    if (census->alive + count_lent(buffer) + limbo_count(&buffer->limbo) != buffer->entries.used)
+        return "entries: one is neither alive, lent, in limbo nor free";
     if (buffer->links.used != 3 + statistics->pending_keys + statistics->pending_statuses + buffer->uncleared)
         return "links: one is in no list";
     if (census->slots + garbage->orphans > buffer->slots.used)

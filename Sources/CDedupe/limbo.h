@@ -1,0 +1,59 @@
+/*
+ * Limbo: what has been unlinked, but may still be looked at by readers that hold no lock.
+ *
+ * Readers are producers that look a key up. They do so in a section of ck_epoch, through the record of their context.
+ * What they can still reach after it was unlinked, dead entries and outgrown tables of the index, waits here:
+ *
+ *     open      unlinked since the last generation was closed
+ *     closed    a whole generation, given to ck_epoch as one object
+ *     ready     its grace period is over: nobody can be looking
+ *
+ * One generation at a time, so one ck_epoch entry is enough, in the buffer itself, and retiring needs no memory. Dead
+ * entries are chained by their link, which readers never read; tables by notes behind their end.
+ *
+ * There is one record for retiring, and unlinking, ck_epoch_call and ck_epoch_poll all happen under the buffer's lock.
+ * With several records, or unlocked, version 0.7.1 frees too early: ck_epoch_call reads the epoch without a fence, so
+ * that an object can be filed under an epoch older than its unlinking.
+ */
+#ifndef CDEDUPE_LIMBO_H
+#define CDEDUPE_LIMBO_H
+
+#include <ck_epoch.h>
+#include <stdbool.h>
+#include <stdint.h>
+
+struct cdedupe;
+struct hold;
+struct block;
+
+struct generation {
+    uint32_t entries; /* Chained by their links. */
+    uint64_t count;   /* How many entries. */
+    struct block *blocks;
+};
+
+struct limbo {
+    ck_epoch_t epoch;
+    ck_epoch_record_t record; /* For retiring; enters no section. */
+    ck_epoch_entry_t grace;   /* Stands for the closed generation. */
+    bool waiting;             /* There is one. */
+    struct generation open;
+    struct generation closed;
+    struct generation ready;
+};
+
+void limbo_init(struct limbo *limbo);
+
+/* Frees the tables that wait. Nothing else may be running. */
+void limbo_destroy(struct cdedupe *buffer);
+
+/* Under the lock: an entry that is dead and not indexed any more. */
+void limbo_add(struct hold *hold, uint32_t entry);
+
+/* Under the lock, at the end of a hold: moves on by a step of bounded length. */
+void limbo_step(struct hold *hold);
+
+/* Under the lock: how many entries wait. */
+uint64_t limbo_count(const struct limbo *limbo);
+
+#endif
