@@ -616,7 +616,7 @@ validate_set(const struct set *set, size_t place, uint64_t directory_depth, cons
         if ((uint64_t)stored_tag(stored) >> (32 - directory_depth) >> (directory_depth - set->depth) !=
             place >> (directory_depth - set->depth))
             return "index: an entry is in the wrong set";
-        if (entry->word == 0)
+        if (sync_load_relaxed(&entry->word) == 0)
             return "index: a dead entry is indexed";
     }
     if (count != set->count || ck_hs_count(&map) != count)
