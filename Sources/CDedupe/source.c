@@ -30,6 +30,7 @@ struct put {
     bool inserted;
     uint64_t hashes[HOLD_PUT];
     uint32_t numbers[HOLD_PUT]; /* Entries found without the lock; zero: not found. */
+    struct entry *entries[HOLD_PUT];
 };
 
 static void
@@ -186,7 +187,7 @@ put_anywhere(struct put *put, size_t i)
     struct cdedupe *buffer = put->hold.buffer;
     cdedupe_update_t *update = &put->updates[i];
     uint32_t number = put->numbers[i];
-    uint64_t word = number == 0 ? 0 : sync_load_relaxed(&entry_at(&buffer->entries, number)->word);
+    uint64_t word = number == 0 ? 0 : sync_load_relaxed(&put->entries[i]->word);
 
     if (word == 0) {
         /* Missed, or dead by now: look again, with nobody changing anything. */
@@ -272,12 +273,13 @@ look_up(struct put *put)
         index_prefetch_cells(&buffer->index, put->hashes[i]);
     for (size_t i = 0; i < put->count; i++) {
         put->numbers[i] = index_find_tag(&buffer->index, put->hashes[i]);
-        if (put->numbers[i] != 0)
-            prefetch_entry(entry_at(&buffer->entries, put->numbers[i]));
+        if (put->numbers[i] == 0)
+            continue;
+        put->entries[i] = entry_at(&buffer->entries, put->numbers[i]);
+        prefetch_entry(put->entries[i]);
     }
     for (size_t i = 0; i < put->count; i++)
-        if (put->numbers[i] != 0 &&
-            !is_key(entry_at(&buffer->entries, put->numbers[i]), put->hashes[i], &put->updates[i]))
+        if (put->numbers[i] != 0 && !is_key(put->entries[i], put->hashes[i], &put->updates[i]))
             put->numbers[i] = 0;
 }
 
@@ -316,7 +318,7 @@ replace_all_unlocked(struct put *put, struct context *context)
     if (sync_load_relaxed_32(&buffer->stopped) || sync_load_relaxed(&buffer->uncleared) > 0)
         return;
     while (i < put->count && put->numbers[i] != 0 &&
-           replace_unlocked(entry_at(&buffer->entries, put->numbers[i]), restart, &put->updates[i]))
+           replace_unlocked(put->entries[i], restart, &put->updates[i]))
         i++;
     put->done = i;
     sync_store_relaxed(&context->replaced, context->replaced + i);
