@@ -4,6 +4,7 @@
 # make test-c     the C core's tests alone      (VARIANT=plain|asan|tsan)
 # make test-swift the Swift tests alone         (SWIFTFLAGS="-c release", "--sanitize=thread", ...)
 # make asan tsan  all tests under AddressSanitizer and UBSan, or ThreadSanitizer
+# make test-arm64 the C tests, cross-compiled, under qemu
 # make check-symbols   no exported C symbol without the prefix
 # make install    the C library: header, static and shared library, pkg-config file   (PREFIX=/usr/local)
 # make clean
@@ -22,7 +23,7 @@ VARIANT ?= plain
 PACKAGES = libck-dev libxxhash-dev libsimdjson-dev
 SUDO = $(shell [ "$$(id -u)" = 0 ] || echo sudo)
 
-.PHONY: help setup run test test-c test-swift examples asan tsan check-symbols lib install clean
+.PHONY: help setup run test test-c test-arm64 test-swift examples asan tsan check-symbols lib install clean
 
 help:
 	@sed -n 's/^# //p' Makefile
@@ -56,6 +57,9 @@ test-c: setup
 test-swift: setup
 	swift build --product dedupe $(SWIFTFLAGS)
 	swift test $(SWIFTFLAGS)
+
+test-arm64:
+	Tests/arm64.sh
 
 asan: setup
 	$(MAKE) test-c VARIANT=asan

@@ -1,0 +1,111 @@
+/*
+ * After a peak, memory goes back to the system: fills a buffer with keys, takes them, deletes them, takes the deletions,
+ * and reads what is left, by the buffer's own count and by the system's.
+ *
+ *     test_memory [keys]
+ */
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <unistd.h>
+
+#include "CDedupe.h"
+#include "check.h"
+
+enum { SHARE = 100, KEY_LENGTH = 96, PAYLOAD = 32, ROUNDS = 3 };
+
+static uint64_t
+resident_bytes(void)
+{
+    FILE *file = fopen("/proc/self/statm", "r");
+    unsigned long size = 0, resident = 0;
+
+    if (file == NULL || fscanf(file, "%lu %lu", &size, &resident) != 2)
+        resident = 0;
+    if (file != NULL)
+        fclose(file);
+    return (uint64_t)resident * (uint64_t)sysconf(_SC_PAGESIZE);
+}
+
+static uint64_t
+report(cdedupe_t *buffer, const char *when)
+{
+    cdedupe_statistics_t statistics;
+
+    cdedupe_statistics(buffer, &statistics, sizeof(statistics));
+    printf("  %-18s %8llu pending %8llu live %10llu KiB held %10llu KiB resident\n", when,
+           (unsigned long long)statistics.pending_keys, (unsigned long long)statistics.live_keys,
+           (unsigned long long)statistics.memory / 1024, (unsigned long long)resident_bytes() / 1024);
+    CHECK_NO_FAULT(cdedupe_validate(buffer));
+    return statistics.memory;
+}
+
+static void
+put_all(cdedupe_t *buffer, unsigned long keys, bool deletion)
+{
+    static char bytes[SHARE][KEY_LENGTH];
+    cdedupe_update_t updates[SHARE];
+    cdedupe_slot_t slots[SHARE];
+
+    for (unsigned long i = 0; i < keys; i += SHARE) {
+        CHECK(cdedupe_acquire(buffer, slots, SHARE) == CDEDUPE_OK);
+        for (unsigned long j = 0; j < SHARE; j++) {
+            memset(bytes[j], 'x', KEY_LENGTH);
+            /* 7,919 is prime: every key once, in an order of its own. */
+            snprintf(bytes[j], 32, "%020lu", (i + j) * 7919 % keys);
+            updates[j] = (cdedupe_update_t){
+                .key = bytes[j], .key_length = KEY_LENGTH, .slot = slots[j], .deletion = deletion};
+        }
+        CHECK(cdedupe_put(buffer, updates, SHARE) == CDEDUPE_OK);
+    }
+}
+
+static void
+take_all(cdedupe_t *buffer)
+{
+    cdedupe_item_t items[SHARE];
+    cdedupe_slot_t slots[SHARE];
+    size_t count;
+
+    CHECK(cdedupe_claim(buffer, CDEDUPE_BY_HAND) == CDEDUPE_OK);
+    while (cdedupe_take(buffer, items, SHARE, &count) == CDEDUPE_OK) {
+        for (size_t i = 0; i < count; i++)
+            slots[i] = items[i].slot;
+        cdedupe_discard(buffer, slots, count);
+    }
+    cdedupe_release(buffer);
+}
+
+static void
+fill_and_empty(cdedupe_t *buffer, unsigned long keys)
+{
+    uint64_t peak, left, resident;
+
+    put_all(buffer, keys, false);
+    peak = report(buffer, "filled");
+    resident = resident_bytes();
+    take_all(buffer);
+    report(buffer, "taken");
+    put_all(buffer, keys, true);
+    report(buffer, "deletions pending");
+    take_all(buffer);
+    left = report(buffer, "deleted");
+
+    CHECK(left * 20 < peak);
+    CHECK(resident_bytes() * 4 < resident);
+}
+
+int
+main(int argc, char **argv)
+{
+    unsigned long keys = argc > 1 ? strtoul(argv[1], NULL, 10) : 1000000;
+    cdedupe_options_t options = cdedupe_options();
+    cdedupe_t *buffer;
+
+    options.payload_size = PAYLOAD;
+    CHECK(cdedupe_create(&options, &buffer) == CDEDUPE_OK);
+    for (int round = 0; round < ROUNDS; round++)
+        fill_and_empty(buffer, keys);
+    cdedupe_destroy(buffer);
+    return check_finish();
+}
