@@ -266,6 +266,7 @@ discard_locked(struct cdedupe *buffer, const cdedupe_slot_t *slots, size_t count
             if (slots[i] != 0)
                 arena_give_back(&buffer->slots, slots[i], &hold.reserve);
         hold_unlock(&hold);
+        lock_rest(&buffer->lock);
     }
     hold_finish(&hold);
 }
@@ -372,6 +373,7 @@ tidy_index(struct cdedupe *buffer)
         hold_lock(&hold);
         done = index_tidy(&buffer->index, &hold.reserve);
         hold_unlock(&hold);
+        lock_rest(&buffer->lock);
     }
     hold_finish(&hold);
 }

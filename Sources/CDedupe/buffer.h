@@ -103,6 +103,15 @@ hold_unlock(struct hold *hold)
     lock_drop(&hold->buffer->lock);
 }
 
+/* Between two holds of one call, so that others get their turn. */
+static inline void
+hold_again(struct hold *hold)
+{
+    hold_unlock(hold);
+    lock_rest(&hold->buffer->lock);
+    hold_lock(hold);
+}
+
 /* Unlocked, between two attempts: whether there is memory to try again with. */
 static inline bool
 hold_refill(struct hold *hold)

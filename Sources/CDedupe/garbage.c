@@ -78,6 +78,7 @@ cdedupe_collect(cdedupe_t *buffer, cdedupe_slot_t *slots, size_t capacity, size_
             steps++;
         }
         hold_unlock(&hold);
+        lock_rest(&buffer->lock);
     }
     hold_finish(&hold);
     tidy_index(buffer);

@@ -44,10 +44,8 @@ static void
 lock_and_free_lent(struct hold *hold)
 {
     hold_lock(hold);
-    while (free_lent(hold)) {
-        hold_unlock(hold);
-        hold_lock(hold);
-    }
+    while (free_lent(hold))
+        hold_again(hold);
 }
 
 void
@@ -186,6 +184,9 @@ conclude(struct cdedupe *buffer, size_t count)
 {
     if (count > 0) {
         buffer->statistics.batches++;
+        /* The last that was owed: what comes from now on comes too late. */
+        if (buffer->finishing == FINISHING_WHEN_DELIVERED)
+            is_over(buffer);
         return CDEDUPE_OK;
     }
     if (is_over(buffer))
@@ -217,6 +218,7 @@ cdedupe_take(cdedupe_t *buffer, cdedupe_item_t *items, size_t capacity, size_t *
             look_ahead(buffer, &preview);
             hold_unlock(&hold);
             prefetch_preview(&preview);
+            lock_rest(&buffer->lock);
             hold_lock(&hold);
         } while (take_some(&hold, items, capacity, count));
         result = conclude(buffer, *count);

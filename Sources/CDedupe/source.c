@@ -218,8 +218,8 @@ put_one(struct put *put, size_t i)
         return false;
     }
     buffer->statistics.received++;
-    /* What came in as one update may clear up one: so garbage never outgrows what was received. */
-    if (update->displaced == 0 && buffer->uncleared > 0)
+    /* Whatever adds a link clears one up: so while there is garbage, all that is queued and garbage does not grow. */
+    if (update->outcome == CDEDUPE_QUEUED && update->displaced == 0 && buffer->uncleared > 0)
         clear_one(&put->hold, &update->displaced);
     return true;
 }
@@ -314,8 +314,7 @@ replace_all_unlocked(struct put *put, struct context *context)
     uint32_t restart = sync_load_relaxed_32(&buffer->restart);
     size_t i = 0;
 
-    /* After a restart every update takes the lock until its garbage is cleared up, some of it each time. */
-    if (sync_load_relaxed_32(&buffer->stopped) || sync_load_relaxed(&buffer->uncleared) > 0)
+    if (sync_load_relaxed_32(&buffer->stopped))
         return;
     while (i < put->count && put->numbers[i] != 0 &&
            replace_unlocked(put->entries[i], restart, &put->updates[i]))

@@ -206,7 +206,11 @@ put_status_some(struct sweep *sweep, cdedupe_status_t status)
 static bool
 can_go_on(struct sweep *sweep, enum progress progress)
 {
-    return progress == PROGRESS_MORE || (progress == PROGRESS_NO_MEMORY && hold_refill(&sweep->hold));
+    if (progress == PROGRESS_NO_MEMORY)
+        return hold_refill(&sweep->hold);
+    if (progress == PROGRESS_MORE)
+        lock_rest(&sweep->hold.buffer->lock);
+    return progress == PROGRESS_MORE;
 }
 
 cdedupe_result_t

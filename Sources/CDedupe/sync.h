@@ -127,6 +127,16 @@ sync_load_relaxed_32(const uint32_t *target)
 #endif
 }
 
+static inline void
+sync_add_32(uint32_t *target, uint32_t delta)
+{
+#ifdef SYNC_TSAN
+    __atomic_fetch_add(target, delta, __ATOMIC_RELAXED);
+#else
+    ck_pr_add_32(target, delta);
+#endif
+}
+
 /* A counter that several threads change without the lock. */
 static inline void
 sync_add(uint64_t *target, uint64_t delta)
@@ -208,6 +218,7 @@ sync_load_pointer(const void *target)
 
 struct lock {
     ck_spinlock_t spin;
+    uint32_t waiting; /* Threads that did not get it at once. */
 };
 
 /* How often a waiter looks again before it gives its time slice away. */
@@ -217,15 +228,28 @@ static inline void
 lock_init(struct lock *lock)
 {
     ck_spinlock_init(&lock->spin);
+    lock->waiting = 0;
+}
+
+static inline bool
+lock_is_taken(struct lock *lock)
+{
+#ifdef SYNC_TSAN
+    return __atomic_load_n(&lock->spin.value, __ATOMIC_RELAXED) != 0;
+#else
+    return ck_spinlock_locked(&lock->spin);
+#endif
 }
 
 static inline bool
 lock_try(struct lock *lock)
 {
+    if (lock_is_taken(lock))
+        return false;
 #ifdef SYNC_TSAN
     return __atomic_exchange_n(&lock->spin.value, 1u, __ATOMIC_ACQUIRE) == 0;
 #else
-    return !ck_spinlock_locked(&lock->spin) && ck_spinlock_trylock(&lock->spin);
+    return ck_spinlock_trylock(&lock->spin);
 #endif
 }
 
@@ -234,14 +258,23 @@ lock_try(struct lock *lock)
  * descheduled, and a waiter that burns its slice only delays the holder's return.
  */
 static inline void
-lock_take(struct lock *lock)
+lock_wait(struct lock *lock)
 {
+    sync_add_32(&lock->waiting, 1);
     for (unsigned spins = 0; !lock_try(lock); spins++) {
         if (spins < LOCK_SPINS)
             ck_pr_stall();
         else
             sched_yield();
     }
+    sync_add_32(&lock->waiting, (uint32_t)-1);
+}
+
+static inline void
+lock_take(struct lock *lock)
+{
+    if (!lock_try(lock))
+        lock_wait(lock);
 }
 
 static inline void
@@ -252,6 +285,23 @@ lock_drop(struct lock *lock)
 #else
     ck_spinlock_unlock(&lock->spin);
 #endif
+}
+
+/*
+ * Between two holds of one call: lets somebody else have the lock. Without this whoever has just dropped it, with its
+ * cache line at hand, takes it again before a waiter on another core can look, for as long as the call lasts.
+ */
+static inline void
+lock_rest(struct lock *lock)
+{
+    if (sync_load_relaxed_32(&lock->waiting) == 0)
+        return;
+    for (unsigned spins = 0; spins < LOCK_SPINS; spins++) {
+        if (lock_is_taken(lock))
+            return;
+        ck_pr_stall();
+    }
+    sched_yield();
 }
 
 #endif

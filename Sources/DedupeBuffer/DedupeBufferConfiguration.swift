@@ -3,10 +3,10 @@ public struct DedupeBufferConfiguration: Sendable {
     /// The most queue entries (updates and statuses) that one batch takes, 1 to 65,536.
     ///
     /// What was taken is committed: a smaller batch lets a slow sink skip more, a larger one costs less per update.
-    public var batchSize: Int = 100
+    public var batchSize: Int
 
     /// Label of the Dispatch queue that the delivery loop runs on.
-    public var label: String = "dedupe-buffer"
+    public var label: String
 
     /// Called for each update that the buffer had to refuse, by the thread that brought it, with no lock held, after
     /// the other updates of the call were put.
@@ -14,7 +14,15 @@ public struct DedupeBufferConfiguration: Sendable {
     /// Such updates count as received and dropped, and are counted in ``DedupeBufferStatistics/rejected``.
     public var onRejection: (@Sendable (DedupeBufferRejection) -> Void)?
 
-    public init() {}
+    /// A configuration; see the properties for what the parameters mean.
+    public init(
+        batchSize: Int = 100, label: String = "dedupe-buffer",
+        onRejection: (@Sendable (DedupeBufferRejection) -> Void)? = nil
+    ) {
+        self.batchSize = batchSize
+        self.label = label
+        self.onRejection = onRejection
+    }
 }
 
 /// Why an update was refused: its key is too long.

@@ -68,8 +68,10 @@ model_copy(model_t *target, const model_t *source)
     target->live = kept.live;
     target->unseen = kept.unseen;
     target->keys = kept.keys;
-    memset(target->live, 0, target->keys * sizeof(*target->live));
-    memset(target->unseen, 0, target->keys * sizeof(*target->unseen));
+    if (target->keys > 0) { /* Else the arrays are NULL, which the standard's functions do not take. */
+        memset(target->live, 0, target->keys * sizeof(*target->live));
+        memset(target->unseen, 0, target->keys * sizeof(*target->unseen));
+    }
     if (source->count > 0) {
         memcpy(target->queue, source->queue, source->count * sizeof(*source->queue));
     }
@@ -137,19 +139,29 @@ remove_at(model_t *model, size_t index)
     memmove(&model->queue[index], &model->queue[index + 1], (model->count - index) * sizeof(*model->queue));
 }
 
-/* A finish "when delivered" is over as soon as nothing of what it waits for is queued. */
-static void
-stop_if_delivered(model_t *model)
+/* A finish "when delivered" is over when nothing of what it waits for is queued. */
+static bool
+is_delivered(const model_t *model)
 {
     size_t index;
 
     for (index = 0; index < model->count; index++) {
         if (model->queue[index].owed) {
-            return;
+            return false;
         }
     }
-    if (model->finish_when_delivered) {
-        model_stop(model);
+    return model->finish_when_delivered;
+}
+
+/*
+ * Whether a buffer that has delivered what it owed is stopped at once or by the next take, the contract does
+ * not say: input in between may be dropped or queued.
+ */
+static void
+note_input(model_t *model)
+{
+    if (!model->stopped && is_delivered(model)) {
+        model->ambiguous = true;
     }
 }
 
@@ -176,7 +188,6 @@ put_pending(model_t *model, size_t index, bool deletion, uint64_t id)
         model->statistics.cancelled += 2;
         remove_at(model, index);
         merge_statuses_before(model, index);
-        stop_if_delivered(model);
         return CDEDUPE_CANCELLED;
     }
     model->statistics.replaced++;
@@ -192,6 +203,7 @@ model_put(model_t *model, size_t key, bool deletion, uint64_t id, uint64_t *disp
     size_t index;
 
     *displaced = 0;
+    note_input(model);
     model->statistics.received++;
     if (model->stopped) {
         model->statistics.dropped++;
@@ -230,6 +242,7 @@ model_status(model_t *model, cdedupe_status_t status)
 {
     const model_entry_t entry = {.key = MODEL_NO_KEY, .status = status};
 
+    note_input(model);
     if (model->stopped) {
         return CDEDUPE_STOPPED;
     }
@@ -253,6 +266,7 @@ model_status(model_t *model, cdedupe_status_t status)
 cdedupe_result_t
 model_restart(model_t *model)
 {
+    note_input(model);
     if (model->stopped) {
         return CDEDUPE_STOPPED;
     }
@@ -265,7 +279,6 @@ model_restart(model_t *model)
     }
     model->latest = model->latest_taken; /* D2 */
     model->resync = true;
-    stop_if_delivered(model);
     return CDEDUPE_OK;
 }
 
@@ -322,7 +335,6 @@ model_finish(model_t *model, cdedupe_finish_t when)
     for (index = 0; index < model->count; index++) {
         model->queue[index].owed = true;
     }
-    stop_if_delivered(model);
 }
 
 /* Inside a group the order is the real buffer's: brings what it delivered to the front. */
@@ -382,18 +394,18 @@ model_take(model_t *model, size_t limit, const size_t *hints, size_t hint_count,
         return CDEDUPE_INVALID_ARGUMENT;
     }
     model->asleep = false;
-    if (model->stopped) {
+    if (model->stopped || is_delivered(model)) {
+        model->stopped = true;
         return CDEDUPE_STOPPED;
     }
     if (model->count == 0) {
         return take_nothing(model);
     }
-    while (*count < limit && model->count > 0 && !model->stopped) {
+    while (*count < limit && model->count > 0 && !is_delivered(model)) {
         if (*count < hint_count) {
             follow_hint(model, hints[*count]);
         }
         items[(*count)++] = take_front(model);
-        stop_if_delivered(model);
     }
     model->statistics.batches++;
     return CDEDUPE_OK;

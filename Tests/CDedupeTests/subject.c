@@ -273,13 +273,26 @@ prepare(subject_t *subject, const subject_update_t *updates, size_t count)
     return CDEDUPE_OK;
 }
 
+/* A payload in `displaced`: the pending one of the key, or one that a restart dropped. */
+static void
+settle_displaced(subject_t *subject, subject_update_t *update, cdedupe_slot_t slot)
+{
+    bool garbage = object_of(subject, slot)->owner == OWNER_GARBAGE;
+    uint64_t id = come_back(subject, slot, true, true);
+
+    if (!garbage) {
+        CHECK(update->outcome == CDEDUPE_REPLACED || update->outcome == CDEDUPE_CANCELLED);
+        update->displaced = id;
+    }
+    discard(subject, slot);
+}
+
 /* The header's words on `slot` and `displaced`, for one update that was put; `given` is what went in. */
 static void
 settle(subject_t *subject, subject_update_t *update, const cdedupe_update_t *put, cdedupe_slot_t given,
        uint32_t number)
 {
     update->outcome = (cdedupe_outcome_t)put->outcome;
-    update->displaced = 0;
     if (put->outcome == CDEDUPE_QUEUED || put->outcome == CDEDUPE_REPLACED) {
         CHECK_EQ(put->slot, 0);
         if (given != 0) {
@@ -289,12 +302,7 @@ settle(subject_t *subject, subject_update_t *update, const cdedupe_update_t *put
         CHECK_EQ(put->slot, given);
     }
     if (put->displaced != 0) {
-        bool queued = put->outcome == CDEDUPE_QUEUED;
-        uint64_t id = come_back(subject, put->displaced, !queued, queued);
-
-        CHECK(queued || put->outcome == CDEDUPE_REPLACED || put->outcome == CDEDUPE_CANCELLED);
-        update->displaced = queued ? 0 : id;
-        discard(subject, put->displaced);
+        settle_displaced(subject, update, put->displaced);
     }
     if (put->slot != 0) {
         discard(subject, put->slot);

@@ -326,27 +326,35 @@ updates_of_one_call_are_put_in_order(void)
     close_it();
 }
 
-/* The call is longer than any lock is held, and the same keys come again and again in it. */
+/*
+ * The call is longer than a lock is held for, and its keys come again and again: of each key, the last update
+ * is delivered, in the place of its first.
+ */
 static void
 a_long_call_keeps_its_order(void)
 {
-    subject_update_t updates[1000];
-    static char keys[1000][8];
+    enum { COUNT = 1000, DIFFERENT = 333 };
+    static subject_update_t updates[COUNT];
+    static char keys[COUNT][8];
     size_t index;
 
-    open_batch(1000);
-    for (index = 0; index < 1000; index++) {
-        subject_update_t update = {keys[index], 0, index % 7 == 3, index + 1, CDEDUPE_UNTOUCHED, 0};
+    open_batch(COUNT);
+    for (index = 0; index < COUNT; index++) {
+        updates[index] = (subject_update_t){keys[index], 0, false, index + 1, CDEDUPE_UNTOUCHED, 0};
+        updates[index].length = (size_t)snprintf(keys[index], sizeof(keys[index]), "%zu", index % DIFFERENT);
+    }
+    CHECK_EQ(subject_put(s, updates, COUNT), CDEDUPE_OK);
+    for (index = 0; index < COUNT; index++) {
+        CHECK_EQ(updates[index].outcome, index < DIFFERENT ? CDEDUPE_QUEUED : CDEDUPE_REPLACED);
+    }
+    CHECK_EQ(subject_take(s, COUNT), CDEDUPE_OK);
+    CHECK_EQ(s->count, DIFFERENT);
+    for (index = 0; index < s->count; index++) {
+        size_t last = index + DIFFERENT * ((COUNT - 1 - index) / DIFFERENT);
 
-        update.length = (size_t)snprintf(keys[index], sizeof(keys[index]), "%zu", index % 333);
-        updates[index] = update;
+        CHECK_EQ(strtoul(s->items[index].key, NULL, 10), index);
+        CHECK_EQ(s->items[index].id, last + 1);
     }
-    CHECK_EQ(subject_put(s, updates, 1000), CDEDUPE_OK);
-    CHECK_EQ(subject_take(s, 1000), CDEDUPE_OK);
-    for (index = 1; index < s->count; index++) {
-        CHECK(s->items[index].kind != CDEDUPE_STATUS);
-    }
-    CHECK_EQ(subject_statistics(s).received, 1000);
     close_it();
 }
 
@@ -1143,15 +1151,20 @@ finish_delivers_a_status_that_was_last(void)
     close_it();
 }
 
+/* Whether the take of the last one stops the buffer, or the one after it, is not written down. */
 static void
-once_delivered_a_finished_buffer_is_stopped(void)
+once_delivered_a_finished_buffer_delivers_no_more(void)
 {
+    cdedupe_outcome_t outcome;
+
     open_loop(100);
     put(s, "a", 1);
     CHECK_EQ(subject_finish(s, CDEDUPE_WHEN_DELIVERED), CDEDUPE_OK);
     EXPECT_STEP("+a=1");
-    CHECK_EQ(put(s, "b", 2), CDEDUPE_DROPPED); /* "When what was queued [...] has been taken." */
+    outcome = put(s, "b", 2);
+    CHECK(outcome == CDEDUPE_DROPPED || outcome == CDEDUPE_QUEUED);
     EXPECT_STEP("stopped");
+    CHECK_EQ(put(s, "b", 3), CDEDUPE_DROPPED);
     subject_release(s);
     CHECK_EQ(subject_finish(s, CDEDUPE_WHEN_DELIVERED), CDEDUPE_STOPPED);
     close_it();
@@ -1378,6 +1391,25 @@ a_claim_by_hand_is_never_woken(void)
     subject_stop(s);
     CHECK_EQ(s->wakes, 0);
     close_it();
+}
+
+static void
+a_loop_may_do_without_a_hook(void)
+{
+    cdedupe_bytes_t *bytes = NULL;
+    cdedupe_bytes_item_t item;
+    size_t count;
+
+    CHECK_EQ(cdedupe_bytes_create(NULL, &bytes), CDEDUPE_OK);
+    CHECK_EQ(cdedupe_bytes_claim(bytes, CDEDUPE_LOOP), CDEDUPE_OK);
+    CHECK_EQ(cdedupe_bytes_take(bytes, &item, 1, &count), CDEDUPE_EMPTY);
+    CHECK_EQ(cdedupe_bytes_put(bytes, "a", 1, "1", 1, 0, NULL), CDEDUPE_OK);
+    CHECK_EQ(cdedupe_bytes_take(bytes, &item, 1, &count), CDEDUPE_OK);
+    CHECK_EQ(cdedupe_bytes_take(bytes, &item, 1, &count), CDEDUPE_EMPTY);
+    cdedupe_bytes_stop(bytes);
+    CHECK_EQ(cdedupe_bytes_take(bytes, &item, 1, &count), CDEDUPE_STOPPED);
+    cdedupe_bytes_release(bytes);
+    cdedupe_bytes_destroy(bytes);
 }
 
 static void
@@ -1974,7 +2006,7 @@ d5_a_deletion_is_delivered_as_deleted(void)
     close_it();
 }
 
-/* D6 is about time; what can be tested exactly is that in-sync lets others in: see test_threads.c. */
+/* D6 is about time: see run_long_sweep() in test_threads.c, and the benchmarks. */
 
 /* ---------------------------------------------------------------------------------------------------- */
 /* Handles: who owns what                                                                               */
@@ -2043,30 +2075,86 @@ handles_in_every_outcome(void)
     hooks_close(&hooks);
 }
 
+/*
+ * "After a restart, a payload that the restart dropped may come back in `displaced` of an update that was
+ * QUEUED", and so of no other: a caller may take `displaced` of a REPLACED update for the older value of its key.
+ */
 static void
-leftovers_are_what_is_pending_and_what_was_dropped(void)
+dropped_payloads_come_back_in_queued_updates_only(void)
+{
+    cdedupe_t *core = open_core(8, 8);
+    cdedupe_update_t updates[4] = {{"b", 1, 0, 0, true, 9}, {"b", 1, 0, 0, false, 9},
+                                   {"b", 1, 0, 0, true, 9}, {"c", 1, 0, 0, true, 9}};
+
+    put_slot(core, "x", false, acquire(core));
+    put_slot(core, "y", false, acquire(core));
+    put_slot(core, "z", false, acquire(core));
+    CHECK_EQ(cdedupe_restart(core), CDEDUPE_OK);
+    CHECK_EQ(cdedupe_put(core, updates, 4), CDEDUPE_OK);
+    CHECK_EQ(updates[1].outcome, CDEDUPE_REPLACED);
+    CHECK_EQ(updates[1].displaced, 0); /* The pending deletion carried nothing. */
+    CHECK_EQ(updates[2].outcome, CDEDUPE_CANCELLED);
+    CHECK_EQ(updates[2].displaced, 0); /* Nor did the value. */
+    cdedupe_destroy(core);
+    hooks_close(&hooks);
+}
+
+static void
+expect_leftovers(cdedupe_t *core, cdedupe_slot_t one, cdedupe_slot_t two)
+{
+    uint64_t cursor = 0;
+    cdedupe_slot_t first = cdedupe_next_leftover(core, &cursor);
+    cdedupe_slot_t second = cdedupe_next_leftover(core, &cursor);
+
+    CHECK((first == one && second == two) || (first == two && second == one));
+    CHECK_EQ(cdedupe_next_leftover(core, &cursor), 0);
+    CHECK_EQ(cdedupe_next_leftover(core, &cursor), 0);
+    cdedupe_destroy(core);
+    hooks_close(&hooks);
+}
+
+static void
+leftovers_are_what_is_pending_and_not_what_the_caller_owns(void)
+{
+    cdedupe_t *core = open_core(8, 8);
+    cdedupe_slot_t value = acquire(core);
+    cdedupe_slot_t deletion = acquire(core);
+    cdedupe_slot_t mine = acquire(core);
+
+    put_slot(core, "a", false, value);
+    put_slot(core, "b", true, deletion);
+    put_slot(core, "c", true, 0);
+    CHECK(mine != value && mine != deletion);
+    expect_leftovers(core, value, deletion);
+}
+
+static void
+leftovers_are_what_restarts_dropped_too(void)
 {
     cdedupe_t *core = open_core(8, 8);
     cdedupe_slot_t dropped = acquire(core);
     cdedupe_slot_t pending = acquire(core);
-    cdedupe_slot_t mine = acquire(core);
-    cdedupe_slot_t got[3] = {0, 0, 0};
-    uint64_t cursor = 0;
+    cdedupe_update_t update;
 
     put_slot(core, "a", false, dropped);
     put_slot(core, "d", true, 0);
     CHECK_EQ(cdedupe_restart(core), CDEDUPE_OK);
-    put_slot(core, "b", false, pending);
-    put_slot(core, "c", true, 0);
-    got[0] = cdedupe_next_leftover(core, &cursor);
-    got[1] = cdedupe_next_leftover(core, &cursor);
-    got[2] = cdedupe_next_leftover(core, &cursor);
-    CHECK((got[0] == dropped && got[1] == pending) || (got[0] == pending && got[1] == dropped));
-    CHECK_EQ(got[2], 0); /* Not the one that the caller owns itself. */
-    CHECK(got[0] != mine && got[1] != mine);
-    CHECK_EQ(cdedupe_next_leftover(core, &cursor), 0);
-    cdedupe_destroy(core);
-    hooks_close(&hooks);
+    update = put_slot(core, "b", false, pending);
+    CHECK(update.displaced == 0 || update.displaced == dropped); /* It may come back here already. */
+    expect_leftovers(core, pending, update.displaced == 0 ? dropped : 0);
+}
+
+static void
+leftovers_after_a_restart_alone(void)
+{
+    cdedupe_t *core = open_core(8, 8);
+    cdedupe_slot_t one = acquire(core);
+    cdedupe_slot_t two = acquire(core);
+
+    put_slot(core, "a", false, one);
+    put_slot(core, "b", true, two);
+    CHECK_EQ(cdedupe_restart(core), CDEDUPE_OK);
+    expect_leftovers(core, one, two);
 }
 
 static void
@@ -2612,7 +2700,8 @@ many_keys_come_and_go(void)
     }
     subject_check(s);
     CHECK_EQ(subject_statistics(s).live_keys, 0);
-    if (!CHECK(subject_statistics(s).memory <= peak / 2)) { /* After a peak, memory goes back. */
+    /* After a peak, memory goes back; not all of it, which few keys would show. */
+    if (!CHECK(subject_statistics(s).memory <= peak / 2 || count < 20000)) {
         printf("  %" PRIu64 " of %" PRIu64 " bytes are still held\n", subject_statistics(s).memory, peak);
     }
     for (number = 0; number < count; number++) { /* And it works as on the first day. */
@@ -2730,7 +2819,7 @@ static const named_test_t both_levels[] = {
     TEST(finish_delivers_what_was_queued_and_no_more),
     TEST(finish_ends_where_it_must_in_small_batches),
     TEST(finish_delivers_a_status_that_was_last),
-    TEST(once_delivered_a_finished_buffer_is_stopped),
+    TEST(once_delivered_a_finished_buffer_delivers_no_more),
     TEST(finish_delivers_the_newest_of_what_was_queued),
     TEST(the_mark_of_finish_slides_when_its_entry_leaves),
     TEST(the_mark_of_finish_slides_again_and_again),
@@ -2788,7 +2877,10 @@ static const named_test_t both_levels[] = {
 
 static const named_test_t one_level[] = {
     TEST(handles_in_every_outcome),
-    TEST(leftovers_are_what_is_pending_and_what_was_dropped),
+    TEST(dropped_payloads_come_back_in_queued_updates_only),
+    TEST(leftovers_are_what_is_pending_and_not_what_the_caller_owns),
+    TEST(leftovers_are_what_restarts_dropped_too),
+    TEST(leftovers_after_a_restart_alone),
     TEST(destroy_without_asking_for_leftovers),
     TEST(rejected_updates_leave_their_handles),
     TEST(rejection_is_the_same_for_keys_that_are_pending),
@@ -2804,6 +2896,7 @@ static const named_test_t one_level[] = {
     TEST(every_result_has_a_text),
     TEST(values_of_every_length_are_copied),
     TEST(values_are_lent_until_the_next_take),
+    TEST(a_loop_may_do_without_a_hook),
 };
 
 static void

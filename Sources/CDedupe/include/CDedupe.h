@@ -106,7 +106,7 @@ extern "C" {
 #define CDEDUPE_BATCH_MAX ((size_t)65536)
 
 /* What a call came to. Every function that can fail returns one of these. */
-typedef enum cdedupe_result {
+typedef enum {
     CDEDUPE_OK = 0,           /* Done. */
     CDEDUPE_EMPTY,            /* Nothing is queued. */
     CDEDUPE_STOPPED,          /* The buffer was stopped, or it finished. */
@@ -118,7 +118,7 @@ typedef enum cdedupe_result {
 } cdedupe_result_t;
 
 /* The progress of the source towards a complete picture. */
-typedef enum cdedupe_status {
+typedef enum {
     CDEDUPE_WAIT_FOR_DATASTORE = 0, /* No connection yet. */
     CDEDUPE_RESYNC_IN_PROGRESS,     /* A snapshot is being sent. */
     CDEDUPE_IN_SYNC,                /* The snapshot is complete; keys not seen in it are gone. */
@@ -134,7 +134,7 @@ typedef struct cdedupe cdedupe_t;
  * How a buffer is made. Get one from cdedupe_options() and change what you need; new members are added at
  * the end, and `size` tells the library which of them the caller knows.
  */
-typedef struct cdedupe_options {
+typedef struct {
     size_t size; /* Bytes of this struct as the caller was compiled; set by cdedupe_options(). */
 
     /*
@@ -251,7 +251,7 @@ void cdedupe_discard(cdedupe_t *buffer, const cdedupe_slot_t *slots, size_t coun
 /* Source                                                                                               */
 
 /* What became of one update. */
-typedef enum cdedupe_outcome {
+typedef enum {
     CDEDUPE_UNTOUCHED = 0, /* Not looked at: the call ended before it. The caller still owns `slot`. */
     CDEDUPE_QUEUED,        /* Went to the back of the queue. */
     CDEDUPE_REPLACED,      /* Took the place of the pending update of its key, now in `displaced`. */
@@ -261,7 +261,7 @@ typedef enum cdedupe_outcome {
 } cdedupe_outcome_t;
 
 /* One update on its way in. */
-typedef struct cdedupe_update {
+typedef struct {
     const void *CDEDUPE_NULLABLE key; /* May be NULL if the length is zero. Copied where needed. */
     size_t key_length;                /* Bytes. */
     /*
@@ -290,8 +290,9 @@ typedef struct cdedupe_update {
  *   deletion   a value     no       the key leaves the queue                              CANCELLED
  *   deletion   a deletion  either   one deletion, in its place                            REPLACED
  *
- * After a restart, payloads that it dropped come back one by one in those `displaced` that have nothing else to
- * hold, whatever the outcome. On a stopped buffer every update is DROPPED.
+ * `displaced` of an update that was REPLACED or CANCELLED is the older payload of its key. After a restart, a payload
+ * that the restart dropped, of whatever key, may come back in `displaced` of an update that was QUEUED. On a stopped
+ * buffer every update is DROPPED.
  *
  * Returns CDEDUPE_OK if every update was put (or dropped by a stop); CDEDUPE_KEY_TOO_LONG or CDEDUPE_NO_MEMORY
  * if one could not be: it is REJECTED, those before it are done, those after it are UNTOUCHED, and the call
@@ -339,7 +340,7 @@ bool cdedupe_has_garbage(const cdedupe_t *buffer);
 /* Sink                                                                                                 */
 
 /* How a claim's owner means to take. */
-typedef enum cdedupe_claim {
+typedef enum {
     CDEDUPE_BY_HAND = 0, /* A batch now and then. Never woken; cdedupe_finish() does not wait for it. */
     CDEDUPE_LOOP,        /* Until the end: sleeps when there is nothing, is woken by the hook. */
 } cdedupe_claim_t;
@@ -355,7 +356,7 @@ cdedupe_result_t cdedupe_claim(cdedupe_t *buffer, cdedupe_claim_t kind);
 void cdedupe_release(cdedupe_t *buffer);
 
 /* What an item of a batch is. */
-typedef enum cdedupe_kind {
+typedef enum {
     CDEDUPE_NEW = 0, /* A value of a key that was not live. */
     CDEDUPE_UPDATED, /* A value of a key that was. */
     CDEDUPE_DELETED, /* The key is gone. */
@@ -363,7 +364,7 @@ typedef enum cdedupe_kind {
 } cdedupe_kind_t;
 
 /* One item of a batch. */
-typedef struct cdedupe_item {
+typedef struct {
     const void *CDEDUPE_NULLABLE key; /* Lent until the next take or release. NULL for a status. */
     size_t key_length;
     cdedupe_slot_t slot; /* The payload, now the caller's; zero for a deletion that carries none. */
@@ -394,7 +395,7 @@ cdedupe_result_t cdedupe_take(cdedupe_t *buffer, cdedupe_item_t *items, size_t c
 void cdedupe_stop(cdedupe_t *buffer);
 
 /* When a finishing buffer stops. */
-typedef enum cdedupe_finish {
+typedef enum {
     CDEDUPE_WHEN_DELIVERED = 0, /* When what was queued at the time of the call has been taken. */
     CDEDUPE_WHEN_EMPTY,         /* When a take finds the queue empty. */
 } cdedupe_finish_t;
@@ -415,7 +416,7 @@ cdedupe_result_t cdedupe_finish(cdedupe_t *buffer, cdedupe_finish_t when);
  * Counters. Each snapshot is exact:
  *   received + synthesized_deletions = delivered + replaced + cancelled + dropped + pending_keys
  */
-typedef struct cdedupe_statistics {
+typedef struct {
     uint64_t pending_keys;          /* Updates in the queue now. */
     uint64_t pending_statuses;      /* Statuses in the queue now; at most pending_keys + 1. */
     uint64_t peak_pending_keys;     /* The most updates that the queue ever held. */
@@ -493,7 +494,7 @@ void cdedupe_bytes_statistics(cdedupe_bytes_t *buffer, cdedupe_statistics_t *out
 const char *CDEDUPE_NULLABLE cdedupe_bytes_validate(cdedupe_bytes_t *buffer);
 
 /* One item of a batch. */
-typedef struct cdedupe_bytes_item {
+typedef struct {
     const void *CDEDUPE_NULLABLE key; /* Lent, as the value, until the next take or release. */
     size_t key_length;
     const void *CDEDUPE_NULLABLE value; /* NULL for a deletion and for a status. */

@@ -1,0 +1,88 @@
+/*
+ * Instructions per update, counted by callgrind, for a thousand keys: the figure that noise does not touch.
+ *
+ * Run by the Makefile under `valgrind --tool=callgrind --instr-atstart=no`. Each case ends with a dump that is named
+ * after the case, the side, and how many updates it had.
+ */
+#include <stdio.h>
+#include <valgrind/callgrind.h>
+
+#include "measure.h"
+#include "subject.h"
+
+#define KEYS ((size_t)1000)
+#define REPLACEMENTS (20 * KEYS)
+
+static void
+begin(void)
+{
+    CALLGRIND_START_INSTRUMENTATION;
+    CALLGRIND_ZERO_STATS;
+}
+
+static void
+end(bool counted, const char *name, const char *side, size_t updates)
+{
+    char title[64];
+
+    CALLGRIND_STOP_INSTRUMENTATION;
+    snprintf(title, sizeof(title), "%s %s %zu", name, side, updates);
+    if (counted)
+        CALLGRIND_DUMP_STATS_AT(title);
+}
+
+static void
+put_range(const struct subject *subject, void *producer, const struct stream *stream, size_t count)
+{
+    for (size_t i = 0; i < count; i += CALL)
+        subject->put(producer, stream->keys + i * KEY_SIZE, CALL, i);
+}
+
+static void
+drain(const struct subject *subject, void *consumer)
+{
+    while (subject->take(consumer, NULL, NULL) > 0)
+        ;
+}
+
+static void
+count_all(const struct subject *subject, const char *side, const struct stream *stream, bool counted)
+{
+    void *buffer = subject->create(), *producer = subject->producer_create(buffer);
+    void *consumer = subject->consumer_create(buffer, false);
+
+    begin();
+    put_range(subject, producer, stream, KEYS);
+    end(counted, "insert", side, KEYS);
+    begin();
+    put_range(subject, producer, stream, REPLACEMENTS);
+    end(counted, "replace", side, REPLACEMENTS);
+    begin();
+    drain(subject, consumer);
+    end(counted, "deliver", side, KEYS);
+    begin();
+    put_range(subject, producer, stream, KEYS);
+    end(counted, "requeue", side, KEYS);
+    begin();
+    drain(subject, consumer);
+    end(counted, "deliver-again", side, KEYS);
+
+    subject->producer_destroy(producer);
+    subject->consumer_destroy(consumer);
+    subject->destroy(buffer);
+}
+
+int
+main(void)
+{
+    struct stream stream;
+
+    stream_make(&stream, KEYS, 1);
+    /* Once without being counted: the dynamic linker looks up functions at their first call. */
+    for (int counted = 0; counted < 2; counted++) {
+        count_all(&ours, "ours", &stream, counted);
+        count_all(&yardstick, "yardstick", &stream, counted);
+    }
+    stream_free(&stream);
+    return 0;
+}

@@ -1,0 +1,64 @@
+/* Clocks, samples, streams of keys, counters of allocations, and the list of results. */
+#ifndef MEASURE_H
+#define MEASURE_H
+
+#include <stdbool.h>
+#include <stddef.h>
+#include <stdint.h>
+
+/* Nanoseconds. */
+uint64_t wall_time(void);
+/* Nanoseconds that this thread has run: other processes on the machine do not lengthen it. */
+uint64_t thread_time(void);
+void pause_for(double seconds);
+
+/* ---------------------------------------------------------------------------------------------------- */
+
+/* Numbers of which all are kept, so that percentiles are exact. */
+struct series {
+    double *values;
+    size_t count, capacity;
+};
+
+void series_add(struct series *series, double value);
+double series_median(struct series *series);
+/* The smallest value that `fraction` of all values do not exceed. */
+double series_percentile(struct series *series, double fraction);
+void series_free(struct series *series);
+
+/* ---------------------------------------------------------------------------------------------------- */
+
+/*
+ * Keys as a producer sends them: end to end in memory, in random order. The stream is one permutation of all keys after
+ * another, so that it can be sent round and round; its first `key_count` keys are all keys.
+ */
+struct stream {
+    char *keys;
+    size_t key_count;
+    size_t length; /* Keys in the stream; a multiple of the call's size. */
+};
+
+void stream_make(struct stream *stream, size_t key_count, uint64_t seed);
+void stream_free(struct stream *stream);
+
+/* ---------------------------------------------------------------------------------------------------- */
+
+/* How often this thread has asked the system for memory: malloc and its relatives, and mmap. */
+uint64_t allocations(void);
+/* Bytes of this process that are in memory. */
+uint64_t resident(void);
+/* Has freed memory go back to the system, so that every buffer starts from the same state. */
+void settle(void);
+
+/* ---------------------------------------------------------------------------------------------------- */
+
+enum better { LOWER_IS_BETTER, HIGHER_IS_BETTER, NEITHER };
+
+/* Opens the list of results. */
+void report_open(const char *path);
+/* One result: ours and the plain port's. */
+void report(const char *name, size_t keys, unsigned threads, const char *unit, enum better better, double value,
+            double plain);
+void report_close(void);
+
+#endif

@@ -1,0 +1,75 @@
+/*
+ * What is measured, seen from the cases: a buffer of either kind, behind one set of functions.
+ *
+ * Everything passes here in calls of up to a hundred updates, so that the indirection costs the same on both sides, and
+ * next to nothing.
+ */
+#ifndef SUBJECT_H
+#define SUBJECT_H
+
+#include <stdbool.h>
+#include <stddef.h>
+#include <stdint.h>
+
+/* Bytes of a key, and updates in a call and in a batch. */
+#define KEY_SIZE ((size_t)96)
+#define CALL ((size_t)100)
+
+/* What one update carries. */
+struct payload {
+    uint64_t stamp;
+    uint64_t words[3];
+};
+
+/* Statuses and kinds have the same values on both sides: those of CDedupe.h. */
+enum { STATUS_WAIT = 0, STATUS_RESYNC, STATUS_IN_SYNC };
+enum { KIND_NEW = 0, KIND_UPDATED, KIND_DELETED, KIND_STATUS };
+
+/* One item of a batch, as a sink sees it during its call. */
+struct delivered {
+    const char *key;
+    size_t key_length;
+    const struct payload *payload; /* NULL if there is none. */
+    int kind;
+    int status;
+};
+
+typedef void sink_fn(void *context, const struct delivered *item);
+
+struct subject {
+    void *(*create)(void);
+    void (*destroy)(void *buffer);
+    void (*stop)(void *buffer);
+
+    /* One producing thread's own arrays. */
+    void *(*producer_create)(void *buffer);
+    void (*producer_destroy)(void *producer);
+
+    /* Puts `count` values, at most CALL, whose keys of KEY_SIZE bytes lie end to end. */
+    void (*put)(void *producer, const char *keys, size_t count, uint64_t stamp);
+    /* Puts the deletion of a key. */
+    void (*delete_key)(void *producer, const char *key);
+    void (*put_status)(void *buffer, int status);
+    void (*restart)(void *buffer);
+
+    /* The one consumer; `loop`: it waits when the queue is empty. */
+    void *(*consumer_create)(void *buffer, bool loop);
+    void (*consumer_destroy)(void *consumer);
+
+    /*
+     * Takes a batch and gives back what it carried. `each` gets every item; NULL is the sink that does nothing.
+     * Returns how many items; 0 if the queue is empty, or, for a loop, if the buffer was stopped.
+     */
+    size_t (*take)(void *consumer, sink_fn *each, void *context);
+
+    /* Bytes that the buffer holds. */
+    uint64_t (*memory)(void *buffer);
+};
+
+extern const struct subject ours;      /* CDedupe, on the level of handles. */
+extern const struct subject yardstick; /* The plain port. */
+
+/* Ends the program. */
+_Noreturn void fail(const char *what);
+
+#endif

@@ -1,0 +1,24 @@
+// swift-tools-version: 6.1
+import PackageDescription
+
+// A package of its own, so that nobody who uses the library gets what only benchmarks need.
+let package = Package(
+    name: "dedupe-buffer-benchmarks",
+    platforms: [.macOS(.v15)],
+    dependencies: [
+        .package(name: "dedupe-buffer", path: ".."),
+        .package(url: "https://github.com/apple/swift-argument-parser", from: "1.8.2"),
+    ],
+    targets: [
+        // What Swift cannot say itself: a count of allocations, requests to callgrind.
+        .target(name: "CMeasure"),
+        .executableTarget(
+            name: "DedupeBenchmarks",
+            dependencies: [
+                "CMeasure",
+                .product(name: "DedupeBuffer", package: "dedupe-buffer"),
+                .product(name: "ArgumentParser", package: "swift-argument-parser"),
+            ]),
+    ],
+    swiftLanguageModes: [.v6]
+)

@@ -1,0 +1,377 @@
+import CMeasure
+import DedupeBuffer
+import Foundation
+import Synchronization
+
+struct Parameters: Sendable {
+    var repetitions = 5
+    /// How long one repetition of a throughput lasts.
+    var seconds = 0.25
+    /// A round with few keys is repeated until it has had as many.
+    var smallUpdates = 100_000
+    var growRounds = 20
+    /// Samples of the wake-up latency.
+    var wakes = 2000
+    var seed: UInt64 = 1
+    var keyCounts = [1000, 100_000, 1_000_000]
+
+    static var quick: Parameters {
+        var parameters = Parameters()
+        parameters.repetitions = 3
+        parameters.seconds = 0.06
+        parameters.smallUpdates = 30_000
+        parameters.wakes = 500
+        parameters.keyCounts = [1000, 100_000]
+        return parameters
+    }
+}
+
+/// The cases. Each measures both sides in turns, and adds medians.
+struct Cases {
+    let parameters: Parameters
+    var results = Results()
+
+    /// Does the work for both sides, `count` times; the side that goes first changes from one time to the next, so that
+    /// neither always finds the machine warm.
+    private func inTurns(_ count: Int, ours: (Int) throws -> Void, plain: (Int) throws -> Void) rethrows {
+        for i in 0..<count {
+            if i % 2 == 0 { try ours(i) }
+            try plain(i)
+            if i % 2 == 1 { try ours(i) }
+        }
+    }
+
+    // MARK: - Replacing
+
+    /// Replacing what is pending; the sink has stalled.
+    mutating func replace(_ keyCount: Int) {
+        let streams = (0..<8).map { Stream(keyCount: keyCount, seed: parameters.seed + UInt64($0)) }
+        let ours = Self.offerers(OurBuffer.make(), streams)
+        let plain = Self.offerers(YardstickBuffer.make(), streams)
+        for threads in [1, 2, 4, 8] {
+            var rates = Both<Series>()
+            inTurns(parameters.repetitions) { _ in
+                rates.ours.add(Self.rate(ours.prefix(threads), parameters.seconds))
+            } plain: { _ in
+                rates.plain.add(Self.rate(plain.prefix(threads), parameters.seconds))
+            }
+            if threads == 1 {
+                results.add(
+                    Result(
+                        "replace", keys: keyCount, "ns/update", ours: rates.ours.median.map { 1 / $0 },
+                        plain: rates.plain.median.map { 1 / $0 }))
+            } else {
+                results.add(
+                    Result(
+                        "replace", keys: keyCount, threads: threads, "M/s", better: .higher,
+                        ours: rates.ours.median.map { 1e3 * $0 }, plain: rates.plain.median.map { 1e3 * $0 }))
+            }
+        }
+    }
+
+    /// Producers for a buffer in which all keys are pending.
+    private static func offerers<S: Subject>(_ buffer: S, _ streams: [Stream]) -> [Offerer<S>] {
+        for call in streams[0].calls.prefix(streams[0].allKeys) { buffer.onUpdates(call) }
+        return streams.map { Offerer(buffer, $0) }
+    }
+
+    /// Updates per nanosecond.
+    private static func rate<S: Subject>(_ offerers: ArraySlice<Offerer<S>>, _ seconds: Double) -> Double {
+        if offerers.count == 1 { return offerers[0].offerAlone(seconds) }
+        let running = RunningOfferers(Array(offerers))
+        let start = wallTime()
+        let before = running.count
+        Thread.sleep(forTimeInterval: seconds)
+        let updates = running.count - before
+        let time = wallTime() - start
+        running.stop()
+        return Double(updates) / Double(time)
+    }
+
+    // MARK: - A buffer's life, step by step, on one thread
+
+    private static let steps = [
+        ("insert", "ns/update"), ("deliver", "ns/update"), ("requeue", "ns/update"), ("deliver-again", "ns/update"),
+        ("restart", "us"), ("after-restart", "us"), ("in-sync", "us"),
+    ]
+
+    mutating func rounds(_ keyCount: Int) {
+        let stream = Stream(keyCount: keyCount, seed: parameters.seed, rounds: 1)
+        let rounds = max(parameters.smallUpdates / keyCount, 1)
+        var series = Array(repeating: Both<Series>(), count: Self.steps.count)
+        inTurns(parameters.repetitions) { _ in
+            for _ in 0..<rounds {
+                for (i, value) in Self.round(OurBuffer.self, stream).enumerated() { series[i].ours.add(value) }
+            }
+        } plain: { _ in
+            for _ in 0..<rounds {
+                for (i, value) in Self.round(YardstickBuffer.self, stream).enumerated() { series[i].plain.add(value) }
+            }
+        }
+        for (step, series) in zip(Self.steps, series) {
+            results.add(Result(step.0, keys: keyCount, step.1, ours: series.ours.median, plain: series.plain.median))
+        }
+    }
+
+    private static func round<S: Subject>(_ subject: S.Type, _ stream: Stream) -> [Double] {
+        let all = stream.calls.prefix(stream.allKeys)
+        let vanished = max(stream.allKeys / 10, 1)
+        let perKey = 1 / Double(stream.keyCount)
+        let sink = EmptySink()
+        settle()
+        let buffer = S.make()
+
+        let insert = timed { for call in all { buffer.onUpdates(call) } }
+        let deliver = timed { buffer.drain(to: sink) }
+        let requeue = timed { for call in all { buffer.onUpdates(call) } }
+        let deliverAgain = timed { buffer.drain(to: sink) }
+        precondition(sink.count == 2 * stream.keyCount, "not what should have been delivered")
+
+        let restart = timed { buffer.onConnectionRestarted() }
+        buffer.onStatusUpdated(.resyncInProgress)
+        let seen = all.dropFirst(vanished)
+        let afterRestart = timed { buffer.onUpdates(seen.first!) }
+        for call in seen.dropFirst() { buffer.onUpdates(call) }
+        buffer.drain(to: sink)
+        let inSync = timed { buffer.onStatusUpdated(.inSync) }
+        buffer.drain(to: sink)
+        precondition(sink.count == 3 * stream.keyCount, "not what should have been delivered")
+        return [
+            insert * perKey, deliver * perKey, requeue * perKey, deliverAgain * perKey, restart / 1e3, afterRestart / 1e3,
+            inSync / 1e3,
+        ]
+    }
+
+    // MARK: - Memory
+
+    /// What a key costs, its strings and values included: the source makes the updates, hands them over, and forgets them.
+    mutating func memory(_ keyCount: Int) {
+        // A few pages more or less are many bytes for each of a thousand keys.
+        if keyCount < 100_000 || resident() == nil { return }
+        var pending = Both<Series>()
+        var live = Both<Series>()
+        var order = Array(0..<keyCount)
+        var random = Random(state: parameters.seed)
+        order.shuffle(using: &random)
+        inTurns(min(parameters.repetitions, 3)) { _ in
+            let values = Self.memory(OurBuffer.self, order)
+            pending.ours.add(values.pending)
+            live.ours.add(values.live)
+        } plain: { _ in
+            let values = Self.memory(YardstickBuffer.self, order)
+            pending.plain.add(values.pending)
+            live.plain.add(values.live)
+        }
+        results.add(
+            Result(
+                "resident-pending", keys: keyCount, "bytes/key", ours: pending.ours.median, plain: pending.plain.median))
+        results.add(
+            Result("resident-live", keys: keyCount, "bytes/key", ours: live.ours.median, plain: live.plain.median))
+    }
+
+    private static func memory<S: Subject>(_ subject: S.Type, _ order: [Int]) -> (pending: Double, live: Double) {
+        settle()
+        let start = resident()!
+        let buffer = S.make()
+        for i in stride(from: 0, to: order.count, by: callSize) {
+            buffer.onUpdates(Stream.call(order[i..<i + callSize]))
+        }
+        settle()
+        let pending = resident()! - start
+        buffer.drain(to: EmptySink())
+        settle()
+        let live = resident()! - start
+        return (pending / Double(order.count), live / Double(order.count))
+    }
+
+    // MARK: - Producer and sink together
+
+    /// One producer and a sink that does nothing, each as fast as it can.
+    mutating func together(_ keyCount: Int) throws {
+        let stream = Stream(keyCount: keyCount, seed: parameters.seed)
+        var offered = Both<Series>()
+        var delivered = Both<Series>()
+        var conflation = Both<Series>()
+        try inTurns(parameters.repetitions) { _ in
+            let rates = try Self.together(OurBuffer.make(), stream, parameters.seconds)
+            offered.ours.add(rates.offered)
+            delivered.ours.add(rates.delivered)
+            conflation.ours.add(rates.offered / rates.delivered)
+        } plain: { _ in
+            let rates = try Self.together(YardstickBuffer.make(), stream, parameters.seconds)
+            offered.plain.add(rates.offered)
+            delivered.plain.add(rates.delivered)
+            conflation.plain.add(rates.offered / rates.delivered)
+        }
+        results.add(
+            Result(
+                "together-offered", keys: keyCount, threads: 2, "M/s", better: .higher, ours: offered.ours.median,
+                plain: offered.plain.median))
+        results.add(
+            Result(
+                "together-delivered", keys: keyCount, threads: 2, "M/s", better: .higher, ours: delivered.ours.median,
+                plain: delivered.plain.median))
+        results.add(
+            Result(
+                "together-conflation", keys: keyCount, threads: 2, "offered/delivered", better: .neither,
+                ours: conflation.ours.median, plain: conflation.plain.median))
+    }
+
+    /// Millions per second.
+    private static func together<S: Subject>(
+        _ buffer: S, _ stream: Stream, _ seconds: Double
+    ) throws -> (offered: Double, delivered: Double) {
+        let sink = EmptySink()
+        // All keys are live: from here on the memory is there, and deliveries are updates.
+        for call in stream.calls.prefix(stream.allKeys) { buffer.onUpdates(call) }
+        buffer.drain(to: sink)
+        try buffer.start(sink)
+        let running = RunningOfferers([Offerer(buffer, stream)])
+        let start = wallTime()
+        let before = (running.count, sink.count)
+        Thread.sleep(forTimeInterval: seconds)
+        let offered = running.count - before.0
+        let delivered = sink.count - before.1
+        let time = Double(wallTime() - start)
+        running.stop()
+        buffer.stop()
+        return (1e3 * Double(offered) / time, 1e3 * Double(delivered) / time)
+    }
+
+    // MARK: - Allocations
+
+    /// In the steady state: replacing what is pending; and all keys, which are live, going in and out again.
+    mutating func allocations(_ keyCount: Int) {
+        if !measure_can_count() { return }
+        let stream = Stream(keyCount: keyCount, seed: parameters.seed)
+        let ours = Self.allocations(OurBuffer.make(), stream)
+        let plain = Self.allocations(YardstickBuffer.make(), stream)
+        results.add(
+            Result("allocations-replace", keys: keyCount, "allocations/update", ours: ours.replace, plain: plain.replace))
+        results.add(
+            Result("allocations-cycle", keys: keyCount, "allocations/update", ours: ours.cycle, plain: plain.cycle))
+    }
+
+    private static func allocations<S: Subject>(_ buffer: S, _ stream: Stream) -> (replace: Double, cycle: Double) {
+        let sink = EmptySink()
+        let all = stream.calls.prefix(stream.allKeys)
+        func cycle() {
+            for call in all { buffer.onUpdates(call) }
+            buffer.drain(to: sink)
+        }
+        for _ in 0..<3 { cycle() }
+        var start = DedupeBenchmarks.allocations()
+        for _ in 0..<3 { cycle() }
+        let cycles = Double(DedupeBenchmarks.allocations() - start) / Double(3 * stream.keyCount)
+
+        for call in all { buffer.onUpdates(call) }
+        start = DedupeBenchmarks.allocations()
+        for call in stream.calls { buffer.onUpdates(call) }
+        let replace = Double(DedupeBenchmarks.allocations() - start) / Double(stream.calls.count * callSize)
+        return (replace, cycles)
+    }
+
+    // MARK: - Growing
+
+    /// How long single calls take while the buffer grows from nothing, its sink having stalled.
+    mutating func grow(_ keyCount: Int) {
+        let stream = Stream(keyCount: keyCount, seed: parameters.seed, rounds: 1)
+        var wall = Both<Series>()
+        var running = Both<Series>()
+        var longest = Both<Series>()
+        inTurns(parameters.growRounds) { _ in
+            Self.grow(OurBuffer.self, stream, &wall.ours, &running.ours, &longest.ours)
+        } plain: { _ in
+            Self.grow(YardstickBuffer.self, stream, &wall.plain, &running.plain, &longest.plain)
+        }
+        let names = ["grow-p50", "grow-p99", "grow-p99.9", "grow-p99.99", "grow-longest"]
+        let fractions = [0.5, 0.99, 0.999, 0.9999, 1]
+        let ours = wall.ours.percentiles(fractions)
+        let plain = wall.plain.percentiles(fractions)
+        for (i, name) in names.enumerated() {
+            results.add(Result(name, keys: keyCount, "us", ours: ours[i], plain: plain[i]))
+        }
+        results.add(
+            Result("grow-longest-median", keys: keyCount, "us", ours: longest.ours.median, plain: longest.plain.median))
+        results.add(
+            Result(
+                "grow-longest-cpu", keys: keyCount, "us", ours: running.ours.values.max(),
+                plain: running.plain.values.max()))
+    }
+
+    private static func grow<S: Subject>(
+        _ subject: S.Type, _ stream: Stream, _ wall: inout Series, _ running: inout Series, _ longest: inout Series
+    ) {
+        settle()
+        let buffer = S.make()
+        var roundLongest = 0.0
+        for call in stream.calls {
+            let runStart = threadTime()
+            let start = wallTime()
+            buffer.onUpdates(call)
+            let time = Double(wallTime() - start) / 1e3
+            let runTime = Double(threadTime() - runStart) / 1e3
+            wall.add(time)
+            running.add(runTime)
+            roundLongest = max(roundLongest, time)
+        }
+        longest.add(roundLongest)
+    }
+
+    // MARK: - Waking
+
+    /// From the update into an idle buffer to the sink, for which a thread has to be woken up.
+    mutating func wake() throws {
+        let ours = try Self.wake(OurBuffer.make(), parameters.wakes).percentiles([0.5, 0.99])
+        let plain = try Self.wake(YardstickBuffer.make(), parameters.wakes).percentiles([0.5, 0.99])
+        results.add(Result("wake-p50", keys: 1, "us", ours: ours[0], plain: plain[0]))
+        results.add(Result("wake-p99", keys: 1, "us", ours: ours[1], plain: plain[1]))
+    }
+
+    private static func wake<S: Subject>(_ buffer: S, _ count: Int) throws -> Series {
+        let sink = ListeningSink(capacity: count)
+        let key = BenchmarkKey.make(1)
+        try buffer.start(sink)
+        for i in 0..<count {
+            // Long enough that the loop has gone to sleep, and the processor too.
+            Thread.sleep(forTimeInterval: 0.5e-3 + 10e-6 * Double(i % 50))
+            buffer.onUpdates([Update(key: key, value: Payload(stamp: wallTime()))])
+            while sink.count <= i { Thread.sleep(forTimeInterval: 50e-6) }
+        }
+        buffer.stop()
+        return sink.delays
+    }
+}
+
+/// Notes how old each value is when it arrives.
+private final class ListeningSink: SyncerCallbacks {
+    typealias Key = String
+    typealias Value = Payload
+
+    private let all: Mutex<[Double]>
+    private let heard = Atomic<Int>(0)
+
+    init(capacity: Int) {
+        var delays: [Double] = []
+        delays.reserveCapacity(capacity)
+        all = Mutex(delays)
+    }
+
+    var count: Int { heard.load(ordering: .acquiring) }
+
+    var delays: Series {
+        var series = Series()
+        all.withLock { for delay in $0 { series.add(delay) } }
+        return series
+    }
+
+    func onUpdates(_ updates: [BenchmarkUpdate]) {
+        let now = wallTime()
+        all.withLock { all in
+            for update in updates { all.append(Double(now - update.value!.stamp) / 1e3) }
+        }
+        heard.wrappingAdd(updates.count, ordering: .releasing)
+    }
+
+    func onStatusUpdated(_ status: SyncStatus) {}
+}

@@ -1,0 +1,558 @@
+/*
+ * Every sequence of operations up to a length, on the buffer and on the model, compared after each operation:
+ * result, outcome, displaced payload, delivered items, wake-ups, every counter, and cdedupe_validate(). After
+ * the last one the queue is emptied and compared, too. Then random walks with more keys and longer calls.
+ *
+ *   test_exhaustive [length] [seed]     length 1 to 12, default 6; seed of the random walks
+ *
+ * Operations: set and delete of three keys, three statuses, restart, step; in a second pass also stop and both
+ * kinds of finish.
+ *
+ * Two savings, or it would take minutes:
+ *   - Keys are used in the order of their names: a sequence that uses b before a is one that uses a before b
+ *     with the names swapped. This is exact as far as the buffer treats keys alike, and keys do differ in
+ *     their hashes; therefore shorter sequences run without this.
+ *   - A sequence repeats the operations that it shares with the sequence before it without comparing them
+ *     again: the buffer is deterministic (fixed hash seed, one thread), so they were compared.
+ */
+#include <stdlib.h>
+
+#include "check.h"
+#include "hooks.h"
+#include "model.h"
+#include "subject.h"
+
+enum { LENGTH_MAX = 12, KEYS = 3 };
+
+typedef enum operation {
+    SET_A,
+    SET_B,
+    SET_C,
+    DELETE_A,
+    DELETE_B,
+    DELETE_C,
+    STATUS_WAIT,
+    STATUS_RESYNC,
+    STATUS_IN_SYNC,
+    RESTART,
+    STEP,
+    STOP,
+    FINISH_DELIVERED,
+    FINISH_EMPTY,
+} operation_t;
+
+static const char *const operation_names[] = {
+    "set a",  "set b",          "set c",   "delete a", "delete b", "delete c",         "wait",
+    "resync", "in-sync",        "restart", "step",     "stop",     "finish delivered", "finish empty",
+};
+
+/* One pass over all sequences. */
+typedef struct pass {
+    subject_level_t level;
+    size_t batch_size;
+    cdedupe_claim_t claim;
+    bool collect; /* Get dropped payloads back after every operation; else only at the end, as leftovers. */
+    bool by_symmetry;
+    operation_t last; /* The operations up to this one are used. */
+    size_t length;
+} pass_t;
+
+static pass_t pass;
+static operation_t sequence[LENGTH_MAX];
+static size_t run_length;              /* So much of it is being run. */
+static model_t models[LENGTH_MAX + 1]; /* The model before operation i. */
+static size_t compared;                /* So many operations of the sequence were compared already. */
+static hooks_t hooks;
+static subject_t subject;
+static uint64_t sequences;
+
+static void
+describe(FILE *out)
+{
+    size_t index;
+
+    fprintf(out, "  %s level, batches of %zu, %s, %s:", pass.level == SUBJECT_BYTES ? "bytes" : "handle",
+            pass.batch_size, pass.claim == CDEDUPE_LOOP ? "loop" : "by hand",
+            pass.collect ? "collecting" : "not collecting");
+    for (index = 0; index < run_length; index++) {
+        fprintf(out, " %s;", operation_names[sequence[index]]);
+    }
+    fprintf(out, "\n");
+}
+
+/* ---------------------------------------------------------------------------------------------------- */
+/* Comparing                                                                                            */
+
+static void
+compare_statistics(const model_t *model)
+{
+    cdedupe_statistics_t got = subject_statistics(&subject);
+    cdedupe_statistics_t wanted = model->statistics;
+
+    wanted.memory = hooks.held_bytes;
+    if (model->stopped) {
+        wanted.statuses_received = got.statuses_received; /* Whether ignored ones count is not written down. */
+    }
+    if (memcmp(&got, &wanted, sizeof(got)) == 0) {
+        check_passed++;
+        return;
+    }
+    CHECK_EQ(got.pending_keys, wanted.pending_keys);
+    CHECK_EQ(got.pending_statuses, wanted.pending_statuses);
+    CHECK_EQ(got.peak_pending_keys, wanted.peak_pending_keys);
+    CHECK_EQ(got.live_keys, wanted.live_keys);
+    CHECK_EQ(got.received, wanted.received);
+    CHECK_EQ(got.delivered, wanted.delivered);
+    CHECK_EQ(got.replaced, wanted.replaced);
+    CHECK_EQ(got.cancelled, wanted.cancelled);
+    CHECK_EQ(got.dropped, wanted.dropped);
+    CHECK_EQ(got.synthesized_deletions, wanted.synthesized_deletions);
+    CHECK_EQ(got.statuses_received, wanted.statuses_received);
+    CHECK_EQ(got.statuses_delivered, wanted.statuses_delivered);
+    CHECK_EQ(got.batches, wanted.batches);
+    CHECK_EQ(got.memory, wanted.memory);
+}
+
+static void
+compare_item(const subject_item_t *got, size_t got_key, const model_item_t *wanted)
+{
+    CHECK_EQ(got->kind, wanted->kind);
+    CHECK_EQ(got_key, wanted->key);
+    if (wanted->kind == CDEDUPE_STATUS) {
+        CHECK_EQ(got->status, wanted->status);
+    } else {
+        CHECK_EQ(got->id, wanted->id);
+    }
+}
+
+/* Takes a batch from both. `number` turns the buffer's keys into the model's. */
+static cdedupe_result_t
+compare_step(model_t *model, size_t batch_size, size_t (*number)(const subject_item_t *item))
+{
+    static size_t keys[1000];
+    static model_item_t wanted[1000];
+    cdedupe_result_t result = subject_take(&subject, batch_size);
+    size_t count;
+    size_t index;
+
+    for (index = 0; index < subject.count; index++) {
+        bool is_status = subject.items[index].kind == CDEDUPE_STATUS;
+
+        keys[index] = is_status ? MODEL_NO_KEY : number(&subject.items[index]);
+    }
+    CHECK_EQ(result, model_take(model, batch_size, keys, subject.count, wanted, &count));
+    CHECK_EQ(subject.count, count);
+    for (index = 0; index < count && index < subject.count; index++) {
+        compare_item(&subject.items[index], keys[index], &wanted[index]);
+    }
+    return result;
+}
+
+/* ---------------------------------------------------------------------------------------------------- */
+/* One sequence                                                                                         */
+
+static const char *const key_texts[KEYS] = {"a", "b", "c"};
+
+static size_t
+number_of_letter(const subject_item_t *item)
+{
+    return item->length == 1 && item->key[0] >= 'a' && item->key[0] <= 'c' ? (size_t)(item->key[0] - 'a') : 99;
+}
+
+/* The update of the operation at `position`. Every other deletion carries no payload. */
+static subject_update_t
+update_at(size_t position)
+{
+    bool deletion = sequence[position] >= DELETE_A;
+    size_t key = (size_t)(sequence[position] - (deletion ? DELETE_A : SET_A));
+    subject_update_t update = {key_texts[key], 1, deletion, position + 1, CDEDUPE_UNTOUCHED, 0};
+
+    if (deletion && position % 2 == 1) {
+        update.id = 0;
+    }
+    return update;
+}
+
+static void
+repeat(size_t position)
+{
+    subject_update_t update;
+
+    switch (sequence[position]) {
+    case STATUS_WAIT:
+    case STATUS_RESYNC:
+    case STATUS_IN_SYNC:
+        subject_status(&subject, (cdedupe_status_t)(sequence[position] - STATUS_WAIT));
+        break;
+    case RESTART:
+        subject_restart(&subject);
+        break;
+    case STEP:
+        subject_take(&subject, pass.batch_size);
+        break;
+    case STOP:
+        subject_stop(&subject);
+        break;
+    case FINISH_DELIVERED:
+    case FINISH_EMPTY:
+        subject_finish(&subject, (cdedupe_finish_t)(sequence[position] - FINISH_DELIVERED));
+        break;
+    default:
+        update = update_at(position);
+        subject_put(&subject, &update, 1);
+        break;
+    }
+}
+
+static void
+compare_update(model_t *model, size_t position)
+{
+    subject_update_t update = update_at(position);
+    size_t key = number_of_letter(&(subject_item_t){.key = update.key, .length = 1});
+    cdedupe_outcome_t outcome;
+    uint64_t displaced;
+
+    CHECK_EQ(subject_put(&subject, &update, 1), CDEDUPE_OK);
+    outcome = model_put(model, key, update.deletion, update.id, &displaced);
+    CHECK(update.outcome == outcome || model->ambiguous);
+    if (pass.level == SUBJECT_HANDLES && !model->ambiguous) {
+        CHECK_EQ(update.displaced, displaced);
+    }
+}
+
+static void
+compare_finish(model_t *model, cdedupe_finish_t when)
+{
+    cdedupe_result_t result = subject_finish(&subject, when);
+
+    model_finish(model, when);
+    /* "OK if a loop has still to find out": of a loop that has, and has not yet released, nothing is said. */
+    CHECK(result == CDEDUPE_OK || (result == CDEDUPE_STOPPED && model->stopped));
+}
+
+static void
+compare(model_t *model, size_t position)
+{
+    cdedupe_status_t status = (cdedupe_status_t)(sequence[position] - STATUS_WAIT);
+
+    switch (sequence[position]) {
+    case STATUS_WAIT:
+    case STATUS_RESYNC:
+    case STATUS_IN_SYNC:
+        CHECK(subject_status(&subject, status) == model_status(model, status) || model->ambiguous);
+        break;
+    case RESTART:
+        CHECK(subject_restart(&subject) == model_restart(model) || model->ambiguous);
+        break;
+    case STEP:
+        compare_step(model, pass.batch_size, number_of_letter);
+        break;
+    case STOP:
+        subject_stop(&subject);
+        model_stop(model);
+        break;
+    case FINISH_DELIVERED:
+    case FINISH_EMPTY:
+        compare_finish(model, (cdedupe_finish_t)(sequence[position] - FINISH_DELIVERED));
+        break;
+    default:
+        compare_update(model, position);
+        break;
+    }
+}
+
+static void
+compare_state(model_t *model)
+{
+    if (!model->ambiguous) {
+        CHECK_EQ(subject.wakes, model->wakes);
+        compare_statistics(model);
+    }
+    CHECK_NO_FAULT(subject_validate(&subject));
+}
+
+static void
+compare_rest(model_t *model)
+{
+    while (compare_step(model, pass.batch_size, number_of_letter) == CDEDUPE_OK) {
+    }
+    compare_state(model);
+}
+
+static void
+open_subject(void)
+{
+    subject_options_t options = subject_defaults(pass.level);
+
+    options.batch_size = pass.batch_size;
+    options.hash_seed = 1;
+    options.hooks = &hooks;
+    if (subject_open(&subject, &options) != CDEDUPE_OK) {
+        abort();
+    }
+    subject.paranoid = false; /* What is new is looked at by compare_state(). */
+    CHECK_EQ(subject_claim(&subject, pass.claim), CDEDUPE_OK);
+}
+
+/* Runs operations 0 to `length` - 1; those not compared yet are. False: not worth going on from there. */
+static bool
+run_sequence(size_t length)
+{
+    size_t position;
+    bool going_on = true;
+
+    open_subject();
+    for (position = 0; position < length && going_on; position++) {
+        if (position < compared) {
+            repeat(position);
+        } else {
+            model_copy(&models[position + 1], &models[position]);
+            compare(&models[position + 1], position);
+            compare_state(&models[position + 1]);
+            going_on = !models[position + 1].ambiguous;
+        }
+        if (pass.collect) {
+            subject_collect(&subject, 1);
+        }
+    }
+    compared = position;
+    if (going_on) {
+        static model_t rest;
+
+        model_copy(&rest, &models[position]);
+        compare_rest(&rest);
+    }
+    subject_close(&subject);
+    sequences++;
+    return going_on;
+}
+
+/* ---------------------------------------------------------------------------------------------------- */
+/* All of them                                                                                          */
+
+/* With `used` keys used so far: how many are after `operation`; KEYS + 1 if it uses one out of turn. */
+static size_t
+keys_used(operation_t operation, size_t used)
+{
+    size_t key = operation < DELETE_A ? (size_t)operation : (size_t)(operation - DELETE_A);
+
+    if (operation > DELETE_C || key < used) {
+        return used;
+    }
+    return key == used || !pass.by_symmetry ? key + 1 : KEYS + 1;
+}
+
+/*
+ * Runs the sequence of the first `depth` operations, then all that begin with it. Each is run for itself, as
+ * the queue is emptied and compared at the end of each.
+ */
+static void
+run_all_from(size_t depth, size_t used)
+{
+    operation_t operation;
+
+    run_length = depth;
+    if (!run_sequence(depth) || depth == pass.length) {
+        return;
+    }
+    for (operation = SET_A; operation <= pass.last; operation++) {
+        size_t now_used = keys_used(operation, used);
+
+        if (now_used <= KEYS) {
+            sequence[depth] = operation;
+            compared = compared < depth ? compared : depth;
+            run_all_from(depth + 1, now_used);
+        }
+    }
+}
+
+static void
+run_pass(size_t length, pass_t how)
+{
+    pass = how;
+    pass.length = length;
+    compared = 0;
+    model_close(&models[0]);
+    model_open(&models[0]);
+    CHECK_EQ(model_claim(&models[0], pass.claim), CDEDUPE_OK);
+    run_all_from(0, 0);
+}
+
+static void
+run_passes(size_t length)
+{
+    static const size_t batch_sizes[] = {1, 2, 100};
+    size_t shorter = length > 2 ? length - 2 : 1;
+    size_t index;
+
+    for (index = 0; index < 3; index++) {
+        size_t batch = batch_sizes[index];
+
+        check_test = "symmetry";
+        run_pass(length, (pass_t){SUBJECT_HANDLES, batch, index == 1 ? CDEDUPE_LOOP : CDEDUPE_BY_HAND,
+                                  index == 0, true, STEP, 0});
+        check_test = "every_key_order";
+        run_pass(shorter, (pass_t){SUBJECT_HANDLES, batch, CDEDUPE_LOOP, index != 0, false, STEP, 0});
+        check_test = "bytes";
+        run_pass(shorter, (pass_t){SUBJECT_BYTES, batch, CDEDUPE_LOOP, false, true, STEP, 0});
+        check_test = "stop_and_finish";
+        run_pass(shorter + 1 > length ? length : shorter + 1,
+                 (pass_t){SUBJECT_HANDLES, batch, CDEDUPE_LOOP, false, true, FINISH_EMPTY, 0});
+    }
+}
+
+/* ---------------------------------------------------------------------------------------------------- */
+/* Random walks                                                                                         */
+
+enum { WALK_KEYS = 60, WALK_CALL = 300 }; /* Longer than a lock is held for. */
+
+static uint64_t random_state;
+
+/* xorshift64*: all that is asked of it is to be the same everywhere. */
+static uint64_t
+random_below(uint64_t limit)
+{
+    random_state ^= random_state >> 12;
+    random_state ^= random_state << 25;
+    random_state ^= random_state >> 27;
+    return (random_state * UINT64_C(2685821657736338717) >> 33) % limit;
+}
+
+static char walk_keys[WALK_KEYS][80];
+static uint64_t walk_seed;
+
+static size_t
+number_of_walk_key(const subject_item_t *item)
+{
+    return (size_t)strtoul(item->key, NULL, 10);
+}
+
+static void
+describe_walk(FILE *out)
+{
+    fprintf(out, "  random walk with seed %" PRIu64 "\n", walk_seed);
+}
+
+static void
+walk_updates(model_t *model, uint64_t *id)
+{
+    subject_update_t updates[WALK_CALL];
+    size_t numbers[WALK_CALL];
+    size_t count = (size_t)random_below(random_below(30) == 0 ? WALK_CALL : 12) + 1;
+    size_t keys = random_below(3) == 0 ? 5 : WALK_KEYS; /* Some keys are hot. */
+    size_t index;
+
+    for (index = 0; index < count; index++) {
+        bool deletion = random_below(3) == 0;
+
+        numbers[index] = (size_t)random_below(keys);
+        updates[index] = (subject_update_t){walk_keys[numbers[index]], strlen(walk_keys[numbers[index]]),
+                                            deletion, ++*id, CDEDUPE_UNTOUCHED, 0};
+        if (deletion && random_below(2) == 0) {
+            updates[index].id = 0;
+        }
+    }
+    CHECK_EQ(subject_put(&subject, updates, count), CDEDUPE_OK);
+    for (index = 0; index < count; index++) {
+        uint64_t displaced;
+
+        CHECK_EQ(updates[index].outcome, model_put(model, numbers[index], updates[index].deletion,
+                                                   updates[index].id, &displaced));
+        if (pass.level == SUBJECT_HANDLES) {
+            CHECK_EQ(updates[index].displaced, displaced);
+        }
+    }
+}
+
+static void
+walk_one_step(model_t *model, uint64_t *id)
+{
+    uint64_t choice = random_below(100);
+    cdedupe_status_t status = (cdedupe_status_t)random_below(3);
+
+    if (choice < 50) {
+        walk_updates(model, id);
+    } else if (choice < 70) {
+        CHECK_EQ(subject_status(&subject, status), model_status(model, status));
+    } else if (choice < 75) {
+        CHECK_EQ(subject_restart(&subject), model_restart(model));
+    } else if (choice < 80) {
+        subject_collect(&subject, (size_t)random_below(20) + 1);
+    } else {
+        compare_step(model, (size_t)random_below(pass.batch_size) + 1, number_of_walk_key);
+    }
+}
+
+static void
+walk(size_t steps)
+{
+    model_t model;
+    uint64_t id = 0;
+    size_t index;
+
+    open_subject();
+    model_open(&model);
+    model_claim(&model, pass.claim);
+    random_state = walk_seed * UINT64_C(0x9e3779b97f4a7c15) + 1;
+    for (index = 0; index < steps; index++) {
+        walk_one_step(&model, &id);
+        compare_statistics(&model);
+        if (index % 16 == 0) {
+            CHECK_NO_FAULT(subject_validate(&subject));
+        }
+    }
+    while (compare_step(&model, pass.batch_size, number_of_walk_key) == CDEDUPE_OK) {
+    }
+    CHECK_NO_FAULT(subject_validate(&subject));
+    subject_close(&subject);
+    model_close(&model);
+}
+
+static void
+run_walks(uint64_t seed, size_t walks, size_t steps)
+{
+    static const size_t batch_sizes[] = {1, 7, 100};
+    size_t number;
+
+    for (number = 0; number < WALK_KEYS; number++) { /* Of different lengths, number first. */
+        int padding = (int)(number * 11 % 70);
+
+        snprintf(walk_keys[number], sizeof(walk_keys[number]), "%zu %.*s", number, padding,
+                 "abcdefghijklmnopqrstuvwxyzabcdefghijklmnopqrstuvwxyzabcdefghijklmnopqrstuvwxyz");
+    }
+    check_describe = describe_walk;
+    check_test = "random_walks";
+    for (walk_seed = seed; walk_seed < seed + walks; walk_seed++) {
+        pass = (pass_t){walk_seed % 2 == 0 ? SUBJECT_HANDLES : SUBJECT_BYTES, batch_sizes[walk_seed % 3],
+                        CDEDUPE_BY_HAND, false, false, STEP, 0};
+        walk(steps);
+    }
+}
+
+int
+main(int argc, char **argv)
+{
+    size_t length = argc > 1 ? (size_t)strtoul(argv[1], NULL, 10) : 6;
+    uint64_t seed = argc > 2 ? strtoull(argv[2], NULL, 10) : 1;
+    size_t index;
+
+    if (length < 1 || length > LENGTH_MAX) {
+        fprintf(stderr, "usage: test_exhaustive [length 1 to %d] [seed]\n", LENGTH_MAX);
+        return 2;
+    }
+#if !defined(__SANITIZE_ADDRESS__)
+    hooks.recycle = true; /* But let the address sanitizer see every block freed. */
+#endif
+    for (index = 0; index <= LENGTH_MAX; index++) {
+        model_open(&models[index]);
+    }
+    check_describe = describe;
+    run_passes(length);
+    printf("%" PRIu64 " sequences\n", sequences);
+    run_walks(seed, length >= 5 ? 60 : 12, 3000);
+    for (index = 0; index <= LENGTH_MAX; index++) {
+        model_close(&models[index]);
+    }
+    hooks_close(&hooks);
+    return check_finish();
+}

@@ -1,0 +1,188 @@
+// The contract as a naive model: arrays, searched from the front. It says what a batch must hold and judges
+// what one did hold.
+//
+// The order among the deletions that one `inSync` owes is the library's to choose. They share a `group` in the
+// queue, and a group takes on the order in which its entries are delivered, also across batches.
+
+import DedupeBuffer
+
+struct NaiveModel {
+    typealias Call = Event<String, Int>
+
+    enum Operation: Sendable, CustomStringConvertible {
+        case updates([Update<String, Int>])
+        case status(SyncStatus)
+        case restart
+        case step
+
+        var description: String {
+            switch self {
+            case .updates(let list):
+                "updates(\(list.map { "\($0.key)=\($0.value.map(String.init) ?? "nil")" }.joined(separator: " ")))"
+            case .status(let status): "\(status)"
+            case .restart: "restart"
+            case .step: "step"
+            }
+        }
+    }
+
+    struct Entry {
+        var key = ""
+        var value: Int?
+        var revision: UInt64 = 0
+        var status: SyncStatus?
+        /// Entries of one number may be delivered in any order; 0: this one stays where it is.
+        var group = 0
+    }
+
+    private(set) var queue: [Entry] = []
+    private(set) var live: Set<String> = []
+    private var unseen: Set<String>?
+    private var latestReceived = SyncStatus.waitForDatastore
+    private var latestTaken = SyncStatus.waitForDatastore
+    private var groups = 0
+
+    private(set) var received = 0
+    private(set) var delivered = 0
+    private(set) var replaced = 0
+    private(set) var cancelled = 0
+    private(set) var dropped = 0
+    private(set) var synthesized = 0
+    private(set) var statusesDelivered = 0
+    private(set) var batches = 0
+    private(set) var peak = 0
+
+    var pendingKeys: Int { queue.count { $0.status == nil } }
+    var pendingStatuses: Int { queue.count { $0.status != nil } }
+
+    /// Section 2.
+    mutating func update(_ update: Update<String, Int>) {
+        received += 1
+        unseen?.remove(update.key)
+        guard let index = queue.firstIndex(where: { $0.status == nil && $0.key == update.key }) else {
+            queue.append(Entry(key: update.key, value: update.value, revision: update.revision))
+            peak = max(peak, pendingKeys)
+            return
+        }
+        if update.value == nil, queue[index].value != nil, !live.contains(update.key) {
+            cancelled += 2
+            queue.remove(at: index)
+            if index > 0, index < queue.count, queue[index - 1].status != nil, queue[index].status != nil {
+                queue.remove(at: index - 1)
+            }
+            return
+        }
+        replaced += 1
+        queue[index].value = update.value
+        queue[index].revision = update.revision
+    }
+
+    /// Section 3.
+    mutating func status(_ status: SyncStatus) {
+        if status == .inSync, let owed = unseen {
+            unseen = nil
+            groups += 1
+            for key in owed.sorted() {
+                queue.append(Entry(key: key, group: groups))
+                synthesized += 1
+            }
+            peak = max(peak, pendingKeys)
+        }
+        if status == latestReceived { return }
+        latestReceived = status
+        if let last = queue.indices.last, queue[last].status != nil {
+            queue[last].status = status
+        } else {
+            queue.append(Entry(status: status))
+        }
+    }
+
+    /// Section 5.
+    mutating func restart() {
+        dropped += pendingKeys
+        queue = []
+        unseen = live
+        latestReceived = latestTaken
+    }
+
+    /// Section 4: takes a batch of at most `limit` entries and compares it with `calls` (nil: the queue was
+    /// empty). Returns what differs, or nil.
+    mutating func step(limit: Int, delivered calls: [Call]?) -> String? {
+        let count = min(limit, queue.count)
+        guard let calls else { return count == 0 ? nil : "nothing delivered; due: \(queue.prefix(count))" }
+        if count == 0 { return "delivered \(calls); nothing was due" }
+
+        var due: [Call] = []
+        var run: [Item<String, Int>] = []
+        var actual: [Item<String, Int>?] = []
+        for call in calls {
+            switch call {
+            case .status: actual.append(nil)
+            case .updates(let items): actual.append(contentsOf: items)
+            }
+        }
+        batches += 1
+        for position in 0..<count {
+            adopt(actual, at: position)
+            let entry = queue[position]
+            if let status = entry.status {
+                if !run.isEmpty { due.append(.updates(run)) }
+                run = []
+                due.append(.status(status))
+                latestTaken = status
+                statusesDelivered += 1
+                continue
+            }
+            delivered += 1
+            if let value = entry.value {
+                let type: UpdateType = live.insert(entry.key).inserted ? .new : .updated
+                run.append(Item(key: entry.key, value: value, revision: entry.revision, type: type))
+            } else {
+                live.remove(entry.key)
+                run.append(.deleted(entry.key, revision: entry.revision))
+            }
+        }
+        if !run.isEmpty { due.append(.updates(run)) }
+        queue.removeFirst(count)
+        return due == calls ? nil : "delivered \(calls); due \(due)"
+    }
+
+    /// Puts the entry that was delivered at `position` there, if it is one of the group whose turn it is.
+    private mutating func adopt(_ actual: [Item<String, Int>?], at position: Int) {
+        let group = queue[position].group
+        guard group != 0, position < actual.count, let item = actual[position] else { return }
+        var other = position
+        while other < queue.count, queue[other].group == group {
+            if queue[other].key == item.key {
+                queue.swapAt(position, other)
+                return
+            }
+            other += 1
+        }
+    }
+
+    /// What differs between the library's counts and the model's, or nil.
+    func difference(from statistics: DedupeBufferStatistics) -> String? {
+        let pairs: [(String, Int, Int)] = [
+            ("pendingKeys", statistics.pendingKeys, pendingKeys),
+            ("pendingStatuses", statistics.pendingStatuses, pendingStatuses),
+            ("liveKeys", statistics.liveKeys, live.count),
+            ("received", statistics.received, received),
+            ("delivered", statistics.delivered, delivered),
+            ("replaced", statistics.replaced, replaced),
+            ("cancelled", statistics.cancelled, cancelled),
+            ("dropped", statistics.dropped, dropped),
+            ("rejected", statistics.rejected, 0),
+            ("synthesizedDeletions", statistics.synthesizedDeletions, synthesized),
+            ("statusesDelivered", statistics.statusesDelivered, statusesDelivered),
+            ("batches", statistics.batches, batches),
+            ("peakPendingKeys", statistics.peakPendingKeys, peak),
+        ]
+        let wrong = pairs.filter { $0.1 != $0.2 }
+        if !wrong.isEmpty {
+            return wrong.map { "\($0.0) is \($0.1), must be \($0.2)" }.joined(separator: "; ")
+        }
+        if pendingStatuses > pendingKeys + 1 { return "more statuses than pending keys and one" }
+        return nil
+    }
+}
