@@ -52,6 +52,7 @@ test: setup test-c check-symbols examples test-swift
 
 test-c: setup
 	$(MAKE) -C Tests/CDedupeTests run VARIANT=$(VARIANT)
+	$(if $(filter plain,$(VARIANT)),$(MAKE) -C Tests/CDedupeTests run-wrap)
 
 # The filter's tests run the executable, which a test build alone would not make.
 test-swift: setup
