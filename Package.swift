@@ -30,7 +30,7 @@ let package = Package(
                 .product(name: "ArgumentParser", package: "swift-argument-parser"),
             ]),
 
-        .testTarget(name: "DedupeBufferTests", dependencies: ["DedupeBuffer"], resources: [.copy("Traces")]),
+        .testTarget(name: "DedupeBufferTests", dependencies: ["DedupeBuffer"]),
         .testTarget(name: "DedupeFilterTests", dependencies: ["dedupe", "DedupeBuffer"]),
     ],
     swiftLanguageModes: [.v6],

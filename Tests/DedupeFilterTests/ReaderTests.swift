@@ -1,0 +1,154 @@
+import DedupeBuffer
+import Foundation
+import Testing
+
+@testable import dedupe
+
+/// How bytes become lines, and what the feed does with them.
+@Suite struct ReaderTests {
+    static let line = #"{"key":"a","value":1}"#
+
+    @Test func nothing() throws {
+        #expect(try events(of: "") == [])
+    }
+
+    @Test func lastLineWithoutNewline() throws {
+        #expect(try events(of: Self.line) == [.update("a", "1")])
+        #expect(try events(of: Self.line + "\n" + Self.line) == [.update("a", "1"), .update("a", "1")])
+        #expect(try events(of: "\n  ") == [])
+    }
+
+    @Test func blankLines() throws {
+        #expect(
+            try events(of: "\n\n  \t \n\r\n\(Self.line)\n\nbad\n")
+                == [.update("a", "1"), .bad(line: 7, reason: "not an object")])
+    }
+
+    @Test func carriageReturns() throws {
+        #expect(try events(of: "\(Self.line)\r\n\(Self.line)\r\n\r\n") == [.update("a", "1"), .update("a", "1")])
+        // A line ends with a newline and with nothing else.
+        #expect(
+            try events(of: "\(Self.line)\r\(Self.line)\n")
+                == [.bad(line: 1, reason: "not valid JSON: the line goes on after the object")])
+    }
+
+    @Test func byteOrderMark() throws {
+        #expect(try events(of: "\u{FEFF}\(Self.line)\n") == [.update("a", "1")])
+        #expect(try events(of: "\u{FEFF}\n\(Self.line)\n") == [.update("a", "1")])
+        #expect(
+            try events(of: "\n\u{FEFF}\(Self.line)\n") == [.bad(line: 2, reason: "not an object")])
+    }
+
+    @Test(arguments: [2, 3, 7, 16, 64, 100, 1000], [1, 2, 256]) func chunks(_ chunkSize: Int, _ eventsAtOnce: Int)
+        throws
+    {
+        let input = (0..<50).map { #"{"key":"\#($0)","value":"\#(String(repeating: "x", count: $0 * 3))"}"# }
+        let expected = (0..<50).map { Event.update("\($0)", "\"" + String(repeating: "x", count: $0 * 3) + "\"") }
+        let bytes = Array(input.joined(separator: "\n\n").utf8)
+        #expect(try events(of: bytes, chunkSize: chunkSize, eventsAtOnce: eventsAtOnce) == expected)
+    }
+
+    @Test(arguments: [2, 10, 64, 4096]) func linesThatAreTooLong(_ chunkSize: Int) throws {
+        let tooLong = "too long a line"
+        func line(_ length: Int) -> String {
+            #"{"key":"a","value":""# + String(repeating: "x", count: length - 22) + #""}"#
+        }
+        func value(_ length: Int) -> String { "\"" + String(repeating: "x", count: length - 22) + "\"" }
+        func run(_ input: String) throws -> [Event] {
+            try events(of: Array(input.utf8), maximumLineLength: 100, chunkSize: chunkSize)
+        }
+        #expect(try run(line(100) + "\n") == [.update("a", value(100))])
+        #expect(try run(line(101) + "\n") == [.bad(line: 1, reason: tooLong)])
+        #expect(try run(line(101)) == [.bad(line: 1, reason: tooLong)])
+        #expect(try run(line(5000)) == [.bad(line: 1, reason: tooLong)])
+        #expect(try run(String(repeating: "x", count: 5000)) == [.bad(line: 1, reason: tooLong)])
+        #expect(
+            try run("\(line(50))\n\(line(5000))\n\n\(line(60))\n\(line(101))\n\(line(5000))\nbad\n\(line(70))") == [
+                .update("a", value(50)), .bad(line: 2, reason: tooLong), .update("a", value(60)),
+                .bad(line: 5, reason: tooLong), .bad(line: 6, reason: tooLong),
+                .bad(line: 7, reason: "not an object"), .update("a", value(70)),
+            ])
+    }
+
+    /// The real limit. What is passed over is not kept, so the line may be of any length.
+    @Test func longestLine() throws {
+        let limit = LineReader.maximumLineLength
+        #expect(limit == 64 << 20)
+        let head = Array(#"{"key":"a","value":""#.utf8)
+        let longest = head + [UInt8](repeating: UInt8(ascii: "x"), count: limit - head.count - 2) + Array(#""}"#.utf8)
+        let expected = Event.update(key: [UInt8(ascii: "a")], value: Array(longest[19...].dropLast()), revision: 0)
+        // Comparing by hand: a failure would print all of it.
+        let outcome = try events(of: longest + [0x0A] + [UInt8(ascii: "y")] + longest + [0x0A] + Array(Self.line.utf8))
+        #expect(outcome.count == 3)
+        #expect(outcome[0] == expected ? true : false)
+        #expect(outcome[1] == .bad(line: 2, reason: "too long a line") ? true : false)
+        #expect(outcome[2] == .update("a", "1"))
+    }
+
+    /// A line is handed over before the reader waits for the next.
+    @Test func nothingIsHeldBack() throws {
+        let pipe = Pipe()
+        let recorder = Recorder()
+        let reader = LineReader(descriptor: pipe.fileHandleForReading.fileDescriptor)
+        var feed = EventFeed(target: recorder, counters: InputCounters(), isStrict: false) { _, _ in }
+        func pumpOnce() throws {
+            #expect(try reader.receive() == .bytes)
+            while let events = reader.nextEvents() {
+                _ = feed.take(events)
+            }
+        }
+
+        pipe.fileHandleForWriting.write(Data("\(Self.line)\n{\"ke".utf8))
+        try pumpOnce()
+        #expect(recorder.events == [.update("a", "1")])
+        pipe.fileHandleForWriting.write(Data("y\":\"b\",\"value\":null}\n\(Self.line)".utf8))
+        try pumpOnce()
+        #expect(recorder.events == [.update("a", "1"), .deletion("b")])
+        pipe.fileHandleForWriting.closeFile()
+        let wantsMore = try pump(reader, into: &feed)
+        #expect(wantsMore)
+        #expect(recorder.events == [.update("a", "1"), .deletion("b"), .update("a", "1")])
+    }
+
+    @Test func interruption() throws {
+        let input = Pipe()
+        let interruption = Pipe()
+        let reader = LineReader(
+            descriptor: input.fileHandleForReading.fileDescriptor,
+            interruption: interruption.fileHandleForReading.fileDescriptor)
+        input.fileHandleForWriting.write(Data("{\"key\":\"a\"".utf8))
+        #expect(try reader.receive() == .bytes)
+        interruption.fileHandleForWriting.write(Data([0]))
+        #expect(try reader.receive() == .interrupted)
+        // It goes before input that is there.
+        input.fileHandleForWriting.write(Data("\n".utf8))
+        #expect(try reader.receive() == .interrupted)
+        #expect(reader.nextEvents() == nil)
+    }
+
+    @Test func unreadable() throws {
+        let directory = open("/", O_RDONLY)
+        defer { close(directory) }
+        #expect(throws: SystemError(code: EISDIR)) { try LineReader(descriptor: directory).receive() }
+    }
+
+    @Test func strictEndsWithTheFirstBadLine() throws {
+        #expect(
+            try events(of: "\(Self.line)\n\(Self.line)\nbad\n\(Self.line)\nbad\n", isStrict: true)
+                == [.update("a", "1"), .update("a", "1"), .bad(line: 3, reason: "not an object")])
+    }
+
+    @Test func counters() throws {
+        let file = ScratchFile(
+            Array("\(Self.line)\n\nbad\n{\"status\":\"resync\"}\n{\"restart\":true}\n\(Self.line)".utf8))
+        let counters = InputCounters()
+        let reader = LineReader(descriptor: file.descriptor)
+        var feed = EventFeed(target: Recorder(), counters: counters, isStrict: false) { _, _ in }
+        let wantsMore = try pump(reader, into: &feed)
+        #expect(wantsMore)
+        #expect(reader.lines == 6)
+        #expect(counters.badLines.load(ordering: .relaxed) == 1)
+        #expect(counters.statuses.load(ordering: .relaxed) == 1)
+        #expect(counters.restarts.load(ordering: .relaxed) == 1)
+    }
+}

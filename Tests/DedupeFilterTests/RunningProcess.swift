@@ -1,0 +1,279 @@
+import Foundation
+import Synchronization
+
+#if canImport(Glibc)
+    import Glibc
+#elseif canImport(Musl)
+    import Musl
+#endif
+
+/// The executable that was built along with the tests.
+let executable: String = {
+    var places = [Bundle.main.bundleURL, Bundle.main.executableURL?.deletingLastPathComponent()].compactMap { $0 }
+    places.append(URL(filePath: "/proc/self/exe").resolvingSymlinksInPath().deletingLastPathComponent())
+    for argument in CommandLine.arguments {
+        if let end = argument.range(of: ".xctest") {
+            places.append(URL(filePath: String(argument[..<end.upperBound])).deletingLastPathComponent())
+        }
+    }
+    for place in places {
+        let candidate = place.appending(path: "dedupe").path
+        var isDirectory: ObjCBool = false
+        if FileManager.default.fileExists(atPath: candidate, isDirectory: &isDirectory), !isDirectory.boolValue {
+            return candidate
+        }
+    }
+    fatalError("no executable named dedupe in \(places.map(\.path))")
+}()
+
+/// How a process ended.
+struct Outcome {
+    /// The exit status, or 128 and the signal's number, as a shell says it.
+    var status: CInt
+    /// What was not read before.
+    var output: [String]
+    var errors: String
+}
+
+/// A process with its descriptors. Whatever it does, it does not live longer than the watchdog allows.
+///
+/// Not Foundation's `Process`: signals and their dispositions are part of what is tested here, so they have to be known
+/// from the beginning.
+final class RunningProcess {
+    /// The process, as long as there is one.
+    private final class Identifier: Sendable {
+        private let identifier: Mutex<pid_t?>
+
+        init(_ identifier: pid_t) {
+            self.identifier = Mutex(identifier)
+        }
+
+        func signal(_ number: CInt) {
+            identifier.withLock { identifier in
+                if let identifier {
+                    kill(identifier, number)
+                }
+            }
+        }
+
+        /// Waits for the end. The number is given up only under the lock, so no other process is ever signalled.
+        func wait() -> CInt {
+            while true {
+                var status: CInt = 0
+                let ended = identifier.withLock { identifier in
+                    if identifier.map({ waitpid($0, &status, WNOHANG) }) == 0 {
+                        return false
+                    }
+                    identifier = nil
+                    return true
+                }
+                if ended {
+                    return status & 0x7F == 0 ? (status >> 8) & 0xFF : 128 + (status & 0x7F)
+                }
+                usleep(1000)
+            }
+        }
+    }
+
+    private let identifier: Identifier
+    private var status: CInt?
+    /// Our ends of pipes, or -1.
+    private var input: CInt = -1
+    private let output: CInt
+    private let errors: ScratchFile?
+    private var unread: [UInt8] = []
+
+    /// - Parameters:
+    ///   - arguments: What the program gets, without its name.
+    ///   - input: All the input there is; nil for a pipe to write to.
+    ///   - standardError: Where messages go, if it is not a file to look at in the end.
+    ///   - nonBlocking: Whether input and output do not block the process.
+    init(
+        _ arguments: [String], of program: String = executable, input text: String? = nil, standardError: CInt? = nil,
+        nonBlocking: Bool = false
+    ) throws {
+        // Writing to a process that has ended must not end us. The process itself gets the default.
+        Self.ignoreBrokenPipes
+
+        let inputFile = text.map { ScratchFile(Array($0.utf8)) }
+        var theirInput: CInt
+        if let inputFile {
+            theirInput = inputFile.descriptor
+        } else {
+            (theirInput, input) = try Self.makePipe()
+        }
+        let theirOutput: CInt
+        (output, theirOutput) = try Self.makePipe()
+        errors = standardError == nil ? ScratchFile() : nil
+        if nonBlocking {
+            for descriptor in [theirInput, theirOutput] {
+                _ = fcntl(descriptor, F_SETFL, fcntl(descriptor, F_GETFL) | O_NONBLOCK)
+            }
+        }
+        defer {
+            close(theirOutput)
+            if inputFile == nil {
+                close(theirInput)
+            }
+        }
+        identifier = Identifier(
+            try Self.spawn(
+                program, arguments, descriptors: [theirInput, theirOutput, standardError ?? errors!.descriptor]))
+
+        DispatchQueue.global().asyncAfter(deadline: .now() + 120) { [identifier] in
+            identifier.signal(SIGKILL)
+        }
+    }
+
+    deinit {
+        identifier.signal(SIGKILL)
+        if status == nil {
+            _ = identifier.wait()
+        }
+        closeInput()
+        close(output)
+    }
+
+    func write(_ text: String) {
+        var rest = Array(text.utf8)[...]
+        while !rest.isEmpty {
+            let count = rest.withUnsafeBytes { Foundation.write(input, $0.baseAddress!, $0.count) }
+            if count < 0 {
+                return
+            }
+            rest = rest.dropFirst(count)
+        }
+    }
+
+    func closeInput() {
+        if input >= 0 {
+            close(input)
+            input = -1
+        }
+    }
+
+    /// Waits until everything that was written was read.
+    func waitUntilInputIsRead() {
+        var left: CInt = 1
+        while ioctl(input, UInt(FIONREAD), &left) == 0 && left > 0 {
+            usleep(1000)
+        }
+    }
+
+    func signal(_ number: CInt) {
+        identifier.signal(number)
+    }
+
+    /// The next line of the output, or nil at its end.
+    func readLine() -> String? {
+        var buffer = [UInt8](repeating: 0, count: 1 << 16)
+        while true {
+            if let newline = unread.firstIndex(of: 0x0A) {
+                defer { unread.removeSubrange(...newline) }
+                return String(decoding: unread[..<newline], as: UTF8.self)
+            }
+            let count = read(output, &buffer, buffer.count)
+            if count <= 0 {
+                return nil
+            }
+            unread += buffer[..<count]
+        }
+    }
+
+    /// Waits for the end without reading the output, for a process that ends all the same.
+    func waitUntilEnded() {
+        status = status ?? identifier.wait()
+    }
+
+    /// Reads the output up to its end, and waits for the end.
+    func end() -> Outcome {
+        var output = unread
+        unread = []
+        var buffer = [UInt8](repeating: 0, count: 1 << 16)
+        while case let count = read(self.output, &buffer, buffer.count), count > 0 {
+            output += buffer[..<count]
+        }
+        waitUntilEnded()
+        var lines = String(decoding: output, as: UTF8.self).split(separator: "\n", omittingEmptySubsequences: false)
+        if lines.removeLast() != "" {
+            lines.append("(a line that does not end)")
+        }
+        return Outcome(status: status!, output: lines.map(String.init), errors: errors?.content ?? "")
+    }
+
+    private static func makePipe() throws -> (reading: CInt, writing: CInt) {
+        var ends: [CInt] = [-1, -1]
+        guard pipe(&ends) == 0 else { throw POSIXError(.EMFILE) }
+        // What another process inherits would keep the pipe open.
+        for end in ends {
+            _ = fcntl(end, F_SETFD, FD_CLOEXEC)
+        }
+        return (ends[0], ends[1])
+    }
+
+    private static func spawn(_ program: String, _ arguments: [String], descriptors: [CInt]) throws -> pid_t {
+        #if canImport(Darwin)
+            var actions: posix_spawn_file_actions_t?
+            var attributes: posix_spawnattr_t?
+        #else
+            var actions = posix_spawn_file_actions_t()
+            var attributes = posix_spawnattr_t()
+        #endif
+        posix_spawn_file_actions_init(&actions)
+        defer { posix_spawn_file_actions_destroy(&actions) }
+        for (number, descriptor) in descriptors.enumerated() {
+            posix_spawn_file_actions_adddup2(&actions, descriptor, CInt(number))
+        }
+
+        posix_spawnattr_init(&attributes)
+        defer { posix_spawnattr_destroy(&attributes) }
+        var none = sigset_t()
+        sigemptyset(&none)
+        var all = sigset_t()
+        sigfillset(&all)
+        posix_spawnattr_setsigmask(&attributes, &none)
+        posix_spawnattr_setsigdefault(&attributes, &all)
+        posix_spawnattr_setflags(&attributes, Int16(POSIX_SPAWN_SETSIGMASK) | Int16(POSIX_SPAWN_SETSIGDEF))
+
+        var words = ([program] + arguments).map { strdup($0) } + [nil]
+        defer {
+            for word in words {
+                free(word)
+            }
+        }
+        var identifier: pid_t = 0
+        let result = posix_spawn(&identifier, program, &actions, &attributes, &words, environ)
+        guard result == 0 else { throw POSIXError(POSIXErrorCode(rawValue: result) ?? .ENOENT) }
+        return identifier
+    }
+
+    private static let ignoreBrokenPipes: Void = {
+        Foundation.signal(SIGPIPE, SIG_IGN)
+    }()
+}
+
+/// Runs the filter over the input.
+func run(_ arguments: String..., input: String = "") throws -> Outcome {
+    try RunningProcess(arguments, input: input).end()
+}
+
+/// Runs a shell command in which `$0` is the filter.
+func shell(_ command: String, _ arguments: String..., input: String = "") throws -> Outcome {
+    try RunningProcess(["-c", command, executable] + arguments, of: "/bin/sh", input: input).end()
+}
+
+/// A file with a name, for as long as the object lives.
+final class NamedFile {
+    let path = "\(NSTemporaryDirectory())/dedupe-\(UUID().uuidString)"
+
+    init(_ content: String) throws {
+        let descriptor = open(path, O_WRONLY | O_CREAT | O_EXCL | O_CLOEXEC, 0o600)
+        guard descriptor >= 0 else { throw POSIXError(.EACCES) }
+        defer { close(descriptor) }
+        _ = Array(content.utf8).withUnsafeBytes { write(descriptor, $0.baseAddress, $0.count) }
+    }
+
+    deinit {
+        unlink(path)
+    }
+}

@@ -1,0 +1,148 @@
+import DedupeBuffer
+import Foundation
+import Testing
+
+@testable import dedupe
+
+/// What the sink writes.
+@Suite struct WriterTests {
+    private func update(
+        _ key: String, _ value: String?, revision: UInt64 = 0, type: UpdateType
+    ) -> Update<LineKey, LineValue> {
+        let line = Array(key.utf8).withUnsafeBytes { key in
+            Array((value ?? "").utf8).withUnsafeBytes { Line(key: key, value: $0) }
+        }
+        return Update(
+            key: LineKey(of: line), value: value == nil ? nil : LineValue(of: line), revision: revision,
+            updateType: type)
+    }
+
+    private func written(_ updates: Update<LineKey, LineValue>...) -> String {
+        let collector = Collector()
+        LineWriter { collector.write($0) }.onUpdates(updates)
+        return String(decoding: collector.take().joined(), as: UTF8.self)
+    }
+
+    @Test func lines() {
+        #expect(written(update("a", "1", type: .new)) == #"{"type":"new","key":"a","value":1}"# + "\n")
+        #expect(
+            written(update("a", #"{ "x":[] }"#, revision: 7, type: .updated))
+                == #"{"type":"updated","key":"a","value":{ "x":[] },"revision":7}"# + "\n")
+        #expect(
+            written(update("a", nil, revision: .max, type: .deleted))
+                == #"{"type":"deleted","key":"a","value":null,"revision":18446744073709551615}"# + "\n")
+        #expect(written(update("", "\"\"", type: .new)) == #"{"type":"new","key":"","value":""}"# + "\n")
+    }
+
+    @Test func statuses() {
+        let collector = Collector()
+        let writer = LineWriter { collector.write($0) }
+        writer.onStatusUpdated(.waitForDatastore)
+        writer.onStatusUpdated(.resyncInProgress)
+        writer.onStatusUpdated(.inSync)
+        #expect(
+            collector.take().map { String(decoding: $0, as: UTF8.self) } == [
+                #"{"status":"wait-for-ready"}"# + "\n", #"{"status":"resync"}"# + "\n", #"{"status":"in-sync"}"# + "\n",
+            ])
+    }
+
+    @Test(arguments: [
+        "a/b", "é😀", "\u{7F}", "\u{2028}", "quote\"", "back\\slash", "\0", "\u{1}\u{1F}", "\n\r\t\u{8}\u{C}", "\\u0041",
+        "mixed é \" / \\ 😀 \0",
+    ])
+    func keysAreEscapedAsNeeded(_ key: String) throws {
+        let line = written(update(key, "1", type: .new))
+        let object = try #require(try JSONSerialization.jsonObject(with: Data(line.utf8)) as? [String: Any])
+        #expect(Array((object["key"] as? String ?? "?").utf8) == Array(key.utf8))
+        // And a dedupe that reads it finds the same key.
+        #expect(try events(of: line) == [.update(key, "1")])
+        #expect(line.filter { $0 == "\n" }.count == 1)
+    }
+
+    @Test func oneWriteForEachCall() {
+        let collector = Collector()
+        let writer = LineWriter { collector.write($0) }
+        writer.onUpdates((0..<100).map { update("\($0)", "1", type: .new) })
+        #expect(collector.take().count == 1)
+    }
+
+    /// Large values do not add up to a batch's worth in memory.
+    @Test func largeValuesAreWrittenOnTheWay() {
+        let collector = Collector()
+        let writer = LineWriter { collector.write($0) }
+        let value = "\"" + String(repeating: "x", count: 700_000) + "\""
+        writer.onUpdates((0..<6).map { update("\($0)", value, type: .new) })
+        let pieces = collector.take()
+        #expect(pieces.count == 3)
+        #expect(String(decoding: pieces.joined(), as: UTF8.self).split(separator: "\n").count == 6)
+    }
+
+    @Test func batchSizes() {
+        #expect(Pacer.batchSize(100, linesPerSecond: 1) == 1)
+        #expect(Pacer.batchSize(100, linesPerSecond: 19) == 1)
+        #expect(Pacer.batchSize(100, linesPerSecond: 500) == 50)
+        #expect(Pacer.batchSize(100, linesPerSecond: 1_000_000) == 100)
+        #expect(Pacer.batchSize(7, linesPerSecond: 500) == 7)
+    }
+
+    /// A pace cannot be tested from above without trusting the machine, but it can from below.
+    @Test(arguments: [50, 5000]) func paceIsNotExceeded(_ rate: Int) {
+        let collector = Collector()
+        let writer = LineWriter(pacer: Pacer(linesPerSecond: rate)) { collector.write($0) }
+        let count = rate / 5 + 1
+        let begin = DispatchTime.now().uptimeNanoseconds
+        writer.onUpdates((0..<count).map { update("\($0)", "1", type: .new) })
+        writer.onStatusUpdated(.inSync)
+        let seconds = Double(DispatchTime.now().uptimeNanoseconds - begin) / 1e9
+        // Lines that share a turn, and the turn that may be late, are all the tolerance there is.
+        #expect(seconds >= Double(count - rate / 1000) / Double(rate) - 0.011)
+        #expect(collector.take().joined().filter { $0 == 0x0A }.count == count + 1)
+    }
+
+    @Test(.timeLimit(.minutes(1))) func lastLineIsNotWaitedAfter() {
+        let collector = Collector()
+        let pacer = Pacer(nanosecondsPerLine: 1e18)
+        pacer.drain { true }
+        LineWriter(pacer: pacer) { collector.write($0) }.onUpdates([update("a", "1", type: .new)])
+        #expect(collector.take().count == 1)
+    }
+
+    /// The line before the end may have been written long ago, and its rest be going on.
+    @Test(.timeLimit(.minutes(1))) func drainingEndsTheRest() async {
+        let collector = Collector()
+        let pacer = Pacer(nanosecondsPerLine: 1e18)
+        let updates = [update("a", "1", type: .new)]
+        await withCheckedContinuation { continuation in
+            DispatchQueue(label: "delivery").async {
+                LineWriter(pacer: pacer) { collector.write($0) }.onUpdates(updates)
+                continuation.resume()
+            }
+            DispatchQueue(label: "main").asyncAfter(deadline: .now() + 0.05) {
+                pacer.drain { true }
+            }
+        }
+        #expect(collector.take().count == 1)
+    }
+
+    @Test func report() {
+        let input = InputCounters()
+        input.lines.store(1002, ordering: .relaxed)
+        input.badLines.store(2, ordering: .relaxed)
+        var statistics = DedupeBufferStatistics()
+        statistics.received = 1000
+        statistics.delivered = 300
+        statistics.statusesDelivered = 1
+        statistics.replaced = 690
+        statistics.pendingKeys = 10
+        statistics.peakPendingKeys = 77
+        let report = StatisticsReport(input: input, buffer: statistics, nanoseconds: 1_050_000_000)
+        #expect(report.live == "in 1002, out 301, pending 10, conflation 3.33")
+        let summary = report.summary.joined(separator: "\n")
+        for part in [
+            "1002 lines", "1000 updates", "2 bad", "301 lines", "690 replaced", "77 pending", "3.33", "1.050 s",
+        ] {
+            #expect(summary.contains(part), "\(part) in \(summary)")
+        }
+        #expect(StatisticsReport(input: input, buffer: .init(), nanoseconds: 0).live.hasSuffix("conflation -"))
+    }
+}
