@@ -37,6 +37,16 @@ drain(const struct subject *subject, void *consumer)
     return total;
 }
 
+/*
+ * All keys once, in an order of their own. Buffers are filled from here: if what follows came in the same order, it would
+ * walk through the buffer's memory from one end to the other.
+ */
+static void
+first_stream(const struct parameters *parameters, struct stream *stream, size_t key_count)
+{
+    stream_make(stream, key_count, 1, parameters->seed + 1000);
+}
+
 /* ---------------------------------------------------------------------------------------------------- */
 /* Threads that offer updates until they are told to stop                                               */
 
@@ -150,17 +160,20 @@ measure_replace(const struct parameters *parameters, size_t key_count)
 {
     static struct offerer offerers[MAX_THREADS];
     void *buffers[SIDES], *producers[SIDES][MAX_THREADS];
+    struct stream first;
 
+    first_stream(parameters, &first, key_count);
     for (unsigned i = 0; i < MAX_THREADS; i++) {
-        stream_make(&offerers[i].stream, key_count, parameters->seed + i);
+        stream_make(&offerers[i].stream, key_count, 0, parameters->seed + i);
         offerers[i].position = 0;
     }
     for (size_t side = 0; side < SIDES; side++) {
         buffers[side] = sides[side]->create();
         for (unsigned i = 0; i < MAX_THREADS; i++)
             producers[side][i] = sides[side]->producer_create(buffers[side]);
-        put_range(sides[side], producers[side][0], &offerers[0].stream, 0, key_count);
+        put_range(sides[side], producers[side][0], &first, 0, key_count);
     }
+    stream_free(&first);
 
     for (unsigned threads = 1; threads <= MAX_THREADS; threads *= 2) {
         struct series rates[SIDES] = {0};
@@ -241,9 +254,9 @@ check_count(size_t count, size_t expected)
 }
 
 static void
-one_round(const struct subject *subject, const struct stream *stream, struct series *results)
+one_round(const struct subject *subject, const struct stream *first, const struct stream *stream, struct series *results)
 {
-    size_t keys = stream->key_count, vanished = keys / 10 < CALL ? CALL : keys / 10 / CALL * CALL;
+    size_t keys = first->key_count, vanished = keys / 10 < CALL ? CALL : keys / 10 / CALL * CALL;
     double values[STEPS];
     uint64_t memory, in_memory, start;
     void *buffer, *producer, *consumer;
@@ -257,7 +270,7 @@ one_round(const struct subject *subject, const struct stream *stream, struct ser
     memory = subject == &ours ? 0 : subject->memory(buffer);
 
     start = thread_time();
-    put_range(subject, producer, stream, 0, keys);
+    put_range(subject, producer, first, 0, keys);
     values[INSERT] = (double)(thread_time() - start) / (double)keys;
     values[MEMORY_PENDING] = (double)(subject->memory(buffer) - memory) / (double)keys;
     values[RESIDENT_PENDING] = ((double)resident() - (double)in_memory) / (double)keys;
@@ -304,15 +317,16 @@ measure_rounds(const struct parameters *parameters, size_t key_count)
 {
     size_t rounds = key_count >= parameters->small_updates ? 1 : parameters->small_updates / key_count;
     struct series results[SIDES][STEPS] = {0};
-    struct stream stream;
+    struct stream first, stream;
 
-    stream_make(&stream, key_count, parameters->seed);
+    first_stream(parameters, &first, key_count);
+    stream_make(&stream, key_count, 1, parameters->seed);
     for (unsigned repetition = 0; repetition < parameters->repetitions; repetition++) {
         for (size_t turn = 0; turn < SIDES; turn++) {
             size_t side = side_of(repetition, turn);
 
             for (size_t i = 0; i < rounds; i++)
-                one_round(sides[side], &stream, results[side]);
+                one_round(sides[side], &first, &stream, results[side]);
         }
     }
     for (size_t i = 0; i < STEPS; i++) {
@@ -323,6 +337,7 @@ measure_rounds(const struct parameters *parameters, size_t key_count)
         series_free(&results[0][i]);
         series_free(&results[1][i]);
     }
+    stream_free(&first);
     stream_free(&stream);
 }
 
@@ -354,8 +369,10 @@ measure_together(const struct parameters *parameters, size_t key_count)
     static struct offerer offerer;
     static struct taker taker;
     struct series in[SIDES] = {0}, out[SIDES] = {0}, ratio[SIDES] = {0};
+    struct stream first;
 
-    stream_make(&offerer.stream, key_count, parameters->seed);
+    first_stream(parameters, &first, key_count);
+    stream_make(&offerer.stream, key_count, 0, parameters->seed);
     offerer.position = 0;
     for (unsigned repetition = 0; repetition < parameters->repetitions; repetition++) {
         for (size_t turn = 0; turn < SIDES; turn++) {
@@ -368,7 +385,7 @@ measure_together(const struct parameters *parameters, size_t key_count)
             taker.subject = subject;
             taker.consumer = subject->consumer_create(buffer, false);
             /* All keys are live: from here on the memory is there, and deliveries are updates. */
-            put_range(subject, producer, &offerer.stream, 0, key_count);
+            put_range(subject, producer, &first, 0, key_count);
             drain(subject, taker.consumer);
             subject->consumer_destroy(taker.consumer);
 
@@ -405,6 +422,7 @@ measure_together(const struct parameters *parameters, size_t key_count)
         series_free(&out[side]);
         series_free(&ratio[side]);
     }
+    stream_free(&first);
     stream_free(&offerer.stream);
 }
 
@@ -417,7 +435,7 @@ measure_allocations(const struct parameters *parameters, size_t key_count)
     double replace[SIDES], cycle[SIDES];
     struct stream stream;
 
-    stream_make(&stream, key_count, parameters->seed);
+    stream_make(&stream, key_count, 0, parameters->seed);
     for (size_t side = 0; side < SIDES; side++) {
         const struct subject *subject = sides[side];
         void *buffer = subject->create(), *producer = subject->producer_create(buffer);
@@ -463,7 +481,7 @@ measure_growth(const struct parameters *parameters, size_t key_count)
     struct series wall[SIDES] = {0}, running[SIDES] = {0}, longest[SIDES] = {0};
     struct stream stream;
 
-    stream_make(&stream, key_count, parameters->seed);
+    first_stream(parameters, &stream, key_count);
     for (unsigned round = 0; round < parameters->grow_rounds; round++) {
         for (size_t turn = 0; turn < SIDES; turn++) {
             size_t side = side_of(round, turn);
@@ -542,7 +560,7 @@ measure_wake(const struct parameters *parameters)
     static struct listener listeners[SIDES];
     struct stream stream;
 
-    stream_make(&stream, CALL, parameters->seed);
+    stream_make(&stream, CALL, 1, parameters->seed);
     for (size_t side = 0; side < SIDES; side++) {
         const struct subject *subject = sides[side];
         void *buffer = subject->create(), *producer = subject->producer_create(buffer);

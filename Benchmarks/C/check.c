@@ -66,7 +66,7 @@ check_yardstick(const struct parameters *parameters)
     struct stream stream;
     size_t items = 0;
 
-    stream_make(&stream, KEYS, parameters->seed);
+    stream_make(&stream, KEYS, 1, parameters->seed);
     for (unsigned round = 0; round < 200; round++) {
         /* Few keys, so that they meet; many, so that a batch does not take all. */
         unsigned keys = round % 2 == 0 ? 5 : KEYS;

@@ -77,7 +77,7 @@ main(void)
 {
     struct stream stream;
 
-    stream_make(&stream, KEYS, 1);
+    stream_make(&stream, KEYS, REPLACEMENTS / KEYS, 1);
     /* Once without being counted: the dynamic linker looks up functions at their first call. */
     for (int counted = 0; counted < 2; counted++) {
         count_all(&ours, "ours", &stream, counted);

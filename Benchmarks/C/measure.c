@@ -133,12 +133,12 @@ write_key(char *key, uint64_t number)
 }
 
 void
-stream_make(struct stream *stream, size_t key_count, uint64_t seed)
+stream_make(struct stream *stream, size_t key_count, size_t rounds, uint64_t seed)
 {
-    /* Few keys: many permutations, so that no branch predictor learns the order by heart. */
-    size_t rounds = key_count >= 100000 ? 1 : 100000 / key_count;
     uint32_t *order = malloc(key_count * sizeof(*order));
 
+    if (rounds == 0)
+        rounds = key_count >= 100000 ? 1 : 100000 / key_count;
     stream->key_count = key_count;
     stream->length = rounds * key_count;
     stream->keys = malloc(stream->length * KEY_SIZE);

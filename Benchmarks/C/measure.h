@@ -38,7 +38,8 @@ struct stream {
     size_t length; /* Keys in the stream; a multiple of the call's size. */
 };
 
-void stream_make(struct stream *stream, size_t key_count, uint64_t seed);
+/* Zero rounds: as many permutations as it takes that no branch predictor learns the order by heart. */
+void stream_make(struct stream *stream, size_t key_count, size_t rounds, uint64_t seed);
 void stream_free(struct stream *stream);
 
 /* ---------------------------------------------------------------------------------------------------- */

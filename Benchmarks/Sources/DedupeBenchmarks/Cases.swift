@@ -46,8 +46,9 @@ struct Cases {
     /// Replacing what is pending; the sink has stalled.
     mutating func replace(_ keyCount: Int) {
         let streams = (0..<8).map { Stream(keyCount: keyCount, seed: parameters.seed + UInt64($0)) }
-        let ours = Self.offerers(OurBuffer.make(), streams)
-        let plain = Self.offerers(YardstickBuffer.make(), streams)
+        let first = Stream.first(keyCount: keyCount, seed: parameters.seed)
+        let ours = Self.offerers(OurBuffer.make(), first, streams)
+        let plain = Self.offerers(YardstickBuffer.make(), first, streams)
         for threads in [1, 2, 4, 8] {
             var rates = Both<Series>()
             inTurns(parameters.repetitions) { _ in
@@ -70,8 +71,8 @@ struct Cases {
     }
 
     /// Producers for a buffer in which all keys are pending.
-    private static func offerers<S: Subject>(_ buffer: S, _ streams: [Stream]) -> [Offerer<S>] {
-        for call in streams[0].calls.prefix(streams[0].allKeys) { buffer.onUpdates(call) }
+    private static func offerers<S: Subject>(_ buffer: S, _ first: Stream, _ streams: [Stream]) -> [Offerer<S>] {
+        for call in first.calls { buffer.onUpdates(call) }
         return streams.map { Offerer(buffer, $0) }
     }
 
@@ -96,16 +97,21 @@ struct Cases {
     ]
 
     mutating func rounds(_ keyCount: Int) {
+        let first = Stream.first(keyCount: keyCount, seed: parameters.seed)
         let stream = Stream(keyCount: keyCount, seed: parameters.seed, rounds: 1)
         let rounds = max(parameters.smallUpdates / keyCount, 1)
         var series = Array(repeating: Both<Series>(), count: Self.steps.count)
         inTurns(parameters.repetitions) { _ in
             for _ in 0..<rounds {
-                for (i, value) in Self.round(OurBuffer.self, stream).enumerated() { series[i].ours.add(value) }
+                for (i, value) in Self.round(OurBuffer.self, first, stream).enumerated() {
+                    series[i].ours.add(value)
+                }
             }
         } plain: { _ in
             for _ in 0..<rounds {
-                for (i, value) in Self.round(YardstickBuffer.self, stream).enumerated() { series[i].plain.add(value) }
+                for (i, value) in Self.round(YardstickBuffer.self, first, stream).enumerated() {
+                    series[i].plain.add(value)
+                }
             }
         }
         for (step, series) in zip(Self.steps, series) {
@@ -113,15 +119,15 @@ struct Cases {
         }
     }
 
-    private static func round<S: Subject>(_ subject: S.Type, _ stream: Stream) -> [Double] {
-        let all = stream.calls.prefix(stream.allKeys)
+    private static func round<S: Subject>(_ subject: S.Type, _ first: Stream, _ stream: Stream) -> [Double] {
+        let all = stream.calls
         let vanished = max(stream.allKeys / 10, 1)
         let perKey = 1 / Double(stream.keyCount)
         let sink = EmptySink()
         settle()
         let buffer = S.make()
 
-        let insert = timed { for call in all { buffer.onUpdates(call) } }
+        let insert = timed { for call in first.calls { buffer.onUpdates(call) } }
         let deliver = timed { buffer.drain(to: sink) }
         let requeue = timed { for call in all { buffer.onUpdates(call) } }
         let deliverAgain = timed { buffer.drain(to: sink) }
@@ -188,17 +194,18 @@ struct Cases {
 
     /// One producer and a sink that does nothing, each as fast as it can.
     mutating func together(_ keyCount: Int) throws {
+        let first = Stream.first(keyCount: keyCount, seed: parameters.seed)
         let stream = Stream(keyCount: keyCount, seed: parameters.seed)
         var offered = Both<Series>()
         var delivered = Both<Series>()
         var conflation = Both<Series>()
         try inTurns(parameters.repetitions) { _ in
-            let rates = try Self.together(OurBuffer.make(), stream, parameters.seconds)
+            let rates = try Self.together(OurBuffer.make(), first, stream, parameters.seconds)
             offered.ours.add(rates.offered)
             delivered.ours.add(rates.delivered)
             conflation.ours.add(rates.offered / rates.delivered)
         } plain: { _ in
-            let rates = try Self.together(YardstickBuffer.make(), stream, parameters.seconds)
+            let rates = try Self.together(YardstickBuffer.make(), first, stream, parameters.seconds)
             offered.plain.add(rates.offered)
             delivered.plain.add(rates.delivered)
             conflation.plain.add(rates.offered / rates.delivered)
@@ -219,11 +226,11 @@ struct Cases {
 
     /// Millions per second.
     private static func together<S: Subject>(
-        _ buffer: S, _ stream: Stream, _ seconds: Double
+        _ buffer: S, _ first: Stream, _ stream: Stream, _ seconds: Double
     ) throws -> (offered: Double, delivered: Double) {
         let sink = EmptySink()
         // All keys are live: from here on the memory is there, and deliveries are updates.
-        for call in stream.calls.prefix(stream.allKeys) { buffer.onUpdates(call) }
+        for call in first.calls { buffer.onUpdates(call) }
         buffer.drain(to: sink)
         try buffer.start(sink)
         let running = RunningOfferers([Offerer(buffer, stream)])
@@ -275,7 +282,7 @@ struct Cases {
 
     /// How long single calls take while the buffer grows from nothing, its sink having stalled.
     mutating func grow(_ keyCount: Int) {
-        let stream = Stream(keyCount: keyCount, seed: parameters.seed, rounds: 1)
+        let stream = Stream.first(keyCount: keyCount, seed: parameters.seed)
         var wall = Both<Series>()
         var running = Both<Series>()
         var longest = Both<Series>()

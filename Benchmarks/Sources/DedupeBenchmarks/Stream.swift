@@ -86,6 +86,12 @@ struct Stream: Sendable {
         self.calls = calls
     }
 
+    /// All keys once, in an order of their own. Buffers are filled from here: if what follows came in the same order, it
+    /// would walk through the buffer's memory from one end to the other.
+    static func first(keyCount: Int, seed: UInt64) -> Stream {
+        Stream(keyCount: keyCount, seed: seed + 1000, rounds: 1)
+    }
+
     static func call(_ numbers: ArraySlice<Int>) -> [BenchmarkUpdate] {
         numbers.map { Update(key: BenchmarkKey.make($0), value: Payload(stamp: UInt64($0))) }
     }
