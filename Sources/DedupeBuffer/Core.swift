@@ -7,7 +7,7 @@ internal import Synchronization
 /// destroys. Running out of memory ends the program, as it does everywhere in Swift.
 @usableFromInline
 final class Core: @unchecked Sendable {
-    // Sendable: the C core is safe to call from any thread; `scratch` is locked; `taken` belongs to the holder of the
+    // Sendable: the C core is safe to call from any thread; `taken` belongs to the holder of the
     // claim, of whom there is one.
 
     /// Told when the loop has to look again. Only while one of our methods runs, so it is alive.
@@ -15,7 +15,7 @@ final class Core: @unchecked Sendable {
 
     @usableFromInline let taken: TakenBatch
     private let buffer: OpaquePointer
-    private let scratch = Mutex<[PutBatch]>([])
+    private let scratch = PutBatchPool()
     private let rejected = Atomic<Int>(0)
 
     @usableFromInline
@@ -60,7 +60,7 @@ final class Core: @unchecked Sendable {
     /// Scratch memory for a share of a call's updates, with a slot for each.
     @usableFromInline
     func beginPut(count: Int) -> PutBatch {
-        let batch = scratch.withLock { $0.popLast() } ?? PutBatch()
+        let batch = scratch.take()
         let result = cdedupe_acquire(buffer, batch.slots, count)
         guard result == CDEDUPE_OK else { Core.fail(result) }
         for i in 0..<count {
@@ -103,7 +103,7 @@ final class Core: @unchecked Sendable {
         if batch.backCount > 0 { cdedupe_discard(buffer, batch.back, batch.backCount) }
         let refused = batch.refused
         if !refused.isEmpty { rejected.add(refused.count, ordering: .relaxed) }
-        scratch.withLock { $0.append(batch) }
+        scratch.giveBack(batch)
         return refused
     }
 
@@ -336,6 +336,46 @@ final class PutBatch: @unchecked Sendable {
             start = keyEnds[i]
         }
         return updates
+    }
+}
+
+/// Batches that no call is using. Claimed and given back by single atomic exchanges.
+private final class PutBatchPool: @unchecked Sendable {
+    // Sendable: places are atomic; a batch is in one place or with one call.
+
+    /// As many calls as may usefully run at once. Beyond that batches are made and thrown away.
+    private static let size = 32
+
+    /// Each holds one batch, or nothing.
+    private let places: UnsafeMutablePointer<Atomic<Unmanaged<PutBatch>?>>
+
+    init() {
+        places = .allocate(capacity: Self.size)
+        for i in 0..<Self.size { (places + i).initialize(to: Atomic(nil)) }
+    }
+
+    deinit {
+        for i in 0..<Self.size {
+            places[i].exchange(nil, ordering: .acquiring)?.release()
+            (places + i).deinitialize(count: 1)
+        }
+        places.deallocate()
+    }
+
+    func take() -> PutBatch {
+        for i in 0..<Self.size where places[i].load(ordering: .relaxed) != nil {
+            // Acquire, with the release in giveBack(): the batch as its last user left it.
+            if let batch = places[i].exchange(nil, ordering: .acquiring) { return batch.takeRetainedValue() }
+        }
+        return PutBatch()
+    }
+
+    func giveBack(_ batch: PutBatch) {
+        let retained = Unmanaged.passRetained(batch)
+        for i in 0..<Self.size where places[i].load(ordering: .relaxed) == nil {
+            if places[i].compareExchange(expected: nil, desired: retained, ordering: .releasing).exchanged { return }
+        }
+        retained.release()
     }
 }
 

@@ -66,8 +66,8 @@ extension DedupeBuffer {
     /// Drops all that is pending. Keys that are live at the sink and are not heard of before the next
     /// ``SyncStatus/inSync`` are deleted then. A batch that is being delivered is not disturbed.
     ///
-    /// - Complexity: O(1) under the lock; the dropped values are destroyed afterwards, by this call and later ones and
-    ///   by the idle loop.
+    /// - Complexity: O(1) under the lock; the dropped values are destroyed afterwards, in small steps: by this call, or
+    ///   if there are many, by the loop when it has nothing else to do.
     public func onConnectionRestarted() {
         core.restart()
         clearUp()
@@ -108,9 +108,12 @@ extension DedupeBuffer {
         }
     }
 
-    /// Destroys some of what restarts dropped: all of it, unless it is much.
+    /// Destroys what restarts dropped: all of it, unless it is much and a loop is there to do the rest.
     private func clearUp() {
         var steps = 0
-        while steps < 64 && core.hasGarbage && core.collect(Self.destroy) { steps += 1 }
+        while core.hasGarbage && core.collect(Self.destroy) {
+            steps += 1
+            if steps == 64 && delivery.exists { return }
+        }
     }
 }

@@ -1,5 +1,3 @@
-internal import Dispatch
-
 /// A buffer between a fast source of keyed updates and a slow sink.
 ///
 /// The buffer keeps an in-order queue with at most one pending update per key. A new update for a queued key takes the

@@ -38,27 +38,9 @@ final class DeliveryLoop: WakeTarget, @unchecked Sendable {
         let body: LoopBody
     }
 
-    /// The one loop that there may be.
-    private final class LockedLoop: @unchecked Sendable {
-        // Sendable: all access is under the lock.
-        private let lock = Mutex(())
-        private var loop: Loop?
-
-        func get() -> Loop? { lock.withLock { _ in loop } }
-
-        /// Gives back what was there, so that it is released outside the lock.
-        @discardableResult
-        func exchange(_ new: Loop?) -> Loop? {
-            lock.withLock { _ in
-                defer { loop = new }
-                return loop
-            }
-        }
-    }
-
     private let core: Core
     private let label: String
-    private let state = LockedLoop()
+    private let state = Locked<Loop?>(nil)
     /// Entered while a loop exists.
     private let existing = DispatchGroup()
     private let deliveringThread = Atomic<UInt>(0)
@@ -79,14 +61,15 @@ final class DeliveryLoop: WakeTarget, @unchecked Sendable {
         try claim()
         target.map { mark($0, true) }
         let serial = DispatchQueue(label: label, target: target)
-        state.exchange(Loop(place: .queue(serial: serial, target: target, keepAlive: keepAlive), body: body))
+        let loop = Loop(place: .queue(serial: serial, target: target, keepAlive: keepAlive), body: body)
+        state.withLock { $0 = loop }
         schedule(on: serial, keepAlive())
     }
 
     func runForever(_ body: LoopBody) throws(DedupeBufferError) {
         try claim()
         let semaphore = DispatchSemaphore(value: 0)
-        state.exchange(Loop(place: .thread(semaphore), body: body))
+        state.withLock { $0 = Loop(place: .thread(semaphore), body: body) }
         while true {
             switch drain() {
             case .more: continue
@@ -111,7 +94,7 @@ final class DeliveryLoop: WakeTarget, @unchecked Sendable {
 
     /// Called by the core, in whichever thread found the loop asleep.
     func wake() {
-        guard let loop = state.get() else { return }
+        guard let loop = state.withLock({ $0 }) else { return }
         switch loop.place {
         case .queue(let serial, _, let keepAlive): schedule(on: serial, keepAlive())
         case .thread(let semaphore): semaphore.signal()
@@ -139,7 +122,7 @@ final class DeliveryLoop: WakeTarget, @unchecked Sendable {
     }
 
     private func drainSome() -> DrainResult {
-        guard let body = state.get()?.body else { return .asleep }
+        guard let body = state.withLock({ $0?.body }) else { return .asleep }
         deliveringThread.store(currentThread(), ordering: .relaxed)
         defer { deliveringThread.store(0, ordering: .relaxed) }
         for _ in 0..<Self.batchesPerDrain {
@@ -156,15 +139,26 @@ final class DeliveryLoop: WakeTarget, @unchecked Sendable {
 
     // MARK: - Ending
 
+    /// Given back, so that what it holds is released outside the lock.
+    private func takeLoop() -> Loop? {
+        state.withLock { loop in
+            defer { loop = nil }
+            return loop
+        }
+    }
+
+    /// Whether there is a loop, which clears up when it has nothing else to do.
+    var exists: Bool { state.withLock { $0 != nil } }
+
     /// Lets go of the sink and the claim.
     private func end() {
         core.release()
-        if case .queue(_, let target?, _) = state.exchange(nil)?.place { mark(target, false) }
+        if case .queue(_, let target?, _) = takeLoop()?.place { mark(target, false) }
     }
 
     /// The buffer goes away; a loop that sleeps goes with it.
     func abandon() {
-        guard let loop = state.exchange(nil) else { return }
+        guard let loop = takeLoop() else { return }
         if case .queue(_, let target?, _) = loop.place { mark(target, false) }
         existing.leave()
     }

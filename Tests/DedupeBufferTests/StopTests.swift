@@ -164,10 +164,15 @@ struct StopTests {
     func stop_fromOtherWorkOnTheDeliveryQueue_andFromAnotherSink(kind: LoopKind) throws {
         let (buffer, other, otherSink) = (buffer, StringBuffer(), StringSink())
         let loop = try RunningLoop(kind, running: buffer, to: sink, first: "a", 0)
-        otherSink.onEachCall { _ in buffer.stop() }
+        let stopped = Kept(false)
+        otherSink.onEachCall { _ in
+            buffer.stop()
+            stopped.change { $0 = true }
+        }
         try other.startSending(to: otherSink, on: loop.queue)
         other.set("b", 1)
-        try otherSink.wait(forItems: 1)
+        // The call is recorded before the hook has run.
+        try eventually("a stop") { stopped.value }
         try loop.end()
         buffer.set("c", 1)
         try loop.settle()

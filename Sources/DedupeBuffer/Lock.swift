@@ -1,0 +1,35 @@
+#if canImport(Darwin)
+    internal import Darwin
+#elseif canImport(Musl)
+    internal import Musl
+#else
+    internal import Glibc
+#endif
+
+/// A value behind a lock.
+///
+/// `Synchronization.Mutex` would do, but on Linux ThreadSanitizer does not see it and reports what it protects. This is
+/// for what happens a few times in a loop's life; the paths that updates take have no lock of Swift's.
+final class Locked<Value>: @unchecked Sendable {
+    // Sendable: the value is only touched under the mutex.
+    private let mutex: UnsafeMutablePointer<pthread_mutex_t>
+    private var value: Value
+
+    init(_ value: Value) {
+        self.value = value
+        mutex = .allocate(capacity: 1)
+        let result = pthread_mutex_init(mutex, nil)
+        precondition(result == 0, "cannot make a mutex")
+    }
+
+    deinit {
+        pthread_mutex_destroy(mutex)
+        mutex.deallocate()
+    }
+
+    func withLock<R>(_ body: (inout Value) throws -> R) rethrows -> R {
+        pthread_mutex_lock(mutex)
+        defer { pthread_mutex_unlock(mutex) }
+        return try body(&value)
+    }
+}
