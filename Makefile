@@ -5,6 +5,8 @@
 # make test-swift the Swift tests alone         (SWIFTFLAGS="-c release", "--sanitize=thread", ...)
 # make asan tsan  all tests under AddressSanitizer and UBSan, or ThreadSanitizer
 # make test-arm64 the C tests, cross-compiled, under qemu
+# make bench      our figures beside those of the plain port of the original; some minutes (bench-quick: one)
+# make bench-instructions   instructions per update, which noise does not touch
 # make check-symbols   no exported C symbol without the prefix
 # make install    the C library: header, static and shared library, pkg-config file   (PREFIX=/usr/local)
 # make clean
@@ -23,7 +25,8 @@ VARIANT ?= plain
 PACKAGES = libck-dev libxxhash-dev libsimdjson-dev
 SUDO = $(shell [ "$$(id -u)" = 0 ] || echo sudo)
 
-.PHONY: help setup run test test-c test-arm64 test-swift examples asan tsan check-symbols lib install clean
+.PHONY: help setup run test test-c test-arm64 test-swift examples asan tsan check-symbols lib install clean \
+    bench bench-quick bench-instructions
 
 help:
 	@sed -n 's/^# //p' Makefile
@@ -69,6 +72,10 @@ asan: setup
 tsan: setup
 	$(MAKE) test-c VARIANT=tsan
 	swift test --sanitize=thread --scratch-path .build/tsan
+
+bench bench-quick bench-instructions: setup
+	$(MAKE) -C Benchmarks setup
+	$(MAKE) -C Benchmarks $@
 
 # ---- The C library for embedders ----
 
