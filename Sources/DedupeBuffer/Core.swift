@@ -119,6 +119,7 @@ final class Core: @unchecked Sendable {
     var hasGarbage: Bool { cdedupe_has_garbage(buffer) }
 
     /// Clears up a little after restarts; `destroy` gets each payload. Says whether there may be more.
+    @usableFromInline
     func collect(_ destroy: (UnsafeMutableRawPointer) -> Void) -> Bool {
         withUnsafeTemporaryAllocation(of: cdedupe_slot_t.self, capacity: 64) { slots in
             var count = 0
@@ -141,6 +142,7 @@ final class Core: @unchecked Sendable {
 
     // MARK: - Sink
 
+    @usableFromInline
     func claim(loop: Bool) throws(DedupeBufferError) {
         switch cdedupe_claim(buffer, loop ? CDEDUPE_LOOP : CDEDUPE_BY_HAND) {
         case CDEDUPE_OK: return
@@ -149,6 +151,7 @@ final class Core: @unchecked Sendable {
         }
     }
 
+    @usableFromInline
     func release() {
         cdedupe_release(buffer)
     }
@@ -245,7 +248,8 @@ private let CDEDUPE_PAYLOAD_LIMIT = 65_536
 /// A share of one call's updates: keys' bytes end to end, and slots for their payloads. Reused from call to call.
 @usableFromInline
 final class PutBatch: @unchecked Sendable {
-    // Sendable: one call at a time owns it, and the pool in between.
+    // Sendable: one call at a time owns it, and the pool in between. For the same reason accesses need not be checked
+    // for overlapping, which would cost as much as they do.
 
     /// The most updates in one share: what the core does in one hold of its lock.
     @usableFromInline static let capacity = 100
@@ -253,20 +257,20 @@ final class PutBatch: @unchecked Sendable {
     /// Where the payload of the update that is added next goes, and so on.
     @usableFromInline let payloads: UnsafeMutablePointer<UnsafeMutableRawPointer>
     /// How many updates were added.
-    @usableFromInline private(set) var count = 0
+    @exclusivity(unchecked) @usableFromInline private(set) var count = 0
     /// After the put: payloads to be destroyed.
     @usableFromInline let backPayloads: UnsafeMutablePointer<UnsafeMutableRawPointer>
-    @usableFromInline fileprivate(set) var returned = 0
+    @exclusivity(unchecked) @usableFromInline fileprivate(set) var returned = 0
 
     fileprivate let slots: UnsafeMutablePointer<cdedupe_slot_t>
     fileprivate let back: UnsafeMutablePointer<cdedupe_slot_t>
-    fileprivate var slotCount = 0
-    fileprivate var backCount = 0
-    fileprivate var refused: [Int] = []
+    @exclusivity(unchecked) fileprivate var slotCount = 0
+    @exclusivity(unchecked) fileprivate var backCount = 0
+    @exclusivity(unchecked) fileprivate var refused: [Int] = []
     private let updates: UnsafeMutablePointer<cdedupe_update_t>
     private let keyEnds: UnsafeMutablePointer<Int>
-    private var keys: UnsafeMutableRawBufferPointer
-    private var keysLength = 0
+    @exclusivity(unchecked) private var keys: UnsafeMutableRawBufferPointer
+    @exclusivity(unchecked) private var keysLength = 0
 
     fileprivate init() {
         payloads = .allocate(capacity: Self.capacity)
@@ -384,7 +388,7 @@ private final class PutBatchPool: @unchecked Sendable {
 /// A batch that was taken, for its one owner.
 @usableFromInline
 final class TakenBatch {
-    @usableFromInline fileprivate(set) var count = 0
+    @exclusivity(unchecked) @usableFromInline fileprivate(set) var count = 0
     /// The payload of each item; `nil`: a status, or a deletion that nobody sent.
     @usableFromInline let payloads: UnsafeMutablePointer<UnsafeMutableRawPointer?>
     fileprivate let raw: UnsafeMutablePointer<cdedupe_item_t>

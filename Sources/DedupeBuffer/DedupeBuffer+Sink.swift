@@ -1,6 +1,6 @@
 public import Dispatch
 
-// The sink's side: ways to deliver.
+// The sink's side: ways to deliver. Inlinable, so that moving updates out of their slots is specialised for their types.
 
 extension DedupeBuffer {
     /// Delivers to `sink` from now on, on a Dispatch queue, until ``stop()`` or ``finish()``. Returns at once.
@@ -12,6 +12,7 @@ extension DedupeBuffer {
     ///   - sink: kept until the loop has ended, or the buffer is let go.
     ///   - queue: where to call it; `nil`: a queue of the buffer's own.
     /// - Throws: ``DedupeBufferError/alreadySending`` or ``DedupeBufferError/stopped``.
+    @inlinable
     public func startSending(
         to sink: some SyncerCallbacks<Key, Value>, on queue: DispatchQueue? = nil
     ) throws(DedupeBufferError) {
@@ -29,6 +30,7 @@ extension DedupeBuffer {
     /// - Important: blocks the calling thread, also when there is nothing to deliver.
     /// - Throws: ``DedupeBufferError/alreadySending`` or ``DedupeBufferError/stopped``.
     @available(*, noasync)
+    @inlinable
     public func sendToSinkForever(_ sink: some SyncerCallbacks<Key, Value>) throws(DedupeBufferError) {
         let body = LoopBody { [unowned self] in
             deliver(to: sink)
@@ -42,6 +44,7 @@ extension DedupeBuffer {
     ///
     /// - Throws: ``DedupeBufferError/emptyQueue``; ``DedupeBufferError/alreadySending`` if a loop runs, or from inside
     ///   the sink; ``DedupeBufferError/stopped``.
+    @inlinable
     public func sendNextBatchToSink(_ sink: some SyncerCallbacks<Key, Value>) throws(DedupeBufferError) {
         try core.claim(loop: false)
         defer { core.release() }
@@ -55,7 +58,8 @@ extension DedupeBuffer {
     // MARK: - Implementation
 
     /// Hands the taken batch to the sink: a call for each run of updates, a call for each status.
-    private func deliver(to sink: some SyncerCallbacks<Key, Value>) {
+    @inlinable
+    func deliver(to sink: some SyncerCallbacks<Key, Value>) {
         let batch = core.taken
         var i = 0
         while i < batch.count {
@@ -72,7 +76,8 @@ extension DedupeBuffer {
     }
 
     /// Moves updates out of their slots.
-    private func updates(of batch: TakenBatch, from start: Int, count: Int) -> [Update<Key, Value>] {
+    @inlinable
+    func updates(of batch: TakenBatch, from start: Int, count: Int) -> [Update<Key, Value>] {
         Array(unsafeUninitializedCapacity: count) { array, initialized in
             for i in start..<(start + count) {
                 array.initializeElement(at: initialized, to: update(of: batch, i))
@@ -82,7 +87,8 @@ extension DedupeBuffer {
         }
     }
 
-    private func update(of batch: TakenBatch, _ i: Int) -> Update<Key, Value> {
+    @inlinable
+    func update(of batch: TakenBatch, _ i: Int) -> Update<Key, Value> {
         if let payload = batch.payloads[i] {
             return payload.assumingMemoryBound(to: Update<Key, Value>.self).move()
         }

@@ -22,8 +22,8 @@ extension DedupeBuffer {
     /// - Complexity: O(*n*) plus the keys' lengths, expected.
     @inlinable
     public func onUpdates(_ updates: [Update<Key, Value>]) {
-        putAll(updates) { batch, i in
-            updates[i].key.withKeyBytes { batch.add(key: $0, deletion: updates[i].value == nil) }
+        putAll(updates) { batch, update, _ in
+            update.key.withKeyBytes { batch.add(key: $0, deletion: update.value == nil) }
         }
     }
 
@@ -35,12 +35,11 @@ extension DedupeBuffer {
     ///     empty, or the array is shorter than `updates`, they are computed.
     @inlinable
     public func onUpdatesKeysKnown(_ updates: [Update<Key, Value>], keys: [String]) {
-        putAll(updates) { batch, i in
-            let deletion = updates[i].value == nil
+        putAll(updates) { batch, update, i in
             guard i < keys.count, !keys[i].isEmpty else {
-                return updates[i].key.withKeyBytes { batch.add(key: $0, deletion: deletion) }
+                return update.key.withKeyBytes { batch.add(key: $0, deletion: update.value == nil) }
             }
-            return keys[i].withKeyBytes { batch.add(key: $0, deletion: deletion) }
+            return keys[i].withKeyBytes { batch.add(key: $0, deletion: update.value == nil) }
         }
     }
 
@@ -52,12 +51,11 @@ extension DedupeBuffer {
     ///     the array is shorter than `updates`, they are computed.
     @inlinable
     public func onUpdatesKeysKnown(_ updates: [Update<Key, Value>], keys: [[UInt8]]) {
-        putAll(updates) { batch, i in
-            let deletion = updates[i].value == nil
+        putAll(updates) { batch, update, i in
             guard i < keys.count, !keys[i].isEmpty else {
-                return updates[i].key.withKeyBytes { batch.add(key: $0, deletion: deletion) }
+                return update.key.withKeyBytes { batch.add(key: $0, deletion: update.value == nil) }
             }
-            return keys[i].withKeyBytes { batch.add(key: $0, deletion: deletion) }
+            return keys[i].withKeyBytes { batch.add(key: $0, deletion: update.value == nil) }
         }
     }
 
@@ -75,17 +73,21 @@ extension DedupeBuffer {
 
     // MARK: - Implementation
 
-    /// Puts all updates, a share at a time; `addKey` adds the key of the update with the given number to a batch, and
+    /// Puts all updates, a share at a time; `addKey` adds the key of an update, whose number it is told, to a batch, and
     /// says whether it could.
     @inlinable
     @inline(__always)
-    func putAll(_ updates: [Update<Key, Value>], addKey: (PutBatch, Int) -> Bool) {
+    func putAll(_ updates: [Update<Key, Value>], addKey: (PutBatch, borrowing Update<Key, Value>, Int) -> Bool) {
         var next = 0
         while next < updates.count {
             let end = min(next + PutBatch.capacity, updates.count)
             let batch = core.beginPut(count: end - next)
-            for i in next..<end where addKey(batch, i) {
-                batch.payloads[batch.count - 1].initializeMemory(as: Update<Key, Value>.self, to: updates[i])
+            for i in next..<end {
+                // The one copy of it: what is in the array stays the caller's, this goes to the slot.
+                let update = updates[i]
+                if addKey(batch, update, i) {
+                    batch.payloads[batch.count - 1].initializeMemory(as: Update<Key, Value>.self, to: update)
+                }
             }
             finishPut(batch)
             next = end

@@ -29,7 +29,7 @@
 /// ``stop()`` or ``finish()`` breaks.
 public final class DedupeBuffer<Key: DedupeKey, Value: Sendable>: RestartAwareCallbacks {
     @usableFromInline let core: Core
-    let delivery: DeliveryLoop
+    @usableFromInline let delivery: DeliveryLoop
     @usableFromInline let onRejection: (@Sendable (DedupeBufferRejection) -> Void)?
 
     /// A buffer with nothing in it.

@@ -1,4 +1,4 @@
-internal import Dispatch
+public import Dispatch
 internal import Synchronization
 
 #if canImport(Darwin)
@@ -10,17 +10,25 @@ internal import Synchronization
 #endif
 
 /// What a loop does, supplied by the layer that knows the types. Releasing it releases the sink.
+@usableFromInline
 struct LoopBody {
     /// Delivers the batch that was taken.
     let deliver: () -> Void
     /// Clears up a little; says whether there may be more.
     let collect: () -> Bool
+
+    @usableFromInline
+    init(deliver: @escaping () -> Void, collect: @escaping () -> Bool) {
+        self.deliver = deliver
+        self.collect = collect
+    }
 }
 
 /// The delivery loop: when and where batches are taken.
 ///
 /// The core decides under its lock whether the loop sleeps, and calls ``wake()`` when a sleeping one has to look again.
 /// On a queue, a loop that sleeps is nothing at all: waking schedules a drain. On a thread it waits for a semaphore.
+@usableFromInline
 final class DeliveryLoop: WakeTarget, @unchecked Sendable {
     // Sendable: `state` is locked; the bodies in it run only for the holder of the core's claim.
 
@@ -55,6 +63,7 @@ final class DeliveryLoop: WakeTarget, @unchecked Sendable {
 
     // MARK: - Beginning
 
+    @usableFromInline
     func start(
         on target: DispatchQueue?, body: LoopBody, keepAlive: @escaping () -> AnyObject
     ) throws(DedupeBufferError) {
@@ -66,6 +75,7 @@ final class DeliveryLoop: WakeTarget, @unchecked Sendable {
         schedule(on: serial, keepAlive())
     }
 
+    @usableFromInline
     func runForever(_ body: LoopBody) throws(DedupeBufferError) {
         try claim()
         let semaphore = DispatchSemaphore(value: 0)
@@ -93,6 +103,7 @@ final class DeliveryLoop: WakeTarget, @unchecked Sendable {
     // MARK: - Running
 
     /// Called by the core, in whichever thread found the loop asleep.
+    @usableFromInline
     func wake() {
         guard let loop = state.withLock({ $0 }) else { return }
         switch loop.place {
