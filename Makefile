@@ -67,7 +67,7 @@ test-arm64:
 
 asan: setup
 	$(MAKE) test-c VARIANT=asan
-	swift test --sanitize=address --scratch-path .build/asan
+	LSAN_OPTIONS=suppressions=$(CURDIR)/Tests/leaks.supp swift test --sanitize=address --scratch-path .build/asan
 
 tsan: setup
 	$(MAKE) test-c VARIANT=tsan
