@@ -13,13 +13,22 @@
 #include <stddef.h>
 #include <stdint.h>
 
+#define XXH_INLINE_ALL
+#include <xxhash.h>
+
 struct hash_secret {
     uint64_t words[24];
 };
 
+_Static_assert(sizeof(struct hash_secret) >= XXH3_SECRET_SIZE_MIN, "XXH3 asks for a secret of at least this size");
+
 /* Draws the secret: from the system if the seed is zero, else from the seed. False: the system gave nothing. */
 bool hash_secret_init(struct hash_secret *secret, uint64_t seed);
 
-uint64_t hash_key(const struct hash_secret *secret, const void *key, size_t length);
+static inline uint64_t
+hash_key(const struct hash_secret *secret, const void *key, size_t length)
+{
+    return XXH3_64bits_withSecret(key, length, secret, sizeof(*secret));
+}
 
 #endif

@@ -110,8 +110,7 @@ static struct ck_malloc hooks = {.malloc = hook_malloc, .realloc = hook_realloc,
 
 struct lookup {
     uint32_t tag;
-    bool tag_only;
-    const struct arena *entries;
+    const struct arena *entries; /* NULL: the tag is enough. */
     uint64_t hash;
     const void *key;
     size_t length;
@@ -157,6 +156,13 @@ hook_hash(const void *word, unsigned long seed)
     return stored_tag(word);
 }
 
+static bool
+has_key(const struct entry *entry, const struct lookup *lookup)
+{
+    return entry->hash == lookup->hash && entry->key_length == lookup->length &&
+           (lookup->length == 0 || memcmp(entry->key, lookup->key, lookup->length) == 0);
+}
+
 /*
  * Insertion and removal pass a stored word: those are equal only if identical, which ck_hs has found already.
  */
@@ -164,15 +170,10 @@ static bool
 hook_compare(const void *stored, const void *wanted)
 {
     const struct lookup *lookup = wanted;
-    const struct entry *entry;
 
     if (is_stored(wanted) || stored_tag(stored) != lookup->tag)
         return false;
-    if (lookup->tag_only)
-        return true;
-    entry = entry_at(lookup->entries, stored_entry(stored));
-    return entry->hash == lookup->hash && entry->key_length == lookup->length &&
-           (lookup->length == 0 || memcmp(entry->key, lookup->key, lookup->length) == 0);
+    return lookup->entries == NULL || has_key(entry_at(lookup->entries, stored_entry(stored)), lookup);
 }
 
 /* ---------------------------------------------------------------------------------------------------- */
@@ -565,7 +566,10 @@ index_prefetch_cells(const struct index *index, uint64_t hash)
 uint32_t
 index_find_tag(const struct index *index, uint64_t hash)
 {
-    struct lookup lookup = {.tag = hash_tag(hash), .tag_only = true};
+    struct lookup lookup;
+
+    lookup.tag = hash_tag(hash);
+    lookup.entries = NULL;
 
     return stored_entry(ck_hs_get(&find_set(index, lookup.tag)->map, lookup.tag, &lookup));
 }
@@ -577,7 +581,7 @@ index_add(struct index *index, uint64_t hash, uint32_t entry, struct reserve *re
 
     if (!set_add(find_set(index, tag), stored_make(tag, entry), reserve))
         return false;
-    index->count++;
+    sync_store_relaxed(&index->count, index->count + 1);
     return true;
 }
 
@@ -590,7 +594,7 @@ index_remove(struct index *index, uint64_t hash, uint32_t entry)
     ck_hs_remove(&set->map, tag, stored_make(tag, entry));
     set->count--;
     set->tombstones++;
-    index->count--;
+    sync_store_relaxed(&index->count, index->count - 1);
     sync_store_relaxed(&index->removed, index->removed + 1);
 }
 

@@ -11,6 +11,9 @@
 
 #include <string.h>
 
+/* From so many keys on, fetching the index's cells ahead pays. */
+enum { PREFETCH_COUNT = 8192 };
+
 /* A word that others keep changing is left to the lock. */
 enum { TRIES = 4 };
 
@@ -259,18 +262,29 @@ prefetch_entry(const struct entry *entry)
     sync_prefetch((const unsigned char *)entry + ENTRY_UNIT);
 }
 
+static void
+prefetch_index(const struct put *put)
+{
+    const struct index *index = &put->hold.buffer->index;
+
+    /* A small index is in the cache anyway. */
+    if (sync_load_relaxed(&index->count) < PREFETCH_COUNT)
+        return;
+    for (size_t i = 0; i < put->count; i++)
+        index_prefetch_set(index, put->hashes[i]);
+    for (size_t i = 0; i < put->count; i++)
+        index_prefetch_cells(index, put->hashes[i]);
+}
+
 /* The stages: each passes over the whole share and brings nearer what the next one reads. */
 static void
 look_up(struct put *put)
 {
     struct cdedupe *buffer = put->hold.buffer;
 
-    for (size_t i = 0; i < put->count; i++) {
-        put->hashes[i] = hash_key(&buffer->secret, put->updates[i].key, put->updates[i].key_length);
-        index_prefetch_set(&buffer->index, put->hashes[i]);
-    }
     for (size_t i = 0; i < put->count; i++)
-        index_prefetch_cells(&buffer->index, put->hashes[i]);
+        put->hashes[i] = hash_key(&buffer->secret, put->updates[i].key, put->updates[i].key_length);
+    prefetch_index(put);
     for (size_t i = 0; i < put->count; i++) {
         put->numbers[i] = index_find_tag(&buffer->index, put->hashes[i]);
         if (put->numbers[i] == 0)
@@ -396,27 +410,30 @@ share_length(const cdedupe_update_t *updates, size_t count)
     return length;
 }
 
+/* The call ends here: the update that cannot be put, and those that nobody looked at. */
+static cdedupe_result_t
+reject(cdedupe_update_t *updates, size_t count, cdedupe_result_t result)
+{
+    finish_update(&updates[0], updates[0].slot, 0, CDEDUPE_REJECTED);
+    for (size_t i = 1; i < count; i++)
+        finish_update(&updates[i], updates[i].slot, 0, CDEDUPE_UNTOUCHED);
+    return result;
+}
+
 cdedupe_result_t
 cdedupe_put(cdedupe_t *buffer, cdedupe_update_t *updates, size_t count)
 {
     size_t done = 0;
 
-    for (size_t i = 0; i < count; i++)
-        finish_update(&updates[i], updates[i].slot, 0, CDEDUPE_UNTOUCHED);
-
     while (done < count) {
         size_t share = share_length(updates + done, count - done), put;
 
-        if (share == 0) {
-            updates[done].outcome = CDEDUPE_REJECTED;
-            return CDEDUPE_KEY_TOO_LONG;
-        }
+        if (share == 0)
+            return reject(updates + done, count - done, CDEDUPE_KEY_TOO_LONG);
         put = put_share(buffer, updates + done, share);
         done += put;
-        if (put < share) {
-            updates[done].outcome = CDEDUPE_REJECTED;
-            return CDEDUPE_NO_MEMORY;
-        }
+        if (put < share)
+            return reject(updates + done, count - done, CDEDUPE_NO_MEMORY);
     }
     return CDEDUPE_OK;
 }
