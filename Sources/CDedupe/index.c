@@ -20,6 +20,9 @@ enum { DEPTH_MAX = 20 };
  */
 enum { SPARSE = 8, TIDY_PRICE = 16, TIDY_STEPS = 8 };
 
+/* An index of so many keys is small. */
+enum { SMALL_COUNT = 8192 };
+
 /* A map's cells begin two cache lines behind its start: its own fields come first. Only prefetching relies on it. */
 enum { MAP_CELLS_OFFSET = 128 };
 
@@ -328,6 +331,16 @@ split(struct index *index, struct set *set, uint32_t tag, struct reserve *reserv
 }
 
 /*
+ * Half of a map's cells may be in use; of a small index's maps a quarter, since probes are what its look-ups cost, while
+ * those of a large one wait for memory.
+ */
+static uint32_t
+load_divisor(const struct index *index)
+{
+    return index->count < SMALL_COUNT ? 4 : 2;
+}
+
+/*
  * Splitting pays while it halves sets. If the hashes begin alike (they do not, but for tests with a bad hash function),
  * the directory would double for nothing; then the map grows.
  */
@@ -349,7 +362,7 @@ index_make_room(struct index *index, uint64_t hash, struct reserve *reserve)
         struct set *set = find_set(index, tag);
         bool done;
 
-        if ((set->count + 1) * 2 <= set->capacity) {
+        if ((set->count + 1) * load_divisor(index) <= set->capacity) {
             if (set->tombstones <= set->capacity / 4)
                 return true;
             return set_rebuild(set, set->capacity, reserve);
