@@ -27,7 +27,7 @@ fi
 
 core=(Sources/CDedupe/*.c)
 shared=(Tests/CDedupeTests/{subject,model,hooks}.c)
-for test in rules exhaustive allocation threads memory; do
+for test in rules exhaustive allocation threads memory regressions; do
     aarch64-linux-gnu-gcc -std=c11 -D_GNU_SOURCE -O2 -g -Wall -Wextra -static -ISources/CDedupe/include \
         -I"$build/root/usr/include" -o "$build/test_$test" "${core[@]}" "Tests/CDedupeTests/test_$test.c" \
         "${shared[@]}" "$build/root/usr/lib/aarch64-linux-gnu/libck.a" -lpthread
@@ -35,5 +35,6 @@ done
 qemu-aarch64-static "$build/test_rules" 20000
 qemu-aarch64-static "$build/test_exhaustive" 4
 qemu-aarch64-static "$build/test_allocation" 7
+qemu-aarch64-static "$build/test_regressions"
 qemu-aarch64-static "$build/test_memory" 20000
 qemu-aarch64-static "$build/test_threads" 10

@@ -160,6 +160,7 @@ arena_make_room(struct arena *arena, uint32_t class_index, struct reserve *reser
     arena->table->cells[index].stride = class->stride;
     sync_store_pointer(&arena->table->cells[index].base, base);
     class->slabs++;
+    arena->cells += cells;
     class->empty = index;
     append_partial(arena, index);
     return true;
@@ -172,6 +173,7 @@ retire_slab(struct arena *arena, uint32_t index, struct reserve *reserve)
 
     remove_partial(arena, index);
     arena->classes[slab->class_index].slabs--;
+    arena->cells -= slab->cells;
     reserve_retire(reserve, arena->table->cells[index].base, slab_size(arena, slab), arena->alignment);
     slab->cells = 0;
     slab->next = arena->free_numbers;

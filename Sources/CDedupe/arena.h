@@ -75,6 +75,7 @@ struct arena {
     uint32_t alignment;       /* Of slabs, and so of cells. */
     uint32_t link_offset;     /* Where in a free cell the number of the next one stands. */
     uint32_t used;            /* Cells handed out. */
+    uint32_t cells;           /* Cells in all slabs. */
     uint32_t class_count;
     struct slab_class classes[ARENA_CLASSES_MAX];
 };

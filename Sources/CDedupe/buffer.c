@@ -6,6 +6,12 @@
 #define SLOT_SLAB_LIMIT (((uint32_t)1 << (32 - SLAB_SHIFT)) - 1)
 #define LINK_SLAB_LIMIT (((uint32_t)1 << (31 - SLAB_SHIFT)) - 1)
 
+/* An arena of so many slots is too small to be sparse. */
+enum { SPARSE_CELLS = 4096 };
+
+/* What one call does at most about the index's debt, whoever made it. */
+enum { TIDY_HOLDS = 4 };
+
 /* A free slot holds the number of the next one. */
 enum { SLOT_SIZE_MIN = 8 };
 
@@ -244,9 +250,12 @@ cdedupe_payload(const cdedupe_t *buffer, cdedupe_slot_t slot)
 static size_t
 discard_unlocked(struct cdedupe *buffer, const cdedupe_slot_t *slots, size_t count)
 {
-    struct context *context = context_claim(buffer);
+    struct context *context;
     size_t done = 0;
 
+    if (sync_load_relaxed_32(&buffer->slots_sparse))
+        return 0;
+    context = context_claim(buffer);
     for (; done < count && context->slot_count < MAGAZINE_SIZE; done++)
         if (slots[done] != 0)
             context->slots[context->slot_count++] = slots[done];
@@ -271,13 +280,54 @@ discard_locked(struct cdedupe *buffer, const cdedupe_slot_t *slots, size_t count
     hold_finish(&hold);
 }
 
+/*
+ * Whether magazines are to be emptied: the arena has become sparse, less than half used, or still is and an eighth of it
+ * has come back since. A magazine keeps what was discarded first; after a peak that may be one slot of every slab. So
+ * while the arena is sparse, magazines are not filled either.
+ */
+static bool
+magazines_are_due(struct cdedupe *buffer, size_t returned)
+{
+    bool was_sparse, sparse, due;
+
+    lock_take(&buffer->lock);
+    was_sparse = buffer->slots_sparse != 0;
+    sparse = buffer->slots.used * 2 < buffer->slots.cells && buffer->slots.cells > SPARSE_CELLS;
+    buffer->slots_returned += returned;
+    due = sparse && (!was_sparse || buffer->slots_returned > buffer->slots.cells / 8);
+    if (due)
+        buffer->slots_returned = 0;
+    sync_store_relaxed_32(&buffer->slots_sparse, sparse);
+    lock_drop(&buffer->lock);
+    return due;
+}
+
+static void
+empty_magazines(struct cdedupe *buffer)
+{
+    cdedupe_slot_t slots[MAGAZINE_SIZE];
+    struct context *context;
+    size_t count;
+
+    for (uint64_t i = 0; (context = context_claim_number(buffer, &i)) != NULL; i++) {
+        count = (size_t)context->slot_count;
+        memcpy(slots, context->slots, count * sizeof(*slots));
+        context->slot_count = 0;
+        context_give_back(context);
+        discard_locked(buffer, slots, count);
+    }
+}
+
 void
 cdedupe_discard(cdedupe_t *buffer, const cdedupe_slot_t *slots, size_t count)
 {
     size_t done = discard_unlocked(buffer, slots, count);
 
-    if (done < count)
-        discard_locked(buffer, slots + done, count - done);
+    if (done == count)
+        return;
+    discard_locked(buffer, slots + done, count - done);
+    if (magazines_are_due(buffer, count - done))
+        empty_magazines(buffer);
 }
 
 /* ---------------------------------------------------------------------------------------------------- */
@@ -341,8 +391,12 @@ unqueue(struct hold *hold, uint32_t link)
     uint32_t before = link_at(&buffer->links, link)->previous, after = link_at(&buffer->links, link)->next;
 
     remove_link(hold, link);
-    if (is_status(buffer, before) && is_status(buffer, after))
+    if (is_status(buffer, before) && is_status(buffer, after)) {
+        /* What superseded an owed status is owed in its place. */
+        if (buffer->last_owed == before)
+            buffer->last_owed = after;
         remove_link(hold, before);
+    }
 }
 
 /* ---------------------------------------------------------------------------------------------------- */
@@ -369,7 +423,7 @@ tidy_index(struct cdedupe *buffer)
     if (!index_is_untidy(&buffer->index))
         return;
     hold_init(&hold, buffer);
-    while (index_is_untidy(&buffer->index) && (done || hold_refill(&hold))) {
+    for (unsigned i = 0; i < TIDY_HOLDS && index_is_untidy(&buffer->index) && (done || hold_refill(&hold)); i++) {
         hold_lock(&hold);
         done = index_tidy(&buffer->index, &hold.reserve);
         hold_unlock(&hold);

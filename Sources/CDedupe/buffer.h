@@ -62,6 +62,8 @@ struct cdedupe {
     uint32_t orphans;
     uint32_t last_owed; /* Finishing: the last link that is still to be delivered; the ring's head: none. */
     uint32_t lent;      /* Dead entries whose keys the sink may still read; chained by their links. */
+    uint32_t slots_sparse;   /* Less than half of the slots' cells are in use; read without the lock. */
+    uint64_t slots_returned; /* Without a magazine, since magazines were emptied. */
     uint64_t uncleared; /* Links in garbage and orphans; read as a hint without the lock. */
     cdedupe_statistics_t statistics;
 
@@ -99,7 +101,7 @@ hold_lock(struct hold *hold)
 static inline void
 hold_unlock(struct hold *hold)
 {
-    limbo_step(hold);
+    limbo_add_tables(hold);
     lock_drop(&hold->buffer->lock);
 }
 
@@ -112,10 +114,20 @@ hold_again(struct hold *hold)
     hold_lock(hold);
 }
 
+/* Unlocked: wakes the loop, if it has to look. */
+static inline void
+hold_wake(struct hold *hold)
+{
+    if (hold->wake && hold->buffer->wake != NULL)
+        hold->buffer->wake(hold->buffer->wake_context);
+    hold->wake = false;
+}
+
 /* Unlocked, between two attempts: whether there is memory to try again with. */
 static inline bool
 hold_refill(struct hold *hold)
 {
+    hold_wake(hold);
     return reserve_fill(&hold->reserve, &hold->buffer->memory);
 }
 
@@ -124,8 +136,7 @@ static inline void
 hold_finish(struct hold *hold)
 {
     reserve_release(&hold->reserve, &hold->buffer->memory);
-    if (hold->wake && hold->buffer->wake != NULL)
-        hold->buffer->wake(hold->buffer->wake_context);
+    hold_wake(hold);
 }
 
 /* Under the lock, whenever the loop may have something to do: decided here, so that no wake-up can be lost. */

@@ -109,7 +109,7 @@ cdedupe_bytes_create(const cdedupe_options_t *given, cdedupe_bytes_t **out)
 
     *out = NULL;
     if (given != NULL) {
-        if (given->size < sizeof(given->size))
+        if (given->size < sizeof(given->size) || given->size > 4096)
             return CDEDUPE_INVALID_ARGUMENT;
         memcpy(&options, given, given->size < sizeof(options) ? given->size : sizeof(options));
         options.size = sizeof(options);

@@ -89,6 +89,20 @@ context_claim(struct cdedupe *buffer)
     return context;
 }
 
+struct context *
+context_claim_number(struct cdedupe *buffer, uint64_t *number)
+{
+    struct context_pool *pool = &buffer->contexts;
+
+    for (uint64_t count = sync_load_acquire(&pool->count); *number < count; ++*number) {
+        struct context *context = sync_load_pointer(&pool->contexts[*number]);
+
+        if (try_claim(context))
+            return context;
+    }
+    return NULL;
+}
+
 void
 context_give_back(struct context *context)
 {

@@ -38,6 +38,12 @@ void context_pool_destroy(struct cdedupe *buffer);
 
 /* A context for the calling thread alone, until it is given back. */
 struct context *context_claim(struct cdedupe *buffer);
+/*
+ * For going through all of them: claims the first that is not in use, from the number on; `number` gets its number.
+ * NULL: there are no more.
+ */
+struct context *context_claim_number(struct cdedupe *buffer, uint64_t *number);
+
 void context_give_back(struct context *context);
 
 /* A section: what the index names stays readable until its end. */

@@ -77,6 +77,7 @@ cdedupe_collect(cdedupe_t *buffer, cdedupe_slot_t *slots, size_t capacity, size_
             *count += slots[*count] != 0;
             steps++;
         }
+        limbo_step(&hold);
         hold_unlock(&hold);
         lock_rest(&buffer->lock);
     }

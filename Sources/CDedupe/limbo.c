@@ -15,7 +15,7 @@ limbo_init(struct limbo *limbo)
 void
 limbo_add(struct hold *hold, uint32_t entry)
 {
-    struct generation *open = &hold->buffer->limbo.open;
+    struct entry_generation *open = &hold->buffer->limbo.open;
 
     entry_at(&hold->buffer->entries, entry)->link = open->entries;
     open->entries = entry;
@@ -35,50 +35,74 @@ move_blocks(struct block **from, struct block **to)
 }
 
 void
+limbo_add_tables(struct hold *hold)
+{
+    move_blocks(&hold->reserve.deferred, &hold->buffer->limbo.open_tables);
+}
+
+void
 limbo_destroy(struct cdedupe *buffer)
 {
     struct limbo *limbo = &buffer->limbo;
     struct reserve reserve;
 
     reserve_init(&reserve);
-    move_blocks(&limbo->open.blocks, &reserve.retired);
-    move_blocks(&limbo->closed.blocks, &reserve.retired);
-    move_blocks(&limbo->ready.blocks, &reserve.retired);
+    move_blocks(&limbo->open_tables, &reserve.retired);
+    move_blocks(&limbo->closed_tables, &reserve.retired);
+    move_blocks(&limbo->ready_tables, &reserve.retired);
     reserve_release(&reserve, &buffer->memory);
 }
 
-/* ck_epoch's callback, from within ck_epoch_poll and so under the lock: the closed generation's grace is over. */
+/* ck_epoch's callbacks, from within ck_epoch_poll and so under the lock: a closed generation's grace is over. */
+
 static void
-grace_is_over(ck_epoch_entry_t *grace)
+entry_grace_is_over(ck_epoch_entry_t *grace)
 {
-    struct limbo *limbo = (struct limbo *)(void *)((unsigned char *)grace - offsetof(struct limbo, grace));
+    struct limbo *limbo = (struct limbo *)(void *)((unsigned char *)grace - offsetof(struct limbo, entry_grace));
 
     limbo->ready = limbo->closed;
-    limbo->closed = (struct generation){0};
-    limbo->waiting = false;
+    limbo->closed = (struct entry_generation){0};
+    limbo->entries_wait = false;
 }
 
 static void
-close_generation(struct limbo *limbo)
+table_grace_is_over(ck_epoch_entry_t *grace)
+{
+    struct limbo *limbo = (struct limbo *)(void *)((unsigned char *)grace - offsetof(struct limbo, table_grace));
+
+    move_blocks(&limbo->closed_tables, &limbo->ready_tables);
+    limbo->tables_wait = false;
+}
+
+/*
+ * The full fences below stand against the one in ck_epoch_begin: a reader whose section ck_epoch takes for a later one
+ * has not seen what was unlinked before.
+ */
+
+static void
+close_entries(struct limbo *limbo)
 {
     limbo->closed = limbo->open;
-    limbo->open = (struct generation){0};
-    limbo->waiting = true;
-    /*
-     * Full fence, against the one in ck_epoch_begin: a reader whose section ck_epoch takes for a later one has not
-     * seen what was unlinked before this.
-     */
+    limbo->open = (struct entry_generation){0};
+    limbo->entries_wait = true;
     ck_pr_fence_memory();
-    ck_epoch_call(&limbo->record, &limbo->grace, grace_is_over);
+    ck_epoch_call(&limbo->record, &limbo->entry_grace, entry_grace_is_over);
 }
 
 static void
-free_ready(struct hold *hold)
+close_tables(struct limbo *limbo)
 {
-    struct generation *ready = &hold->buffer->limbo.ready;
+    move_blocks(&limbo->open_tables, &limbo->closed_tables);
+    limbo->tables_wait = true;
+    ck_pr_fence_memory();
+    ck_epoch_call(&limbo->record, &limbo->table_grace, table_grace_is_over);
+}
 
-    sync_sections_ended(&hold->buffer->limbo);
-    move_blocks(&ready->blocks, &hold->reserve.retired);
+static void
+free_ready_entries(struct hold *hold)
+{
+    struct entry_generation *ready = &hold->buffer->limbo.ready;
+
     for (unsigned i = 0; i < LIMBO_STEP && ready->entries != 0; i++) {
         uint32_t entry = ready->entries;
 
@@ -93,13 +117,17 @@ limbo_step(struct hold *hold)
 {
     struct limbo *limbo = &hold->buffer->limbo;
 
-    move_blocks(&hold->reserve.deferred, &limbo->open.blocks);
-    if (limbo->waiting)
+    if (limbo->entries_wait || limbo->tables_wait) {
         ck_epoch_poll(&limbo->record);
-    if (limbo->ready.entries != 0 || limbo->ready.blocks != NULL)
-        free_ready(hold);
-    else if (!limbo->waiting && (limbo->open.entries != 0 || limbo->open.blocks != NULL))
-        close_generation(limbo);
+        sync_sections_ended(limbo);
+    }
+    move_blocks(&limbo->ready_tables, &hold->reserve.retired);
+    if (!limbo->tables_wait && limbo->open_tables != NULL)
+        close_tables(limbo);
+    if (limbo->ready.entries != 0)
+        free_ready_entries(hold);
+    else if (!limbo->entries_wait && limbo->open.entries != 0)
+        close_entries(limbo);
 }
 
 uint64_t

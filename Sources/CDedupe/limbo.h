@@ -8,8 +8,8 @@
  *     closed    a whole generation, given to ck_epoch as one object
  *     ready     its grace period is over: nobody can be looking
  *
- * One generation at a time, so one ck_epoch entry is enough, in the buffer itself, and retiring needs no memory. Dead
- * entries are chained by their link, which readers never read; tables by notes behind their end.
+ * One generation at a time, of entries and of tables, so two ck_epoch entries are enough, in the buffer itself, and
+ * retiring needs no memory. Dead entries are chained by their link, which readers never read; tables by notes behind their end.
  *
  * There is one record for retiring, and unlinking, ck_epoch_call and ck_epoch_poll all happen under the buffer's lock.
  * With several records, or unlocked, version 0.7.1 frees too early: ck_epoch_call reads the epoch without a fence, so
@@ -26,20 +26,22 @@ struct cdedupe;
 struct hold;
 struct block;
 
-struct generation {
+struct entry_generation {
     uint32_t entries; /* Chained by their links. */
-    uint64_t count;   /* How many entries. */
-    struct block *blocks;
+    uint64_t count;
 };
 
 struct limbo {
     ck_epoch_t epoch;
     ck_epoch_record_t record; /* For retiring; enters no section. */
-    ck_epoch_entry_t grace;   /* Stands for the closed generation. */
-    bool waiting;             /* There is one. */
-    struct generation open;
-    struct generation closed;
-    struct generation ready;
+
+    ck_epoch_entry_t entry_grace; /* Stands for the closed generation of entries. */
+    bool entries_wait;            /* There is one. */
+    struct entry_generation open, closed, ready;
+
+    ck_epoch_entry_t table_grace; /* The same for tables: when they come depends on the hash function. */
+    bool tables_wait;
+    struct block *open_tables, *closed_tables, *ready_tables;
 };
 
 void limbo_init(struct limbo *limbo);
@@ -50,7 +52,14 @@ void limbo_destroy(struct cdedupe *buffer);
 /* Under the lock: an entry that is dead and not indexed any more. */
 void limbo_add(struct hold *hold, uint32_t entry);
 
-/* Under the lock, at the end of a hold: moves on by a step of bounded length. */
+/* Under the lock, at the end of a hold: takes the tables that the reserve was told to defer. */
+void limbo_add_tables(struct hold *hold);
+
+/*
+ * Under the lock: moves on by a step of bounded length. Called as often as the calls' own work says, never because of
+ * what memory or the hash function did: so entries get free, and numbers are used again, at points that the input alone
+ * decides, as long as one thread calls. The order of the sweep's deletions goes by these numbers.
+ */
 void limbo_step(struct hold *hold);
 
 /* Under the lock: how many entries wait. */

@@ -44,8 +44,10 @@ static void
 lock_and_free_lent(struct hold *hold)
 {
     hold_lock(hold);
-    while (free_lent(hold))
+    while (free_lent(hold)) {
+        limbo_step(hold);
         hold_again(hold);
+    }
 }
 
 void
@@ -57,6 +59,7 @@ cdedupe_release(cdedupe_t *buffer)
     lock_and_free_lent(&hold);
     buffer->claim = CLAIM_NONE;
     buffer->asleep = false;
+    limbo_step(&hold);
     hold_unlock(&hold);
     hold_finish(&hold);
 }
@@ -216,6 +219,7 @@ cdedupe_take(cdedupe_t *buffer, cdedupe_item_t *items, size_t capacity, size_t *
         buffer->asleep = false;
         do {
             look_ahead(buffer, &preview);
+            limbo_step(&hold);
             hold_unlock(&hold);
             prefetch_preview(&preview);
             lock_rest(&buffer->lock);

@@ -30,7 +30,8 @@ struct put {
     size_t count;
     size_t done;
     size_t copied; /* Bytes of keys, in this hold. */
-    bool inserted;
+    bool locked;   /* Something needed the lock, */
+    bool inserted; /* or added a key. */
     uint64_t hashes[HOLD_PUT];
     uint32_t numbers[HOLD_PUT]; /* Entries found without the lock; zero: not found. */
     struct entry *entries[HOLD_PUT];
@@ -234,9 +235,13 @@ put_some(struct put *put)
     bool more = true;
 
     put->copied = 0;
+    put->locked = true;
     hold_lock(&put->hold);
     while (put->done < put->count && put->copied < HOLD_BYTES && (more = put_one(put, put->done)))
         put->done++;
+    /* Not in a hold that only ran out of memory; see limbo.h. */
+    if (more)
+        limbo_step(&put->hold);
     hold_unlock(&put->hold);
     return more && put->done < put->count;
 }
@@ -351,11 +356,23 @@ wait_for_readers(struct cdedupe *buffer)
         hold_init(&hold, buffer);
         hold_lock(&hold);
         wait = limbo_count(&buffer->limbo) > LIMBO_MAX + buffer->index.count;
+        if (wait)
+            limbo_step(&hold);
         hold_unlock(&hold);
         hold_finish(&hold);
         if (wait)
             sched_yield();
     }
+}
+
+/* Under the lock, hold after hold, until all is done or memory runs out. */
+static void
+put_rest(struct put *put)
+{
+    bool more = put->done < put->count;
+
+    while (more)
+        more = put_some(put);
 }
 
 static void
@@ -370,30 +387,33 @@ put_share(struct cdedupe *buffer, cdedupe_update_t *updates, size_t count)
 {
     struct context *context;
     struct put put;
-    bool more;
 
     put.updates = updates;
     put.count = count;
     put.done = 0;
+    put.locked = false;
     put.inserted = false;
     hold_init(&put.hold, buffer);
     context = context_claim(buffer);
     context_enter(context);
     look_up(&put);
     replace_all_unlocked(&put, context);
-    more = put.done < count;
-    while (more)
-        more = put_some(&put);
+    put_rest(&put);
     context_leave(buffer, context);
     context_give_back(context);
 
     /* Memory ran out. The allocator is foreign: it runs outside the section, and then look-ups are void. */
     forget_lookups(&put);
-    while (put.done < count && hold_refill(&put.hold))
-        while (put_some(&put))
-            continue;
+    while (put.done < count && hold_refill(&put.hold)) {
+        context = context_claim(buffer);
+        context_enter(context);
+        put_rest(&put);
+        context_leave(buffer, context);
+        context_give_back(context);
+    }
     hold_finish(&put.hold);
-    tidy_index(buffer);
+    if (put.locked)
+        tidy_index(buffer);
     if (put.inserted)
         wait_for_readers(buffer);
     return put.done;

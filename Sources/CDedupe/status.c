@@ -208,6 +208,8 @@ can_go_on(struct sweep *sweep, enum progress progress)
 {
     if (progress == PROGRESS_NO_MEMORY)
         return hold_refill(&sweep->hold);
+    /* The loop can begin with what is queued so far. */
+    hold_wake(&sweep->hold);
     if (progress == PROGRESS_MORE)
         lock_rest(&sweep->hold.buffer->lock);
     return progress == PROGRESS_MORE;
@@ -228,6 +230,7 @@ cdedupe_put_status(cdedupe_t *buffer, cdedupe_status_t status)
         progress = put_status_some(&sweep, status);
         if (progress == PROGRESS_DONE || progress == PROGRESS_STOPPED)
             buffer->statistics.statuses_received++;
+        limbo_step(&sweep.hold);
         hold_unlock(&sweep.hold);
     } while (can_go_on(&sweep, progress));
     hold_finish(&sweep.hold);

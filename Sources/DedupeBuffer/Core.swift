@@ -254,9 +254,9 @@ final class PutBatch: @unchecked Sendable {
     /// The most updates in one share: what the core does in one hold of its lock.
     @usableFromInline static let capacity = 100
 
-    /// Where the payload of the update that is added next goes, and so on.
+    /// Where the payload of each update goes.
     @usableFromInline let payloads: UnsafeMutablePointer<UnsafeMutableRawPointer>
-    /// How many updates were added.
+    /// How many updates are complete.
     @exclusivity(unchecked) @usableFromInline private(set) var count = 0
     /// After the put: payloads to be destroyed.
     @usableFromInline let backPayloads: UnsafeMutablePointer<UnsafeMutableRawPointer>
@@ -271,6 +271,7 @@ final class PutBatch: @unchecked Sendable {
     private let keyEnds: UnsafeMutablePointer<Int>
     @exclusivity(unchecked) private var keys: UnsafeMutableRawBufferPointer
     @exclusivity(unchecked) private var keysLength = 0
+    @exclusivity(unchecked) private var nextLength = 0
 
     fileprivate init() {
         payloads = .allocate(capacity: Self.capacity)
@@ -302,24 +303,34 @@ final class PutBatch: @unchecked Sendable {
         refused = []
     }
 
-    /// Adds an update's key; the caller then constructs its payload. False: the key is too long.
+    /// Writes the key of the next update, in place of what was written since the last ``commit()``: a key that calls
+    /// its body twice is written twice, and counted once. False: the key is too long.
     @usableFromInline
-    func add(key: RawSpan, deletion: Bool) -> Bool {
+    func write(key: RawSpan, deletion: Bool) -> Bool {
         let length = key.byteCount
-        guard length <= maximumKeyLength else {
-            refused.append(length)
-            return false
-        }
+        nextLength = length
+        guard length <= maximumKeyLength else { return false }
         if keysLength + length > keys.count { growKeys(for: length) }
         key.withUnsafeBytes { bytes in
             guard let source = bytes.baseAddress else { return }
             (keys.baseAddress! + keysLength).copyMemory(from: source, byteCount: length)
         }
-        keysLength += length
-        keyEnds[count] = keysLength
         updates[count].deletion = deletion
-        count += 1
         return true
+    }
+
+    /// The next update is complete: its key was written, and its payload was constructed at `payloads[count]`.
+    @usableFromInline
+    func commit() {
+        keysLength += nextLength
+        keyEnds[count] = keysLength
+        count += 1
+    }
+
+    /// The next update cannot be: its key is too long. There is no payload.
+    @usableFromInline
+    func refuse() {
+        refused.append(nextLength)
     }
 
     private func growKeys(for length: Int) {

@@ -23,7 +23,7 @@ extension DedupeBuffer {
     @inlinable
     public func onUpdates(_ updates: [Update<Key, Value>]) {
         putAll(updates) { batch, update, _ in
-            update.key.withKeyBytes { batch.add(key: $0, deletion: update.value == nil) }
+            update.key.withKeyBytes { batch.write(key: $0, deletion: update.value == nil) }
         }
     }
 
@@ -37,9 +37,9 @@ extension DedupeBuffer {
     public func onUpdatesKeysKnown(_ updates: [Update<Key, Value>], keys: [String]) {
         putAll(updates) { batch, update, i in
             guard i < keys.count, !keys[i].isEmpty else {
-                return update.key.withKeyBytes { batch.add(key: $0, deletion: update.value == nil) }
+                return update.key.withKeyBytes { batch.write(key: $0, deletion: update.value == nil) }
             }
-            return keys[i].withKeyBytes { batch.add(key: $0, deletion: update.value == nil) }
+            return keys[i].withKeyBytes { batch.write(key: $0, deletion: update.value == nil) }
         }
     }
 
@@ -53,9 +53,9 @@ extension DedupeBuffer {
     public func onUpdatesKeysKnown(_ updates: [Update<Key, Value>], keys: [[UInt8]]) {
         putAll(updates) { batch, update, i in
             guard i < keys.count, !keys[i].isEmpty else {
-                return update.key.withKeyBytes { batch.add(key: $0, deletion: update.value == nil) }
+                return update.key.withKeyBytes { batch.write(key: $0, deletion: update.value == nil) }
             }
-            return keys[i].withKeyBytes { batch.add(key: $0, deletion: update.value == nil) }
+            return keys[i].withKeyBytes { batch.write(key: $0, deletion: update.value == nil) }
         }
     }
 
@@ -73,11 +73,11 @@ extension DedupeBuffer {
 
     // MARK: - Implementation
 
-    /// Puts all updates, a share at a time; `addKey` adds the key of an update, whose number it is told, to a batch, and
-    /// says whether it could.
+    /// Puts all updates, a share at a time; `writeKey` writes the key of an update, whose number it is told, to a
+    /// batch, and says whether it could.
     @inlinable
     @inline(__always)
-    func putAll(_ updates: [Update<Key, Value>], addKey: (PutBatch, borrowing Update<Key, Value>, Int) -> Bool) {
+    func putAll(_ updates: [Update<Key, Value>], writeKey: (PutBatch, borrowing Update<Key, Value>, Int) -> Bool) {
         var next = 0
         while next < updates.count {
             let end = min(next + PutBatch.capacity, updates.count)
@@ -85,8 +85,11 @@ extension DedupeBuffer {
             for i in next..<end {
                 // The one copy of it: what is in the array stays the caller's, this goes to the slot.
                 let update = updates[i]
-                if addKey(batch, update, i) {
-                    batch.payloads[batch.count - 1].initializeMemory(as: Update<Key, Value>.self, to: update)
+                if writeKey(batch, update, i) {
+                    batch.payloads[batch.count].initializeMemory(as: Update<Key, Value>.self, to: update)
+                    batch.commit()
+                } else {
+                    batch.refuse()
                 }
             }
             finishPut(batch)

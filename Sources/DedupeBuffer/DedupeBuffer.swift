@@ -71,11 +71,13 @@ public final class DedupeBuffer<Key: DedupeKey, Value: Sendable>: RestartAwareCa
     /// If no loop runs, it stops at once. Called from inside the sink, or from work on the queue that was given to
     /// ``startSending(to:on:)``, it returns at once, and the loop ends when the queue is empty.
     ///
-    /// - Important: blocks the calling thread for as long as the sink takes.
+    /// - Important: blocks the calling thread for as long as the sink takes. Not to be called on a serial queue that the
+    ///   queue given to ``startSending(to:on:)`` has as its target: the loop could not run meanwhile.
     @available(*, noasync)
     public func finish() {
-        let inside = delivery.isCurrent
-        if core.finish(whenEmpty: inside) && !inside { delivery.waitForEnd() }
+        guard core.finish(whenEmpty: delivery.isCurrent) else { return }
+        // Asked again: the loop may have begun, here, since the first time.
+        if !delivery.isCurrent { delivery.waitForEnd() }
     }
 
     // MARK: - Inspection

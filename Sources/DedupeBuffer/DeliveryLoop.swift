@@ -49,6 +49,8 @@ final class DeliveryLoop: WakeTarget, @unchecked Sendable {
     private let core: Core
     private let label: String
     private let state = Locked<Loop?>(nil)
+    /// Held while a loop begins, so that one that fails to does not take away another's mark.
+    private let starting = Locked(())
     /// Entered while a loop exists.
     private let existing = DispatchGroup()
     private let deliveringThread = Atomic<UInt>(0)
@@ -67,11 +69,19 @@ final class DeliveryLoop: WakeTarget, @unchecked Sendable {
     func start(
         on target: DispatchQueue?, body: LoopBody, keepAlive: @escaping () -> AnyObject
     ) throws(DedupeBufferError) {
-        try claim()
-        target.map { mark($0, true) }
         let serial = DispatchQueue(label: label, target: target)
         let loop = Loop(place: .queue(serial: serial, target: target, keepAlive: keepAlive), body: body)
-        state.withLock { $0 = loop }
+        try starting.withLock { _ throws(DedupeBufferError) in
+            // Marked before the claim shows: whoever finds a loop knows where not to wait for it.
+            if let target { mark(target, true) }
+            do throws(DedupeBufferError) {
+                try claim()
+            } catch {
+                if let target, !needs(target) { mark(target, false) }
+                throw error
+            }
+            state.withLock { $0 = loop }
+        }
         schedule(on: serial, keepAlive())
     }
 
@@ -87,6 +97,12 @@ final class DeliveryLoop: WakeTarget, @unchecked Sendable {
             case .ended: return
             }
         }
+    }
+
+    /// Whether the loop that there is runs on the queue.
+    private func needs(_ queue: DispatchQueue) -> Bool {
+        guard case .queue(_, let target?, _) = state.withLock({ $0 })?.place else { return false }
+        return target === queue
     }
 
     private func claim() throws(DedupeBufferError) {

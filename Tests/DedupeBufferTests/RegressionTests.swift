@@ -1,0 +1,99 @@
+import DedupeBuffer
+import Dispatch
+import Foundation
+import Testing
+
+/// Faults that were found and mended, each by its name.
+@Suite struct RegressionTests {
+    /// `finish()` on the delivery queue read that no loop needs the queue, then waited for one that had just begun.
+    @Test func finish_onTheQueue_whileALoopBeginsThere_returns() throws {
+        for round in 0..<400 {
+            let (buffer, queue) = (StringBuffer(), DispatchQueue(label: "q"))
+            let begun = DispatchSemaphore(value: 0)
+            let finished = DispatchSemaphore(value: 0)
+            queue.async {
+                begun.signal()
+                for _ in 0..<round { _ = buffer.statistics }
+                buffer.finish()
+                finished.signal()
+            }
+            begun.wait()
+            try? buffer.startSending(to: StringSink(), on: queue)
+            #expect(finished.wait(timeout: .now() + 60) == .success)
+            buffer.stop()
+        }
+    }
+
+    /// A second loop that was refused took away the mark by which `finish()` knows the first one's queue.
+    @Test func finish_onTheQueue_afterASecondLoopWasRefused_returns() throws {
+        let (buffer, queue) = (StringBuffer(), DispatchQueue(label: "q"))
+        try buffer.startSending(to: StringSink(), on: queue)
+        #expect(throws: DedupeBufferError.alreadySending) {
+            try buffer.startSending(to: StringSink(), on: queue)
+        }
+        let finished = DispatchSemaphore(value: 0)
+        queue.async {
+            buffer.finish()
+            finished.signal()
+        }
+        #expect(finished.wait(timeout: .now() + 60) == .success)
+    }
+
+    /// A key that wrote itself twice moved later payloads to where no slot was.
+    @Test func keyThatCallsItsBodyTwice_isOneKey() throws {
+        let buffer = DedupeBuffer<TwiceKey, CountedValue>()
+        let tracker = LifeCount()
+        buffer.onUpdates((0..<250).map { Update(key: TwiceKey(text: "key \($0)"), value: CountedValue(tracker)) })
+        buffer.onUpdates((0..<250).map { Update(key: TwiceKey(text: "key \($0)"), value: CountedValue(tracker)) })
+        #expect(buffer.statistics.pendingKeys == 250)
+        #expect(buffer.statistics.replaced == 250)
+        #expect(tracker.alive == 250)
+    }
+
+    /// Without a loop, most of what a large restart dropped stayed until the buffer's end.
+    @Test func restart_withoutALoop_destroysAllThatItDropped() {
+        let buffer = DedupeBuffer<UInt64, CountedValue>()
+        let tracker = LifeCount()
+        buffer.onUpdates((0..<20_000).map { Update(key: UInt64($0), value: CountedValue(tracker)) })
+        #expect(tracker.alive == 20_000)
+        buffer.onConnectionRestarted()
+        #expect(tracker.alive == 0)
+    }
+}
+
+private struct TwiceKey: DedupeKey {
+    var text: String
+
+    func withKeyBytes<R, E: Error>(_ body: (RawSpan) throws(E) -> R) throws(E) -> R {
+        _ = try text.withKeyBytes(body)
+        return try text.withKeyBytes(body)
+    }
+
+    init(text: String) { self.text = text }
+
+    init?(keyBytes: RawSpan) {
+        guard let text = String(keyBytes: keyBytes) else { return nil }
+        self.text = text
+    }
+}
+
+/// Counts the living.
+private final class LifeCount: @unchecked Sendable {
+    private let lock = NSLock()
+    private var count = 0
+
+    var alive: Int { lock.withLock { count } }
+
+    func change(by delta: Int) { lock.withLock { count += delta } }
+}
+
+private final class CountedValue: Sendable {
+    private let tracker: LifeCount
+
+    init(_ tracker: LifeCount) {
+        self.tracker = tracker
+        tracker.change(by: 1)
+    }
+
+    deinit { tracker.change(by: -1) }
+}
