@@ -49,8 +49,9 @@ final class DeliveryLoop: WakeTarget, @unchecked Sendable {
     private let core: Core
     private let label: String
     private let state = Locked<Loop?>(nil)
-    /// Held while a loop begins, so that one that fails to does not take away another's mark.
-    private let starting = Locked(())
+    /// The queue that the loop needs. Locked while a loop begins, so that one that fails to does not take away the mark
+    /// of another on the same queue.
+    private let markedQueue = Locked<DispatchQueue?>(nil)
     /// Entered while a loop exists.
     private let existing = DispatchGroup()
     private let deliveringThread = Atomic<UInt>(0)
@@ -71,15 +72,16 @@ final class DeliveryLoop: WakeTarget, @unchecked Sendable {
     ) throws(DedupeBufferError) {
         let serial = DispatchQueue(label: label, target: target)
         let loop = Loop(place: .queue(serial: serial, target: target, keepAlive: keepAlive), body: body)
-        try starting.withLock { _ throws(DedupeBufferError) in
+        try markedQueue.withLock { marked throws(DedupeBufferError) in
             // Marked before the claim shows: whoever finds a loop knows where not to wait for it.
             if let target { mark(target, true) }
             do throws(DedupeBufferError) {
                 try claim()
             } catch {
-                if let target, !needs(target) { mark(target, false) }
+                if let target, target !== marked { mark(target, false) }
                 throw error
             }
+            marked = target
             state.withLock { $0 = loop }
         }
         schedule(on: serial, keepAlive())
@@ -97,12 +99,6 @@ final class DeliveryLoop: WakeTarget, @unchecked Sendable {
             case .ended: return
             }
         }
-    }
-
-    /// Whether the loop that there is runs on the queue.
-    private func needs(_ queue: DispatchQueue) -> Bool {
-        guard case .queue(_, let target?, _) = state.withLock({ $0 })?.place else { return false }
-        return target === queue
     }
 
     private func claim() throws(DedupeBufferError) {
