@@ -102,7 +102,9 @@ $(BUILD)/libcdedupe.a: $(OBJECTS)
 $(BUILD)/libcdedupe.so.0: $(OBJECTS) Sources/CDedupe/exports.map
 	$(CC) -shared -Wl,-soname,libcdedupe.so.0 -Wl,--version-script=Sources/CDedupe/exports.map -o $@ $(OBJECTS) -lck
 
-$(BUILD)/cdedupe.pc: Makefile
+# Always made anew: it names the prefix of this call.
+.PHONY: $(BUILD)/cdedupe.pc
+$(BUILD)/cdedupe.pc:
 	@mkdir -p $(@D)
 	@printf 'prefix=%s\nName: cdedupe\nDescription: Keyed conflating buffer\nVersion: %s\nCflags: -I$${prefix}/include\nLibs: -L$${prefix}/lib -lcdedupe\nLibs.private: -lck\n' \
 	    '$(PREFIX)' '$(VERSION)' > $@
