@@ -3,14 +3,65 @@
  */
 #include "buffer.h"
 
+#include <stdlib.h>
+
+/*
+ * A bit for each slot that is free or was met, to find one that two words own, or one that is free and owned. It is
+ * taken from the system, not from the allocator hooks, and before the lock. Without memory for it that check is left out.
+ */
+struct slot_map {
+    unsigned char *bits;
+    uint32_t slabs; /* Slabs that it has room for, from number 0 on. */
+};
+
 /* What a walk over the entries finds. */
 struct census {
+    struct slot_map map;
     uint64_t pending;
     uint64_t stale;
     uint64_t live;
     uint64_t alive;
     uint64_t slots;
 };
+
+static struct slot_map
+map_make(struct cdedupe *buffer)
+{
+    struct slot_map map;
+
+    lock_take(&buffer->lock);
+    map.slabs = buffer->slots.slab_count + 2;
+    lock_drop(&buffer->lock);
+    map.bits = calloc(map.slabs, SLAB_CELLS_MAX / 8);
+    return map;
+}
+
+/* Notes a slot. False: it had been noted before. */
+static bool
+map_note(const struct slot_map *map, uint32_t slot)
+{
+    unsigned char bit = (unsigned char)(1u << (slot & 7));
+
+    if (map->bits == NULL || slot == 0 || slot >> SLAB_SHIFT >= map->slabs)
+        return true;
+    if (map->bits[slot >> 3] & bit)
+        return false;
+    map->bits[slot >> 3] |= bit;
+    return true;
+}
+
+static void
+map_note_free(const struct cdedupe *buffer, const struct slot_map *map)
+{
+    const struct arena *slots = &buffer->slots;
+
+    for (uint32_t i = 1; i <= slots->slab_count && i < map->slabs; i++) {
+        if (slots->slabs[i].cells == 0)
+            continue;
+        for (uint32_t slot = slots->slabs[i].free_head; slot != 0; slot = *(const uint32_t *)arena_at(slots, slot))
+            map_note(map, slot);
+    }
+}
 
 static const char *
 validate_entry(const struct cdedupe *buffer, uint32_t number, struct census *census)
@@ -24,6 +75,8 @@ validate_entry(const struct cdedupe *buffer, uint32_t number, struct census *cen
     census->alive++;
     census->live += (word & WORD_LIVE) != 0;
     census->slots += word_slot(word) != 0;
+    if (!map_note(&census->map, word_slot(word)))
+        return "slots: one is owned twice, or free and owned";
     if (!(word & WORD_INDEXED))
         return "entry: a word that is not zero is not indexed";
     if (!pending && (!(word & WORD_LIVE) || (word & WORD_DELETION) || word_slot(word) != 0))
@@ -119,7 +172,7 @@ struct garbage_walk {
 };
 
 static const char *
-validate_garbage(const struct cdedupe *buffer, struct garbage_walk *walk)
+validate_garbage(const struct cdedupe *buffer, const struct slot_map *map, struct garbage_walk *walk)
 {
     uint32_t link;
 
@@ -138,8 +191,11 @@ validate_garbage(const struct cdedupe *buffer, struct garbage_walk *walk)
         walk->stale++;
     }
     for (link = ring_first(&buffer->links, buffer->orphans); link != buffer->orphans;
-         link = link_at(&buffer->links, link)->next)
+         link = link_at(&buffer->links, link)->next) {
+        if (!map_note(map, link_at(&buffer->links, link)->item))
+            return "slots: an orphan is owned twice, or free";
         walk->orphans++;
+    }
     return NULL;
 }
 
@@ -184,21 +240,22 @@ validate_sums(const struct cdedupe *buffer, const struct census *census, const s
 }
 
 static const char *
-validate_all(const struct cdedupe *buffer)
+validate_all(const struct cdedupe *buffer, struct slot_map map)
 {
-    struct census census = {0};
+    struct census census = {.map = map};
     struct garbage_walk garbage = {0};
     const char *fault;
 
     if ((fault = arena_validate(&buffer->entries)) != NULL || (fault = arena_validate(&buffer->slots)) != NULL ||
         (fault = arena_validate(&buffer->links)) != NULL)
         return fault;
+    map_note_free(buffer, &map);
     if ((fault = index_validate(&buffer->index, &buffer->entries)) != NULL ||
         (fault = validate_entries(buffer, &census)) != NULL || (fault = validate_queue(buffer)) != NULL)
         return fault;
     if (buffer->asleep && (!ring_is_empty(&buffer->links, buffer->ring) || buffer->stopped))
         return "loop: asleep though there is something to do";
-    if ((fault = validate_garbage(buffer, &garbage)) != NULL)
+    if ((fault = validate_garbage(buffer, &map, &garbage)) != NULL)
         return fault;
     return validate_sums(buffer, &census, &garbage);
 }
@@ -206,10 +263,12 @@ validate_all(const struct cdedupe *buffer)
 const char *
 cdedupe_validate(cdedupe_t *buffer)
 {
+    struct slot_map map = map_make(buffer);
     const char *fault;
 
     lock_take(&buffer->lock);
-    fault = validate_all(buffer);
+    fault = validate_all(buffer, map);
     lock_drop(&buffer->lock);
+    free(map.bits);
     return fault;
 }
