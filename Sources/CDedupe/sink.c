@@ -59,6 +59,9 @@ cdedupe_release(cdedupe_t *buffer)
     lock_and_free_lent(&hold);
     buffer->claim = CLAIM_NONE;
     buffer->asleep = false;
+    /* Without its loop a finish has nobody to wait for. */
+    if (buffer->finishing != FINISHING_NOT)
+        sync_store_relaxed_32(&buffer->stopped, 1);
     limbo_step(&hold);
     hold_unlock(&hold);
     hold_finish(&hold);

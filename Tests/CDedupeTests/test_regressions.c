@@ -66,6 +66,22 @@ a_finish_owes_the_status_that_superseded_an_owed_one(void)
     cdedupe_destroy(buffer);
 }
 
+/* A loop that ended in the middle of a finish left a buffer that was finishing for ever. */
+static void
+a_loop_that_ends_while_finishing_stops_the_buffer(void)
+{
+    cdedupe_t *buffer = open_buffer(cdedupe_options());
+
+    CHECK(cdedupe_claim(buffer, CDEDUPE_LOOP) == CDEDUPE_OK);
+    put(buffer, "a", false);
+    CHECK(cdedupe_finish(buffer, CDEDUPE_WHEN_DELIVERED) == CDEDUPE_OK);
+    CHECK(cdedupe_claim(buffer, CDEDUPE_LOOP) == CDEDUPE_BUSY);
+    cdedupe_release(buffer);
+    CHECK(cdedupe_claim(buffer, CDEDUPE_LOOP) == CDEDUPE_STOPPED);
+    CHECK_NO_FAULT(cdedupe_validate(buffer));
+    cdedupe_destroy(buffer);
+}
+
 /* ---------------------------------------------------------------------------------------------------- */
 
 struct wake {
@@ -240,6 +256,7 @@ int
 main(void)
 {
     RUN(a_finish_owes_the_status_that_superseded_an_owed_one);
+    RUN(a_loop_that_ends_while_finishing_stops_the_buffer);
     RUN(a_sweep_wakes_the_loop_with_the_first_deletions);
     RUN(the_order_of_synthesized_deletions_does_not_depend_on_the_secret);
     RUN(memory_goes_back_after_replacing_at_random);

@@ -352,7 +352,10 @@ typedef enum {
  */
 cdedupe_result_t cdedupe_claim(cdedupe_t *buffer, cdedupe_claim_t kind);
 
-/* Ends the claim, and with it the loan of the last batch's keys. O(size of the last batch). */
+/*
+ * Ends the claim, and with it the loan of the last batch's keys. Where cdedupe_finish() waits for this loop, the buffer
+ * stops. O(size of the last batch).
+ */
 void cdedupe_release(cdedupe_t *buffer);
 
 /* What an item of a batch is. */
