@@ -158,6 +158,7 @@ arena_make_room(struct arena *arena, uint32_t class_index, struct reserve *reser
     slab->cells = cells;
     slab->class_index = class_index;
     arena->table->cells[index].stride = class->stride;
+    /* Release, with the acquire of arena_at(): the stride, and the slab's memory as zeroes. */
     sync_store_pointer(&arena->table->cells[index].base, base);
     class->slabs++;
     arena->cells += cells;

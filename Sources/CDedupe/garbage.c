@@ -32,6 +32,8 @@ clear_entry(struct hold *hold, uint32_t number)
     struct entry *entry = entry_at(&buffer->entries, number);
     uint64_t word = sync_load_relaxed(&entry->word), before;
 
+    /* Exchanges, with replace_unlocked(): a producer with an old restart number may be replacing the payload. */
+
     if (word & WORD_LIVE) {
         before = sync_exchange(&entry->word, word_idle(word_restart(word)));
     } else {

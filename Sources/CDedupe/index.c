@@ -20,9 +20,6 @@ enum { DEPTH_MAX = 20 };
  */
 enum { SPARSE = 8, TIDY_PRICE = 16, TIDY_STEPS = 8 };
 
-/* An index of so many keys is small. */
-enum { SMALL_COUNT = 8192 };
-
 /* A map's cells begin two cache lines behind its start: its own fields come first. Only prefetching relies on it. */
 enum { MAP_CELLS_OFFSET = 128 };
 
@@ -337,7 +334,7 @@ split(struct index *index, struct set *set, uint32_t tag, struct reserve *reserv
 static uint32_t
 load_divisor(const struct index *index)
 {
-    return index->count < SMALL_COUNT ? 4 : 2;
+    return index->count < INDEX_SMALL ? 4 : 2;
 }
 
 /*

@@ -41,6 +41,9 @@
 
 struct directory;
 
+/* An index of so many keys is small: it is in the cache, and probes are what its look-ups cost. */
+enum { INDEX_SMALL = 8192 };
+
 struct index {
     struct directory *directory;
     uint64_t count;   /* Entries in all sets. */

@@ -11,9 +11,6 @@
 
 #include <string.h>
 
-/* From so many keys on, fetching the index's cells ahead pays. */
-enum { PREFETCH_COUNT = 8192 };
-
 /* A word that others keep changing is left to the lock. */
 enum { TRIES = 4 };
 
@@ -53,6 +50,7 @@ static cdedupe_slot_t
 remove_current(struct hold *hold, uint32_t number)
 {
     struct entry *entry = entry_at(&hold->buffer->entries, number);
+    /* Acquire, with the release of replace_unlocked(): whoever destroys the payload sees all of it. */
     uint64_t before = sync_exchange(&entry->word, 0);
 
     unqueue(hold, entry->link);
@@ -75,6 +73,7 @@ replace(struct hold *hold, uint32_t number, uint64_t word, cdedupe_update_t *upd
 {
     struct cdedupe *buffer = hold->buffer;
     struct entry *entry = entry_at(&buffer->entries, number);
+    /* Both, with replace_unlocked() and take_word(): our payload before the word, the displaced one after it. */
     uint64_t before =
         sync_exchange(&entry->word, word_pending(word, update->slot, buffer->restart, update->deletion));
 
@@ -272,8 +271,7 @@ prefetch_index(const struct put *put)
 {
     const struct index *index = &put->hold.buffer->index;
 
-    /* A small index is in the cache anyway. */
-    if (sync_load_relaxed(&index->count) < PREFETCH_COUNT)
+    if (sync_load_relaxed(&index->count) < INDEX_SMALL)
         return;
     for (size_t i = 0; i < put->count; i++)
         index_prefetch_set(index, put->hashes[i]);

@@ -93,6 +93,7 @@ owe_deletion(struct hold *hold, uint32_t number)
     if (!link_make_room(hold))
         return false;
     entry->link = link_new(buffer, number);
+    /* A store will do: idle words change under the lock. Release, for the producers that look at it without. */
     sync_store_release(&entry->word, word_pending(WORD_LIVE, 0, buffer->restart, true));
     queue_entry(hold, entry->link);
     buffer->statistics.synthesized_deletions++;
@@ -110,6 +111,7 @@ owe_deletion_of_stale(struct hold *hold, uint32_t number)
     /* For the orphan. There may be none; but who replaces without the lock may bring one until the exchange. */
     if (!link_make_room(hold))
         return false;
+    /* Acquire, with the release of replace_unlocked(): the payload that becomes an orphan. */
     before = sync_exchange(&entry->word, word_pending(WORD_LIVE, 0, buffer->restart, true));
     garbage_remove(hold, entry->link);
     queue_entry(hold, entry->link);
