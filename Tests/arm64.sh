@@ -6,15 +6,8 @@
 set -euo pipefail
 cd "$(dirname "$0")/.."
 build=$PWD/.build/arm64
-sudo=$([ "$(id -u)" = 0 ] || echo sudo)
 
-missing=$(for package in gcc-aarch64-linux-gnu libc6-dev-arm64-cross qemu-user-static; do
-    dpkg-query -W -f='${Status}' $package 2>/dev/null | grep -q 'ok installed' || echo $package
-done)
-if [ -n "$missing" ]; then
-    $sudo apt-get update -q
-    DEBIAN_FRONTEND=noninteractive $sudo apt-get install -q -y --no-install-recommends $missing
-fi
+make setup PACKAGES="gcc-aarch64-linux-gnu libc6-dev-arm64-cross qemu-user-static"
 
 if [ ! -e "$build/root/usr/include/ck_pr.h" ]; then
     mkdir -p "$build"/{lists/partial,cache/archives/partial,packages}
