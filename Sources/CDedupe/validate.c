@@ -22,6 +22,7 @@ struct census {
     uint64_t live;
     uint64_t alive;
     uint64_t slots;
+    bool slot_met_twice;
 };
 
 static struct slot_map
@@ -75,8 +76,7 @@ validate_entry(const struct cdedupe *buffer, uint32_t number, struct census *cen
     census->alive++;
     census->live += (word & WORD_LIVE) != 0;
     census->slots += word_slot(word) != 0;
-    if (!map_note(&census->map, word_slot(word)))
-        return "slots: one is owned twice, or free and owned";
+    census->slot_met_twice |= !map_note(&census->map, word_slot(word));
     if (!(word & WORD_INDEXED))
         return "entry: a word that is not zero is not indexed";
     if (!pending && (!(word & WORD_LIVE) || (word & WORD_DELETION) || word_slot(word) != 0))
@@ -172,7 +172,7 @@ struct garbage_walk {
 };
 
 static const char *
-validate_garbage(const struct cdedupe *buffer, const struct slot_map *map, struct garbage_walk *walk)
+validate_garbage(const struct cdedupe *buffer, struct census *census, struct garbage_walk *walk)
 {
     uint32_t link;
 
@@ -192,8 +192,7 @@ validate_garbage(const struct cdedupe *buffer, const struct slot_map *map, struc
     }
     for (link = ring_first(&buffer->links, buffer->orphans); link != buffer->orphans;
          link = link_at(&buffer->links, link)->next) {
-        if (!map_note(map, link_at(&buffer->links, link)->item))
-            return "slots: an orphan is owned twice, or free";
+        census->slot_met_twice |= !map_note(&census->map, link_at(&buffer->links, link)->item);
         walk->orphans++;
     }
     return NULL;
@@ -228,8 +227,6 @@ validate_sums(const struct cdedupe *buffer, const struct census *census, const s
         return "entries: one is neither alive, lent, in limbo nor free";
     if (buffer->links.used != 3 + statistics->pending_keys + statistics->pending_statuses + buffer->uncleared)
         return "links: one is in no list";
-    if (census->slots + garbage->orphans > buffer->slots.used)
-        return "slots: a free one is in use";
     if (statistics->pending_statuses > statistics->pending_keys + 1)
         return "statuses: more than keys plus one";
     if (statistics->received + statistics->synthesized_deletions !=
@@ -239,9 +236,34 @@ validate_sums(const struct cdedupe *buffer, const struct census *census, const s
     return NULL;
 }
 
+/*
+ * The one thing that goes on under our lock is replacing. A slot that it moved from one word, already met, to another,
+ * not yet met, is met twice; so slots are judged only if nothing was replaced during the walk: whoever did has counted it
+ * by the time it gives its context back (release, with this acquire), or still has it.
+ */
+static bool
+was_quiet(const struct cdedupe *buffer, uint64_t replaced_before)
+{
+    for (uint64_t i = 0; i < buffer->contexts.count; i++)
+        if (sync_load_acquire(&buffer->contexts.contexts[i]->claimed) != 0)
+            return false;
+    return context_count_replaced(buffer) == replaced_before;
+}
+
+static const char *
+validate_slots(const struct cdedupe *buffer, const struct census *census, const struct garbage_walk *garbage)
+{
+    if (census->slot_met_twice)
+        return "slots: one is owned twice, or free and owned";
+    if (census->slots + garbage->orphans > buffer->slots.used)
+        return "slots: a free one is in use";
+    return NULL;
+}
+
 static const char *
 validate_all(const struct cdedupe *buffer, struct slot_map map)
 {
+    uint64_t replaced = context_count_replaced(buffer);
     struct census census = {.map = map};
     struct garbage_walk garbage = {0};
     const char *fault;
@@ -255,9 +277,11 @@ validate_all(const struct cdedupe *buffer, struct slot_map map)
         return fault;
     if (buffer->asleep && (!ring_is_empty(&buffer->links, buffer->ring) || buffer->stopped))
         return "loop: asleep though there is something to do";
-    if ((fault = validate_garbage(buffer, &map, &garbage)) != NULL)
+    if ((fault = validate_garbage(buffer, &census, &garbage)) != NULL)
         return fault;
-    return validate_sums(buffer, &census, &garbage);
+    if ((fault = validate_sums(buffer, &census, &garbage)) != NULL || !was_quiet(buffer, replaced))
+        return fault;
+    return validate_slots(buffer, &census, &garbage);
 }
 
 const char *

@@ -447,7 +447,8 @@ void cdedupe_statistics(cdedupe_t *buffer, cdedupe_statistics_t *out, size_t siz
 
 /*
  * Checks every invariant of the buffer, in any build: the queue and its links, index, words, free lists and
- * counters. Holds the lock for O(keys): for tests and for finding faults, not for production paths.
+ * counters; and who owns which slot, if nothing is replaced meanwhile (that goes on under the lock). Holds the lock for
+ * O(keys): for tests and for finding faults, not for production paths.
  *
  * Returns NULL if all hold, else a static text that names the first that does not.
  */
