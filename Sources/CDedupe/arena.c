@@ -3,7 +3,7 @@
 #include <string.h>
 
 /* Tables are read by every arena_at(): their own cache lines. */
-enum { TABLE_ALIGNMENT = 64, TABLE_CAPACITY_MIN = 32 };
+enum { TABLE_ALIGNMENT = 64, TABLE_CAPACITY_MIN = OR_TINY(32, 2) };
 
 _Static_assert(sizeof(struct slab_cells) == 16, "four of them share a cache line");
 

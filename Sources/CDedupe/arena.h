@@ -24,11 +24,12 @@
 
 #include "memory.h"
 #include "sync.h"
+#include "tiny.h"
 
-enum { SLAB_SHIFT = 12, SLAB_CELLS_MAX = 1 << SLAB_SHIFT };
+enum { SLAB_SHIFT = OR_TINY(12, 4), SLAB_CELLS_MAX = 1 << SLAB_SHIFT };
 
-#define SLAB_SIZE_MIN ((size_t)4 * 1024)
-#define SLAB_SIZE_MAX ((size_t)256 * 1024)
+#define SLAB_SIZE_MIN ((size_t)OR_TINY(4 * 1024, 128))
+#define SLAB_SIZE_MAX (SLAB_SIZE_MIN << 6) /* 256 KiB */
 
 /* Where a slab's cells are: all that a reader without the lock needs. */
 struct slab_cells {

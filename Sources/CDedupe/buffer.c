@@ -7,7 +7,7 @@
 #define LINK_SLAB_LIMIT (((uint32_t)1 << (31 - SLAB_SHIFT)) - 1)
 
 /* An arena of so many slots is too small to be sparse. */
-enum { SPARSE_CELLS = 4096 };
+enum { SPARSE_CELLS = OR_TINY(4096, 16) };
 
 /* What one call does at most about the index's debt, whoever made it. */
 enum { TIDY_HOLDS = 4 };
@@ -351,31 +351,29 @@ link_free(struct hold *hold, uint32_t link)
 void
 queue_entry(struct hold *hold, uint32_t link)
 {
-    struct cdedupe *buffer = hold->buffer;
-    cdedupe_statistics_t *statistics = &buffer->statistics;
-
-    ring_append(&buffer->links, buffer->ring, link);
-    statistics->pending_keys++;
-    if (statistics->pending_keys > statistics->peak_pending_keys)
-        statistics->peak_pending_keys = statistics->pending_keys;
+    ring_append(&hold->buffer->links, hold->buffer->ring, link);
+    count_pending(hold->buffer);
     notify(hold);
 }
 
-/* Removes one link, of whatever kind, and counts it. */
-static void
-remove_link(struct hold *hold, uint32_t link)
+void
+count_pending(struct cdedupe *buffer)
 {
-    struct cdedupe *buffer = hold->buffer;
+    cdedupe_statistics_t *statistics = &buffer->statistics;
 
+    statistics->pending_keys++;
+    if (statistics->pending_keys > statistics->peak_pending_keys)
+        statistics->peak_pending_keys = statistics->pending_keys;
+}
+
+/* Removes one link, of whatever kind. */
+static void
+remove_link(struct cdedupe *buffer, uint32_t link)
+{
     /* What is owed ends at the one before. */
     if (buffer->last_owed == link)
         buffer->last_owed = link_at(&buffer->links, link)->previous;
-    if (item_is_status(link_at(&buffer->links, link)->item))
-        buffer->statistics.pending_statuses--;
-    else
-        buffer->statistics.pending_keys--;
     ring_remove(&buffer->links, link);
-    link_free(hold, link);
 }
 
 static bool
@@ -385,18 +383,33 @@ is_status(const struct cdedupe *buffer, uint32_t link)
 }
 
 void
-unqueue(struct hold *hold, uint32_t link)
+unlink_queued(struct hold *hold, uint32_t link)
 {
     struct cdedupe *buffer = hold->buffer;
     uint32_t before = link_at(&buffer->links, link)->previous, after = link_at(&buffer->links, link)->next;
 
-    remove_link(hold, link);
+    remove_link(buffer, link);
     if (is_status(buffer, before) && is_status(buffer, after)) {
         /* What superseded an owed status is owed in its place. */
         if (buffer->last_owed == before)
             buffer->last_owed = after;
-        remove_link(hold, before);
+        remove_link(buffer, before);
+        buffer->statistics.pending_statuses--;
+        link_free(hold, before);
     }
+}
+
+void
+unqueue(struct hold *hold, uint32_t link)
+{
+    struct cdedupe *buffer = hold->buffer;
+
+    if (is_status(buffer, link))
+        buffer->statistics.pending_statuses--;
+    else
+        buffer->statistics.pending_keys--;
+    unlink_queued(hold, link);
+    link_free(hold, link);
 }
 
 /* ---------------------------------------------------------------------------------------------------- */
@@ -443,6 +456,8 @@ cdedupe_stop(cdedupe_t *buffer)
     hold_init(&hold, buffer);
     hold_lock(&hold);
     sync_store_relaxed_32(&buffer->stopped, 1);
+    /* For good: what is untaken now is not delivered. */
+    buffer->finishing = FINISHING_NOT;
     notify(&hold);
     hold_unlock(&hold);
     hold_finish(&hold);

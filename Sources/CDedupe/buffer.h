@@ -12,6 +12,7 @@
  *   sync.h      atomics and the lock
  *   source.c    puts updates        status.c   statuses, restart, resync
  *   sink.c      takes batches       garbage.c  clears up after restarts
+ *   untake.c    takes that back
  *   buffer.c    life, slots, the end, counters
  *   bytes.c     the plain level
  */
@@ -29,10 +30,16 @@
 #include "memory.h"
 #include "ring.h"
 #include "sync.h"
+#include "tiny.h"
 #include "word.h"
 
 /* Changes per hold of the lock: what one call may keep another waiting for. */
-enum { HOLD_PUT = 100, HOLD_TAKE = 32, HOLD_SWEEP = 64, HOLD_SLOTS = 256 };
+enum {
+    HOLD_PUT = OR_TINY(100, 4),
+    HOLD_TAKE = OR_TINY(32, 3),
+    HOLD_SWEEP = OR_TINY(64, 4),
+    HOLD_SLOTS = OR_TINY(256, 4),
+};
 
 enum claim { CLAIM_NONE, CLAIM_BY_HAND, CLAIM_LOOP };
 
@@ -61,7 +68,12 @@ struct cdedupe {
     uint32_t garbage;
     uint32_t orphans;
     uint32_t last_owed; /* Finishing: the last link that is still to be delivered; the ring's head: none. */
-    uint32_t lent;      /* Dead entries whose keys the sink may still read; chained by their links. */
+    uint32_t lent;      /* Dead entries whose keys the sink may still read; chained by their links. The latest is first. */
+    uint32_t lent_on;   /* More of them: of items that were untaken. */
+    uint32_t batch;     /* Items of the last batch that can be untaken. */
+    bool restarted;     /* Since the last batch was begun. */
+    bool swallowed;     /* Since the restart, or the last status that was queued, one was not queued: it was the same. */
+    bool sweep_again;   /* A sweep that is under way has entries behind it that are new to it. */
     uint32_t slots_sparse;   /* Less than half of the slots' cells are in use; read without the lock. */
     uint64_t slots_returned; /* Without a magazine, since magazines were emptied. */
     uint64_t uncleared; /* Links in garbage and orphans; read as a hint without the lock. */
@@ -166,6 +178,15 @@ void queue_entry(struct hold *hold, uint32_t link);
 /* Takes a link out of the queue, and frees it. Of two statuses that become neighbours the earlier goes. */
 void unqueue(struct hold *hold, uint32_t link);
 
+/* The same, but the link is not freed, and still counts as pending: it comes back. */
+void unlink_queued(struct hold *hold, uint32_t link);
+
+/* An update's link is in the queue. */
+void count_pending(struct cdedupe *buffer);
+
+/* Puts a status at the back of the queue. There is room for the link. */
+void append_status(struct hold *hold, uint8_t status);
+
 /* A dead entry leaves the index; its memory stays: the sink may need its key, and readers may be looking at it. */
 void entry_unindex(struct cdedupe *buffer, uint32_t number);
 
@@ -177,6 +198,9 @@ void tidy_index(struct cdedupe *buffer);
 
 /* Clears up one piece of what restarts left; `slot` gets a payload or zero. False: nothing is left. */
 bool clear_one(struct hold *hold, cdedupe_slot_t *slot);
+
+/* A restart drops the queue: its links are garbage. */
+void garbage_add_queue(struct hold *hold);
 
 /* Forgets a stale link: the entry's word has been dealt with. */
 void garbage_remove(struct hold *hold, uint32_t link);

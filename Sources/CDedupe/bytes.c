@@ -125,20 +125,27 @@ cdedupe_bytes_create(const cdedupe_options_t *given, cdedupe_bytes_t **out)
     return result;
 }
 
+/* The values of the last batch, from item `first` on. */
 static void
-destroy_batch(struct cdedupe_bytes *buffer)
+destroy_items(struct cdedupe_bytes *buffer, size_t first)
 {
     cdedupe_slot_t slots[HOLD_PUT];
 
-    while (buffer->batch > 0) {
+    while (buffer->batch > first) {
         size_t count = 0;
 
-        while (count < HOLD_PUT && buffer->batch > 0) {
+        while (count < HOLD_PUT && buffer->batch > first) {
             slots[count] = buffer->items[--buffer->batch].slot;
             value_destroy(buffer, slots[count++]);
         }
         cdedupe_discard(buffer->core, slots, count);
     }
+}
+
+static void
+destroy_batch(struct cdedupe_bytes *buffer)
+{
+    destroy_items(buffer, 0);
 }
 
 void
@@ -306,6 +313,23 @@ cdedupe_bytes_take(cdedupe_bytes_t *buffer, cdedupe_bytes_item_t *items, size_t 
     buffer->batch = *count;
     for (size_t i = 0; i < *count; i++)
         describe(buffer, &buffer->items[i], &items[i]);
+    return result;
+}
+
+cdedupe_result_t
+cdedupe_bytes_untake(cdedupe_bytes_t *buffer, size_t *count)
+{
+    size_t wanted = *count, first;
+    cdedupe_result_t result;
+
+    if (wanted > buffer->batch)
+        return CDEDUPE_INVALID_ARGUMENT;
+    first = buffer->batch - wanted;
+    result = cdedupe_untake(buffer->core, buffer->items + first, count);
+    if (result == CDEDUPE_INVALID_ARGUMENT)
+        return result;
+    destroy_items(buffer, first + *count);
+    collect(buffer);
     return result;
 }
 

@@ -14,8 +14,9 @@
 
 #include "CDedupe.h"
 #include "memory.h"
+#include "tiny.h"
 
-enum { CONTEXTS_MAX = 128, MAGAZINE_SIZE = 224 };
+enum { CONTEXTS_MAX = 128, MAGAZINE_SIZE = OR_TINY(224, 6) };
 
 struct context {
     ck_epoch_record_t record;

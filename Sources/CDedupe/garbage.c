@@ -10,11 +10,42 @@ count_uncleared(struct cdedupe *buffer, uint64_t count)
     sync_store_relaxed(&buffer->uncleared, count);
 }
 
+/* Statuses that have become neighbours: one of them goes. So there are never more than entries, and one. */
+static void
+forget_status_between(struct hold *hold, uint32_t before, uint32_t after)
+{
+    struct cdedupe *buffer = hold->buffer;
+
+    if (before == after || !item_is_status(link_at(&buffer->links, before)->item) ||
+        !item_is_status(link_at(&buffer->links, after)->item))
+        return;
+    ring_remove(&buffer->links, before);
+    count_uncleared(buffer, buffer->uncleared - 1);
+    link_free(hold, before);
+}
+
+void
+garbage_add_queue(struct hold *hold)
+{
+    struct cdedupe *buffer = hold->buffer;
+    uint32_t last = ring_last(&buffer->links, buffer->garbage), first = ring_first(&buffer->links, buffer->ring);
+
+    if (first == buffer->ring)
+        return;
+    count_uncleared(buffer, buffer->uncleared + buffer->statistics.pending_keys + buffer->statistics.pending_statuses);
+    ring_splice(&buffer->links, buffer->ring, buffer->garbage);
+    forget_status_between(hold, last, first);
+}
+
 void
 garbage_remove(struct hold *hold, uint32_t link)
 {
-    ring_remove(&hold->buffer->links, link);
-    count_uncleared(hold->buffer, hold->buffer->uncleared - 1);
+    struct cdedupe *buffer = hold->buffer;
+    uint32_t before = link_at(&buffer->links, link)->previous, after = link_at(&buffer->links, link)->next;
+
+    ring_remove(&buffer->links, link);
+    count_uncleared(buffer, buffer->uncleared - 1);
+    forget_status_between(hold, before, after);
 }
 
 void
@@ -44,6 +75,24 @@ clear_entry(struct hold *hold, uint32_t number)
     return word_slot(before);
 }
 
+static void
+drop_link(struct hold *hold, uint32_t link)
+{
+    garbage_remove(hold, link);
+    link_free(hold, link);
+}
+
+/* A status that is first. It counts for nothing, or updates with statuses between them would come in two by two. */
+static void
+drop_status(struct hold *hold)
+{
+    struct cdedupe *buffer = hold->buffer;
+    uint32_t link = ring_first(&buffer->links, buffer->garbage);
+
+    if (link != buffer->garbage && item_is_status(link_at(&buffer->links, link)->item))
+        drop_link(hold, link);
+}
+
 bool
 clear_one(struct hold *hold, cdedupe_slot_t *slot)
 {
@@ -51,14 +100,16 @@ clear_one(struct hold *hold, cdedupe_slot_t *slot)
     uint32_t link;
 
     *slot = 0;
+    if (buffer->uncleared == 0)
+        return false;
+    drop_status(hold);
     if ((link = ring_first(&buffer->links, buffer->orphans)) != buffer->orphans)
         *slot = link_at(&buffer->links, link)->item;
-    else if ((link = ring_first(&buffer->links, buffer->garbage)) == buffer->garbage)
-        return false;
-    else if (!item_is_status(link_at(&buffer->links, link)->item))
+    else if ((link = ring_first(&buffer->links, buffer->garbage)) != buffer->garbage)
         *slot = clear_entry(hold, link_at(&buffer->links, link)->item);
-    garbage_remove(hold, link);
-    link_free(hold, link);
+    else
+        return true;
+    drop_link(hold, link);
     return true;
 }
 

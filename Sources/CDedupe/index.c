@@ -9,16 +9,16 @@
  * A set's map has 64 to 2,048 cells (16 KiB), at most half of them in use. A full one of 2,048 is split into two. ck_hs
  * would grow by itself, but ignores a failure to; so room is made before each insertion, where failure can be told.
  */
-enum { SET_CAPACITY_MIN = 64, SET_CAPACITY_MAX = 2048, SET_ALIGNMENT = 64 };
+enum { SET_CAPACITY_MIN = OR_TINY(64, 8), SET_CAPACITY_MAX = OR_TINY(2048, 32), SET_ALIGNMENT = 64 };
 
 /* The directory takes no more bits than the tag has to give: the map's offset needs some too. */
-enum { DEPTH_MAX = 20 };
+enum { DEPTH_MAX = OR_TINY(20, 8) };
 
 /*
  * A set is sparse if an eighth of its cells or less is in use: half of what doubling leaves. Two neighbours become one
  * if they leave it as sparse as that in the largest map. Sixteen removals pay for a look at one set.
  */
-enum { SPARSE = 8, TIDY_PRICE = 16, TIDY_STEPS = 8 };
+enum { SPARSE = 8, TIDY_PRICE = OR_TINY(16, 2), TIDY_STEPS = OR_TINY(8, 2) };
 
 /* A map's cells begin two cache lines behind its start: its own fields come first. Only prefetching relies on it. */
 enum { MAP_CELLS_OFFSET = 128 };

@@ -38,11 +38,12 @@
 
 #include "arena.h"
 #include "memory.h"
+#include "tiny.h"
 
 struct directory;
 
 /* An index of so many keys is small: it is in the cache, and probes are what its look-ups cost. */
-enum { INDEX_SMALL = 8192 };
+enum { INDEX_SMALL = OR_TINY(8192, 16) };
 
 struct index {
     struct directory *directory;

@@ -3,7 +3,7 @@
 #include "buffer.h"
 
 /* Entries freed per hold. */
-enum { LIMBO_STEP = 128 };
+enum { LIMBO_STEP = OR_TINY(128, 2) };
 
 void
 limbo_init(struct limbo *limbo)

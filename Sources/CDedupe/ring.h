@@ -78,6 +78,12 @@ ring_append(const struct arena *links, uint32_t head, uint32_t number)
 }
 
 static inline void
+ring_prepend(const struct arena *links, uint32_t head, uint32_t number)
+{
+    ring_append(links, ring_first(links, head), number);
+}
+
+static inline void
 ring_remove(const struct arena *links, uint32_t number)
 {
     struct link *link = link_at(links, number);

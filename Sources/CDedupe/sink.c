@@ -28,11 +28,16 @@ free_lent(struct hold *hold)
 {
     struct cdedupe *buffer = hold->buffer;
 
-    for (unsigned steps = 0; buffer->lent != 0; steps++) {
+    for (unsigned steps = 0; buffer->lent != 0 || buffer->lent_on != 0; steps++) {
         uint32_t number = buffer->lent;
 
         if (steps == HOLD_SWEEP)
             return true;
+        if (number == 0) {
+            buffer->lent = buffer->lent_on;
+            buffer->lent_on = 0;
+            continue;
+        }
         buffer->lent = entry_at(&buffer->entries, number)->link;
         limbo_add(hold, number);
     }
@@ -58,6 +63,7 @@ cdedupe_release(cdedupe_t *buffer)
     hold_init(&hold, buffer);
     lock_and_free_lent(&hold);
     buffer->claim = CLAIM_NONE;
+    buffer->batch = 0;
     buffer->asleep = false;
     /* Without its loop a finish has nobody to wait for. */
     if (buffer->finishing != FINISHING_NOT)
@@ -76,7 +82,7 @@ take_status(struct hold *hold, uint32_t link, cdedupe_item_t *item)
     struct cdedupe *buffer = hold->buffer;
     uint8_t status = (uint8_t)(link_at(&buffer->links, link)->item & ~ITEM_STATUS);
 
-    *item = (cdedupe_item_t){.kind = CDEDUPE_STATUS, .status = status};
+    *item = (cdedupe_item_t){.kind = CDEDUPE_STATUS, .status = status, .before = buffer->latest_taken};
     buffer->latest_taken = status;
     buffer->statistics.statuses_delivered++;
     unqueue(hold, link);
@@ -109,7 +115,8 @@ take_entry(struct hold *hold, uint32_t link, cdedupe_item_t *item)
 
     unqueue(hold, link);
     entry->link = 0;
-    *item = (cdedupe_item_t){.key = entry->key, .key_length = entry->key_length, .slot = word_slot(before)};
+    *item = (cdedupe_item_t){
+        .key = entry->key, .key_length = entry->key_length, .slot = word_slot(before), .before = live};
     if (before & WORD_DELETION) {
         item->kind = CDEDUPE_DELETED;
         entry_unindex(buffer, number);
@@ -168,6 +175,9 @@ take_some(struct hold *hold, cdedupe_item_t *items, size_t capacity, size_t *cou
 {
     struct cdedupe *buffer = hold->buffer;
 
+    /* What is untaken must be of one side of a restart. */
+    if (buffer->restarted && *count > 0)
+        return false;
     for (unsigned steps = 0; *count < capacity; steps++) {
         uint32_t link = ring_first(&buffer->links, buffer->ring);
 
@@ -188,6 +198,7 @@ take_some(struct hold *hold, cdedupe_item_t *items, size_t capacity, size_t *cou
 static cdedupe_result_t
 conclude(struct cdedupe *buffer, size_t count)
 {
+    buffer->batch = (uint32_t)count;
     if (count > 0) {
         buffer->statistics.batches++;
         /* The last that was owed: what comes from now on comes too late. */
@@ -220,6 +231,7 @@ cdedupe_take(cdedupe_t *buffer, cdedupe_item_t *items, size_t capacity, size_t *
         result = CDEDUPE_INVALID_ARGUMENT;
     } else {
         buffer->asleep = false;
+        buffer->restarted = false;
         do {
             look_ahead(buffer, &preview);
             limbo_step(&hold);

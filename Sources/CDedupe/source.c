@@ -15,10 +15,10 @@
 enum { TRIES = 4 };
 
 /* Keys copied in one hold, in bytes: with many long keys a hold ends early. */
-enum { HOLD_BYTES = 64 * 1024 };
+enum { HOLD_BYTES = OR_TINY(64 * 1024, 256) };
 
 /* Dead entries in limbo, beyond as many as are alive, before calls that add keys wait. */
-enum { LIMBO_MAX = 16 * 1024 };
+enum { LIMBO_MAX = OR_TINY(16 * 1024, 2) };
 
 /* One share of a call's updates. */
 struct put {
@@ -45,26 +45,38 @@ finish_update(cdedupe_update_t *update, cdedupe_slot_t back, cdedupe_slot_t disp
 /* ---------------------------------------------------------------------------------------------------- */
 /* Under the lock                                                                                       */
 
-/* A current entry leaves, with what is pending: the sink never hears of it. Gives back the payload. */
-static cdedupe_slot_t
+/* A current entry leaves: its word is zero, and the sink never hears of what was pending. */
+static void
 remove_current(struct hold *hold, uint32_t number)
 {
-    struct entry *entry = entry_at(&hold->buffer->entries, number);
+    unqueue(hold, entry_at(&hold->buffer->entries, number)->link);
+    entry_unindex(hold->buffer, number);
+    limbo_add(hold, number);
+}
+
+/*
+ * current, not live, and a deletion: a value leaves, and the deletion with it; another deletion is replaced. Which of
+ * them is pending, producers without the lock may change until the exchange. It leaves zero, which sends them to the lock:
+ * so there is no moment at which they could replace a deletion that is about to cancel a value.
+ */
+static void
+delete_unheard(struct hold *hold, uint32_t number, cdedupe_update_t *update)
+{
+    struct cdedupe *buffer = hold->buffer;
+    struct entry *entry = entry_at(&buffer->entries, number);
     /* Acquire, with the release of replace_unlocked(): whoever destroys the payload sees all of it. */
     uint64_t before = sync_exchange(&entry->word, 0);
 
-    unqueue(hold, entry->link);
-    entry_unindex(hold->buffer, number);
-    limbo_add(hold, number);
-    hold->buffer->statistics.cancelled += 2;
-    return word_slot(before);
-}
-
-/* current, a value that is not live -> dead, and the deletion with it */
-static void
-cancel(struct hold *hold, uint32_t number, cdedupe_update_t *update)
-{
-    finish_update(update, update->slot, remove_current(hold, number), CDEDUPE_CANCELLED);
+    if (word_deletion_cancels(before)) {
+        remove_current(hold, number);
+        buffer->statistics.cancelled += 2;
+        finish_update(update, update->slot, word_slot(before), CDEDUPE_CANCELLED);
+    } else {
+        /* Release, with the acquire of replace_unlocked(): the payload. A store will do: nobody changes a zero word. */
+        sync_store_release(&entry->word, word_pending(before, update->slot, buffer->restart, true));
+        buffer->statistics.replaced++;
+        finish_update(update, 0, word_slot(before), CDEDUPE_REPLACED);
+    }
 }
 
 /* current -> current, in its place */
@@ -77,17 +89,6 @@ replace(struct hold *hold, uint32_t number, uint64_t word, cdedupe_update_t *upd
     uint64_t before =
         sync_exchange(&entry->word, word_pending(word, update->slot, buffer->restart, update->deletion));
 
-    if (update->deletion && word_deletion_cancels(before)) {
-        /*
-         * What was a deletion became a value, by a producer without the lock, between our look and our exchange. The
-         * sink has never heard of that value; so both go after all. The same may have happened to our deletion since:
-         * then the payload that comes back is another's, in exchange for ours.
-         */
-        cdedupe_slot_t back = remove_current(hold, number);
-
-        finish_update(update, back, word_slot(before), CDEDUPE_CANCELLED);
-        return;
-    }
     buffer->statistics.replaced++;
     finish_update(update, 0, word_slot(before), CDEDUPE_REPLACED);
 }
@@ -133,8 +134,8 @@ put_present(struct hold *hold, uint32_t number, uint64_t word, cdedupe_update_t 
         return requeue(hold, number, word, update);
     if (word_is_stale(word, buffer->restart))
         revive(hold, entry_at(&buffer->entries, number), word, update);
-    else if (update->deletion && word_deletion_cancels(word))
-        cancel(hold, number, update);
+    else if (update->deletion && !(word & WORD_LIVE))
+        delete_unheard(hold, number, update);
     else
         replace(hold, number, word, update);
     return true;

@@ -38,14 +38,15 @@ next_restart(struct cdedupe *buffer)
 }
 
 static void
-drop_queue(struct cdedupe *buffer)
+drop_queue(struct hold *hold)
 {
+    struct cdedupe *buffer = hold->buffer;
     cdedupe_statistics_t *statistics = &buffer->statistics;
 
-    sync_store_relaxed(&buffer->uncleared,
-                       buffer->uncleared + statistics->pending_keys + statistics->pending_statuses);
-    ring_splice(&buffer->links, buffer->ring, buffer->garbage);
+    garbage_add_queue(hold);
     buffer->last_owed = buffer->ring;
+    buffer->restarted = true;
+    buffer->swallowed = false;
     statistics->dropped += statistics->pending_keys;
     statistics->pending_keys = 0;
     statistics->pending_statuses = 0;
@@ -55,21 +56,24 @@ cdedupe_result_t
 cdedupe_restart(cdedupe_t *buffer)
 {
     cdedupe_result_t result = CDEDUPE_OK;
+    struct hold hold;
 
-    lock_take(&buffer->lock);
+    hold_init(&hold, buffer);
+    hold_lock(&hold);
     if (buffer->stopped) {
         result = CDEDUPE_STOPPED;
     } else {
         buffer->resync = true;
         /* With nothing received since the last one, nothing is pending and everything live is unseen already. */
         if (buffer->touched) {
-            drop_queue(buffer);
+            drop_queue(&hold);
             next_restart(buffer);
             buffer->latest_received = buffer->latest_taken;
             buffer->touched = false;
         }
     }
-    lock_drop(&buffer->lock);
+    hold_unlock(&hold);
+    hold_finish(&hold);
     return result;
 }
 
@@ -144,6 +148,11 @@ sweep_some(struct sweep *sweep)
     for (unsigned steps = 0; steps < HOLD_SWEEP; steps++) {
         uint32_t number = arena_next_touched(&buffer->entries, sweep->next);
 
+        if (number == 0 && buffer->sweep_again) {
+            buffer->sweep_again = false;
+            sweep->next = 0;
+            return PROGRESS_MORE;
+        }
         if (number == 0) {
             buffer->resync = false;
             return PROGRESS_DONE;
@@ -159,25 +168,36 @@ sweep_some(struct sweep *sweep)
 /* ---------------------------------------------------------------------------------------------------- */
 /* Statuses                                                                                             */
 
+void
+append_status(struct hold *hold, uint8_t status)
+{
+    struct cdedupe *buffer = hold->buffer;
+
+    ring_append(&buffer->links, buffer->ring, link_new(buffer, ITEM_STATUS | status));
+    buffer->statistics.pending_statuses++;
+    notify(hold);
+}
+
 /* False: no memory, and nothing has changed. */
 static bool
 queue_status(struct hold *hold, cdedupe_status_t status)
 {
     struct cdedupe *buffer = hold->buffer;
-    uint32_t last = ring_last(&buffer->links, buffer->ring), item = ITEM_STATUS | (uint32_t)status;
+    uint32_t last = ring_last(&buffer->links, buffer->ring);
 
-    if ((uint8_t)status == buffer->latest_received)
+    if ((uint8_t)status == buffer->latest_received) {
+        buffer->swallowed = true;
         return true;
+    }
     if (last != buffer->ring && item_is_status(link_at(&buffer->links, last)->item)) {
-        link_at(&buffer->links, last)->item = item;
+        link_at(&buffer->links, last)->item = ITEM_STATUS | (uint32_t)status;
     } else {
         if (!link_make_room(hold))
             return false;
-        ring_append(&buffer->links, buffer->ring, link_new(buffer, item));
-        buffer->statistics.pending_statuses++;
-        notify(hold);
+        append_status(hold, (uint8_t)status);
     }
     buffer->latest_received = (uint8_t)status;
+    buffer->swallowed = false;
     return true;
 }
 

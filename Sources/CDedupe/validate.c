@@ -199,13 +199,19 @@ validate_garbage(const struct cdedupe *buffer, struct census *census, struct gar
 }
 
 static uint64_t
+count_chain(const struct cdedupe *buffer, uint32_t number)
+{
+    uint64_t count = 0;
+
+    for (; number != 0 && count <= buffer->entries.used; count++)
+        number = entry_at(&buffer->entries, number)->link;
+    return count;
+}
+
+static uint64_t
 count_lent(const struct cdedupe *buffer)
 {
-    uint64_t lent = 0;
-
-    for (uint32_t number = buffer->lent; number != 0 && lent <= buffer->entries.used; lent++)
-        number = entry_at(&buffer->entries, number)->link;
-    return lent;
+    return count_chain(buffer, buffer->lent) + count_chain(buffer, buffer->lent_on);
 }
 
 static const char *

@@ -145,12 +145,15 @@ is_delivered(const model_t *model)
 {
     size_t index;
 
+    if (!model->finish_when_delivered) {
+        return false;
+    }
     for (index = 0; index < model->count; index++) {
         if (model->queue[index].owed) {
             return false;
         }
     }
-    return model->finish_when_delivered;
+    return true;
 }
 
 /*
@@ -252,8 +255,10 @@ model_status(model_t *model, cdedupe_status_t status)
         model->resync = false;
     }
     if (status == model->latest) {
+        model->swallowed = true;
         return CDEDUPE_OK;
     }
+    model->swallowed = false;
     model->latest = status;
     if (model->count > 0 && is_status(model, model->count - 1)) {
         model->queue[model->count - 1].status = status;
@@ -278,6 +283,8 @@ model_restart(model_t *model)
         memcpy(model->unseen, model->live, model->keys * sizeof(*model->live));
     }
     model->latest = model->latest_taken; /* D2 */
+    model->restarted = true;
+    model->swallowed = false;
     model->resync = true;
     return CDEDUPE_OK;
 }
@@ -285,6 +292,7 @@ model_restart(model_t *model)
 cdedupe_result_t
 model_claim(model_t *model, cdedupe_claim_t kind)
 {
+    note_input(model);
     if (model->stopped) {
         return CDEDUPE_STOPPED;
     }
@@ -300,8 +308,12 @@ void
 model_release(model_t *model)
 {
     model->claimed = false;
+    model->batch_count = 0;
     model->loop = false;
     model->asleep = false;
+    if (model->finish_when_empty || model->finish_when_delivered) {
+        model->stopped = true; /* Nobody is left to deliver what the finish waits for. */
+    }
 }
 
 void
@@ -357,7 +369,12 @@ static model_item_t
 take_front(model_t *model)
 {
     const model_entry_t entry = model->queue[0];
-    model_item_t item = {.key = entry.key, .id = entry.id, .kind = CDEDUPE_STATUS, .status = entry.status};
+    model_item_t item = {.key = entry.key,
+                         .id = entry.id,
+                         .kind = CDEDUPE_STATUS,
+                         .status = entry.status,
+                         .taken_before = model->latest_taken,
+                         .was_live = entry.key != MODEL_NO_KEY && model->live[entry.key]};
 
     remove_at(model, 0);
     if (entry.key == MODEL_NO_KEY) {
@@ -394,6 +411,8 @@ model_take(model_t *model, size_t limit, const size_t *hints, size_t hint_count,
         return CDEDUPE_INVALID_ARGUMENT;
     }
     model->asleep = false;
+    model->restarted = false;
+    model->batch_count = 0;
     if (model->stopped || is_delivered(model)) {
         model->stopped = true;
         return CDEDUPE_STOPPED;
@@ -405,9 +424,141 @@ model_take(model_t *model, size_t limit, const size_t *hints, size_t hint_count,
         if (*count < hint_count) {
             follow_hint(model, hints[*count]);
         }
-        items[(*count)++] = take_front(model);
+        items[*count] = take_front(model);
+        model->batch[model->batch_count++] = items[*count];
+        (*count)++;
     }
     model->statistics.batches++;
+    return CDEDUPE_OK;
+}
+
+/* ---------------------------------------------------------------------------------------------------- */
+/* Untaking: the rows of the table in untake.c                                                           */
+
+static void
+prepend(model_t *model, const model_entry_t *entry)
+{
+    reserve_queue(model, model->count + 1);
+    memmove(&model->queue[1], &model->queue[0], model->count * sizeof(*model->queue));
+    model->queue[0] = *entry;
+    model->count++;
+    count_entry(model, entry, true);
+}
+
+static void
+move_to_front(model_t *model, size_t index)
+{
+    model_entry_t entry = model->queue[index];
+
+    remove_at(model, index);
+    merge_statuses_before(model, index);
+    entry.group = 0;
+    prepend(model, &entry);
+}
+
+static uint64_t
+untake_value(model_t *model, const model_item_t *item)
+{
+    const model_entry_t entry = {.key = item->key, .id = item->id};
+    size_t index = find(model, item->key);
+    bool pending = index < model->count;
+
+    if (!item->was_live) {
+        model->live[item->key] = false;
+        model->unseen[item->key] = false;
+    }
+    if (model->restarted) {
+        model->statistics.dropped++;
+    } else if (!pending) {
+        prepend(model, &entry);
+        return 0;
+    } else if (model->queue[index].deletion && !item->was_live) {
+        model->statistics.cancelled += 2;
+        remove_at(model, index);
+        merge_statuses_before(model, index);
+    } else {
+        model->statistics.replaced++;
+        move_to_front(model, index);
+    }
+    return item->id;
+}
+
+static uint64_t
+untake_deletion(model_t *model, const model_item_t *item)
+{
+    const model_entry_t entry = {.key = item->key, .id = item->id, .deletion = true};
+    size_t index = find(model, item->key);
+    bool pending = index < model->count;
+
+    if (item->was_live) {
+        model->live[item->key] = true;
+        model->unseen[item->key] = model->restarted && model->resync && !pending;
+    }
+    if (!pending && (!model->restarted || (item->was_live && !model->resync))) {
+        prepend(model, &entry);
+        return 0;
+    }
+    if (model->restarted) {
+        model->statistics.dropped++;
+    } else {
+        model->statistics.replaced++;
+        move_to_front(model, index);
+    }
+    return item->id;
+}
+
+static void
+untake_status(model_t *model, const model_item_t *item)
+{
+    const model_entry_t entry = {.key = MODEL_NO_KEY, .status = item->status};
+
+    model->statistics.statuses_delivered--;
+    model->latest_taken = item->taken_before;
+    if (!model->restarted) {
+        if (model->count == 0 || !is_status(model, 0)) {
+            prepend(model, &entry);
+        }
+    } else if (model->statistics.pending_statuses == 0) {
+        if (model->swallowed) {
+            append(model, &entry);
+        } else {
+            model->latest = item->taken_before;
+        }
+    }
+}
+
+static void
+untake_one(model_t *model, const model_item_t *item, uint64_t *back)
+{
+    *back = 0;
+    if (item->kind == CDEDUPE_STATUS) {
+        untake_status(model, item);
+        return;
+    }
+    *back = item->kind == CDEDUPE_DELETED ? untake_deletion(model, item) : untake_value(model, item);
+    model->statistics.delivered--;
+    if (item->kind == CDEDUPE_DELETED) {
+        model->statistics.live_keys += item->was_live;
+    } else {
+        model->statistics.live_keys -= !item->was_live;
+    }
+}
+
+cdedupe_result_t
+model_untake(model_t *model, size_t count, uint64_t *back)
+{
+    bool none_owed = is_delivered(model);
+
+    if (!model->claimed || count > model->batch_count) {
+        return CDEDUPE_INVALID_ARGUMENT;
+    }
+    while (count-- > 0) {
+        untake_one(model, &model->batch[--model->batch_count], &back[count]);
+        /* What a finish had waited for is back. */
+        if (none_owed && model->count > 0) {
+            model->queue[0].owed = true;
+        }
+    }
     return CDEDUPE_OK;
 }
 

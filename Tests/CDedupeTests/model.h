@@ -36,7 +36,11 @@ typedef struct model_item {
     uint64_t id;
     cdedupe_kind_t kind;
     cdedupe_status_t status;
+    bool was_live;                 /* Before it was taken, for model_untake(). */
+    cdedupe_status_t taken_before; /* The same for a status: the one taken before it. */
 } model_item_t;
+
+enum { MODEL_BATCH = 100 };
 
 typedef struct model {
     model_entry_t *queue;
@@ -57,9 +61,14 @@ typedef struct model {
     bool asleep; /* The loop's last take found nothing, and nobody has woken it. */
     uint64_t wakes;
 
+    model_item_t batch[MODEL_BATCH]; /* The last one, as far as it has not been untaken. */
+    size_t batch_count;
+
     bool stopped;
     bool finish_when_empty;
     bool finish_when_delivered;
+    bool restarted; /* Since the last batch was begun. */
+    bool swallowed; /* Since the restart or the last status queued, a status was dropped because it was the same. */
     bool ambiguous; /* The contract does not say what comes next: do not compare any further. */
 
     cdedupe_statistics_t statistics; /* All but memory. */
@@ -87,6 +96,12 @@ void model_finish(model_t *model, cdedupe_finish_t when);
  */
 cdedupe_result_t model_take(model_t *model, size_t limit, const size_t *hints, size_t hint_count,
                             model_item_t *items, size_t *count);
+
+/*
+ * The last `count` of the items of the last take go back. `back` gets for each the id that comes back to the caller, or
+ * zero.
+ */
+cdedupe_result_t model_untake(model_t *model, size_t count, uint64_t *back);
 
 /* Strings to numbers, counted up from zero in the order of first use. */
 typedef struct names {

@@ -8,6 +8,8 @@
 #define PAYLOAD_MAGIC UINT64_C(0x7061796c6f616421)
 #define POISON UINT64_C(0xdeaddeaddeaddead)
 
+enum { LONG_VALUE = 9 }; /* Ids in a long value. */
+
 /* What is in a slot at the handle level. */
 typedef struct payload {
     uint64_t magic;
@@ -171,6 +173,8 @@ subject_open(subject_t *subject, const subject_options_t *options)
     return result;
 }
 
+static void discard_kept(subject_t *subject, size_t first);
+
 static void
 destroy_leftovers(subject_t *subject)
 {
@@ -187,6 +191,7 @@ void
 subject_close(subject_t *subject)
 {
     if (subject->core != NULL) {
+        discard_kept(subject, 0);
         destroy_leftovers(subject);
         CHECK_EQ(subject->living, 0);
     }
@@ -214,14 +219,29 @@ check_if_paranoid(subject_t *subject)
     }
 }
 
+/* The value of an id: itself, a few times over if it is to be long. Returns the value's length. */
+static size_t
+make_value(const subject_t *subject, uint64_t id, uint64_t value[LONG_VALUE])
+{
+    size_t count = subject->options.long_values && id % 2 == 1 ? LONG_VALUE : 1;
+    size_t index;
+
+    for (index = 0; index < count; index++) {
+        value[index] = id;
+    }
+    return count * sizeof(*value);
+}
+
 static cdedupe_result_t
 put_bytes(subject_t *subject, subject_update_t *update)
 {
+    uint64_t value[LONG_VALUE];
+
     if (update->deletion) {
         return cdedupe_bytes_delete(subject->bytes, update->key, update->length, update->id, &update->outcome);
     }
-    return cdedupe_bytes_put(subject->bytes, update->key, update->length, &update->id, sizeof(update->id),
-                             update->id, &update->outcome);
+    return cdedupe_bytes_put(subject->bytes, update->key, update->length, value,
+                             make_value(subject, update->id, value), update->id, &update->outcome);
 }
 
 static cdedupe_result_t
@@ -277,7 +297,9 @@ prepare(subject_t *subject, const subject_update_t *updates, size_t count)
 static void
 settle_displaced(subject_t *subject, subject_update_t *update, cdedupe_slot_t slot)
 {
-    bool garbage = object_of(subject, slot)->owner == OWNER_GARBAGE;
+    /* Untaking may leave the payload of a deletion, too. */
+    bool garbage =
+        object_of(subject, slot)->owner == OWNER_GARBAGE || (subject->untook && update->outcome == CDEDUPE_QUEUED);
     uint64_t id = come_back(subject, slot, true, true);
 
     if (!garbage) {
@@ -388,31 +410,44 @@ subject_restart(subject_t *subject)
     return result;
 }
 
+cdedupe_result_t
+subject_collect_some(subject_t *subject, size_t capacity)
+{
+    cdedupe_slot_t *slots;
+    cdedupe_result_t result;
+    size_t count = 0;
+    size_t index;
+
+    if (subject->core == NULL) {
+        return CDEDUPE_EMPTY;
+    }
+    slots = must_resize(NULL, capacity * sizeof(*slots));
+    result = cdedupe_collect(subject->core, slots, capacity, &count);
+    CHECK(count <= capacity && (result == CDEDUPE_OK || count == 0));
+    for (index = 0; index < count; index++) {
+        come_back(subject, slots[index], subject->untook, true);
+        destroy(subject, slots[index]);
+    }
+    cdedupe_discard(subject->core, slots, count);
+    check_if_paranoid(subject);
+    free(slots);
+    return result;
+}
+
 void
 subject_collect(subject_t *subject, size_t capacity)
 {
-    cdedupe_slot_t *slots;
-    size_t count = 0;
     size_t index;
 
     if (subject->core == NULL) {
         return;
     }
-    slots = must_resize(NULL, capacity * sizeof(*slots));
-    while (cdedupe_collect(subject->core, slots, capacity, &count) == CDEDUPE_OK) {
-        CHECK(count <= capacity);
-        for (index = 0; index < count; index++) {
-            come_back(subject, slots[index], false, true);
-            destroy(subject, slots[index]);
-        }
-        cdedupe_discard(subject->core, slots, count);
-        check_if_paranoid(subject);
+    while (subject_collect_some(subject, capacity) == CDEDUPE_OK) {
     }
     CHECK(!cdedupe_has_garbage(subject->core));
     for (index = 0; index < subject->object_count; index++) {
         CHECK(subject->objects[index].owner != OWNER_GARBAGE); /* None may stay behind. */
     }
-    free(slots);
 }
 
 /* ---------------------------------------------------------------------------------------------------- */
@@ -428,6 +463,7 @@ subject_claim(subject_t *subject, cdedupe_claim_t kind)
 void
 subject_release(subject_t *subject)
 {
+    discard_kept(subject, 0);
     if (subject->bytes != NULL) {
         cdedupe_bytes_release(subject->bytes);
     } else {
@@ -458,18 +494,16 @@ subject_finish(subject_t *subject, cdedupe_finish_t when)
 }
 
 static subject_item_t
-item_from_bytes(const cdedupe_bytes_item_t *from)
+item_from_bytes(const subject_t *subject, const cdedupe_bytes_item_t *from)
 {
     subject_item_t item = {from->key, from->key_length, from->revision, (cdedupe_kind_t)from->kind,
                            (cdedupe_status_t)from->status};
 
     if (from->kind == CDEDUPE_NEW || from->kind == CDEDUPE_UPDATED) {
-        uint64_t id = 0;
+        uint64_t value[LONG_VALUE];
+        size_t length = make_value(subject, from->revision, value);
 
-        if (CHECK_EQ(from->value_length, sizeof(id))) {
-            memcpy(&id, from->value, sizeof(id));
-        }
-        CHECK_EQ(id, from->revision);
+        CHECK(from->value_length == length && memcmp(from->value, value, length) == 0);
     } else {
         CHECK(from->value == NULL);
         CHECK_EQ(from->value_length, 0);
@@ -485,7 +519,9 @@ item_from_core(subject_t *subject, const cdedupe_item_t *from)
 
     if (from->slot != 0) {
         item.id = come_back(subject, from->slot, true, false);
-        discard(subject, from->slot);
+        if (!subject->keeps_batch) {
+            discard(subject, from->slot);
+        }
     }
     if (from->kind == CDEDUPE_STATUS) {
         CHECK_EQ(from->slot, 0);
@@ -496,16 +532,27 @@ item_from_core(subject_t *subject, const cdedupe_item_t *from)
     return item;
 }
 
+/* The kept items from `first` on are done with. */
+static void
+discard_kept(subject_t *subject, size_t first)
+{
+    while (subject->kept > first) {
+        cdedupe_slot_t slot = subject->core_items[--subject->kept].slot;
+
+        if (slot != 0) {
+            discard(subject, slot);
+        }
+    }
+}
+
 cdedupe_result_t
 subject_take(subject_t *subject, size_t capacity)
 {
     cdedupe_result_t result;
     size_t index;
 
+    discard_kept(subject, 0);
     subject->count = 12345; /* Must be overwritten. */
-    if (capacity > subject->options.batch_size) {
-        capacity = subject->options.batch_size;
-    }
     if (subject->bytes != NULL) {
         result = cdedupe_bytes_take(subject->bytes, subject->bytes_items, capacity, &subject->count);
     } else {
@@ -515,11 +562,60 @@ subject_take(subject_t *subject, size_t capacity)
         CHECK_EQ(subject->count, 0);
         subject->count = 0;
     }
-    CHECK(result != CDEDUPE_OK || (subject->count > 0 && subject->count <= capacity));
+    CHECK(result != CDEDUPE_OK ||
+          (subject->count > 0 && subject->count <= capacity && subject->count <= subject->options.batch_size));
     for (index = 0; index < subject->count; index++) {
-        subject->items[index] = subject->bytes != NULL ? item_from_bytes(&subject->bytes_items[index])
+        subject->items[index] = subject->bytes != NULL ? item_from_bytes(subject, &subject->bytes_items[index])
                                                        : item_from_core(subject, &subject->core_items[index]);
         CHECK(subject->items[index].kind != CDEDUPE_STATUS || subject->items[index].key == NULL);
+    }
+    subject->kept = subject->keeps_batch && subject->core != NULL ? subject->count : 0;
+    check_if_paranoid(subject);
+    return result;
+}
+
+static cdedupe_result_t
+untake_handles(subject_t *subject, size_t count, uint64_t *back)
+{
+    size_t first = subject->kept - count, index, left = count;
+    cdedupe_item_t *given = must_resize(NULL, (subject->kept + 1) * sizeof(*given));
+    cdedupe_result_t result;
+
+    memcpy(given, subject->core_items, subject->kept * sizeof(*given));
+    result = cdedupe_untake(subject->core, subject->core_items + first, &left);
+    CHECK(result == CDEDUPE_INVALID_ARGUMENT || (left == 0) == (result == CDEDUPE_OK));
+    if (result == CDEDUPE_INVALID_ARGUMENT) {
+        left = count;
+    }
+    subject->left = left;
+    for (index = first + left; index < subject->kept; index++) {
+        cdedupe_slot_t slot = given[index].slot;
+
+        CHECK(subject->core_items[index].slot == slot || subject->core_items[index].slot == 0);
+        back[index - first] = subject->core_items[index].slot == 0 ? 0 : object_of(subject, slot)->id;
+        if (slot != 0 && subject->core_items[index].slot == 0) {
+            object_of(subject, slot)->owner = OWNER_QUEUE;
+        }
+    }
+    discard_kept(subject, first + left);
+    free(given);
+    return result;
+}
+
+cdedupe_result_t
+subject_untake(subject_t *subject, size_t count, uint64_t *back)
+{
+    cdedupe_result_t result;
+
+    subject->untook = true;
+    if (subject->bytes != NULL) {
+        result = cdedupe_bytes_untake(subject->bytes, &count);
+        subject->left = count;
+    } else if (count > subject->kept) {
+        result = cdedupe_untake(subject->core, subject->core_items, &count);
+        CHECK_EQ(result, CDEDUPE_INVALID_ARGUMENT);
+    } else {
+        result = untake_handles(subject, count, back);
     }
     check_if_paranoid(subject);
     return result;

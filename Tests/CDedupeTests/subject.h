@@ -24,6 +24,7 @@ typedef struct subject_options {
     size_t batch_size;
     uint64_t hash_seed; /* Zero: random, as the buffer's users have it. */
     hooks_t *hooks;     /* NULL: the library's own allocator. */
+    bool long_values;   /* Bytes level: those of odd ids do not fit into a slot. */
 } subject_options_t;
 
 typedef struct subject_update {
@@ -67,6 +68,10 @@ typedef struct subject {
     /* The last take. */
     subject_item_t *items;
     size_t count;
+    bool keeps_batch; /* Its payloads are kept until the next, for subject_untake(). Default: false. */
+    size_t kept;      /* So many of them. */
+    bool untook;      /* Ever. */
+    size_t left;      /* So many items of the last subject_untake() are still to go back. */
 
     uint64_t wakes;
     void (*on_wake)(struct subject *subject); /* If not NULL, called by the hook. */
@@ -107,8 +112,17 @@ cdedupe_result_t subject_finish(subject_t *subject, cdedupe_finish_t when);
 /* Gets back all that restarts dropped, `capacity` steps per call. Nothing to do at the bytes level. */
 void subject_collect(subject_t *subject, size_t capacity);
 
+/* One such call. */
+cdedupe_result_t subject_collect_some(subject_t *subject, size_t capacity);
+
 /* Takes up to `capacity` entries into `items`. */
 cdedupe_result_t subject_take(subject_t *subject, size_t capacity);
+
+/*
+ * The last `count` of the items go back. `back` gets for each the id that came back, or zero; at the bytes level nothing
+ * is known of that, and nothing is written.
+ */
+cdedupe_result_t subject_untake(subject_t *subject, size_t count, uint64_t *back);
 
 cdedupe_statistics_t subject_statistics(subject_t *subject);
 const char *subject_validate(subject_t *subject);

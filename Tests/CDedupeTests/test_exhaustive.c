@@ -36,6 +36,8 @@ typedef enum operation {
     STATUS_IN_SYNC,
     RESTART,
     STEP,
+    UNTAKE_LAST, /* The last item of the last batch goes back, */
+    UNTAKE_ALL,  /* or all of them. */
     STOP,
     FINISH_DELIVERED,
     FINISH_EMPTY,
@@ -43,7 +45,7 @@ typedef enum operation {
 
 static const char *const operation_names[] = {
     "set a",  "set b",          "set c",   "delete a", "delete b", "delete c",         "wait",
-    "resync", "in-sync",        "restart", "step",     "stop",     "finish delivered", "finish empty",
+    "resync", "in-sync",        "restart", "step",     "untake one", "untake all", "stop", "finish delivered", "finish empty",
 };
 
 /* One pass over all sequences. */
@@ -173,6 +175,29 @@ update_at(size_t position)
     return update;
 }
 
+static uint64_t back_got[MODEL_BATCH], back_wanted[MODEL_BATCH];
+
+/* How many items go back; one that is not there, if there is none. */
+static size_t
+untake_count(size_t position)
+{
+    size_t count = models[position].batch_count;
+
+    return count == 0 || sequence[position] == UNTAKE_LAST ? 1 : count;
+}
+
+static void
+compare_untake(model_t *model, size_t count)
+{
+    cdedupe_result_t result = model_untake(model, count, back_wanted);
+    size_t index;
+
+    CHECK_EQ(subject_untake(&subject, count, back_got), result);
+    for (index = 0; result == CDEDUPE_OK && pass.level == SUBJECT_HANDLES && index < count; index++) {
+        CHECK_EQ(back_got[index], back_wanted[index]);
+    }
+}
+
 static void
 repeat(size_t position)
 {
@@ -189,6 +214,10 @@ repeat(size_t position)
         break;
     case STEP:
         subject_take(&subject, pass.batch_size);
+        break;
+    case UNTAKE_LAST:
+    case UNTAKE_ALL:
+        subject_untake(&subject, untake_count(position), back_got);
         break;
     case STOP:
         subject_stop(&subject);
@@ -247,6 +276,10 @@ compare(model_t *model, size_t position)
     case STEP:
         compare_step(model, pass.batch_size, number_of_letter);
         break;
+    case UNTAKE_LAST:
+    case UNTAKE_ALL:
+        compare_untake(model, untake_count(position));
+        break;
     case STOP:
         subject_stop(&subject);
         model_stop(model);
@@ -291,6 +324,7 @@ open_subject(void)
         abort();
     }
     subject.paranoid = false; /* What is new is looked at by compare_state(). */
+    subject.keeps_batch = pass.last >= UNTAKE_ALL;
     CHECK_EQ(subject_claim(&subject, pass.claim), CDEDUPE_OK);
 }
 
@@ -395,6 +429,9 @@ run_passes(size_t length)
         run_pass(shorter, (pass_t){SUBJECT_HANDLES, batch, CDEDUPE_LOOP, index != 0, false, STEP, 0});
         check_test = "bytes";
         run_pass(shorter, (pass_t){SUBJECT_BYTES, batch, CDEDUPE_LOOP, false, true, STEP, 0});
+        check_test = "untake";
+        run_pass(shorter + 1 > length ? length : shorter + 1,
+                 (pass_t){index == 1 ? SUBJECT_BYTES : SUBJECT_HANDLES, batch, CDEDUPE_LOOP, index == 0, true, UNTAKE_ALL, 0});
         check_test = "stop_and_finish";
         run_pass(shorter + 1 > length ? length : shorter + 1,
                  (pass_t){SUBJECT_HANDLES, batch, CDEDUPE_LOOP, false, true, FINISH_EMPTY, 0});
@@ -458,7 +495,7 @@ walk_updates(model_t *model, uint64_t *id)
 
         CHECK_EQ(updates[index].outcome, model_put(model, numbers[index], updates[index].deletion,
                                                    updates[index].id, &displaced));
-        if (pass.level == SUBJECT_HANDLES) {
+        if (pass.level == SUBJECT_HANDLES && updates[index].outcome != CDEDUPE_QUEUED) {
             CHECK_EQ(updates[index].displaced, displaced);
         }
     }
@@ -478,6 +515,8 @@ walk_one_step(model_t *model, uint64_t *id)
         CHECK_EQ(subject_restart(&subject), model_restart(model));
     } else if (choice < 80) {
         subject_collect(&subject, (size_t)random_below(20) + 1);
+    } else if (choice < 85) {
+        compare_untake(model, (size_t)random_below(model->batch_count + 1));
     } else {
         compare_step(model, (size_t)random_below(pass.batch_size) + 1, number_of_walk_key);
     }
@@ -524,7 +563,7 @@ run_walks(uint64_t seed, size_t walks, size_t steps)
     check_test = "random_walks";
     for (walk_seed = seed; walk_seed < seed + walks; walk_seed++) {
         pass = (pass_t){walk_seed % 2 == 0 ? SUBJECT_HANDLES : SUBJECT_BYTES, batch_sizes[walk_seed % 3],
-                        CDEDUPE_BY_HAND, false, false, STEP, 0};
+                        CDEDUPE_BY_HAND, false, false, UNTAKE_ALL, 0};
         walk(steps);
     }
 }

@@ -1,6 +1,6 @@
 /*
- * Does cdedupe_validate() bite? The one test that knows the core's insides: it breaks one invariant at a time, expects to
- * be told, and puts it right again.
+ * Does cdedupe_validate() bite? It knows the core's insides: breaks one invariant at a time, expects to be told which, and
+ * puts it right again.
  */
 #include <string.h>
 
@@ -45,42 +45,92 @@ make_busy_buffer(void)
     return buffer;
 }
 
-#define BREAK(what, value)                                                                                     \
+#define IS_TOLD(fault) CHECK_TEXT(cdedupe_validate(buffer), (fault))
+
+#define BREAK(what, value, fault)                                                                              \
     do {                                                                                                       \
         __typeof__(what) before = (what);                                                                      \
         (what) = (value);                                                                                      \
-        CHECK(cdedupe_validate(buffer) != NULL);                                                               \
+        IS_TOLD(fault);                                                                                        \
         (what) = before;                                                                                       \
         CHECK_NO_FAULT(cdedupe_validate(buffer));                                                              \
     } while (0)
 
-/* The entry of the n-th update in the queue. */
+/* The entry of the n-th update in a list. */
 static struct entry *
-queued_entry(cdedupe_t *buffer, unsigned n)
+listed_entry(cdedupe_t *buffer, uint32_t list, unsigned n)
 {
-    uint32_t link = ring_first(&buffer->links, buffer->ring);
+    uint32_t link = ring_first(&buffer->links, list);
 
     while (item_is_status(link_at(&buffer->links, link)->item) || n-- > 0)
         link = link_at(&buffer->links, link)->next;
     return entry_at(&buffer->entries, link_at(&buffer->links, link)->item);
 }
 
+static struct entry *
+idle_entry(cdedupe_t *buffer)
+{
+    uint32_t number = 0;
+
+    while ((number = arena_next_touched(&buffer->entries, number)) != 0) {
+        struct entry *entry = entry_at(&buffer->entries, number++);
+
+        if (entry->word != 0 && !(entry->word & WORD_PENDING))
+            return entry;
+    }
+    return NULL;
+}
+
 static void
 words_are_checked(void)
 {
     cdedupe_t *buffer = make_busy_buffer();
-    struct entry *one = queued_entry(buffer, 0), *two = queued_entry(buffer, 1);
+    struct entry *one = listed_entry(buffer, buffer->ring, 0), *two = listed_entry(buffer, buffer->ring, 1);
+    struct entry *stale = listed_entry(buffer, buffer->garbage, 0), *idle = idle_entry(buffer);
+    uint32_t number = link_at(&buffer->links, one->link)->item;
+    struct reserve reserve;
 
-    BREAK(one->word, one->word & ~WORD_PENDING);
-    BREAK(one->word, one->word ^ WORD_LIVE);
-    BREAK(one->word, one->word & ~WORD_INDEXED);
-    BREAK(one->word, word_pending(one->word, word_slot(one->word), buffer->restart + 1, false));
-    BREAK(one->word, word_pending(one->word, word_slot(two->word), buffer->restart, false));
-    BREAK(one->word, 0);
-    BREAK(one->hash, one->hash ^ 1);
-    BREAK(one->hash, one->hash ^ (uint64_t)1 << 63);
-    BREAK(one->key[0], 200);
-    BREAK(one->link, two->link);
+    BREAK(one->word, one->word & ~WORD_PENDING, "entry: neither pending nor idle");
+    BREAK(one->word, one->word ^ WORD_LIVE, "entries: the count of live keys is wrong");
+    BREAK(one->word, one->word & ~WORD_INDEXED, "entry: a word that is not zero is not indexed");
+    BREAK(one->word, word_pending(one->word, word_slot(one->word), buffer->restart + 1, false),
+          "ring: a link's entry is not current");
+    BREAK(stale->word, word_pending(stale->word, word_slot(stale->word), buffer->restart, false),
+          "garbage: a link's entry is not stale");
+    BREAK(idle->word, idle->word & ~WORD_LIVE, "entry: neither pending nor idle");
+    BREAK(idle->word, idle->word | WORD_DELETION, "entry: neither pending nor idle");
+    BREAK(idle->word, idle->word | (uint64_t)1 << 32, "entry: neither pending nor idle");
+    BREAK(one->word, 0, "index: a dead entry is indexed");
+    BREAK(one->hash, one->hash ^ 1, "entry: its hash is not its key's");
+    BREAK(one->hash, one->hash ^ (uint64_t)1 << 63, "index: a stored tag is not its entry's");
+    BREAK(one->key[0], 200, "entry: its hash is not its key's");
+    BREAK(one->link, two->link, "entry: pending, but its link is another's");
+
+    index_remove(&buffer->index, one->hash, number);
+    IS_TOLD("entry: not found by its key");
+    reserve_init(&reserve);
+    CHECK(index_add(&buffer->index, one->hash, number, &reserve));
+    CHECK_NO_FAULT(cdedupe_validate(buffer));
+    cdedupe_destroy(buffer);
+}
+
+static void
+slots_are_checked(void)
+{
+    enum { MANY = MAGAZINE_SIZE + 100 };
+    cdedupe_t *buffer = make_busy_buffer();
+    struct entry *one = listed_entry(buffer, buffer->ring, 0), *two = listed_entry(buffer, buffer->ring, 1);
+    cdedupe_slot_t slots[MANY];
+    uint32_t free_slot;
+
+    CHECK(cdedupe_acquire(buffer, slots, MANY) == CDEDUPE_OK);
+    cdedupe_discard(buffer, slots, MANY);
+    free_slot = buffer->slots.slabs[buffer->slots.classes[0].head].free_head;
+    CHECK(free_slot != 0);
+    BREAK(one->word, word_pending(one->word, word_slot(two->word), buffer->restart, false),
+          "slots: one is owned twice, or free and owned");
+    BREAK(one->word, word_pending(one->word, free_slot, buffer->restart, false),
+          "slots: one is owned twice, or free and owned");
     cdedupe_destroy(buffer);
 }
 
@@ -89,13 +139,28 @@ the_queue_is_checked(void)
 {
     cdedupe_t *buffer = make_busy_buffer();
     struct link *first = link_at(&buffer->links, ring_first(&buffer->links, buffer->ring));
-    struct link *second = link_at(&buffer->links, first->next);
+    uint32_t second_number = first->next, last_number = ring_last(&buffer->links, buffer->ring);
+    struct link *second = link_at(&buffer->links, second_number), *last = link_at(&buffer->links, last_number);
+    uint32_t key = second->item, status = last->item;
 
-    CHECK(item_is_status(first->item));
-    BREAK(second->item, ITEM_STATUS);
-    BREAK(second->previous, buffer->ring);
-    BREAK(first->next, second->next);
-    BREAK(link_at(&buffer->links, buffer->ring)->previous, first->next);
+    CHECK(item_is_status(first->item) && !item_is_status(key) && item_is_status(status));
+    BREAK(second->item, ITEM_STATUS, "entry: pending, but its link is another's");
+    BREAK(second->previous, buffer->ring, "ring: the links are torn");
+    BREAK(first->next, second->next, "ring: the links are torn");
+    BREAK(link_at(&buffer->links, buffer->ring)->previous, first->next, "ring: the end is torn");
+
+    /* The last status changes places with the key behind the first. */
+    second->item = status, last->item = key;
+    entry_at(&buffer->entries, key)->link = last_number;
+    IS_TOLD("ring: two statuses are neighbours");
+    second->item = key, last->item = status;
+    entry_at(&buffer->entries, key)->link = second_number;
+    CHECK_NO_FAULT(cdedupe_validate(buffer));
+
+    buffer->finishing = FINISHING_WHEN_DELIVERED;
+    buffer->last_owed = second_number;
+    CHECK_NO_FAULT(cdedupe_validate(buffer));
+    BREAK(buffer->last_owed, buffer->garbage, "ring: what is owed ends nowhere");
     cdedupe_destroy(buffer);
 }
 
@@ -103,15 +168,26 @@ static void
 counters_are_checked(void)
 {
     cdedupe_t *buffer = make_busy_buffer();
+    cdedupe_statistics_t *statistics = &buffer->statistics;
+    struct reserve reserve;
+    uint32_t link;
 
-    BREAK(buffer->statistics.pending_keys, buffer->statistics.pending_keys + 1);
-    BREAK(buffer->statistics.pending_statuses, 0);
-    BREAK(buffer->statistics.live_keys, 0);
-    BREAK(buffer->statistics.received, buffer->statistics.received + 1);
-    BREAK(buffer->statistics.dropped, 0);
-    BREAK(buffer->uncleared, 0);
-    BREAK(buffer->index.count, buffer->index.count + 1);
-    BREAK(buffer->asleep, true);
+    BREAK(statistics->pending_keys, statistics->pending_keys + 1, "ring: the counters are wrong");
+    BREAK(statistics->pending_statuses, 0, "ring: the counters are wrong");
+    BREAK(statistics->live_keys, 0, "entries: the count of live keys is wrong");
+    BREAK(statistics->received, statistics->received + 1, "statistics: an update ended in no way, or in two");
+    BREAK(statistics->dropped, 0, "statistics: an update ended in no way, or in two");
+    BREAK(buffer->uncleared, 0, "garbage: the count is wrong");
+    BREAK(buffer->index.count, buffer->index.count + 1, "index: the count is wrong");
+    BREAK(buffer->asleep, true, "loop: asleep though there is something to do");
+    BREAK(buffer->limbo.open.count, buffer->limbo.open.count + 1,
+          "entries: one is neither alive, lent, in limbo nor free");
+
+    reserve_init(&reserve);
+    link = link_new(buffer, 0);
+    IS_TOLD("links: one is in no list");
+    arena_give_back(&buffer->links, link, &reserve);
+    CHECK_NO_FAULT(cdedupe_validate(buffer));
     cdedupe_destroy(buffer);
 }
 
@@ -120,11 +196,11 @@ arenas_are_checked(void)
 {
     cdedupe_t *buffer = make_busy_buffer();
 
-    BREAK(buffer->entries.used, buffer->entries.used + 1);
-    BREAK(buffer->links.used, buffer->links.used - 1);
-    BREAK(buffer->slots.slabs[1].used, buffer->slots.slabs[1].used + 1);
-    BREAK(buffer->links.classes[0].head, 0);
-    BREAK(buffer->links.classes[0].slabs, 7);
+    BREAK(buffer->entries.used, buffer->entries.used + 1, "arena: used cells do not add up");
+    BREAK(buffer->links.used, buffer->links.used - 1, "arena: used cells do not add up");
+    BREAK(buffer->slots.slabs[1].used, buffer->slots.slabs[1].used + 1, "arena: a slab counts more cells than it has");
+    BREAK(buffer->links.classes[0].head, 0, "arena: slabs of a class do not add up");
+    BREAK(buffer->links.classes[0].slabs, 7, "arena: slabs of a class do not add up");
     cdedupe_destroy(buffer);
 }
 
@@ -132,6 +208,7 @@ int
 main(void)
 {
     RUN(words_are_checked);
+    RUN(slots_are_checked);
     RUN(the_queue_is_checked);
     RUN(counters_are_checked);
     RUN(arenas_are_checked);

@@ -373,6 +373,7 @@ typedef struct {
     cdedupe_slot_t slot; /* The payload, now the caller's; zero for a deletion that carries none. */
     uint8_t kind;        /* A cdedupe_kind_t. */
     uint8_t status;      /* A cdedupe_status_t, if the kind is CDEDUPE_STATUS. */
+    uint8_t before;      /* For cdedupe_untake(): whether the key was live, or the status that was taken before. */
 } cdedupe_item_t;
 
 /*
@@ -387,6 +388,26 @@ typedef struct {
  * delivered what it owed; CDEDUPE_INVALID_ARGUMENT if nobody holds the claim. O(batch).
  */
 cdedupe_result_t cdedupe_take(cdedupe_t *buffer, cdedupe_item_t *items, size_t capacity, size_t *count);
+
+/*
+ * Gives back what the sink could not deal with, as if it had never been taken: it is at the front of the queue again, in
+ * the same order, and liveness and the latest status taken are as before. If something newer is pending for a key, that
+ * gets the place, and counts as having replaced the item. Statuses merge by the usual rule. If there was a restart since,
+ * the items are dropped, as if they had been pending then (deletions are owed at the next in-sync; if it has come, they are
+ * at the front of the queue). One trace may be left: of a key whose only value was untaken after a restart and the in-sync
+ * after it, a deletion may still be delivered.
+ *
+ *   items    the last items of the last batch, in its order. Of each, `slot` gets the handle if it came back to the caller
+ *            (something newer is pending, or a restart dropped it), else zero: it is the queue's again
+ *   count    how many; gets how many of them are still to be untaken: zero unless memory ran out. It goes from the last
+ *            to the first
+ *
+ * The caller holds the claim. The keys stay lent as they were. On a stopped buffer items become leftovers.
+ *
+ * Returns CDEDUPE_OK; CDEDUPE_NO_MEMORY: the call can be repeated; CDEDUPE_INVALID_ARGUMENT if nobody holds the claim, or the
+ * last batch has not so many items left. O(count).
+ */
+cdedupe_result_t cdedupe_untake(cdedupe_t *buffer, cdedupe_item_t *items, size_t *count);
 
 /* ---------------------------------------------------------------------------------------------------- */
 /* The end                                                                                              */
@@ -513,6 +534,9 @@ typedef struct {
  */
 cdedupe_result_t cdedupe_bytes_take(cdedupe_bytes_t *buffer, cdedupe_bytes_item_t *items, size_t capacity,
                                     size_t *count);
+
+/* As cdedupe_untake(), for the last `*count` items of the last batch; their keys and values are lent no longer. */
+cdedupe_result_t cdedupe_bytes_untake(cdedupe_bytes_t *buffer, size_t *count);
 
 #ifdef __cplusplus
 }

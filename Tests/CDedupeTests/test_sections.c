@@ -1,0 +1,445 @@
+/*
+ * What readers without the lock can still reach, and other things that only who looks inside can bring about: sections
+ * that stay open, magazines that are claimed elsewhere, keys whose hashes are alike. One thread, so that it happens each
+ * time. The index is compiled into this file.
+ */
+#include "index.c"
+
+#include <sched.h>
+#include <stdlib.h>
+
+#include "buffer.h"
+#include "check.h"
+#include "hooks.h"
+
+static hooks_t allocator;
+
+static cdedupe_t *
+open_buffer(cdedupe_options_t options)
+{
+    cdedupe_t *buffer = NULL;
+
+    memset(&allocator, 0, sizeof(allocator));
+    if (options.allocate == NULL)
+        hooks_use(&allocator, &options);
+    CHECK(cdedupe_create(&options, &buffer) == CDEDUPE_OK);
+    return buffer;
+}
+
+static void
+close_buffer(cdedupe_t *buffer)
+{
+    CHECK_NO_FAULT(cdedupe_validate(buffer));
+    cdedupe_destroy(buffer);
+    hooks_close(&allocator);
+}
+
+/* Without a payload. */
+static cdedupe_outcome_t
+put(cdedupe_t *buffer, const void *key, size_t length, bool deletion)
+{
+    cdedupe_update_t update = {.key = key, .key_length = length, .deletion = deletion};
+
+    CHECK(cdedupe_put(buffer, &update, 1) == CDEDUPE_OK);
+    return (cdedupe_outcome_t)update.outcome;
+}
+
+static cdedupe_outcome_t
+put_number(cdedupe_t *buffer, uint32_t key, bool deletion)
+{
+    return put(buffer, &key, sizeof(key), deletion);
+}
+
+/* ---------------------------------------------------------------------------------------------------- */
+/* Readers                                                                                              */
+
+enum { READERS = 2, SEEN_MAX = 200, KEYS = 4000 };
+
+/* A section, and what could be reached at its beginning. */
+struct reader {
+    struct context *context; /* NULL: not in a section. */
+    const void *tables[SEEN_MAX];
+    size_t table_count;
+    uint32_t entries[KEYS];
+    size_t entry_count;
+};
+
+static struct reader readers[READERS];
+
+static void
+note_table(struct reader *reader, const void *table)
+{
+    if (CHECK(reader->table_count < SEEN_MAX))
+        reader->tables[reader->table_count++] = table;
+}
+
+static void
+begin_section(struct reader *reader, cdedupe_t *buffer)
+{
+    struct directory *directory = buffer->index.directory;
+    uint32_t number = 0;
+
+    reader->context = context_claim(buffer);
+    context_enter(reader->context);
+    reader->table_count = reader->entry_count = 0;
+    note_table(reader, directory);
+    for (size_t i = 0; i < (size_t)1 << directory->depth; i += (size_t)1 << (directory->depth - directory->sets[i]->depth)) {
+        note_table(reader, directory->sets[i]);
+        note_table(reader, directory->sets[i]->map.map);
+    }
+    while ((number = arena_next_touched(&buffer->entries, number)) != 0) {
+        if (entry_at(&buffer->entries, number)->word != 0)
+            reader->entries[reader->entry_count++] = number;
+        number++;
+    }
+}
+
+static void
+end_section(struct reader *reader, cdedupe_t *buffer)
+{
+    context_leave(buffer, reader->context);
+    context_give_back(reader->context);
+    reader->context = NULL;
+}
+
+/* Whether any reader may be in the block. Maps begin somewhere in theirs, which ck_hs aligns by itself. */
+static bool
+is_reachable(const void *block, size_t size)
+{
+    const unsigned char *start = block;
+
+    for (unsigned i = 0; i < READERS; i++)
+        for (size_t j = 0; readers[i].context != NULL && j < readers[i].table_count; j++)
+            if ((const unsigned char *)readers[i].tables[j] >= start &&
+                (const unsigned char *)readers[i].tables[j] < start + size)
+                return true;
+    return false;
+}
+
+static void
+deallocate_unreachable(void *context, void *memory, size_t size, size_t alignment)
+{
+    CHECK(!is_reachable(memory, size));
+    hooks_deallocate(context, memory, size, alignment);
+}
+
+/* An entry that a reader may look at is not free, so nobody else gets it. */
+static void
+check_entries(cdedupe_t *buffer, const struct reader *reader)
+{
+    for (size_t i = 0; i < reader->entry_count; i++) {
+        const struct slab *slab = &buffer->entries.slabs[reader->entries[i] >> SLAB_SHIFT];
+        uint32_t number = slab->free_head;
+
+        if (!CHECK(slab->cells != 0))
+            return;
+        while (number != 0 && number != reader->entries[i])
+            number = entry_at(&buffer->entries, number)->link;
+        if (!CHECK_EQ(number, 0))
+            return;
+    }
+}
+
+static void
+enter_or_leave(cdedupe_t *buffer)
+{
+    struct reader *reader = &readers[rand() % READERS];
+
+    if (reader->context == NULL) {
+        begin_section(reader, buffer);
+    } else {
+        check_entries(buffer, reader);
+        end_section(reader, buffer);
+    }
+}
+
+/* Keys come until there are very many, and go until there are none; readers come and go meanwhile, and overlap. */
+static void
+what_a_section_can_reach_stays(void)
+{
+    cdedupe_options_t options = cdedupe_options();
+    cdedupe_t *buffer;
+
+    hooks_use(&allocator, &options);
+    options.deallocate = deallocate_unreachable;
+    buffer = open_buffer(options);
+    srand(1);
+    for (unsigned round = 0; round < 40; round++) {
+        uint32_t keys = 1 + (uint32_t)rand() % KEYS;
+
+        for (uint32_t key = 0; key < 2 * keys; key++) {
+            put_number(buffer, key % keys, key >= keys);
+            if (rand() % 100 == 0)
+                enter_or_leave(buffer);
+        }
+    }
+    for (unsigned i = 0; i < READERS; i++)
+        if (readers[i].context != NULL)
+            end_section(&readers[i], buffer);
+    close_buffer(buffer);
+}
+
+/* ---------------------------------------------------------------------------------------------------- */
+/* Waiting for readers                                                                                  */
+
+static cdedupe_t *waited_for;
+static unsigned yields;
+static uint64_t most_in_limbo;
+
+/* In place of the system's: who waits for readers calls it, and here the reader leaves when it is called. */
+int
+sched_yield(void)
+{
+    uint64_t waiting = waited_for == NULL ? 0 : limbo_count(&waited_for->limbo);
+
+    yields++;
+    most_in_limbo = waiting > most_in_limbo ? waiting : most_in_limbo;
+    if (readers[0].context != NULL)
+        end_section(&readers[0], waited_for);
+    return 0;
+}
+
+/* Keys come and go under a reader that does not leave: calls that add keys wait before the dead take too much memory. */
+static void
+dead_entries_under_a_reader_are_bounded(void)
+{
+    enum { MANY = 40000 };
+    cdedupe_t *buffer = open_buffer(cdedupe_options());
+
+    waited_for = buffer;
+    yields = 0;
+    begin_section(&readers[0], buffer);
+    for (uint32_t key = 0; key < MANY; key++) {
+        put_number(buffer, key, false);
+        put_number(buffer, key, true);
+        if (yields == 0)
+            most_in_limbo = limbo_count(&buffer->limbo);
+    }
+    CHECK(yields > 0);
+    CHECK(most_in_limbo < MANY);
+    CHECK(limbo_count(&buffer->limbo) < MANY / 2);
+    waited_for = NULL;
+    close_buffer(buffer);
+}
+
+/* ---------------------------------------------------------------------------------------------------- */
+/* Keys whose hashes are alike                                                                          */
+
+/* Makes the key's entry one that has another key's hash. */
+static void
+forge_hash(cdedupe_t *buffer, const void *key, size_t length, uint64_t forged)
+{
+    uint64_t hash = hash_key(&buffer->secret, key, length);
+    uint32_t number = index_find(&buffer->index, &buffer->entries, hash, key, length);
+    struct hold hold;
+    bool done;
+
+    CHECK(number != 0);
+    hold_init(&hold, buffer);
+    index_remove(&buffer->index, hash, number);
+    entry_at(&buffer->entries, number)->hash = forged;
+    do {
+        hold_lock(&hold);
+        done = index_make_room(&buffer->index, forged, &hold.reserve) &&
+               index_add(&buffer->index, forged, number, &hold.reserve);
+        hold_unlock(&hold);
+    } while (!done && hold_refill(&hold));
+    hold_finish(&hold);
+    CHECK(done);
+}
+
+/* Found without the lock by its tag, told apart by its bytes. */
+static void
+keys_with_one_hash_are_told_apart(void)
+{
+    static const char *const pairs[][2] = {{"a", "b"}, {"ab", "a"}, {"abc", ""}};
+
+    for (size_t i = 0; i < sizeof(pairs) / sizeof(pairs[0]); i++) {
+        cdedupe_t *buffer = open_buffer(cdedupe_options());
+        const char *key = pairs[i][0], *other = pairs[i][1];
+
+        CHECK_EQ(put(buffer, key, strlen(key), false), CDEDUPE_QUEUED);
+        forge_hash(buffer, key, strlen(key), hash_key(&buffer->secret, other, strlen(other)));
+        CHECK_EQ(put(buffer, other, strlen(other), false), CDEDUPE_QUEUED);
+        CHECK_EQ(put(buffer, other, strlen(other), false), CDEDUPE_REPLACED);
+        CHECK_EQ(buffer->statistics.pending_keys, 2);
+        cdedupe_destroy(buffer);
+        hooks_close(&allocator);
+    }
+}
+
+static uint64_t
+count_alive(const cdedupe_t *buffer)
+{
+    uint64_t alive = 0;
+    uint32_t number = 0;
+
+    while ((number = arena_next_touched(&buffer->entries, number)) != 0)
+        alive += entry_at(&buffer->entries, number++)->word != 0;
+    return alive;
+}
+
+/*
+ * More and more keys with one hash, until an insertion probes longer than ck_hs is willing to and wants a larger map though
+ * there is room: whether that attempt or an earlier one lacks memory, nothing is left of it.
+ */
+static void
+an_insertion_without_memory_leaves_nothing(void)
+{
+    enum { ALIKE = 300 };
+    static const char victim[] = "victim";
+    cdedupe_t *buffer = open_buffer(cdedupe_options());
+    uint64_t hash = hash_key(&buffer->secret, victim, sizeof(victim));
+    unsigned failed = 0;
+
+    for (uint32_t key = 0; key < ALIKE; key++) {
+        cdedupe_update_t update = {.key = victim, .key_length = sizeof(victim)};
+        uint32_t links, entries;
+
+        put_number(buffer, key, false);
+        forge_hash(buffer, &key, sizeof(key), hash);
+        links = buffer->links.used, entries = buffer->entries.used - (uint32_t)limbo_count(&buffer->limbo);
+        allocator.fail_at = allocator.allocations + 1, allocator.fail_onwards = true;
+        if (cdedupe_put(buffer, &update, 1) == CDEDUPE_NO_MEMORY) {
+            CHECK_EQ(buffer->links.used, links);
+            CHECK_EQ(buffer->entries.used - limbo_count(&buffer->limbo), entries);
+            CHECK_EQ(count_alive(buffer), key + 1);
+            failed++;
+        } else {
+            CHECK_EQ(put(buffer, victim, sizeof(victim), true), CDEDUPE_CANCELLED);
+        }
+        allocator.fail_at = 0;
+        CHECK_EQ(put(buffer, victim, sizeof(victim), false), CDEDUPE_QUEUED);
+        CHECK_EQ(put(buffer, victim, sizeof(victim), true), CDEDUPE_CANCELLED);
+        CHECK_NO_FAULT(index_validate(&buffer->index, &buffer->entries));
+    }
+    CHECK(failed > 0);
+    cdedupe_destroy(buffer);
+    hooks_close(&allocator);
+}
+
+/* ---------------------------------------------------------------------------------------------------- */
+/* Slots                                                                                                */
+
+static uint64_t
+slots_in_magazines(const cdedupe_t *buffer)
+{
+    uint64_t sum = 0;
+
+    for (uint64_t i = 0; i < buffer->contexts.count; i++)
+        sum += buffer->contexts.contexts[i]->slot_count;
+    return sum;
+}
+
+/* Whichever allocation fails, the slots that were taken before it are given back, and none is shown. */
+static void
+an_acquisition_that_fails_keeps_nothing(void)
+{
+    enum { MANY = 20000 };
+    static cdedupe_slot_t slots[MANY];
+
+    for (uint64_t fail_at = 1; fail_at <= 3; fail_at++) {
+        cdedupe_t *buffer = open_buffer(cdedupe_options());
+
+        allocator.fail_at = allocator.allocations + fail_at;
+        memset(slots, 0xff, sizeof(slots));
+        CHECK(cdedupe_acquire(buffer, slots, MANY) == CDEDUPE_NO_MEMORY);
+        for (size_t i = 0; i < MANY; i++)
+            if (!CHECK_EQ(slots[i], 0))
+                break;
+        CHECK_EQ(buffer->slots.used, slots_in_magazines(buffer));
+        CHECK(cdedupe_acquire(buffer, slots, MANY) == CDEDUPE_OK);
+        CHECK_EQ(buffer->slots.used, MANY + slots_in_magazines(buffer));
+        cdedupe_discard(buffer, slots, MANY);
+        close_buffer(buffer);
+    }
+}
+
+/*
+ * After a peak nothing is put into magazines, and one that was claimed when they were emptied is emptied later, when as
+ * much again has come back.
+ */
+static void
+magazines_are_empty_after_a_peak(void)
+{
+    enum { MANY = 40000, SHARE = 100 };
+    static cdedupe_slot_t slots[MANY];
+    cdedupe_t *buffer = open_buffer(cdedupe_options());
+    struct context *one, *two;
+    size_t next, end;
+
+    /* Two contexts, each with a full magazine; one stays claimed. */
+    one = context_claim(buffer), two = context_claim(buffer);
+    context_give_back(one), context_give_back(two);
+    CHECK(cdedupe_acquire(buffer, slots, MANY) == CDEDUPE_OK);
+    CHECK_EQ(slots_in_magazines(buffer), 0);
+    two = context_claim(buffer);
+    while (two->slot_count < MAGAZINE_SIZE) {
+        two->slots[two->slot_count] = slots[two->slot_count];
+        two->slot_count++;
+    }
+    cdedupe_discard(buffer, slots + MAGAZINE_SIZE, MAGAZINE_SIZE);
+    CHECK_EQ(slots_in_magazines(buffer), 2 * MAGAZINE_SIZE);
+
+    for (next = 2 * MAGAZINE_SIZE; !buffer->slots_sparse; next += SHARE)
+        cdedupe_discard(buffer, slots + next, SHARE);
+    CHECK_EQ(slots_in_magazines(buffer), MAGAZINE_SIZE);
+    context_give_back(two);
+    for (end = next + buffer->slots.cells / 4; next < end; next += SHARE)
+        cdedupe_discard(buffer, slots + next, SHARE);
+    CHECK(buffer->slots_sparse);
+    CHECK_EQ(slots_in_magazines(buffer), 0);
+    CHECK_EQ(buffer->slots.used, MANY - next);
+    cdedupe_discard(buffer, slots + next, MANY - next);
+    close_buffer(buffer);
+}
+
+/* ---------------------------------------------------------------------------------------------------- */
+/* The secret                                                                                           */
+
+static bool
+hash_alike(const cdedupe_t *one, const cdedupe_t *two, size_t length)
+{
+    static const unsigned char key[1000];
+
+    return hash_key(&one->secret, key, length) == hash_key(&two->secret, key, length);
+}
+
+/* Each of the secret's words is drawn, and each counts, for short keys and for long ones. */
+static void
+every_buffer_has_a_secret_of_its_own(void)
+{
+    static const size_t lengths[] = {1, 4, 9, 17, 129, 241, 1000};
+    cdedupe_options_t options = cdedupe_options();
+    cdedupe_t *one = open_buffer(options), *two = open_buffer(options), *seeded[3];
+
+    for (size_t i = 0; i < sizeof(one->secret.words) / sizeof(one->secret.words[0]); i++)
+        CHECK(one->secret.words[i] != 0 && one->secret.words[i] != two->secret.words[i]);
+    for (unsigned i = 0; i < 3; i++) {
+        options.hash_seed = 1 + i / 2;
+        seeded[i] = open_buffer(options);
+    }
+    for (size_t i = 0; i < sizeof(lengths) / sizeof(lengths[0]); i++) {
+        CHECK(!hash_alike(one, two, lengths[i]));
+        CHECK(!hash_alike(one, seeded[0], lengths[i]));
+        CHECK(hash_alike(seeded[0], seeded[1], lengths[i]));
+        CHECK(!hash_alike(seeded[0], seeded[2], lengths[i]));
+    }
+    cdedupe_destroy(one);
+    cdedupe_destroy(two);
+    for (unsigned i = 0; i < 3; i++)
+        cdedupe_destroy(seeded[i]);
+}
+
+int
+main(void)
+{
+    RUN(what_a_section_can_reach_stays);
+    RUN(dead_entries_under_a_reader_are_bounded);
+    RUN(keys_with_one_hash_are_told_apart);
+    RUN(an_insertion_without_memory_leaves_nothing);
+    RUN(an_acquisition_that_fails_keeps_nothing);
+    RUN(magazines_are_empty_after_a_peak);
+    RUN(every_buffer_has_a_secret_of_its_own);
+    return check_finish();
+}
