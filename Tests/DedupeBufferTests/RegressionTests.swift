@@ -3,7 +3,7 @@ import Dispatch
 import Foundation
 import Testing
 
-/// Faults that were found and mended, each by its name.
+/// Faults that were found and mended, each by its name; then faults of other systems, by the system's name.
 @Suite struct RegressionTests {
     /// `finish()` on the delivery queue read that no loop needs the queue, then waited for one that had just begun.
     @Test func finish_onTheQueue_whileALoopBeginsThere_returns() throws {
@@ -58,6 +58,68 @@ import Testing
         #expect(tracker.alive == 20_000)
         buffer.onConnectionRestarted()
         #expect(tracker.alive == 0)
+    }
+
+    /// A mark that stays on a queue is taken for its own by a buffer that comes to where the one that left it was.
+    @Test func bufferThatIsLetGo_leavesNoMarkOnItsQueue() throws {
+        try expectNoMarks { queue in
+            let buffer = StringBuffer()
+            try buffer.startSending(to: StringSink(), on: queue)
+            queue.sync {}
+        }
+    }
+
+    /// Marks go by the address of their key: new keys, some of which come to where the buffer's was, must find none.
+    private func expectNoMarks(_ useAndLetGo: (DispatchQueue) throws -> Void) throws {
+        for _ in 0..<100 {
+            let queue = DispatchQueue(label: "q")
+            try useAndLetGo(queue)
+            queue.sync {}
+            let keys = (0..<200).map { _ in DispatchSpecificKey<Bool>() }
+            try #require(queue.sync { keys.allSatisfy { DispatchQueue.getSpecific(key: $0) == nil } })
+        }
+    }
+
+    // MARK: Other systems' faults
+
+    /// Entries stayed alive after they were read, until their place in the ring was used again.
+    @Test func lmaxCoalescingRingBuffer_keepsValuesAliveThatWereRead() throws {
+        let buffer = DedupeBuffer<UInt64, CountedValue>()
+        let tracker = LifeCount()
+        buffer.onUpdates((0..<50).map { Update(key: $0, value: CountedValue(tracker)) })
+        try buffer.sendNextBatchToSink(ForgettingSink<UInt64, CountedValue>())
+        #expect(tracker.alive == 0)
+        #expect(buffer.statistics.liveKeys == 50)
+    }
+
+    /// A lock was held while a callback ran. The sink stays inside its call until the producers are done: what proves
+    /// that they did not wait for it is the order of events.
+    @Test(arguments: LoopKind.allCases)
+    func controllerRuntimeAndKafka_makeProducersWaitForASinkThatBlocks(kind: LoopKind) throws {
+        let (buffer, sink, gate, events) = (StringBuffer(), StringSink(), Gate(), Kept<[String]>([]))
+        sink.onEachCall { _ in
+            events.change { $0.append("sink blocks") }
+            let opened = gate.pass()
+            events.change { $0.append(opened ? "sink goes on" : "sink lost patience") }
+        }
+        let loop = try RunningLoop(kind, of: buffer, to: sink)
+        buffer.set("first", 0)
+        try gate.waitForArrival()
+        let producers = (0..<2).map { producer in
+            Worker("producer") {
+                for n in 0..<5_000 { buffer.set("\(producer)/\(n % 100)", n) }
+                buffer.onConnectionRestarted()
+                buffer.onStatusUpdated(.inSync)
+            }
+        }
+        for producer in producers { try producer.join() }
+        events.change { $0.append("producers are done") }
+        #expect(buffer.statistics.received == 10_001)
+        buffer.stop()
+        gate.open()
+        try eventually("end of the sink's call") { events.change { $0.count } == 3 }
+        #expect(events.change { $0.joined(separator: ", ") } == "sink blocks, producers are done, sink goes on")
+        try loop.end()
     }
 }
 

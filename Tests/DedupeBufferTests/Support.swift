@@ -235,7 +235,9 @@ final class RecordingSink<Key: DedupeKey, Value: Sendable & Equatable>: SyncerCa
         condition.withLock { inside = false }
     }
 
-    var calls: [Call] { condition.withLock { recorded } }
+    /// Copied while the lock is held. An array that is only retained shares its storage with `recorded`, and the thread
+    /// sanitizer does not see that who appends looks at the reference count first.
+    var calls: [Call] { condition.withLock { recorded.map { $0 } } }
     var items: [Item<Key, Value>] { calls.items() }
     var statuses: [SyncStatus] { calls.statuses() }
     var violations: [String] { condition.withLock { faults } }
