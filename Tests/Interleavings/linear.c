@@ -1,0 +1,456 @@
+#include "linear.h"
+
+#include <string.h>
+
+#include "../CDedupeTests/model.h"
+#include "buffer.h"
+
+/* The threads and the checks. */
+enum { LANES = THREADS_MAX + 1, STEPS_MAX = 128, SEEN_SIZE = 1 << 16 };
+
+/* One step of an order: a call, or one update of it, or one hold of a take. */
+struct action {
+    const struct event *event;
+    unsigned part;
+};
+
+struct lane {
+    struct action actions[STEPS_MAX];
+    unsigned count;
+    unsigned done;
+};
+
+static const struct history *history;
+static struct lane lanes[LANES];
+static model_t base;
+static bool base_made;
+static model_t levels[LANES * STEPS_MAX];
+static uint64_t seen[SEEN_SIZE]; /* Histories that were found right, by their hashes; zero: nothing. */
+static unsigned seen_count;
+
+/* ---------------------------------------------------------------------------------------------------- */
+/* One step                                                                                             */
+
+/* An update that went to the back of the queue may bring back what a restart dropped, of any key. */
+static bool
+is_right_displaced(const struct event *event, unsigned part, uint64_t displaced)
+{
+    return event->outcomes[part] == CDEDUPE_QUEUED || event->displaced[part] == displaced;
+}
+
+static bool
+apply_put(model_t *model, const struct event *event, unsigned part)
+{
+    const struct op_update *update = &event->updates[part];
+    uint64_t displaced;
+
+    return model_put(model, update->key, update->deletion, update->id, &displaced) == event->outcomes[part] &&
+           is_right_displaced(event, part, displaced);
+}
+
+static void
+apply_fill(model_t *model, const struct event *event)
+{
+    uint64_t displaced;
+
+    for (unsigned i = 0; i < event->argument; i++)
+        model_put(model, KEYS_LETTERS + i, event->kind == OP_DROP, 0, &displaced);
+}
+
+static bool
+is_item(const struct event_item *item, const model_item_t *expected)
+{
+    if (item->kind != expected->kind)
+        return false;
+    return item->kind == CDEDUPE_STATUS ? item->status == expected->status
+                                        : item->key == expected->key && item->id == expected->id;
+}
+
+/* Of a finish: what was owed has been taken, so the buffer stops with the take's last hold. */
+static void
+settle_finish(model_t *model)
+{
+    for (size_t i = 0; i < model->count; i++)
+        if (model->queue[i].owed)
+            return;
+    model->stopped |= model->finish_when_delivered;
+}
+
+static unsigned
+take_parts(const struct event *event)
+{
+    unsigned full = event->items_count / HOLD_TAKE;
+
+    /* A take goes on until a hold finds nothing more, or there is no room. */
+    return event->items_count == event->argument && event->items_count % HOLD_TAKE == 0 ? full : full + 1;
+}
+
+/* What one hold of a take handed out: `count` items. */
+static bool
+apply_hold(model_t *model, const struct event *event, const struct event_item *items, unsigned limit, unsigned count)
+{
+    model_item_t expected[HOLD_TAKE];
+    size_t hints[HOLD_TAKE], expected_count;
+
+    for (unsigned i = 0; i < count; i++)
+        hints[i] = items[i].kind == CDEDUPE_STATUS ? MODEL_NO_KEY : items[i].key;
+    if (model_take(model, limit, hints, count, expected, &expected_count) != event->result || expected_count != count)
+        return false;
+    for (unsigned i = 0; i < count; i++)
+        if (!is_item(&items[i], &expected[i]))
+            return false;
+    return true;
+}
+
+static bool
+apply_take(model_t *model, const struct event *event, unsigned part)
+{
+    unsigned before = part * HOLD_TAKE, room = event->argument - before, count = event->items_count - before;
+    bool last = part + 1 == take_parts(event);
+
+    count = count < HOLD_TAKE ? count : HOLD_TAKE;
+    /* A last hold that found nothing says only that there was nothing. */
+    if (before > 0 && count == 0) {
+        settle_finish(model);
+        return model->count == 0 || model->stopped;
+    }
+    if (!apply_hold(model, event, &history->items[event->items_first + before], room < HOLD_TAKE ? room : HOLD_TAKE,
+                    count))
+        return false;
+    if (last && count > 0)
+        settle_finish(model);
+    return true;
+}
+
+static bool
+apply_statistics(const model_t *model, const struct event *event)
+{
+    const cdedupe_statistics_t *a = &event->statistics, *b = &model->statistics;
+
+    /* Counters of what replaces without the lock come late: exact is what they say after the end. */
+    if (event->thread != THREAD_CHECKS)
+        return true;
+    return a->pending_keys == b->pending_keys && a->pending_statuses == b->pending_statuses &&
+           a->live_keys == b->live_keys && a->received == b->received && a->delivered == b->delivered &&
+           a->replaced == b->replaced && a->cancelled == b->cancelled && a->dropped == b->dropped &&
+           a->synthesized_deletions == b->synthesized_deletions && a->statuses_delivered == b->statuses_delivered;
+}
+
+static bool
+apply(model_t *model, const struct action *action)
+{
+    const struct event *event = action->event;
+
+    switch (event->kind) {
+    case OP_PUT:
+        return apply_put(model, event, action->part);
+    case OP_FILL:
+    case OP_DROP:
+        apply_fill(model, event);
+        return true;
+    case OP_STATUS:
+        return model_status(model, (cdedupe_status_t)event->argument) == event->result;
+    case OP_RESTART:
+        return model_restart(model) == event->result;
+    case OP_TAKE:
+        return apply_take(model, event, action->part);
+    case OP_CLAIM:
+        return model_claim(model, (cdedupe_claim_t)event->argument) == event->result;
+    case OP_RELEASE:
+        model_release(model);
+        return true;
+    case OP_STOP:
+        model_stop(model);
+        return true;
+    case OP_FINISH:
+        model_finish(model, (cdedupe_finish_t)event->argument);
+        return true;
+    case OP_STATISTICS:
+        return apply_statistics(model, event);
+    default:
+        return true;
+    }
+}
+
+/* Payloads that the buffer still had at its end: of what is pending. */
+static bool
+is_right_end(const model_t *model)
+{
+    uint64_t pending = 0;
+
+    for (size_t i = 0; i < model->count; i++)
+        if (model->queue[i].id != 0)
+            pending |= UINT64_C(1) << model->queue[i].id;
+    return pending == history->leftovers;
+}
+
+/* ---------------------------------------------------------------------------------------------------- */
+/* Orders                                                                                               */
+
+/* Whether nothing that is still to come had ended before this began. */
+static bool
+may_be_next(unsigned lane)
+{
+    const struct event *event = lanes[lane].actions[lanes[lane].done].event;
+
+    for (unsigned i = 0; i < LANES; i++)
+        if (i != lane && lanes[i].done < lanes[i].count &&
+            lanes[i].actions[lanes[i].done].event->returned < event->invoked)
+            return false;
+    return true;
+}
+
+static bool
+search(unsigned level)
+{
+    bool end = true;
+
+    /* The contract leaves open what comes next. */
+    if (levels[level].ambiguous)
+        return true;
+    for (unsigned i = 0; i < LANES; i++) {
+        struct lane *lane = &lanes[i];
+
+        if (lane->done == lane->count)
+            continue;
+        end = false;
+        if (!may_be_next(i))
+            continue;
+        model_copy(&levels[level + 1], &levels[level]);
+        if (!apply(&levels[level + 1], &lane->actions[lane->done]))
+            continue;
+        lane->done++;
+        if (search(level + 1))
+            return true;
+        lane->done--;
+    }
+    return end && is_right_end(&levels[level]);
+}
+
+static unsigned
+event_parts(const struct event *event)
+{
+    if (event->kind == OP_PUT)
+        return event->count;
+    return event->kind == OP_TAKE ? take_parts(event) : 1;
+}
+
+static void
+add_event(struct lane *lane, const struct event *event)
+{
+    for (unsigned part = 0; part < event_parts(event); part++)
+        lane->actions[lane->count++] = (struct action){.event = event, .part = part};
+}
+
+/* The set-up is the same for all histories of a program. */
+static void
+make_base(void)
+{
+    model_open(&base);
+    for (unsigned i = 0; i < history->count && history->events[i].thread == THREAD_SETUP; i++)
+        for (unsigned part = 0; part < event_parts(&history->events[i]); part++)
+            apply(&base, &(struct action){.event = &history->events[i], .part = part});
+    base_made = true;
+}
+
+static void
+make_lanes(void)
+{
+    for (unsigned i = 0; i < LANES; i++)
+        lanes[i].count = lanes[i].done = 0;
+    for (unsigned i = 0; i < history->count; i++)
+        if (history->events[i].thread != THREAD_SETUP)
+            add_event(&lanes[history->events[i].thread], &history->events[i]);
+}
+
+/* ---------------------------------------------------------------------------------------------------- */
+/* Histories seen before                                                                                */
+
+static uint64_t
+mix(uint64_t hash, uint64_t value)
+{
+    hash = (hash ^ value) * UINT64_C(0x9e3779b97f4a7c15);
+    return hash ^ (hash >> 29);
+}
+
+static uint64_t
+mix_event(uint64_t hash, const struct event *event)
+{
+    hash = mix(hash, event->thread * 64 + event->kind);
+    hash = mix(hash, event->result);
+    for (unsigned i = 0; i < event->count; i++)
+        hash = mix(hash, event->outcomes[i] * 1024 + event->displaced[i]);
+    for (unsigned i = 0; i < event->items_count; i++) {
+        const struct event_item *item = &history->items[event->items_first + i];
+
+        hash = mix(mix(hash, item->kind * 4u + item->status), (uint64_t)item->key << 32 | item->id);
+    }
+    if (event->kind == OP_STATISTICS && event->thread == THREAD_CHECKS) {
+        cdedupe_statistics_t statistics = event->statistics;
+        const uint64_t *counters = (const uint64_t *)(const void *)&statistics;
+
+        statistics.memory = 0;
+        statistics.peak_pending_keys = 0;
+        for (size_t i = 0; i < sizeof(statistics) / sizeof(*counters); i++)
+            hash = mix(hash, counters[i]);
+    }
+    return hash;
+}
+
+/* By results, and which call had ended when which began. */
+static uint64_t
+hash_history(void)
+{
+    uint64_t hash = mix(1, history->leftovers);
+
+    for (unsigned i = 0; i < history->count; i++) {
+        const struct event *event = &history->events[i];
+
+        hash = mix_event(hash, event);
+        if (event->thread >= THREADS_MAX)
+            continue;
+        for (unsigned j = 0; j < history->count; j++)
+            if (history->events[j].thread < THREADS_MAX && history->events[j].returned < event->invoked)
+                hash = mix(hash, j);
+    }
+    return hash == 0 ? 1 : hash;
+}
+
+/* Where the hash is, or is to be. */
+static uint64_t *
+find_seen(uint64_t hash)
+{
+    size_t i = hash % SEEN_SIZE;
+
+    while (seen[i] != 0 && seen[i] != hash)
+        i = (i + 1) % SEEN_SIZE;
+    return &seen[i];
+}
+
+void
+linear_begin_program(void)
+{
+    if (base_made)
+        model_close(&base);
+    base_made = false;
+    memset(seen, 0, sizeof(seen));
+    seen_count = 0;
+}
+
+const char *
+linear_check(const struct history *checked)
+{
+    uint64_t hash, *place;
+
+    history = checked;
+    hash = hash_history();
+    place = find_seen(hash);
+    if (*place == hash)
+        return NULL;
+    if (!base_made)
+        make_base();
+    make_lanes();
+    model_copy(&levels[0], &base);
+    if (!search(0))
+        return "no order of the calls, one by one, comes to the same";
+    if (seen_count < SEEN_SIZE / 2) {
+        *place = hash;
+        seen_count++;
+    }
+    return NULL;
+}
+
+unsigned
+linear_histories(void)
+{
+    return seen_count;
+}
+
+/* ---------------------------------------------------------------------------------------------------- */
+/* Less than that                                                                                       */
+
+/* Follows what a take says about keys. False: it cannot be. */
+static bool
+follow_items(const struct event *event, bool live[KEYS_MAX])
+{
+    for (unsigned i = 0; i < event->items_count; i++) {
+        const struct event_item *item = &history->items[event->items_first + i];
+
+        if (item->kind == CDEDUPE_STATUS)
+            continue;
+        if ((item->kind == CDEDUPE_NEW && live[item->key]) || (item->kind == CDEDUPE_UPDATED && !live[item->key]))
+            return false;
+        live[item->key] = item->kind != CDEDUPE_DELETED;
+    }
+    return true;
+}
+
+/* The last restart before this event, or NULL. */
+static const struct event *
+find_restart(const struct event *before)
+{
+    const struct event *last = NULL;
+
+    for (const struct event *event = history->events; event < before; event++)
+        if (event->kind == OP_RESTART && (last == NULL || event->invoked > last->invoked))
+            last = event;
+    return last;
+}
+
+/* Whether an in-sync came after the restart and ended. */
+static bool
+is_in_sync(const struct event *restart, const struct event *before)
+{
+    for (const struct event *event = history->events; event < before; event++)
+        if (event->kind == OP_STATUS && event->argument == CDEDUPE_IN_SYNC && event->result == CDEDUPE_OK &&
+            event->invoked > restart->returned)
+            return true;
+    return false;
+}
+
+static bool
+was_heard_of(unsigned key, const struct event *restart, const struct event *before)
+{
+    for (const struct event *event = history->events; event < before; event++)
+        for (unsigned i = 0; i < event->count; i++)
+            if (event->updates[i].key == key && event->returned > restart->invoked)
+                return true;
+    return false;
+}
+
+/* Before the checks' restart, with the queue empty. */
+static bool
+are_live_heard_of(const struct event *now, const bool live[KEYS_MAX])
+{
+    const struct event *restart = find_restart(now);
+
+    if (restart == NULL || !is_in_sync(restart, now))
+        return true;
+    for (unsigned key = 0; key < KEYS_LETTERS; key++)
+        if (live[key] && !was_heard_of(key, restart, now))
+            return false;
+    return true;
+}
+
+const char *
+linear_check_weakly(const struct history *checked)
+{
+    bool live[KEYS_MAX] = {false}, swept = false;
+
+    history = checked;
+    for (unsigned i = 0; i < history->count; i++) {
+        const struct event *event = &history->events[i];
+
+        if (event->kind == OP_TAKE && !follow_items(event, live))
+            return "new of a live key, or updated of another";
+        if (event->kind != OP_RESTART || event->thread != THREAD_CHECKS)
+            continue;
+        swept = true;
+        if (!are_live_heard_of(event, live))
+            return "a key is live that was not heard of since the restart";
+    }
+    for (unsigned key = 0; swept && key < KEYS_MAX; key++)
+        if (live[key])
+            return "a key is live that the checks' own resync did not delete";
+    return NULL;
+}

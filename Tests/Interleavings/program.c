@@ -1,0 +1,333 @@
+#include "program.h"
+
+#include <ctype.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+
+#include "CDedupe.h"
+
+/*
+ * For each two transitions of a word that can race (the table in Sources/CDedupe/DESIGN.md) a program in which they do;
+ * then the calls that meet in the lock, the index, contexts and slots.
+ */
+const struct program_text program_list[] = {
+    /* Replacing without the lock, and what can happen to its word meanwhile. */
+    {"replace, replace", "+a", {"+a +a", "+a +a"}},
+    {"replace, cancel", "+a", {"+a +a", "-a +a"}},
+    {"replace, cancel, the entry's memory used again", "+a", {"+a +a", "-a +b +c"}},
+    {"replace, cancel, memory used again, cancelled again", "+a", {"+a", "-a +b -b +c"}},
+    {"replace, take a value", "claim +a", {"+a +a +a", "take take"}},
+    {"delete, take a live key's value", "claim +a take +a", {"-a +a", "take take"}},
+    {"put, take a deletion", "claim +a take -a", {"+a ~a", "take take"}},
+    {"put and cancel a strange key's deletion", "claim -a", {"+a -a", "take take"}},
+    {"two put, one deletes a strange key", "-a", {"+a", "-a", "+a"}},
+    {"a strange key's deletion, replaced", "~a", {"+a ~a", "~a +a"}},
+    {"three replace", "+a", {"+a", "+a", "+a"}},
+    {"replace, cancel, take", "claim +a", {"+a", "-a", "take"}, .preemptions = 2},
+
+    /* The lock's transitions with each other. */
+    {"idle: put, delete", "claim +a take", {"+a -a", "-a +a"}},
+    {"absent: put, put", "", {"+a -a", "+a +b"}},
+    {"idle: put, take", "claim +a take", {"+a -a", "take take"}},
+    {"lent: put again, take", "claim +a take -a", {"+a -a", "take take take"}},
+    {"lent: others come", "claim +a take -a", {"+b +c +d +e +f +g +h", "take take"}, .preemptions = 2},
+    {"keys with one tag", "+x", {"+y +x", "-x +y"}},
+    {"keys with one tag, taken", "claim +x +y", {"+y -x", "take take"}},
+
+    /* Restarts. */
+    {"replace, restart", "+a", {"+a +a", "restart +a"}},
+    {"replace, restart, revive", "claim +a take +a", {"+a -a", "restart +a"}},
+    {"replace, restart, collect", "+a", {"+a +a", "restart collect"}},
+    {"replace live, restart, collect", "claim +a take +a", {"+a -a", "restart collect sync"}, .preemptions = 2},
+    {"replace live, restart, sweep", "claim +a take +a", {"+a -a", "restart sync"}},
+    {"idle: put, restart, sweep", "claim +a take", {"+a", "restart sync"}},
+    {"put, restart, sweep, take", "claim +a take +a", {"~a", "restart sync", "take"}, .preemptions = 2},
+    {"restart, sweep, take", "claim +a +b take +a", {"restart sync", "take1 take"}},
+    {"restart, restart", "claim +a take +a", {"restart sync", "restart sync"}},
+    {"another's put clears up what is replaced", "claim +a +b", {"+a +b", "restart +c +d"}},
+    {"sweep of a deletion that a restart dropped", "claim +a take -a restart", {"+a -a", "sync take"}},
+    {"resync, put, delete", "claim +a +b take resync restart resync", {"+a -b", "sync take"}},
+
+    /* One call, several updates. */
+    {"call of two, replaced", "+a +b", {"+a+b", "-a -b"}},
+    {"call of three, one key", "claim +a", {"+a-a+a", "take take"}},
+    {"calls of one key twice", "+a", {"+a-a", "+a+a"}},
+    {"call of two, restart", "+a +b", {"+a+b", "restart +b+a"}},
+    {"call of known and unknown", "+a", {"+a+b+a", "+b-a"}},
+    {"replaced under the lock, after an unknown key", "+a", {"+a +a", "+b+a +a"}},
+    {"a strange key's deletion replaced under the lock", "-a", {"+a ~a", "+b~a"}},
+    {"the same, and two put", "-a", {"+a", "+b~a", "+a"}, .preemptions = 2},
+
+    /* Statuses, the end. */
+    {"statuses become neighbours", "claim resync +a sync", {"-a +a", "resync take"}},
+    {"statuses, two sources", "claim +a", {"resync -a sync", "wait +a"}},
+    {"finish: an owed status goes", "claim-loop resync +a sync", {"-a +b", "finish", "take take"}, .preemptions = 2},
+    {"finish, take, put", "claim-loop +a", {"+a +b", "finish", "take take"}, .preemptions = 2},
+    {"finish when empty, take, put", "claim-loop +a", {"+a +b", "finish-empty", "take take"}, .preemptions = 2},
+    {"finish, release", "claim-loop +a", {"finish +a", "take release"}},
+    {"finish, begin to take", "+a", {"finish", "claim-loop take release"}},
+    {"stop, put, take", "claim-loop +a", {"+a +b", "stop", "take take"}, .preemptions = 2},
+    {"asleep, put", "claim-loop take", {"+a -a", "take take"}},
+    {"asleep, status", "claim-loop take", {"resync sync", "take take"}},
+    {"asleep, sweep", "claim-loop +a take restart take", {"sync", "take take"}},
+    {"a loop, put, finish", "claim-loop", {"+a +a finish", "loop"}},
+    {"a loop, two put, finish", "claim-loop", {"+a finish", "+a -a", "loop"}, .preemptions = 1},
+    {"a loop, a resync, finish", "claim-loop +a take", {"restart sync finish", "loop"}},
+    {"a loop, stop", "claim-loop", {"+a stop", "loop"}},
+    {"two sinks", "+a +b", {"claim take1 release", "claim take release"}},
+
+    /* Index, contexts, slots, counters. */
+    {"a map grows", "+a fill15", {"+a +a", "+b -b"}, .preemptions = 2},
+    {"a map is rebuilt", "fill16 drop16 +a +b", {"+a +b", "-b +c"}, .preemptions = 2},
+    {"slots", "+a slot", {"slot +a slot", "slot slot"}, .preemptions = 2},
+    {"contexts are added", "bare +a", {"+a", "+a", "-a"}, .preemptions = 2},
+    {"a context is added under a hold", "bare +a +b", {"+a -a", "-b +b"}, .preemptions = 2},
+    {"counters", "claim +a", {"+a +b", "take stats", "stats"}, .preemptions = 2},
+    {"collect, collect", "+a +b", {"restart collect", "collect +a"}},
+
+#if CDEDUPE_RESTART_BITS == 3
+    /* Restart numbers used up. */
+    {"wrap: replace, restart", "claim +a take laps6 +a", {"+a -a", "restart +a"}},
+    {"wrap: replace a strange key", "laps6 +a", {"+a +a", "restart +a"}},
+    {"wrap: replace, restart, collect", "laps6 +a +b", {"+a +b", "restart collect"}},
+    {"wrap: sweep", "claim +a +b take laps6 +a", {"+b", "restart sync"}},
+    {"wrap: garbage, take", "claim +a +b take +b laps6 -a", {"restart +b", "take sync"}},
+#endif
+
+#ifdef CDEDUPE_TINY
+    /* What grows and shrinks does so with a handful of keys, and what goes on in several holds goes on in two. */
+    {"tiny: sets are split", "+a fill7", {"+a +a", "+b +c -b"}, .preemptions = 2},
+    {"tiny: sets are made one", "+a fill12", {"+a +a", "drop6 -a"}, .preemptions = 2},
+    {"tiny: sets are made one, the directory is halved", "fill30 +a", {"+a -a", "drop28 +b"}, .preemptions = 1},
+    {"tiny: a take of two holds", "claim +a +b +c +d +e", {"+a -e", "take take"}, .preemptions = 2},
+    {"tiny: a take of two holds, restart", "claim +a +b +c +d +e", {"restart +e", "take take"}, .preemptions = 2},
+    {"tiny: a sweep of two holds", "claim +a +b +c +d +e take", {"restart sync", "+e take"}, .weak = true},
+    {"tiny: a sweep of two holds, replaced", "claim +a +b +c +d +e take +e", {"restart sync", "+e -e"}, .weak = true},
+    {"tiny: a sweep of two holds, another restart", "claim +a +b +c +d +e take restart", {"sync", "+e restart sync"},
+     .weak = true},
+    {"tiny: a sweep of two holds, two in-syncs", "claim +a +b +c +d +e take restart", {"sync take", "+a sync"},
+     .weak = true},
+    {"tiny: a sweep of two holds, a loop asleep", "claim-loop +a +b +c +d +e take restart take",
+     {"sync finish", "loop"}, .weak = true},
+    {"tiny: waiting for readers", "+a", {"+a +a", "+b -b +c -c +d -d"}, .preemptions = 2},
+    {"tiny: both wait for readers", "+b -b +c -c", {"+b -b +d", "+c -c"}, .preemptions = 2},
+    {"tiny: an entry's memory is used again", "+a", {"+a", "-a +b -b +c -c +a"}, .preemptions = 2},
+    {"tiny: magazines", "+a +b +c +d", {"slot slot", "slot +a"}, .preemptions = 2},
+#endif
+};
+
+const size_t program_list_count = sizeof(program_list) / sizeof(program_list[0]);
+
+/* ---------------------------------------------------------------------------------------------------- */
+/* Keys                                                                                                 */
+
+const char *
+key_text(unsigned key)
+{
+    static char texts[KEYS_MAX][24];
+
+    /* Found by trying: with the tests' seed their hashes begin with the same 32 bits. */
+    if (key == 'x' - 'a')
+        return "key-132044";
+    if (key == 'y' - 'a')
+        return "key-173839";
+    if (texts[key][0] == 0) {
+        if (key < KEYS_LETTERS)
+            snprintf(texts[key], sizeof(texts[key]), "key-%c", (char)('a' + key));
+        else
+            snprintf(texts[key], sizeof(texts[key]), "fill-%u", key - KEYS_LETTERS);
+    }
+    return texts[key];
+}
+
+/* ---------------------------------------------------------------------------------------------------- */
+/* Parsing                                                                                              */
+
+struct word {
+    const char *text;
+    enum op_kind kind;
+    unsigned argument;
+    bool number_follows;
+};
+
+static const struct word words[] = {
+    {"wait", OP_STATUS, CDEDUPE_WAIT_FOR_DATASTORE, false},
+    {"resync", OP_STATUS, CDEDUPE_RESYNC_IN_PROGRESS, false},
+    {"sync", OP_STATUS, CDEDUPE_IN_SYNC, false},
+    {"restart", OP_RESTART, 0, false},
+    {"take", OP_TAKE, 100, false},
+    {"take1", OP_TAKE, 1, false},
+    {"collect", OP_COLLECT, 0, false},
+    {"claim", OP_CLAIM, CDEDUPE_BY_HAND, false},
+    {"claim-loop", OP_CLAIM, CDEDUPE_LOOP, false},
+    {"release", OP_RELEASE, 0, false},
+    {"loop", OP_LOOP, 0, false},
+    {"stop", OP_STOP, 0, false},
+    {"finish", OP_FINISH, CDEDUPE_WHEN_DELIVERED, false},
+    {"finish-empty", OP_FINISH, CDEDUPE_WHEN_EMPTY, false},
+    {"stats", OP_STATISTICS, 0, false},
+    {"slot", OP_SLOT, 0, false},
+    {"fill", OP_FILL, 0, true},
+    {"drop", OP_DROP, 0, true},
+    {"laps", OP_LAPS, 0, true},
+    {"bare", OP_BARE, 0, false},
+};
+
+static bool
+parse_word(struct op *op, const char *text)
+{
+    for (size_t i = 0; i < sizeof(words) / sizeof(words[0]); i++) {
+        size_t length = strlen(words[i].text);
+
+        if (words[i].number_follows ? strncmp(text, words[i].text, length) != 0 : strcmp(text, words[i].text) != 0)
+            continue;
+        op->kind = words[i].kind;
+        op->argument = words[i].number_follows ? (unsigned)strtoul(text + length, NULL, 10) : words[i].argument;
+        return true;
+    }
+    return false;
+}
+
+static bool
+parse_updates(struct program *program, struct op *op, const char *text)
+{
+    op->kind = OP_PUT;
+    for (; *text != 0; text += 2) {
+        struct op_update *update = &op->updates[op->count];
+
+        if (strchr("+-~", text[0]) == NULL || !islower((unsigned char)text[1]) || op->count == PROGRAM_UPDATES_MAX ||
+            program->ids + 1 == PROGRAM_IDS_MAX)
+            return false;
+        update->key = (unsigned)(text[1] - 'a');
+        update->deletion = text[0] != '+';
+        update->id = text[0] == '-' ? 0 : ++program->ids;
+        op->count++;
+    }
+    return true;
+}
+
+static bool
+parse_list(struct program *program, struct op_list *list, const char *text)
+{
+    char copy[256], *word, *rest = copy;
+
+    snprintf(copy, sizeof(copy), "%s", text);
+    while ((word = strtok_r(rest, " ", &rest)) != NULL) {
+        struct op *op = &list->ops[list->count];
+
+        if (list->count++ == PROGRAM_OPS_MAX)
+            return false;
+        snprintf(op->text, sizeof(op->text), "%s", word);
+        if (!(strchr("+-~", word[0]) != NULL ? parse_updates(program, op, word) : parse_word(op, word)))
+            return false;
+    }
+    return true;
+}
+
+bool
+program_parse(struct program *program, const struct program_text *text)
+{
+    memset(program, 0, sizeof(*program));
+    program->name = text->name;
+    if (!parse_list(program, &program->setup, text->setup))
+        return false;
+    while (program->threads_count < THREADS_MAX && text->threads[program->threads_count] != NULL) {
+        struct op_list *list = &program->threads[program->threads_count];
+
+        if (!parse_list(program, list, text->threads[program->threads_count++]))
+            return false;
+    }
+    return program->threads_count > 0;
+}
+
+/* ---------------------------------------------------------------------------------------------------- */
+/* Chance                                                                                               */
+
+/* splitmix64 */
+static uint64_t
+next_random(uint64_t *state)
+{
+    uint64_t z = (*state += UINT64_C(0x9e3779b97f4a7c15));
+
+    z = (z ^ (z >> 30)) * UINT64_C(0xbf58476d1ce4e5b9);
+    z = (z ^ (z >> 27)) * UINT64_C(0x94d049bb133111eb);
+    return z ^ (z >> 31);
+}
+
+static const char *
+pick(uint64_t *state, const char *const *from, size_t count)
+{
+    return from[next_random(state) % count];
+}
+
+static const char *const setups[] = {
+    "",
+    "+a",
+    "-a",
+    "claim",
+    "claim +a",
+    "claim +a take",
+    "claim +a take +a",
+    "claim +a take -a",
+    "claim +a +b take -b",
+    "claim +a take restart",
+    "claim +a +b take +a restart",
+    "claim +a take -a restart",
+    "claim-loop take",
+    "claim-loop +a take",
+    "claim resync +a sync",
+    "claim +a take resync restart resync",
+    "claim +x take +y",
+    "bare +a",
+    "+a fill15",
+#if CDEDUPE_RESTART_BITS == 3
+    "claim +a take laps6 +a",
+    "claim +a +b take laps6 -a",
+    "claim +a laps5",
+#endif
+};
+
+static const char *const source_ops[] = {
+    "+a", "+a", "+a", "-a", "-a", "~a", "+b", "-b", "+a+b", "+a-a", "-a+a", "+b-a", "restart", "sync", "resync",
+    "collect", "slot", "stats", "+c",
+};
+
+static const char *const sink_ops[] = {"take", "take", "take1", "collect", "+a", "-a", "release", "claim"};
+
+static const char *const last_ops[] = {"stop", "finish", "finish-empty", "restart", "sync", "+a", "-a", "collect"};
+
+static void
+append_word(char *text, size_t size, const char *word)
+{
+    size_t length = strlen(text);
+
+    snprintf(text + length, size - length, "%s%s", length == 0 ? "" : " ", word);
+}
+
+struct program_text
+program_random(uint64_t seed, struct program_storage *storage)
+{
+    uint64_t state = seed;
+    bool three = next_random(&state) % 4 == 0;
+    struct program_text text = {.name = storage->name, .setup = storage->setup};
+
+    memset(storage, 0, sizeof(*storage));
+    snprintf(storage->name, sizeof(storage->name), "random %llu", (unsigned long long)seed);
+    append_word(storage->setup, sizeof(storage->setup), pick(&state, setups, sizeof(setups) / sizeof(setups[0])));
+    for (unsigned thread = 0; thread < (three ? 3u : 2u); thread++) {
+        bool sink = thread == 1 && next_random(&state) % 3 != 0;
+        unsigned count = three ? 2 : 3;
+
+        for (unsigned i = 0; i < count; i++) {
+            const char *word = sink ? pick(&state, sink_ops, sizeof(sink_ops) / sizeof(sink_ops[0]))
+                                    : pick(&state, source_ops, sizeof(source_ops) / sizeof(source_ops[0]));
+
+            if (i + 1 == count && next_random(&state) % 6 == 0)
+                word = pick(&state, last_ops, sizeof(last_ops) / sizeof(last_ops[0]));
+            append_word(storage->threads[thread], sizeof(storage->threads[thread]), word);
+        }
+        text.threads[thread] = storage->threads[thread];
+    }
+    return text;
+}

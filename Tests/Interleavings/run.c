@@ -1,0 +1,696 @@
+#include "run.h"
+
+#include <stdio.h>
+#include <string.h>
+
+#include "buffer.h"
+#include "region.h"
+
+enum { SEED = 1, TAKE_MAX = 100 };
+
+/* Who has a payload. */
+enum owner { OWNER_TEST, OWNER_BUFFER };
+
+/* What the sink was lent: the keys of its last batch. */
+struct loan {
+    const void *keys[TAKE_MAX];
+    unsigned numbers[TAKE_MAX];
+    unsigned count;
+};
+
+/* The test's own state, as it is after the set-up and at any time. */
+struct state {
+    uint64_t clock;
+    cdedupe_slot_t slots[PROGRAM_IDS_MAX]; /* By payload; zero: not acquired. */
+    enum owner owners[PROGRAM_IDS_MAX];
+    cdedupe_slot_t used[THREADS_MAX]; /* By the thread that acquired it for its own use. */
+    struct loan loan;
+    bool woken; /* Since the loop last went to sleep. */
+    uint64_t wakes;
+    uint64_t empties;   /* Times that a loop found nothing. */
+    uint64_t asleep_at; /* When the take began that found nothing, if it was the loop's last; else zero. */
+    uint64_t last_wake;
+    unsigned events;
+    unsigned items;
+};
+
+static cdedupe_t *buffer;
+static const struct program *program;
+static struct state state, saved_state;
+static struct history history;
+
+/* ---------------------------------------------------------------------------------------------------- */
+/* Payloads                                                                                             */
+
+/* The program's payloads are acquired beforehand: a call that puts has steps enough of its own. */
+static void
+acquire_payloads(void)
+{
+    for (unsigned id = 1; id <= program->ids; id++) {
+        if (cdedupe_acquire(buffer, &state.slots[id], 1) != CDEDUPE_OK)
+            scheduler_fail("no memory for a payload");
+        *(uint64_t *)cdedupe_payload(buffer, state.slots[id]) = id;
+        state.owners[id] = OWNER_TEST;
+    }
+}
+
+static unsigned
+slot_id(cdedupe_slot_t slot)
+{
+    for (unsigned id = 1; id <= program->ids; id++)
+        if (state.slots[id] == slot)
+            return id;
+    return 0;
+}
+
+/* A payload comes back from the buffer. Its id, or zero for none. */
+static unsigned
+receive(cdedupe_slot_t slot)
+{
+    unsigned id = slot_id(slot);
+
+    if (slot == 0)
+        return 0;
+    if (id == 0)
+        scheduler_fail("a slot came back that nobody had put");
+    else if (state.owners[id] != OWNER_BUFFER)
+        scheduler_fail("payload %u came back twice", id);
+    else if (*(const uint64_t *)cdedupe_payload(buffer, slot) != id)
+        scheduler_fail("payload %u came back changed", id);
+    state.owners[id] = OWNER_TEST;
+    return id;
+}
+
+static cdedupe_slot_t
+give(unsigned id)
+{
+    state.owners[id] = OWNER_BUFFER;
+    return id == 0 ? 0 : state.slots[id];
+}
+
+/* A slot that was acquired must be nobody else's. */
+static void
+use_slot(unsigned thread)
+{
+    cdedupe_slot_t slot;
+
+    if (cdedupe_acquire(buffer, &slot, 1) != CDEDUPE_OK)
+        scheduler_fail("no memory for a slot");
+    if (slot_id(slot) != 0)
+        scheduler_fail("a slot was handed out that holds payload %u", slot_id(slot));
+    for (unsigned i = 0; i < THREADS_MAX; i++)
+        if (state.used[i] == slot)
+            scheduler_fail("a slot was handed out twice");
+    if (thread < THREADS_MAX) {
+        state.used[thread] = slot;
+        scheduler_boundary("discard");
+        state.used[thread] = 0;
+    }
+    cdedupe_discard(buffer, &slot, 1);
+}
+
+/* ---------------------------------------------------------------------------------------------------- */
+/* Events                                                                                               */
+
+static struct event *
+begin_event(unsigned thread, enum op_kind kind, unsigned argument)
+{
+    struct event *event;
+
+    if (state.events == EVENTS_MAX) {
+        scheduler_fail("too many events");
+        state.events--;
+    }
+    event = &history.events[state.events++];
+    memset(event, 0, sizeof(*event));
+    event->thread = thread;
+    event->kind = kind;
+    event->argument = argument;
+    event->invoked = ++state.clock;
+    event->returned = UINT64_MAX;
+    return event;
+}
+
+static void
+end_event(struct event *event, cdedupe_result_t result)
+{
+    event->result = result;
+    event->returned = ++state.clock;
+}
+
+static void
+do_put(unsigned thread, const struct op *op)
+{
+    struct event *event = begin_event(thread, OP_PUT, 0);
+    cdedupe_update_t updates[PROGRAM_UPDATES_MAX];
+
+    memset(updates, 0, sizeof(updates));
+    for (unsigned i = 0; i < op->count; i++) {
+        updates[i].key = key_text(op->updates[i].key);
+        updates[i].key_length = strlen(updates[i].key);
+        updates[i].deletion = op->updates[i].deletion;
+        updates[i].slot = give(op->updates[i].id);
+        event->updates[i] = op->updates[i];
+    }
+    event->count = op->count;
+    end_event(event, cdedupe_put(buffer, updates, op->count));
+    for (unsigned i = 0; i < op->count; i++) {
+        event->outcomes[i] = updates[i].outcome;
+        event->displaced[i] = receive(updates[i].displaced);
+        receive(updates[i].slot);
+    }
+}
+
+static void
+do_fill(unsigned thread, const struct op *op)
+{
+    struct event *event = begin_event(thread, op->kind, op->argument);
+    static cdedupe_update_t updates[KEYS_MAX];
+
+    memset(updates, 0, sizeof(updates));
+    for (unsigned i = 0; i < op->argument; i++) {
+        updates[i].key = key_text(KEYS_LETTERS + i);
+        updates[i].key_length = strlen(updates[i].key);
+        updates[i].deletion = op->kind == OP_DROP;
+    }
+    end_event(event, cdedupe_put(buffer, updates, op->argument));
+}
+
+static void
+do_status(unsigned thread, unsigned status)
+{
+    struct event *event = begin_event(thread, OP_STATUS, status);
+
+    end_event(event, cdedupe_put_status(buffer, (cdedupe_status_t)status));
+}
+
+static void
+do_restart(unsigned thread)
+{
+    struct event *event = begin_event(thread, OP_RESTART, 0);
+
+    end_event(event, cdedupe_restart(buffer));
+}
+
+static void
+do_collect(void)
+{
+    cdedupe_slot_t slots[64];
+    size_t count;
+
+    while (cdedupe_collect(buffer, slots, 64, &count) == CDEDUPE_OK)
+        for (size_t i = 0; i < count; i++)
+            receive(slots[i]);
+}
+
+static unsigned
+key_number(const void *text, size_t length)
+{
+    for (unsigned key = 0; key < KEYS_MAX; key++)
+        if (strlen(key_text(key)) == length && memcmp(key_text(key), text, length) == 0)
+            return key;
+    scheduler_fail("a key was delivered that nobody had put");
+    return 0;
+}
+
+/* The keys of the last batch are the sink's to read until it takes again. */
+static void
+check_loan(void)
+{
+    for (unsigned i = 0; i < state.loan.count; i++) {
+        const char *text = key_text(state.loan.numbers[i]);
+
+        if (memcmp(state.loan.keys[i], text, strlen(text)) != 0)
+            scheduler_fail("a key changed that was lent to the sink");
+    }
+    state.loan.count = 0;
+}
+
+static void
+note_item(struct event *event, const cdedupe_item_t *item)
+{
+    struct event_item *noted = &history.items[state.items++];
+
+    if (state.items == ITEMS_MAX)
+        scheduler_fail("too many items");
+    noted->kind = item->kind;
+    noted->status = item->status;
+    noted->key = 0;
+    noted->id = receive(item->slot);
+    event->items_count++;
+    if (item->kind == CDEDUPE_STATUS)
+        return;
+    noted->key = key_number(item->key, item->key_length);
+    state.loan.keys[state.loan.count] = item->key;
+    state.loan.numbers[state.loan.count++] = noted->key;
+}
+
+static cdedupe_result_t
+do_take(unsigned thread, unsigned capacity)
+{
+    cdedupe_item_t items[TAKE_MAX];
+    struct event *event;
+    size_t count;
+
+    check_loan();
+    event = begin_event(thread, OP_TAKE, capacity);
+    end_event(event, cdedupe_take(buffer, items, capacity, &count));
+    event->items_first = state.items;
+    for (size_t i = 0; i < count; i++)
+        note_item(event, &items[i]);
+    state.asleep_at = 0;
+    if (event->result == CDEDUPE_EMPTY && buffer->claim == CLAIM_LOOP) {
+        state.empties++;
+        state.asleep_at = event->invoked;
+    }
+    return event->result;
+}
+
+static void
+do_claim(unsigned thread, unsigned kind)
+{
+    struct event *event = begin_event(thread, OP_CLAIM, kind);
+
+    end_event(event, cdedupe_claim(buffer, (cdedupe_claim_t)kind));
+}
+
+static void
+do_release(unsigned thread)
+{
+    struct event *event;
+
+    check_loan();
+    state.asleep_at = 0;
+    event = begin_event(thread, OP_RELEASE, 0);
+    cdedupe_release(buffer);
+    end_event(event, CDEDUPE_OK);
+}
+
+static void
+wake(void *context)
+{
+    (void)context;
+    state.wakes++;
+    state.last_wake = ++state.clock;
+    state.woken = true;
+    scheduler_changed(&state.woken);
+}
+
+static void
+do_loop(unsigned thread)
+{
+    cdedupe_result_t result;
+
+    while ((result = do_take(thread, TAKE_MAX)) == CDEDUPE_OK || result == CDEDUPE_EMPTY) {
+        if (result == CDEDUPE_OK)
+            continue;
+        while (!state.woken)
+            scheduler_wait(&state.woken);
+        state.woken = false;
+    }
+}
+
+static void
+do_stop(unsigned thread)
+{
+    struct event *event = begin_event(thread, OP_STOP, 0);
+
+    cdedupe_stop(buffer);
+    end_event(event, CDEDUPE_OK);
+}
+
+static void
+do_finish(unsigned thread, unsigned when)
+{
+    struct event *event = begin_event(thread, OP_FINISH, when);
+
+    end_event(event, cdedupe_finish(buffer, (cdedupe_finish_t)when));
+}
+
+static void
+do_statistics(unsigned thread)
+{
+    struct event *event = begin_event(thread, OP_STATISTICS, 0);
+    cdedupe_statistics_t *s = &event->statistics;
+
+    cdedupe_statistics(buffer, s, sizeof(*s));
+    end_event(event, CDEDUPE_OK);
+    if (s->received + s->synthesized_deletions !=
+        s->delivered + s->replaced + s->cancelled + s->dropped + s->pending_keys)
+        scheduler_fail("the counters do not add up");
+    if (s->pending_statuses > s->pending_keys + 1)
+        scheduler_fail("more statuses than keys plus one");
+}
+
+/* In each lap something is received, else a restart is none. */
+static void
+do_laps(unsigned thread, unsigned laps)
+{
+    for (unsigned i = 0; i < laps; i++) {
+        do_status(thread, CDEDUPE_RESYNC_IN_PROGRESS);
+        do_restart(thread);
+    }
+}
+
+static void
+do_op(unsigned thread, const struct op *op)
+{
+    switch (op->kind) {
+    case OP_PUT:
+        do_put(thread, op);
+        break;
+    case OP_STATUS:
+        do_status(thread, op->argument);
+        break;
+    case OP_RESTART:
+        do_restart(thread);
+        break;
+    case OP_TAKE:
+        do_take(thread, op->argument);
+        break;
+    case OP_COLLECT:
+        do_collect();
+        break;
+    case OP_CLAIM:
+        do_claim(thread, op->argument);
+        break;
+    case OP_RELEASE:
+        do_release(thread);
+        break;
+    case OP_LOOP:
+        do_loop(thread);
+        break;
+    case OP_STOP:
+        do_stop(thread);
+        break;
+    case OP_FINISH:
+        do_finish(thread, op->argument);
+        break;
+    case OP_STATISTICS:
+        do_statistics(thread);
+        break;
+    case OP_SLOT:
+        use_slot(thread);
+        break;
+    case OP_FILL:
+    case OP_DROP:
+        do_fill(thread, op);
+        break;
+    case OP_BARE:
+        break;
+    case OP_LAPS:
+        do_laps(thread, op->argument);
+        break;
+    }
+}
+
+void
+run_thread(unsigned thread)
+{
+    const struct op_list *list = &program->threads[thread];
+
+    for (unsigned i = 0; i < list->count; i++) {
+        scheduler_boundary(list->ops[i].text);
+        do_op(thread, &list->ops[i]);
+    }
+}
+
+/* ---------------------------------------------------------------------------------------------------- */
+/* Before and after                                                                                     */
+
+static cdedupe_t *
+create(void)
+{
+    cdedupe_options_t options = cdedupe_options();
+    cdedupe_t *created;
+
+    region_use(&options);
+    options.hash_seed = SEED;
+    options.wake = wake;
+    if (cdedupe_create(&options, &created) != CDEDUPE_OK)
+        scheduler_fail("no memory for the buffer");
+    return created;
+}
+
+/* As many as there are threads: else the first to come second waits for the lock, to add one. */
+static void
+add_contexts(void)
+{
+    struct context *contexts[THREADS_MAX];
+
+    if (program->setup.count > 0 && program->setup.ops[0].kind == OP_BARE)
+        return;
+    for (unsigned i = 0; i < program->threads_count; i++)
+        contexts[i] = context_claim(buffer);
+    for (unsigned i = 0; i < program->threads_count; i++)
+        context_give_back(contexts[i]);
+}
+
+static bool
+tags_collide(void)
+{
+    const char *x = key_text('x' - 'a'), *y = key_text('y' - 'a');
+
+    return hash_key(&buffer->secret, x, strlen(x)) >> 32 == hash_key(&buffer->secret, y, strlen(y)) >> 32;
+}
+
+bool
+run_prepare(const struct program *prepared)
+{
+    program = prepared;
+    scheduler_clear_failure();
+    memset(&state, 0, sizeof(state));
+    memset(&history, 0, sizeof(history));
+    region_clear();
+    buffer = create();
+    add_contexts();
+    acquire_payloads();
+    if (!tags_collide())
+        scheduler_fail("keys x and y have not one tag: find others");
+    for (unsigned i = 0; i < program->setup.count; i++)
+        do_op(THREAD_SETUP, &program->setup.ops[i]);
+    region_save();
+    saved_state = state;
+    return scheduler_failure() == NULL;
+}
+
+void
+run_begin(void)
+{
+    region_restore();
+    state = saved_state;
+}
+
+void
+run_validate(void)
+{
+    const char *fault = cdedupe_validate(buffer);
+
+    if (fault != NULL)
+        scheduler_fail("validate: %s", fault);
+}
+
+/* A loop that found nothing, and for which there is something now, has been called. */
+static void
+check_wake_ups(void)
+{
+    bool due = !ring_is_empty(&buffer->links, buffer->ring) || buffer->stopped || buffer->finishing != FINISHING_NOT;
+
+    if (state.wakes > state.empties)
+        scheduler_fail("more wake-ups than sleeps");
+    if (state.asleep_at > 0 && due && state.last_wake < state.asleep_at)
+        scheduler_fail("a loop sleeps, and nobody woke it");
+}
+
+/* In the order of the queue, to its end. */
+static cdedupe_result_t
+take_all(void)
+{
+    cdedupe_result_t result;
+
+    do
+        result = do_take(THREAD_CHECKS, TAKE_MAX);
+    while (result == CDEDUPE_OK && scheduler_failure() == NULL);
+    return result;
+}
+
+static void
+receive_leftovers(void)
+{
+    uint64_t cursor = 0;
+    cdedupe_slot_t slot;
+
+    while ((slot = cdedupe_next_leftover(buffer, &cursor)) != 0)
+        history.leftovers |= UINT64_C(1) << receive(slot);
+    for (unsigned id = 1; id <= program->ids; id++)
+        if (state.owners[id] != OWNER_TEST)
+            scheduler_fail("payload %u is lost", id);
+}
+
+void
+run_end(void)
+{
+    history.leftovers = 0;
+    check_wake_ups();
+    run_validate();
+    do_collect();
+    do_claim(THREAD_CHECKS, CDEDUPE_BY_HAND);
+    /* What the buffer thinks is live, it says after one more restart. */
+    if (take_all() == CDEDUPE_EMPTY) {
+        do_restart(THREAD_CHECKS);
+        do_status(THREAD_CHECKS, CDEDUPE_IN_SYNC);
+        take_all();
+    }
+    do_statistics(THREAD_CHECKS);
+    run_validate();
+    receive_leftovers();
+    cdedupe_destroy(buffer);
+    if (region_fault() != NULL)
+        scheduler_fail("%s", region_fault());
+    else if (region_held() != 0)
+        scheduler_fail("%llu blocks of memory are lost", (unsigned long long)region_held());
+    history.count = state.events;
+    history.items_count = state.items;
+}
+
+const struct history *
+run_history(void)
+{
+    history.count = state.events;
+    return &history;
+}
+
+/* ---------------------------------------------------------------------------------------------------- */
+/* Telling                                                                                              */
+
+static void
+print_updates(FILE *out, const struct event *event)
+{
+    static const char *const outcomes[] = {"untouched", "queued", "replaced", "cancelled", "dropped", "rejected"};
+
+    for (unsigned i = 0; i < event->count; i++) {
+        fprintf(out, " %c%s", event->updates[i].deletion ? '-' : '+', key_text(event->updates[i].key) + 4);
+        if (event->updates[i].id != 0)
+            fprintf(out, "=%u", event->updates[i].id);
+        fprintf(out, " %s", outcomes[event->outcomes[i]]);
+        if (event->displaced[i] != 0)
+            fprintf(out, " (back: %u)", event->displaced[i]);
+    }
+}
+
+static void
+print_items(FILE *out, const struct event *event)
+{
+    static const char *const statuses[] = {"wait-for-ready", "resync", "in-sync"};
+
+    for (unsigned i = 0; i < event->items_count; i++) {
+        const struct event_item *item = &history.items[event->items_first + i];
+
+        if (item->kind == CDEDUPE_STATUS)
+            fprintf(out, " <%s>", statuses[item->status]);
+        else
+            fprintf(out, " %c%s=%u", "+~-"[item->kind], key_text(item->key), item->id);
+    }
+}
+
+static void
+print_event(FILE *out, const struct event *event)
+{
+    static const char *const names[] = {
+        [OP_PUT] = "put",         [OP_STATUS] = "status",   [OP_RESTART] = "restart", [OP_TAKE] = "take",
+        [OP_CLAIM] = "claim",     [OP_RELEASE] = "release", [OP_STOP] = "stop",       [OP_FINISH] = "finish",
+        [OP_STATISTICS] = "statistics", [OP_FILL] = "fill", [OP_DROP] = "drop",
+    };
+
+    if (event->thread == THREAD_SETUP)
+        fprintf(out, "  set-up  ");
+    else if (event->thread == THREAD_CHECKS)
+        fprintf(out, "  after   ");
+    else
+        fprintf(out, "  thread %u", event->thread);
+    fprintf(out, " %3llu to ", (unsigned long long)event->invoked);
+    if (event->returned == UINT64_MAX)
+        fprintf(out, " ... ");
+    else
+        fprintf(out, "%3llu: ", (unsigned long long)event->returned);
+    fprintf(out, "%s", names[event->kind]);
+    if (event->kind != OP_PUT && event->kind != OP_STATISTICS)
+        fprintf(out, " %u", event->argument);
+    print_updates(out, event);
+    print_items(out, event);
+    if (event->result != CDEDUPE_OK)
+        fprintf(out, ": %s", cdedupe_result_text(event->result));
+    fprintf(out, "\n");
+}
+
+void
+run_print_history(FILE *out)
+{
+    for (unsigned i = 0; i < state.events; i++)
+        print_event(out, &history.events[i]);
+}
+
+static bool
+lies_in(const volatile void *address, const void *start, size_t size)
+{
+    return (uintptr_t)address >= (uintptr_t)start && (uintptr_t)address < (uintptr_t)start + size;
+}
+
+static const char *
+entry_label(const volatile void *address)
+{
+    static char text[40];
+    uint32_t number = 0;
+
+    while ((number = arena_next_touched(&buffer->entries, number)) != 0) {
+        const struct entry *entry = entry_at(&buffer->entries, number++);
+
+        if (!lies_in(address, entry, sizeof(*entry)))
+            continue;
+        snprintf(text, sizeof(text), "word of %.*s", (int)entry->key_length, (const char *)entry->key);
+        return text;
+    }
+    return NULL;
+}
+
+static const char *
+context_label(const volatile void *address)
+{
+    static char text[40];
+
+    for (unsigned i = 0; i < buffer->contexts.count; i++) {
+        const struct context *context = buffer->contexts.contexts[i];
+
+        if (!lies_in(address, context, sizeof(*context)))
+            continue;
+        snprintf(text, sizeof(text), "context %u: %s", i,
+                 lies_in(address, &context->claimed, 8) ? "claimed" : "replaced");
+        return text;
+    }
+    return NULL;
+}
+
+const char *
+run_label(const volatile void *address)
+{
+    static const struct {
+        size_t offset, size;
+        const char *name;
+    } members[] = {
+#define MEMBER(name) {offsetof(struct cdedupe, name), sizeof(((struct cdedupe *)NULL)->name), #name}
+        MEMBER(memory),  MEMBER(lock.spin), MEMBER(lock.waiting), MEMBER(stopped), MEMBER(restart), MEMBER(slots_sparse),
+        MEMBER(uncleared), MEMBER(entries), MEMBER(slots),        MEMBER(links),   MEMBER(index),   MEMBER(limbo),
+        MEMBER(contexts),
+#undef MEMBER
+    };
+    static char text[40];
+    const char *label;
+
+    for (size_t i = 0; i < sizeof(members) / sizeof(members[0]); i++)
+        if (lies_in(address, (const unsigned char *)buffer + members[i].offset, members[i].size))
+            return members[i].name;
+    if ((label = entry_label(address)) != NULL || (label = context_label(address)) != NULL)
+        return label;
+    snprintf(text, sizeof(text), "%p", (const void *)(uintptr_t)address);
+    return text;
+}
