@@ -71,7 +71,7 @@ struct cdedupe {
     uint32_t lent;      /* Dead entries whose keys the sink may still read; chained by their links. The latest is first. */
     uint32_t lent_on;   /* More of them: of items that were untaken. */
     uint32_t batch;     /* Items of the last batch that can be untaken. */
-    bool restarted;     /* Since the last batch was begun. */
+    bool restarted;     /* Since the first item of the last batch was taken. */
     bool swallowed;     /* Since the restart, or the last status that was queued, one was not queued: it was the same. */
     bool sweep_again;   /* A sweep that is under way has entries behind it that are new to it. */
     uint32_t slots_sparse;   /* Less than half of the slots' cells are in use; read without the lock. */

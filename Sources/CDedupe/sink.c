@@ -175,8 +175,10 @@ take_some(struct hold *hold, cdedupe_item_t *items, size_t capacity, size_t *cou
 {
     struct cdedupe *buffer = hold->buffer;
 
-    /* What is untaken must be of one side of a restart. */
-    if (buffer->restarted && *count > 0)
+    /* What is untaken must be of one side of a restart: of this, if nothing was taken before it. */
+    if (*count == 0)
+        buffer->restarted = false;
+    else if (buffer->restarted)
         return false;
     for (unsigned steps = 0; *count < capacity; steps++) {
         uint32_t link = ring_first(&buffer->links, buffer->ring);
@@ -231,7 +233,6 @@ cdedupe_take(cdedupe_t *buffer, cdedupe_item_t *items, size_t capacity, size_t *
         result = CDEDUPE_INVALID_ARGUMENT;
     } else {
         buffer->asleep = false;
-        buffer->restarted = false;
         do {
             look_ahead(buffer, &preview);
             limbo_step(&hold);

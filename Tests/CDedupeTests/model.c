@@ -435,12 +435,14 @@ model_take(model_t *model, size_t limit, const size_t *hints, size_t hint_count,
 /* ---------------------------------------------------------------------------------------------------- */
 /* Untaking: the rows of the table in untake.c                                                           */
 
+/* What comes back had been received before any finish that still lasts. */
 static void
 prepend(model_t *model, const model_entry_t *entry)
 {
     reserve_queue(model, model->count + 1);
     memmove(&model->queue[1], &model->queue[0], model->count * sizeof(*model->queue));
     model->queue[0] = *entry;
+    model->queue[0].owed = model->finish_when_delivered;
     model->count++;
     count_entry(model, entry, true);
 }
@@ -547,17 +549,11 @@ untake_one(model_t *model, const model_item_t *item, uint64_t *back)
 cdedupe_result_t
 model_untake(model_t *model, size_t count, uint64_t *back)
 {
-    bool none_owed = is_delivered(model);
-
     if (!model->claimed || count > model->batch_count) {
         return CDEDUPE_INVALID_ARGUMENT;
     }
     while (count-- > 0) {
         untake_one(model, &model->batch[--model->batch_count], &back[count]);
-        /* What a finish had waited for is back. */
-        if (none_owed && model->count > 0) {
-            model->queue[0].owed = true;
-        }
     }
     return CDEDUPE_OK;
 }

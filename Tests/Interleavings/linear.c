@@ -123,6 +123,19 @@ apply_take(model_t *model, const struct event *event, unsigned part)
 }
 
 static bool
+apply_untake(model_t *model, const struct event *event)
+{
+    uint64_t back[MODEL_BATCH] = {0};
+
+    if (model_untake(model, event->count, back) != event->result)
+        return false;
+    for (unsigned i = 0; event->result == CDEDUPE_OK && i < event->count; i++)
+        if (back[i] != event->displaced[i])
+            return false;
+    return true;
+}
+
+static bool
 apply_statistics(const model_t *model, const struct event *event)
 {
     const cdedupe_statistics_t *a = &event->statistics, *b = &model->statistics;
@@ -154,6 +167,8 @@ apply(model_t *model, const struct action *action)
         return model_restart(model) == event->result;
     case OP_TAKE:
         return apply_take(model, event, action->part);
+    case OP_UNTAKE:
+        return apply_untake(model, event);
     case OP_CLAIM:
         return model_claim(model, (cdedupe_claim_t)event->argument) == event->result;
     case OP_RELEASE:
@@ -369,20 +384,42 @@ linear_histories(void)
 /* ---------------------------------------------------------------------------------------------------- */
 /* Less than that                                                                                       */
 
+/* What the sink has, and had before each item of the last batch. */
+struct sink {
+    bool live[KEYS_MAX];
+    const struct event *take;
+    bool before[ITEMS_MAX];
+    unsigned left; /* Items of the batch that have not gone back. */
+};
+
 /* Follows what a take says about keys. False: it cannot be. */
 static bool
-follow_items(const struct event *event, bool live[KEYS_MAX])
+follow_take(const struct event *event, struct sink *sink)
 {
+    sink->take = event;
+    sink->left = event->items_count;
     for (unsigned i = 0; i < event->items_count; i++) {
         const struct event_item *item = &history->items[event->items_first + i];
 
         if (item->kind == CDEDUPE_STATUS)
             continue;
-        if ((item->kind == CDEDUPE_NEW && live[item->key]) || (item->kind == CDEDUPE_UPDATED && !live[item->key]))
+        if (item->kind != CDEDUPE_DELETED && sink->live[item->key] != (item->kind == CDEDUPE_UPDATED))
             return false;
-        live[item->key] = item->kind != CDEDUPE_DELETED;
+        sink->before[i] = sink->live[item->key];
+        sink->live[item->key] = item->kind != CDEDUPE_DELETED;
     }
     return true;
+}
+
+static void
+follow_untake(const struct event *event, struct sink *sink)
+{
+    for (unsigned i = 0; event->result == CDEDUPE_OK && i < event->count; i++) {
+        const struct event_item *item = &history->items[sink->take->items_first + --sink->left];
+
+        if (item->kind != CDEDUPE_STATUS)
+            sink->live[item->key] = sink->before[sink->left];
+    }
 }
 
 /* The last restart before this event, or NULL. */
@@ -435,22 +472,26 @@ are_live_heard_of(const struct event *now, const bool live[KEYS_MAX])
 const char *
 linear_check_weakly(const struct history *checked)
 {
-    bool live[KEYS_MAX] = {false}, swept = false;
+    static struct sink sink;
+    bool swept = false;
 
+    memset(&sink, 0, sizeof(sink));
     history = checked;
     for (unsigned i = 0; i < history->count; i++) {
         const struct event *event = &history->events[i];
 
-        if (event->kind == OP_TAKE && !follow_items(event, live))
+        if (event->kind == OP_TAKE && !follow_take(event, &sink))
             return "new of a live key, or updated of another";
+        if (event->kind == OP_UNTAKE)
+            follow_untake(event, &sink);
         if (event->kind != OP_RESTART || event->thread != THREAD_CHECKS)
             continue;
         swept = true;
-        if (!are_live_heard_of(event, live))
+        if (!are_live_heard_of(event, sink.live))
             return "a key is live that was not heard of since the restart";
     }
     for (unsigned key = 0; swept && key < KEYS_MAX; key++)
-        if (live[key])
+        if (sink.live[key])
             return "a key is live that the checks' own resync did not delete";
     return NULL;
 }

@@ -49,6 +49,28 @@ const struct program_text program_list[] = {
     {"sweep of a deletion that a restart dropped", "claim +a take -a restart", {"+a -a", "sync take"}},
     {"resync, put, delete", "claim +a +b take resync restart resync", {"+a -b", "sync take"}},
 
+    /* Untaking. */
+    {"untake a value, replace", "claim +a take", {"+a +a", "untake take"}},
+    {"untake a value, delete", "claim +a take", {"-a +a", "untake take"}},
+    {"untake a live key's value, delete", "claim +a take +a take", {"-a +a", "untake take"}},
+    {"untake a deletion, put", "claim +a take -a take", {"+a -a", "untake take"}},
+    {"untake a strange key's deletion, put", "claim -a take", {"+a -a", "untake take"}},
+    {"untake what was replaced, replace", "claim +a take +a", {"+a -a", "untake take"}},
+    {"untake a deletion of a key that is new again, replace", "claim +a take -a take +a", {"+a -a", "untake take"}},
+    {"untake, two put", "claim +a take", {"+a", "-a", "untake take"}, .preemptions = 2},
+    {"take, untake, put", "claim +a", {"+a", "-a", "take untake"}, .preemptions = 2},
+    {"untake several", "claim +a +b +c take", {"-b +a", "untake1 untake take"}},
+    {"restart, put, take, untake", "claim +a", {"restart +b", "take untake take"}},
+    {"untake a value, restart", "claim +a take", {"restart +a sync", "untake take"}},
+    {"untake a live key's value, restart", "claim +a take +a take", {"restart sync", "untake take"}},
+    {"untake a deletion, restart", "claim +a take -a take", {"restart sync", "untake take"}},
+    {"untake a deletion, restart, put", "claim +a take -a take", {"restart +a sync", "untake take"}},
+    {"untake a deletion, put, restart", "claim +a take -a take", {"+a restart sync", "untake take"}},
+    {"untake statuses, restart", "claim resync +a sync take", {"restart sync", "untake take"}},
+    {"untake statuses, status", "claim resync +a sync take", {"wait -a", "untake take"}},
+    {"untake, stop", "claim +a take", {"stop +a", "untake take"}},
+    {"untake, finish", "claim-loop +a +b take", {"+a finish", "untake take take"}},
+
     /* One call, several updates. */
     {"call of two, replaced", "+a +b", {"+a+b", "-a -b"}},
     {"call of three, one key", "claim +a", {"+a-a+a", "take take"}},
@@ -92,6 +114,8 @@ const struct program_text program_list[] = {
     {"wrap: replace a strange key", "laps6 +a", {"+a +a", "restart +a"}},
     {"wrap: replace, restart, collect", "laps6 +a +b", {"+a +b", "restart collect"}},
     {"wrap: sweep", "claim +a +b take laps6 +a", {"+b", "restart sync"}},
+    {"wrap: untake", "claim +a take laps5 +b", {"restart sync", "untake take"}},
+    {"wrap: untake a deletion", "claim +a take -a take laps5 +b", {"restart sync", "untake take"}, .weak = true},
     {"wrap: garbage, take", "claim +a +b take +b laps6 -a", {"restart +b", "take sync"}},
 #endif
 
@@ -110,6 +134,8 @@ const struct program_text program_list[] = {
      .weak = true},
     {"tiny: a sweep of two holds, a loop asleep", "claim-loop +a +b +c +d +e take restart take",
      {"sync finish", "loop"}, .weak = true},
+    {"tiny: a sweep of two holds, untake", "claim +a +b +c +d +e take1 -a take1", {"restart sync", "untake take"},
+     .weak = true},
     {"tiny: waiting for readers", "+a", {"+a +a", "+b -b +c -c +d -d"}, .preemptions = 2},
     {"tiny: both wait for readers", "+b -b +c -c", {"+b -b +d", "+c -c"}, .preemptions = 2},
     {"tiny: an entry's memory is used again", "+a", {"+a", "-a +b -b +c -c +a"}, .preemptions = 2},
@@ -158,6 +184,8 @@ static const struct word words[] = {
     {"restart", OP_RESTART, 0, false},
     {"take", OP_TAKE, 100, false},
     {"take1", OP_TAKE, 1, false},
+    {"untake", OP_UNTAKE, PROGRAM_UPDATES_MAX, false},
+    {"untake1", OP_UNTAKE, 1, false},
     {"collect", OP_COLLECT, 0, false},
     {"claim", OP_CLAIM, CDEDUPE_BY_HAND, false},
     {"claim-loop", OP_CLAIM, CDEDUPE_LOOP, false},
@@ -293,7 +321,7 @@ static const char *const source_ops[] = {
     "collect", "slot", "stats", "+c",
 };
 
-static const char *const sink_ops[] = {"take", "take", "take1", "collect", "+a", "-a", "release", "claim"};
+static const char *const sink_ops[] = {"take", "take", "take1", "untake", "untake1", "collect", "+a", "-a", "release", "claim"};
 
 static const char *const last_ops[] = {"stop", "finish", "finish-empty", "restart", "sync", "+a", "-a", "collect"};
 

@@ -13,9 +13,15 @@ enum owner { OWNER_TEST, OWNER_BUFFER };
 
 /* What the sink was lent: the keys of its last batch. */
 struct loan {
-    const void *keys[TAKE_MAX];
+    const void *keys[TAKE_MAX]; /* NULL: of a status. */
     unsigned numbers[TAKE_MAX];
     unsigned count;
+};
+
+/* Its items, as far as they have not gone back. */
+struct batch {
+    cdedupe_item_t items[TAKE_MAX];
+    size_t count;
 };
 
 /* The test's own state, as it is after the set-up and at any time. */
@@ -25,6 +31,7 @@ struct state {
     enum owner owners[PROGRAM_IDS_MAX];
     cdedupe_slot_t used[THREADS_MAX]; /* By the thread that acquired it for its own use. */
     struct loan loan;
+    struct batch batch;
     bool woken; /* Since the loop last went to sleep. */
     uint64_t wakes;
     uint64_t empties;   /* Times that a loop found nothing. */
@@ -220,7 +227,7 @@ check_loan(void)
     for (unsigned i = 0; i < state.loan.count; i++) {
         const char *text = key_text(state.loan.numbers[i]);
 
-        if (memcmp(state.loan.keys[i], text, strlen(text)) != 0)
+        if (state.loan.keys[i] != NULL && memcmp(state.loan.keys[i], text, strlen(text)) != 0)
             scheduler_fail("a key changed that was lent to the sink");
     }
     state.loan.count = 0;
@@ -238,9 +245,8 @@ note_item(struct event *event, const cdedupe_item_t *item)
     noted->key = 0;
     noted->id = receive(item->slot);
     event->items_count++;
-    if (item->kind == CDEDUPE_STATUS)
-        return;
-    noted->key = key_number(item->key, item->key_length);
+    if (item->kind != CDEDUPE_STATUS)
+        noted->key = key_number(item->key, item->key_length);
     state.loan.keys[state.loan.count] = item->key;
     state.loan.numbers[state.loan.count++] = noted->key;
 }
@@ -258,12 +264,36 @@ do_take(unsigned thread, unsigned capacity)
     event->items_first = state.items;
     for (size_t i = 0; i < count; i++)
         note_item(event, &items[i]);
+    memcpy(state.batch.items, items, count * sizeof(items[0]));
+    state.batch.count = count;
     state.asleep_at = 0;
     if (event->result == CDEDUPE_EMPTY && buffer->claim == CLAIM_LOOP) {
         state.empties++;
         state.asleep_at = event->invoked;
     }
     return event->result;
+}
+
+/* The last items of the last batch go back. */
+static void
+do_untake(unsigned thread, unsigned most)
+{
+    size_t count = most < state.batch.count ? most : state.batch.count, left = count;
+    cdedupe_item_t *items = state.batch.items + state.batch.count - count;
+    struct event *event = begin_event(thread, OP_UNTAKE, (unsigned)count);
+    cdedupe_result_t result;
+
+    for (size_t i = 0; i < count; i++)
+        give(slot_id(items[i].slot));
+    result = cdedupe_untake(buffer, items, &left);
+    end_event(event, result);
+    for (size_t i = 0; i < count; i++)
+        event->displaced[i] = receive(items[i].slot);
+    event->count = (unsigned)count;
+    state.batch.count -= count;
+    state.loan.count = (unsigned)state.batch.count;
+    if (result == CDEDUPE_OK && left != 0)
+        scheduler_fail("something is still to be untaken");
 }
 
 static void
@@ -283,6 +313,7 @@ do_release(unsigned thread)
     state.asleep_at = 0;
     event = begin_event(thread, OP_RELEASE, 0);
     cdedupe_release(buffer);
+    state.batch.count = 0;
     end_event(event, CDEDUPE_OK);
 }
 
@@ -367,6 +398,9 @@ do_op(unsigned thread, const struct op *op)
         break;
     case OP_TAKE:
         do_take(thread, op->argument);
+        break;
+    case OP_UNTAKE:
+        do_untake(thread, op->argument);
         break;
     case OP_COLLECT:
         do_collect();
@@ -564,6 +598,13 @@ run_history(void)
 /* Telling                                                                                              */
 
 static void
+print_back(FILE *out, const struct event *event, unsigned i)
+{
+    if (event->displaced[i] != 0)
+        fprintf(out, " (back: %u)", event->displaced[i]);
+}
+
+static void
 print_updates(FILE *out, const struct event *event)
 {
     static const char *const outcomes[] = {"untouched", "queued", "replaced", "cancelled", "dropped", "rejected"};
@@ -573,8 +614,7 @@ print_updates(FILE *out, const struct event *event)
         if (event->updates[i].id != 0)
             fprintf(out, "=%u", event->updates[i].id);
         fprintf(out, " %s", outcomes[event->outcomes[i]]);
-        if (event->displaced[i] != 0)
-            fprintf(out, " (back: %u)", event->displaced[i]);
+        print_back(out, event, i);
     }
 }
 
@@ -599,7 +639,7 @@ print_event(FILE *out, const struct event *event)
     static const char *const names[] = {
         [OP_PUT] = "put",         [OP_STATUS] = "status",   [OP_RESTART] = "restart", [OP_TAKE] = "take",
         [OP_CLAIM] = "claim",     [OP_RELEASE] = "release", [OP_STOP] = "stop",       [OP_FINISH] = "finish",
-        [OP_STATISTICS] = "statistics", [OP_FILL] = "fill", [OP_DROP] = "drop",
+        [OP_STATISTICS] = "statistics", [OP_FILL] = "fill", [OP_DROP] = "drop",   [OP_UNTAKE] = "untake",
     };
 
     if (event->thread == THREAD_SETUP)
@@ -616,7 +656,10 @@ print_event(FILE *out, const struct event *event)
     fprintf(out, "%s", names[event->kind]);
     if (event->kind != OP_PUT && event->kind != OP_STATISTICS)
         fprintf(out, " %u", event->argument);
-    print_updates(out, event);
+    if (event->kind == OP_PUT)
+        print_updates(out, event);
+    for (unsigned i = 0; event->kind == OP_UNTAKE && i < event->count; i++)
+        print_back(out, event, i);
     print_items(out, event);
     if (event->result != CDEDUPE_OK)
         fprintf(out, ": %s", cdedupe_result_text(event->result));

@@ -402,7 +402,7 @@ cdedupe_result_t cdedupe_take(cdedupe_t *buffer, cdedupe_item_t *items, size_t c
  *   count    how many; gets how many of them are still to be untaken: zero unless memory ran out. It goes from the last
  *            to the first
  *
- * The caller holds the claim. The keys stay lent as they were. On a stopped buffer items become leftovers.
+ * The caller holds the claim. The keys of what was untaken are lent no longer. On a stopped buffer items become leftovers.
  *
  * Returns CDEDUPE_OK; CDEDUPE_NO_MEMORY: the call can be repeated; CDEDUPE_INVALID_ARGUMENT if nobody holds the claim, or the
  * last batch has not so many items left. O(count).
