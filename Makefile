@@ -3,8 +3,17 @@
 # make test       every test: C core, Swift library, filter
 # make test-c     the C core's tests alone      (VARIANT=plain|asan|tsan)
 # make test-swift the Swift tests alone         (SWIFTFLAGS="-c release", "--sanitize=thread", ...)
-# make asan tsan  all tests under AddressSanitizer and UBSan, or ThreadSanitizer
+# make test-quick the short forms of what follows: `make test` runs it
+# make fuzz       libFuzzer on the core and on the filter's parser   (SECONDS=60 each, JOBS=1; more in Tests/Fuzz/Makefile)
+# make model      the protocol as a Promela model, large configurations and deliberate faults; an hour
+# make interleavings   every interleaving of short programs, up to three preemptions
+# make stress     threads and recorded histories                     (SECONDS=60)
+# make shutdown   the end of a buffer at every bad moment            (ROUNDS=10000 of each scene, in C and in Swift)
+# make mutants    one deliberate fault at a time: which test catches it   (Tests/Mutants/README.md)
+# make asan tsan  all tests under AddressSanitizer and UBSan, or ThreadSanitizer; Swift in debug and release
+# make test-valgrind   the C tests under memcheck
 # make test-arm64 the C tests, cross-compiled, under qemu
+# make evidence   all of these for long, and the report on them, Tests/EVIDENCE.md; some hours
 # make bench      our figures beside those of the plain port of the original; some minutes (bench-quick: one)
 # make bench-filter     10^6 lines of 100 bytes through the filter into /dev/null, five times
 # make bench-instructions   instructions per update, which noise does not touch
@@ -26,11 +35,12 @@ VARIANT ?= plain
 PACKAGES = libck-dev libxxhash-dev libsimdjson-dev
 SUDO = $(shell [ "$$(id -u)" = 0 ] || echo sudo)
 
-.PHONY: help setup run test test-c test-arm64 test-swift examples asan tsan check-symbols lib install clean \
-    bench bench-quick bench-instructions bench-filter
+.PHONY: help setup run test test-c test-quick test-swift test-arm64 test-valgrind examples asan tsan \
+    fuzz model interleavings stress shutdown mutants evidence \
+    bench bench-quick bench-instructions bench-filter check-symbols lib install clean
 
 help:
-	@sed -n 's/^# //p' Makefile
+	@sed -n '/^#/!q; s/^# //p' Makefile
 
 # Asks apt only for what is missing.
 setup:
@@ -52,7 +62,7 @@ run: setup
 	@echo ...
 	@tail -n 4 $(BUILD)/run.ndjson
 
-test: setup test-c check-symbols examples test-swift
+test: setup test-c test-quick check-symbols examples test-swift
 
 test-c: setup
 	$(MAKE) -C Tests/CDedupeTests run VARIANT=$(VARIANT)
@@ -63,16 +73,63 @@ test-swift: setup
 	swift build --product dedupe $(SWIFTFLAGS)
 	swift test $(SWIFTFLAGS)
 
+# ---- Evidence: what is long, and its short form ----
+
+SECONDS ?= 60
+JOBS ?= 1
+ROUNDS ?= 10000
+
+test-quick: setup
+	$(MAKE) -C Tests/Fuzz replay
+	$(MAKE) -C Tests/Interleavings quick
+	$(MAKE) -C Tests/Model quick
+	Tests/Mutants/mutants --check
+
+fuzz:
+	$(MAKE) -C Tests/Fuzz fuzz SECONDS=$(SECONDS) JOBS=$(JOBS)
+
+model:
+	$(MAKE) -C Tests/Model large
+	$(MAKE) -C Tests/Model bites
+
+interleavings:
+	$(MAKE) -C Tests/Interleavings full
+	$(MAKE) -C Tests/Interleavings bites
+
+stress: setup
+	$(MAKE) -C Tests/CDedupeTests stress SECONDS=$(SECONDS)
+
+shutdown: setup
+	$(MAKE) -C Tests/CDedupeTests shutdown ENDS=$(ROUNDS)
+	DEDUPE_ROUNDS=$(ROUNDS) swift test --filter ShutdownTests
+
+mutants: setup
+	Tests/Mutants/mutants
+
+evidence:
+	Tests/Evidence/run
+
 test-arm64:
 	Tests/arm64.sh
 
-asan: setup
-	$(MAKE) test-c VARIANT=asan
-	LSAN_OPTIONS=suppressions=$(CURDIR)/Tests/leaks.supp swift test --sanitize=address --scratch-path .build/asan
+test-valgrind: setup
+	$(MAKE) -C Tests/CDedupeTests run-valgrind
 
-tsan: setup
-	$(MAKE) test-c VARIANT=tsan
-	swift test --sanitize=thread --scratch-path .build/tsan
+# The test runner leaks a little of its own; the filter's tests run the executable, which a test build alone would not make.
+SWIFT_debug = --sanitize=$1
+SWIFT_release = --sanitize=$1 -c release -Xswiftc -enable-testing
+
+asan tsan: setup
+	$(MAKE) test-c VARIANT=$@
+	for flags in "$(call SWIFT_debug,$(SANITIZER_$@))" "$(call SWIFT_release,$(SANITIZER_$@))"; do \
+	    swift build --product dedupe $$flags --scratch-path .build/$@ && \
+	    LSAN_OPTIONS=suppressions=$(CURDIR)/Tests/leaks.supp swift test $$flags --scratch-path .build/$@ || exit 1; \
+	done
+
+SANITIZER_asan = address
+SANITIZER_tsan = thread
+
+# ---- Benchmarks ----
 
 bench bench-quick bench-instructions: setup
 	$(MAKE) -C Benchmarks setup
