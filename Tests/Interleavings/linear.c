@@ -449,7 +449,7 @@ static bool
 was_heard_of(unsigned key, const struct event *restart, const struct event *before)
 {
     for (const struct event *event = history->events; event < before; event++)
-        for (unsigned i = 0; i < event->count; i++)
+        for (unsigned i = 0; event->kind == OP_PUT && i < event->count; i++)
             if (event->updates[i].key == key && event->returned > restart->invoked)
                 return true;
     return false;

@@ -134,7 +134,7 @@ const struct program_text program_list[] = {
      .weak = true},
     {"tiny: a sweep of two holds, a loop asleep", "claim-loop +a +b +c +d +e take restart take",
      {"sync finish", "loop"}, .weak = true},
-    {"tiny: a sweep of two holds, untake", "claim +a +b +c +d +e take1 -a take1", {"restart sync", "untake take"},
+    {"tiny: a sweep of two holds, untake", "claim +a +b +c +d +e take -a take", {"restart sync", "untake take"},
      .weak = true},
     {"tiny: waiting for readers", "+a", {"+a +a", "+b -b +c -c +d -d"}, .preemptions = 2},
     {"tiny: both wait for readers", "+b -b +c -c", {"+b -b +d", "+c -c"}, .preemptions = 2},
