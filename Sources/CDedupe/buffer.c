@@ -165,6 +165,7 @@ next_orphan(struct cdedupe *buffer)
     return link_at(&buffer->links, link)->item;
 }
 
+/* [E4] */
 cdedupe_slot_t
 cdedupe_next_leftover(cdedupe_t *buffer, uint64_t *cursor)
 {
@@ -448,6 +449,7 @@ tidy_index(struct cdedupe *buffer)
 /* ---------------------------------------------------------------------------------------------------- */
 /* The end                                                                                              */
 
+/* [E1] */
 void
 cdedupe_stop(cdedupe_t *buffer)
 {
@@ -463,7 +465,7 @@ cdedupe_stop(cdedupe_t *buffer)
     hold_finish(&hold);
 }
 
-/* What is queued now is owed; a loop that has nothing more to deliver is woken to find out. */
+/* What is queued now is owed; a loop that has nothing more to deliver is woken to find out. [E2] */
 static void
 start_finishing(struct hold *hold, cdedupe_finish_t when)
 {

@@ -126,7 +126,7 @@ hold_again(struct hold *hold)
     hold_lock(hold);
 }
 
-/* Unlocked: wakes the loop, if it has to look. */
+/* Unlocked: wakes the loop, if it has to look. [W2] */
 static inline void
 hold_wake(struct hold *hold)
 {
@@ -151,7 +151,7 @@ hold_finish(struct hold *hold)
     hold_wake(hold);
 }
 
-/* Under the lock, whenever the loop may have something to do: decided here, so that no wake-up can be lost. */
+/* Under the lock, whenever the loop may have something to do: decided here, so that no wake-up can be lost. [W1] */
 static inline void
 notify(struct hold *hold)
 {

@@ -110,14 +110,16 @@ context_give_back(struct context *context)
     sync_store_release(&context->claimed, 0);
 }
 
+/* ck_epoch_begin says that it is active, with a full fence [X1], and then reads the epoch [X2]. */
 void
 context_enter(struct context *context)
 {
     ck_epoch_begin(&context->record, NULL);
-    /* On weakly ordered machines 0.7.1 lets what follows be read before the epoch is. */
+    /* On weakly ordered machines 0.7.1 lets what follows be read before the epoch is. [X3] */
     ck_pr_fence_load();
 }
 
+/* [X5] */
 void
 context_leave(struct cdedupe *buffer, struct context *context)
 {

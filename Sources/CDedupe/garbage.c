@@ -55,7 +55,7 @@ orphan_add(struct cdedupe *buffer, cdedupe_slot_t slot)
     count_uncleared(buffer, buffer->uncleared + 1);
 }
 
-/* stale, live -> idle, still unseen; stale, not live -> dead */
+/* [C1] stale, live -> idle, still unseen [C2]; stale, not live -> dead [C3] */
 static cdedupe_slot_t
 clear_entry(struct hold *hold, uint32_t number)
 {

@@ -227,7 +227,7 @@ set_add(struct set *set, const void *stored, struct reserve *reserve)
     return true;
 }
 
-/* Moves the set's words to a map of `capacity` cells without tombstones. */
+/* Moves the set's words to a map of `capacity` cells without tombstones. [I4] */
 static bool
 set_rebuild(struct set *set, uint32_t capacity, struct reserve *reserve)
 {
@@ -244,7 +244,7 @@ set_rebuild(struct set *set, uint32_t capacity, struct reserve *reserve)
     return true;
 }
 
-/* Acquire, with the release stores that publish directories and sets: what they point to is complete. */
+/* Acquire, with the release stores that publish directories [F1] and sets [F2]: what they point to is complete. */
 static struct set *
 find_set(const struct index *index, uint32_t tag)
 {
@@ -262,6 +262,7 @@ directory_size(uint64_t depth)
     return sizeof(struct directory) + (sizeof(struct set *) << depth);
 }
 
+/* [I5] */
 static bool
 double_directory(struct index *index, struct reserve *reserve)
 {
@@ -277,7 +278,7 @@ double_directory(struct index *index, struct reserve *reserve)
     return true;
 }
 
-/* Shares the words of `set` between the two halves of its hashes. */
+/* Shares the words of `set` between the two halves of its hashes. [I6] */
 static bool
 distribute(struct set *set, struct set *halves[2], struct reserve *reserve)
 {
@@ -293,6 +294,7 @@ distribute(struct set *set, struct set *halves[2], struct reserve *reserve)
     return true;
 }
 
+/* [I7] */
 static void
 replace_in_directory(struct index *index, uint32_t tag, uint32_t depth, struct set *halves[2])
 {
@@ -374,7 +376,7 @@ index_make_room(struct index *index, uint64_t hash, struct reserve *reserve)
 /* ---------------------------------------------------------------------------------------------------- */
 /* Giving memory back                                                                                   */
 
-/* Adds the words of `from` to `set`. */
+/* Adds the words of `from` to `set`. [I8] */
 static bool
 copy_words(struct set *from, struct set *set, struct reserve *reserve)
 {
@@ -426,7 +428,7 @@ find_neighbour(const struct directory *directory, size_t place, const struct set
     return neighbour->depth == set->depth ? neighbour : NULL;
 }
 
-/* Makes the set at `place` smaller if it is sparse, or one with its neighbour. False: the reserve wants memory. */
+/* Makes the set at `place` smaller if it is sparse, or one with its neighbour. False: the reserve wants memory. [I9] */
 static bool
 tidy_set(struct index *index, size_t place, struct reserve *reserve)
 {
@@ -449,6 +451,7 @@ tidy_set(struct index *index, size_t place, struct reserve *reserve)
     return true;
 }
 
+/* [I11] */
 static bool
 halve_directory(struct index *index, struct reserve *reserve)
 {
@@ -464,7 +467,7 @@ halve_directory(struct index *index, struct reserve *reserve)
     return true;
 }
 
-/* One set, or the end of a round. False: the reserve wants memory. */
+/* One set, or the end of a round. False: the reserve wants memory. [I10] */
 static bool
 tidy_next(struct index *index, struct reserve *reserve)
 {
@@ -547,6 +550,7 @@ index_destroy(struct index *index, struct memory *memory)
     reserve_release(&reserve, memory);
 }
 
+/* [I1] */
 uint32_t
 index_find(const struct index *index, const struct arena *entries, uint64_t hash, const void *key, size_t length)
 {
@@ -573,6 +577,7 @@ index_prefetch_cells(const struct index *index, uint64_t hash)
     sync_prefetch(map + MAP_CELLS_OFFSET + cell * sizeof(void *));
 }
 
+/* The map [F3], and a word in it [F4]. */
 uint32_t
 index_find_tag(const struct index *index, uint64_t hash)
 {
@@ -584,6 +589,7 @@ index_find_tag(const struct index *index, uint64_t hash)
     return stored_entry(ck_hs_get(&find_set(index, lookup.tag)->map, lookup.tag, &lookup));
 }
 
+/* [I2] */
 bool
 index_add(struct index *index, uint64_t hash, uint32_t entry, struct reserve *reserve)
 {
@@ -595,6 +601,7 @@ index_add(struct index *index, uint64_t hash, uint32_t entry, struct reserve *re
     return true;
 }
 
+/* [I3] */
 void
 index_remove(struct index *index, uint64_t hash, uint32_t entry)
 {

@@ -12,6 +12,7 @@ limbo_init(struct limbo *limbo)
     ck_epoch_register(&limbo->epoch, &limbo->record, NULL);
 }
 
+/* [L1] */
 void
 limbo_add(struct hold *hold, uint32_t entry)
 {
@@ -34,6 +35,7 @@ move_blocks(struct block **from, struct block **to)
     }
 }
 
+/* [I12] */
 void
 limbo_add_tables(struct hold *hold)
 {
@@ -76,7 +78,7 @@ table_grace_is_over(ck_epoch_entry_t *grace)
 
 /*
  * The full fences below stand against the one in ck_epoch_begin: a reader whose section ck_epoch takes for a later one
- * has not seen what was unlinked before.
+ * has not seen what was unlinked before. [L4]
  */
 
 static void
@@ -98,6 +100,7 @@ close_tables(struct limbo *limbo)
     ck_epoch_call(&limbo->record, &limbo->table_grace, table_grace_is_over);
 }
 
+/* [L3] */
 static void
 free_ready_entries(struct hold *hold)
 {
@@ -117,6 +120,7 @@ limbo_step(struct hold *hold)
 {
     struct limbo *limbo = &hold->buffer->limbo;
 
+    /* [L2] */
     if (limbo->entries_wait || limbo->tables_wait) {
         ck_epoch_poll(&limbo->record);
         sync_sections_ended(limbo);

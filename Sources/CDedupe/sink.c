@@ -55,6 +55,7 @@ lock_and_free_lent(struct hold *hold)
     }
 }
 
+/* [E3] */
 void
 cdedupe_release(cdedupe_t *buffer)
 {
@@ -76,6 +77,7 @@ cdedupe_release(cdedupe_t *buffer)
 /* ---------------------------------------------------------------------------------------------------- */
 /* Take                                                                                                 */
 
+/* [T6] */
 static void
 take_status(struct hold *hold, uint32_t link, cdedupe_item_t *item)
 {
@@ -89,9 +91,9 @@ take_status(struct hold *hold, uint32_t link, cdedupe_item_t *item)
 }
 
 /*
- * current -> idle (a value) or dead (a deletion). One exchange, by what the word says now. A producer without the lock
- * may turn one into the other just before it; then the word is put right: nobody changes it meanwhile, since it is not
- * pending and we hold the lock.
+ * current -> idle (a value) or dead (a deletion). One exchange [T3], by what the word says now [T2]. A producer without the
+ * lock may turn one into the other just before it; then the word is put right [T4]: nobody changes it meanwhile, since it
+ * is not pending and we hold the lock.
  */
 static uint64_t
 take_word(struct entry *entry, uint32_t restart)
@@ -104,6 +106,7 @@ take_word(struct entry *entry, uint32_t restart)
     return before;
 }
 
+/* [T5] */
 static void
 take_entry(struct hold *hold, uint32_t link, cdedupe_item_t *item)
 {
@@ -130,7 +133,7 @@ take_entry(struct hold *hold, uint32_t link, cdedupe_item_t *item)
     buffer->statistics.delivered++;
 }
 
-/* Under the lock: whether nothing may be taken any more; settles a finish that is due. */
+/* Under the lock: whether nothing may be taken any more; settles a finish that is due. [E5] */
 static bool
 is_over(struct cdedupe *buffer)
 {
@@ -196,7 +199,7 @@ take_some(struct hold *hold, cdedupe_item_t *items, size_t capacity, size_t *cou
     return false;
 }
 
-/* Under the lock: what an attempt to take comes to. An empty queue puts a loop to sleep, here and nowhere else. */
+/* Under the lock: what an attempt to take comes to. An empty queue puts a loop to sleep, here and nowhere else. [T7] */
 static cdedupe_result_t
 conclude(struct cdedupe *buffer, size_t count)
 {
@@ -232,6 +235,7 @@ cdedupe_take(cdedupe_t *buffer, cdedupe_item_t *items, size_t capacity, size_t *
     if (buffer->claim == CLAIM_NONE) {
         result = CDEDUPE_INVALID_ARGUMENT;
     } else {
+        /* Awake. [T1] */
         buffer->asleep = false;
         do {
             look_ahead(buffer, &preview);

@@ -55,9 +55,9 @@ remove_current(struct hold *hold, uint32_t number)
 }
 
 /*
- * current, not live, and a deletion: a value leaves, and the deletion with it; another deletion is replaced. Which of
- * them is pending, producers without the lock may change until the exchange. It leaves zero, which sends them to the lock:
- * so there is no moment at which they could replace a deletion that is about to cancel a value.
+ * current, not live, and a deletion: a value leaves, and the deletion with it [P8]; another deletion is replaced [P9].
+ * Which of them is pending, producers without the lock may change until the exchange [P7]. It leaves zero, which sends them
+ * to the lock: so there is no moment at which they could replace a deletion that is about to cancel a value.
  */
 static void
 delete_unheard(struct hold *hold, uint32_t number, cdedupe_update_t *update)
@@ -79,7 +79,7 @@ delete_unheard(struct hold *hold, uint32_t number, cdedupe_update_t *update)
     }
 }
 
-/* current -> current, in its place */
+/* current -> current, in its place [P6] */
 static void
 replace(struct hold *hold, uint32_t number, uint64_t word, cdedupe_update_t *update)
 {
@@ -93,7 +93,7 @@ replace(struct hold *hold, uint32_t number, uint64_t word, cdedupe_update_t *upd
     finish_update(update, 0, word_slot(before), CDEDUPE_REPLACED);
 }
 
-/* stale -> current: its one link moves from the garbage to the back of the queue */
+/* stale -> current: its one link moves from the garbage to the back of the queue [P5] */
 static void
 revive(struct hold *hold, struct entry *entry, uint64_t word, cdedupe_update_t *update)
 {
@@ -107,7 +107,7 @@ revive(struct hold *hold, struct entry *entry, uint64_t word, cdedupe_update_t *
     finish_update(update, 0, word_slot(before), CDEDUPE_QUEUED);
 }
 
-/* idle -> current. False: no memory for the link. */
+/* idle -> current. False: no memory for the link. [P4] */
 static bool
 requeue(struct hold *hold, uint32_t number, uint64_t word, cdedupe_update_t *update)
 {
@@ -160,7 +160,7 @@ entry_new(struct hold *hold, const cdedupe_update_t *update, uint64_t hash)
     return number;
 }
 
-/* absent -> current. False: no memory, and nothing has changed. */
+/* absent -> current. False: no memory, and nothing has changed. [P3] */
 static bool
 insert(struct hold *hold, uint64_t hash, cdedupe_update_t *update)
 {
@@ -194,7 +194,7 @@ put_anywhere(struct put *put, size_t i)
     uint64_t word = number == 0 ? 0 : sync_load_relaxed(&put->entries[i]->word);
 
     if (word == 0) {
-        /* Missed, or dead by now: look again, with nobody changing anything. */
+        /* Missed, or dead by now: look again, with nobody changing anything. [P2] [F6] */
         number = index_find(&buffer->index, &buffer->entries, put->hashes[i], update->key, update->key_length);
         if (number == 0) {
             put->inserted = true;
@@ -206,7 +206,7 @@ put_anywhere(struct put *put, size_t i)
     return put_present(&put->hold, number, word, update);
 }
 
-/* False: no memory, and nothing has changed. */
+/* False: no memory, and nothing has changed. [P1] */
 static bool
 put_one(struct put *put, size_t i)
 {
@@ -222,7 +222,7 @@ put_one(struct put *put, size_t i)
         return false;
     }
     buffer->statistics.received++;
-    /* Whatever adds a link clears one up: so while there is garbage, all that is queued and garbage does not grow. */
+    /* Whatever adds a link clears one up: so while there is garbage, all that is queued and garbage does not grow. [P10] */
     if (update->outcome == CDEDUPE_QUEUED && update->displaced == 0 && buffer->uncleared > 0)
         clear_one(&put->hold, &update->displaced);
     return true;
@@ -251,7 +251,7 @@ put_some(struct put *put)
 
 /*
  * Whether an entry that was found by its tag is alive and has the key. Acquire, with the release in entry_new(): a word
- * that is not zero is seen with its key. An entry that dies meanwhile keeps its key until the section ends.
+ * that is not zero is seen with its key. An entry that dies meanwhile keeps its key until the section ends. [F5] [X4]
  */
 static bool
 is_key(const struct entry *entry, uint64_t hash, const cdedupe_update_t *update)
@@ -280,7 +280,7 @@ prefetch_index(const struct put *put)
         index_prefetch_cells(index, put->hashes[i]);
 }
 
-/* The stages: each passes over the whole share and brings nearer what the next one reads. */
+/* The stages: each passes over the whole share and brings nearer what the next one reads. [U1] */
 static void
 look_up(struct put *put)
 {
@@ -302,8 +302,8 @@ look_up(struct put *put)
 }
 
 /*
- * current -> current, in its place; the one change that needs no lock. False: it is another change, or others were
- * faster too often.
+ * current -> current, in its place; the one change that needs no lock. False: it is another change [U4], or others were
+ * faster too often [U5].
  */
 static bool
 replace_unlocked(struct entry *entry, uint32_t restart, cdedupe_update_t *update)
@@ -327,11 +327,12 @@ replace_all_unlocked(struct put *put, struct context *context)
     struct cdedupe *buffer = put->hold.buffer;
     /*
      * Read once, in this call: a restart after this is one that overlaps the call, and may drop what it replaces. The
-     * number of an earlier call would let updates after a restart vanish in stale words.
+     * number of an earlier call would let updates after a restart vanish in stale words. [U2]
      */
     uint32_t restart = sync_load_relaxed_32(&buffer->restart);
     size_t i = 0;
 
+    /* [U3] */
     if (sync_load_relaxed_32(&buffer->stopped))
         return;
     while (i < put->count && put->numbers[i] != 0 &&
@@ -380,7 +381,10 @@ forget_lookups(struct put *put)
     memset(put->numbers, 0, sizeof(put->numbers));
 }
 
-/* At most HOLD_PUT updates, whose keys are not too long. Says how many were put: all, unless memory ran out. */
+/*
+ * At most HOLD_PUT updates, whose keys are not too long. Says how many were put: all, unless memory ran out. The section
+ * that the look-ups need ends with the last of the updates. [P11]
+ */
 static size_t
 put_share(struct cdedupe *buffer, cdedupe_update_t *updates, size_t count)
 {

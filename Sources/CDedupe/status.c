@@ -16,7 +16,7 @@ forget_old_restarts(struct cdedupe *buffer)
         struct entry *entry = entry_at(&buffer->entries, number);
         uint64_t word;
 
-        /* A compare-and-swap, and again: a producer may be replacing a slot, which must not come back. */
+        /* A compare-and-swap [R3], and again [R2]: a producer may be replacing a slot, which must not come back. */
         do
             word = sync_load_relaxed(&entry->word);
         while (word != 0 &&
@@ -25,7 +25,7 @@ forget_old_restarts(struct cdedupe *buffer)
     }
 }
 
-/* Every current word becomes stale, every live one unseen, by this alone. */
+/* Every current word becomes stale, every live one unseen, by this alone. [R4] */
 static void
 next_restart(struct cdedupe *buffer)
 {
@@ -37,6 +37,7 @@ next_restart(struct cdedupe *buffer)
     }
 }
 
+/* [R1] */
 static void
 drop_queue(struct hold *hold)
 {
@@ -87,7 +88,7 @@ struct sweep {
     uint32_t next;
 };
 
-/* idle, unseen -> a pending deletion that nobody sent */
+/* idle, unseen -> a pending deletion that nobody sent [S3] */
 static bool
 owe_deletion(struct hold *hold, uint32_t number)
 {
@@ -104,7 +105,7 @@ owe_deletion(struct hold *hold, uint32_t number)
     return true;
 }
 
-/* stale, live -> a pending deletion; what the restart dropped is an orphan now */
+/* stale, live -> a pending deletion; what the restart dropped is an orphan now [S4] */
 static bool
 owe_deletion_of_stale(struct hold *hold, uint32_t number)
 {
@@ -125,7 +126,7 @@ owe_deletion_of_stale(struct hold *hold, uint32_t number)
     return true;
 }
 
-/* False: no memory, and nothing has changed. */
+/* False: no memory, and nothing has changed. [S2] */
 static bool
 sweep_entry(struct hold *hold, uint32_t number)
 {
@@ -178,7 +179,7 @@ append_status(struct hold *hold, uint8_t status)
     notify(hold);
 }
 
-/* False: no memory, and nothing has changed. */
+/* False: no memory, and nothing has changed. [S5] */
 static bool
 queue_status(struct hold *hold, cdedupe_status_t status)
 {
@@ -201,7 +202,7 @@ queue_status(struct hold *hold, cdedupe_status_t status)
     return true;
 }
 
-/* One hold: a part of the sweep if one is due, and the status in the hold that ends it. */
+/* One hold: a part of the sweep if one is due, and the status in the hold that ends it. [S1] */
 static enum progress
 put_status_some(struct sweep *sweep, cdedupe_status_t status)
 {

@@ -1,0 +1,939 @@
+/*
+ * The word protocol of Sources/CDedupe as a Promela model, step by step. See README.md for what it shows and what not.
+ *
+ * A step's name (U5, T3, ...) stands in the code too, in the comment at the place that takes it:
+ *
+ *     U  a producer without the lock       source.c: put_share, look_up, replace_unlocked
+ *     P  a producer under the lock         source.c: put_one, put_anywhere, insert, requeue, revive, replace, delete_unheard
+ *     C  clearing up after a restart       garbage.c: clear_one, clear_entry
+ *     T  taking a batch                    sink.c: cdedupe_take, take_some, take_word, take_entry, take_status, conclude
+ *     S  a status, and the sweep           status.c: put_status_some, sweep_entry, owe_deletion(_of_stale), queue_status
+ *     R  a restart                         status.c: cdedupe_restart, next_restart, forget_old_restarts
+ *     E  the end                           buffer.c, sink.c: cdedupe_stop, cdedupe_finish, cdedupe_release, is_over
+ *     W  waking the loop                   buffer.h: notify, hold_wake
+ *
+ * What happens under the lock and nobody without the lock can see is one step with what comes before or after it.
+ * Wherever the code may drop the lock between two pieces of work, the model does: fewer holds are some of its runs.
+ *
+ * Parameters (-D): K keys; U updates a call; N1, N2, N3 calls of the producers, OPS1, OPS2, OPS3 the kinds that each
+ * may choose from; NE entries, NS slots; BATCH; RMAX, the largest restart number (1 to 3); MEMORY: a call may run out of
+ * memory once; QUIT: the loop may end its claim at any time. BRK_x: a deliberate fault.
+ */
+#define PUT 1
+#define DELETE 2
+#define RESYNC 4
+#define IN_SYNC 8
+#define RESTART 16
+#define COLLECT 32
+#define STOP 64
+#define FINISH 128       /* when delivered */
+#define FINISH_EMPTY 256 /* when empty */
+
+#ifndef K
+#define K 1
+#endif
+#ifndef U
+#define U 1
+#endif
+#ifndef N1
+#define N1 2
+#endif
+#ifndef N2
+#define N2 2
+#endif
+#ifndef N3
+#define N3 0
+#endif
+#ifndef OPS1
+#define OPS1 (PUT+DELETE)
+#endif
+#ifndef OPS2
+#define OPS2 (PUT+DELETE)
+#endif
+#ifndef OPS3
+#define OPS3 STOP
+#endif
+#ifndef NE
+#define NE 4
+#endif
+#ifndef NS
+#define NS 6
+#endif
+#ifndef BATCH
+#define BATCH 2
+#endif
+#ifndef RMAX
+#define RMAX 3
+#endif
+
+/* ------------------------------------------------------------------------------------------------ */
+/* word.h                                                                                           */
+
+#define P_ 64
+#define D_ 128
+#define L_ 256
+#define I_ 512
+#define WORD(s, r, f) ((s) | ((r) << 4) | (f))
+#define SLOT(w) ((w) & 15)
+#define NUMBER(w) (((w) >> 4) & 3)
+#define IS_CURRENT(w, r) (((w) & P_) && NUMBER(w) == (r))
+#define IS_STALE(w, r) (((w) & P_) && NUMBER(w) != (r))
+#define IS_UNSEEN(w, r) (((w) & L_) && NUMBER(w) != (r))
+#define CANCELS(w) (!((w) & (D_ | L_)))
+#define PENDING(w, s, r, d) WORD(s, r, I_ | P_ | ((w) & L_) | ((d) -> D_ : 0))
+#define IDLE(r) WORD(0, r, I_ | L_)
+
+/* ------------------------------------------------------------------------------------------------ */
+/* The buffer. Items of the queue: an entry's number, or a status: STATUS + its place in `status`.  */
+
+#define STATUS 16
+#define IS_STATUS(x) ((x) >= STATUS)
+#define NSTATUS (K + 2)
+#define NQUEUE (2 * K + 2)
+#define BEFORE(i) ((i) > 0 -> ring[((i) > 0 -> (i) - 1 : 0)] : 0) /* The item before the i-th, or the head. */
+
+bit lock;
+bit stopped;
+byte restart = 1;
+bit asleep, resync, touched, claim;
+byte latest_received, latest_taken; /* 0: wait for ready; 1: resync; 2: in sync */
+bit restarted;                      /* Since the last batch was begun. */
+byte finishing;                     /* 0: not; 1: when delivered; 2: when empty */
+byte ring[NQUEUE], ring_length;
+byte last_owed;                     /* An item of the ring, or zero: its head. */
+byte garbage[K + 1], garbage_length; /* Entries only: a status in the garbage does nothing. */
+byte orphans[4], orphans_length;
+byte status[NSTATUS];               /* Values of queued statuses; zero: free. */
+
+short word[NE + 1];
+byte key[NE + 1];                   /* 1 to K; zero: free. */
+byte index_[K + 1];
+
+/* Reclamation, at the earliest moment that the sections allow; limbo.pml has the rest. */
+#define FREE 0
+#define USED 1
+#define LENT 2
+#define LIMBO 3
+byte state[NE + 1];
+byte readers[NE + 1];               /* Sections that may be looking at a dead entry, */
+byte sections;                      /* and those that are open. */
+
+byte wake;                          /* The hook was called. */
+
+/* ------------------------------------------------------------------------------------------------ */
+/* Ghosts: what the assertions go by                                                                */
+
+#define IN 10                       /* Owner of a slot: IN + the entry whose word has it, */
+#define ORPHAN 9                    /* the orphans, a producer's number, or zero: nobody. */
+byte owner[NS + 1];
+byte versions[K + 1];               /* Updates of the key so far: the newest one's version. */
+byte newest[K + 1];                 /* Newest version that no restart dropped; zero: none since. */
+bit newest_deletes[K + 1];
+byte version[NE + 1];               /* What is pending in the entry. */
+byte taken[K + 1];                  /* Version that was taken last, or cancelled. */
+bit at_sink[K + 1];                 /* The sink has a value. */
+byte barrier[NSTATUS * (K + 1)];    /* Versions received before the status. */
+byte held;                          /* Entries whose keys the sink may read. */
+byte owed;                          /* Finishing: entries that are to be delivered, */
+byte owed_status;                   /* statuses, */
+byte owed_version[K + 1];           /* and the versions at the time of the call. */
+byte restarts;
+short balance;                      /* received + synthesized - (delivered + replaced + cancelled + dropped + pending) */
+byte done;                          /* Producers and loop that have ended. */
+hidden byte too_small;              /* Always zero. */
+#define ROOM(x) assert((x) || too_small) /* The model's own bounds: not a fault of the protocol. */
+hidden byte i_;
+hidden byte j_;
+hidden byte n_;
+
+#define BIT(e) (1 << (e))
+#define PRODUCERS ((N1 > 0) + (N2 > 0) + (N3 > 0))
+bit stop_called;
+bit drained;                        /* The loop ended because there was nothing left to come, */
+bit over;                           /* or because it was told to. */
+
+/* ------------------------------------------------------------------------------------------------ */
+/* Lists                                                                                            */
+
+/* buffer.c: remove_link. By place. */
+inline remove_at(i) {
+    if
+#ifndef BRK_FINISH_MOVE
+    :: last_owed == ring[i] -> last_owed = BEFORE(i)
+#endif
+    :: else -> skip
+    fi;
+    if
+    :: IS_STATUS(ring[i]) ->
+       status[ring[i] - STATUS] = 0; owed_status = owed_status & (255 - BIT(ring[i] - STATUS));
+       n_ = 1; do :: n_ <= K -> barrier[(ring[i] - STATUS) * (K + 1) + n_] = 0; n_++ :: else -> break od
+    :: else -> owed = owed & (255 - BIT(ring[i])); balance++
+    fi;
+    j_ = i; do :: j_ + 1 < ring_length -> ring[j_] = ring[j_ + 1]; j_++ :: else -> break od;
+    ring_length--; ring[ring_length] = 0
+}
+
+/* buffer.c: unqueue. Of two statuses that become neighbours the earlier goes. */
+inline unqueue(x) { d_step {
+    i_ = 0; do :: i_ < ring_length && ring[i_] != x -> i_++ :: else -> break od;
+    assert(i_ < ring_length);
+    remove_at(i_);
+    if
+    :: i_ > 0 && i_ < ring_length && IS_STATUS(ring[i_ - 1]) && IS_STATUS(ring[i_]) ->
+#ifndef BRK_MERGE
+       if
+#ifndef BRK_FINISH_MERGE
+       :: last_owed == ring[i_ - 1] -> last_owed = ring[i_]
+#endif
+       :: else -> skip
+       fi;
+       if
+       :: owed_status & BIT(ring[i_ - 1] - STATUS) -> owed_status = owed_status | BIT(ring[i_] - STATUS)
+       :: else -> skip
+       fi;
+       i_--; remove_at(i_)
+#else
+       skip
+#endif
+    :: else -> skip
+    fi;
+    i_ = 0; j_ = 0; n_ = 0
+} }
+
+/* buffer.c: queue_entry, with W1. */
+inline queue_entry(e) {
+    ROOM(ring_length < NQUEUE);
+    ring[ring_length] = e; ring_length++; balance--;
+    notify()
+}
+
+inline garbage_remove(e) { d_step {
+    i_ = 0; do :: i_ < garbage_length && garbage[i_] != e -> i_++ :: else -> break od;
+    assert(i_ < garbage_length);
+    do :: i_ + 1 < garbage_length -> garbage[i_] = garbage[i_ + 1]; i_++ :: else -> break od;
+    garbage_length--; garbage[garbage_length] = 0; i_ = 0
+} }
+
+inline orphan_add(s) {
+    ROOM(orphans_length < 4);
+    orphans[orphans_length] = s; orphans_length++; owner[s] = ORPHAN
+}
+
+/* W1: under the lock. W2: unlocked, the hook; once per sleep. */
+inline notify() { if :: asleep -> asleep = 0; hook = 1 :: else -> skip fi }
+inline call_hook() { if :: hook -> atomic { assert(wake == 0); wake = 1; hook = 0 } :: else -> skip fi }
+
+/* ------------------------------------------------------------------------------------------------ */
+/* The lock. At its end all that validate.c says holds.                                             */
+
+#define GET_LOCK !lock -> lock = 1
+
+inline unlock() { d_step {
+    i_ = 0; j_ = 0;
+    do
+    :: i_ < ring_length ->
+       if
+       :: IS_STATUS(ring[i_]) -> assert(!IS_STATUS(BEFORE(i_)))
+       :: else -> assert(state[ring[i_]] == USED && IS_CURRENT(word[ring[i_]], restart)); j_++
+       fi;
+       i_++
+    :: else -> break
+    od;
+    i_ = 0;
+    do
+    :: i_ < garbage_length -> assert(state[garbage[i_]] == USED && IS_STALE(word[garbage[i_]], restart)); j_++; i_++
+    :: else -> break
+    od;
+    i_ = 1;
+    do
+    :: i_ <= NE ->
+       if :: word[i_] & P_ -> j_-- :: else -> skip fi;
+       assert((word[i_] != 0) == (key[i_] != 0 && index_[key[i_]] == i_));
+       assert(word[i_] == 0 || (word[i_] & (P_ | L_)));
+       i_++
+    :: else -> break
+    od;
+    assert(j_ == 0);       /* A link for each pending entry. */
+    assert(balance == 0);  /* Statistics add up. */
+    i_ = 0; lock = 0
+} }
+
+/* ------------------------------------------------------------------------------------------------ */
+/* Entries: sections, limbo. Slots                                                                  */
+
+inline touch(e) { assert(state[e] != FREE) }
+
+inline free_if_unseen(e) {
+    if
+    :: state[e] == LIMBO && readers[e] == 0 ->
+       assert(word[e] == 0 && !(held & BIT(e)));
+       state[e] = FREE; key[e] = 0
+    :: else -> skip
+    fi
+}
+
+inline enter() { sections = sections | BIT(me - 1) }
+inline leave() { d_step {
+    sections = sections & (255 - BIT(me - 1));
+    i_ = 1; do :: i_ <= NE -> readers[i_] = readers[i_] & sections; free_if_unseen(i_); i_++ :: else -> break od; i_ = 0
+} }
+
+/* entry_unindex: the word is zero. */
+inline unindex(e) { index_[key[e]] = 0; version[e] = 0 }
+
+inline limbo_add(e) {
+#ifdef BRK_EPOCH
+    readers[e] = 0;
+#else
+    readers[e] = sections;
+#endif
+    state[e] = LIMBO;
+    free_if_unseen(e)
+}
+
+/* The word of e gets slot s, of producer `me`; slot d comes out of it, and its owner is done with it. */
+inline hand_over(e, s, d) {
+    if :: s != 0 -> assert(owner[s] == me); owner[s] = IN + e :: else -> skip fi;
+    give_back(e, d)
+}
+inline give_back(e, d) { if :: d != 0 -> assert(owner[d] == IN + e); owner[d] = 0 :: else -> skip fi }
+inline free_slot(s) { if :: s != 0 -> assert(owner[s] == me); owner[s] = 0 :: else -> skip fi }
+
+/* The update of key k is in entry e now, and nothing dropped it. */
+inline received(e, k, deletes) {
+    versions[k]++; version[e] = versions[k]; newest[k] = versions[k]; newest_deletes[k] = deletes
+}
+
+/* ------------------------------------------------------------------------------------------------ */
+/* Source                                                                                           */
+
+/* Clears up one piece, under the lock: C1 to C3. Uses ce, cw. */
+inline clear_one() {
+    if
+    :: atomic { orphans_length > 0 ->
+           assert(owner[orphans[0]] == ORPHAN); owner[orphans[0]] = 0;
+           i_ = 0; do :: i_ + 1 < orphans_length -> orphans[i_] = orphans[i_ + 1]; i_++ :: else -> break od;
+           orphans_length--; orphans[orphans_length] = 0; i_ = 0 }
+    :: atomic { orphans_length == 0 && garbage_length > 0 ->
+           ce = garbage[0]; cw = word[ce] };                                    /* C1 read the word */
+       atomic {
+           assert(IS_STALE(cw, restart));
+           garbage_remove(ce);
+           if
+           :: cw & L_ ->
+#ifndef BRK_CLEAR_LIVE_STORE
+              cw = word[ce];                                                    /* C2 exchange: idle, still unseen */
+#endif
+#ifdef BRK_CLEAR_SEEN
+              word[ce] = IDLE(restart);
+#else
+              word[ce] = IDLE(NUMBER(cw));
+#endif
+              give_back(ce, SLOT(cw))
+           :: else ->
+#ifndef BRK_CLEAR_DEAD_STORE
+              cw = word[ce];                                                    /* C3 exchange: dead */
+#endif
+              word[ce] = 0; give_back(ce, SLOT(cw));
+              unindex(ce); limbo_add(ce)
+           fi;
+           ce = 0; cw = 0 }
+    :: orphans_length == 0 -> skip /* Nothing there, or the link was a status's. */
+    fi
+}
+
+/* A current entry leaves, its word is zero: a value was pending, and a deletion comes. No other deletion goes with them. */
+inline remove_current(e, k) {
+    assert(!newest_deletes[k] || newest[k] == mine);
+    unqueue(e); unindex(e); limbo_add(e);
+    if :: mine == 0 -> versions[k]++ :: else -> skip fi;
+    newest[k] = versions[k]; newest_deletes[k] = 1; taken[k] = versions[k];
+    balance = balance - 2
+}
+
+/* The update is done, whatever became of it; those of one key in one call in their order. */
+inline finish_update() {
+    assert(u == 0 || k[u] != k[0] || !(todo & 1));
+    todo = todo & (255 - BIT(u)); s[u] = 0; number[u] = 0; k[u] = 0; deletes[u] = 0
+}
+
+#define MAY(x) ((mask & (x)) != 0)
+#ifndef BRK_UNHEARD_LOOK
+#define DELETES_UNHEARD (deletes[u] && !(w & L_))
+#else
+#define DELETES_UNHEARD (deletes[u] && CANCELS(w))
+#endif
+
+proctype Producer(byte me; byte calls; short mask) {
+    byte k[U], s[U], number[U]; bit deletes[U];
+    byte u, todo, e, r, r0, ce, next, began, mine; short op, w, cw; bit hook, stopped0, ran_out;
+
+next_call:
+    atomic {
+        if :: calls == 0 -> goto ended :: else -> calls-- fi;
+        if
+        :: MAY(PUT) || MAY(DELETE) -> goto put
+        :: MAY(RESYNC) -> op = 1; goto put_status
+        :: MAY(IN_SYNC) -> op = 2; goto put_status
+        :: MAY(RESTART) -> goto put_restart
+        :: MAY(COLLECT) -> goto collect
+        :: MAY(STOP) -> goto stop
+        :: MAY(FINISH) -> op = 1; goto finish
+        :: MAY(FINISH_EMPTY) -> op = 2; goto finish
+        fi
+    };
+
+    /* -------- cdedupe_put: one share, without the lock ------------------------------------------ */
+put:
+    atomic {
+        enter();                                                                /* U1 enter a section, look up; */
+        u = 0;                                                                  /* a present key may be missed */
+        do
+        :: u < U ->
+           if :: MAY(PUT) -> skip :: MAY(DELETE) -> deletes[u] = 1 fi;
+           k[u] = 1;
+#if K > 1
+           if :: true :: k[u] = 2 fi;
+#endif
+           s[u] = 1; do :: s[u] <= NS && owner[s[u]] != 0 -> s[u]++ :: else -> break od;
+           ROOM(s[u] <= NS); owner[s[u]] = me;
+           if :: number[u] = index_[k[u]] :: index_[k[u]] != 0 -> skip fi;
+           todo = todo | BIT(u); u++
+        :: else -> break
+        od;
+        u = 0;
+#ifdef BRK_OLD_NUMBER
+        if :: r == 0 -> r = restart :: else -> skip fi;
+#else
+        r = restart;                                                            /* U2 read the restart number */
+#endif
+        r0 = restarts; stopped0 = stopped                                       /* U3 read stopped */
+    };
+replace_unlocked:
+    if
+#ifdef BRK_STOP_UNLOCKED
+    :: u < U && number[u] != 0 -> skip
+#else
+    :: u < U && number[u] != 0 && !stopped0 -> skip
+#endif
+    :: else -> goto put_rest
+    fi;
+try_again:
+    atomic { e = number[u]; touch(e); w = word[e] };                            /* U4 read the word */
+    if
+#if defined(BRK_UNLOCKED_CANCEL)
+    :: IS_CURRENT(w, r) -> skip
+#elif defined(BRK_NO_NUMBER)
+    :: (w & P_) && !(deletes[u] && CANCELS(w)) -> skip
+#else
+    :: IS_CURRENT(w, r) && !(deletes[u] && CANCELS(w)) -> skip
+#endif
+#ifdef BRK_PREFIX
+    :: else -> if :: u + 1 < U -> u++; goto replace_unlocked :: else -> goto put_rest fi
+#else
+    :: else -> goto put_rest
+#endif
+    fi;
+    atomic {                                                                    /* U5 compare-and-swap */
+        touch(e);
+        if
+#ifndef BRK_NO_CAS
+        :: word[e] != w -> if :: goto try_again :: goto put_rest fi
+#endif
+        :: else -> skip
+        fi;
+        assert(!stopped0);                                   /* Nothing gets in once stop has returned, */
+        assert(IS_CURRENT(w, restart) || r0 != restarts);    /* only a restart that overlaps the call drops, */
+        assert(!(IS_CURRENT(w, restart) && deletes[u] && CANCELS(w))); /* and such deletions cancel. */
+        word[e] = PENDING(w, s[u], r, deletes[u]);
+        hand_over(e, s[u], SLOT(w));
+        if :: IS_CURRENT(w, restart) -> received(e, k[u], deletes[u]) :: else -> skip fi;
+        finish_update();
+        u++; e = 0; w = 0
+    };
+    goto replace_unlocked;
+
+    /* -------- The rest of the share, under the lock ---------------------------------------------- */
+put_rest:
+    atomic {
+#ifdef BRK_SECTION
+        leave();
+#endif
+        u = 0; e = 0; w = 0; r0 = 0; stopped0 = 0
+    };
+put_one:
+    if
+    :: todo == 0 -> goto put_done
+    :: todo != 0
+#ifdef MEMORY
+    :: todo != 0 && !ran_out ->          /* No memory, and nothing has changed: the allocator runs in no section. */
+       atomic {
+           leave(); ran_out = 1; u = 0;
+#ifndef BRK_LOOKUPS
+           do :: u < U -> number[u] = 0; u++ :: else -> break od; u = 0
+#endif
+       };
+       enter()
+#endif
+    fi;
+    atomic {
+        GET_LOCK;                                                               /* P1 lock; stopped? */
+        do :: !(todo & BIT(u)) -> u++ :: else -> break od;
+        balance++;
+        if
+#ifndef BRK_STOP_LOCKED
+        :: stopped ->
+           balance--;
+#ifndef BRK_STOP_SLOT
+           free_slot(s[u]);
+#else
+           skip;
+#endif
+           finish_update(); unlock(); goto put_one
+#endif
+        :: else -> skip
+        fi;
+        assert(!stopped);
+        touched = 1;
+        e = number[u];                                                          /* P2 read the word, */
+        if :: e != 0 -> touch(e); w = word[e] :: else -> skip fi;
+        if
+#ifdef BRK_LOOK_AGAIN
+        :: w == 0 && e == 0 -> e = index_[k[u]]; w = word[e]
+        :: w == 0 && e != 0 -> e = 0
+#else
+        :: w == 0 -> e = index_[k[u]]; w = word[e]                              /* and look again */
+#endif
+        :: else -> skip
+        fi;
+        assert(e == 0 || key[e] == k[u]);
+        if
+        :: e == 0 ->                                                            /* P3 insert */
+           e = 1; do :: e <= NE && state[e] != FREE -> e++ :: else -> break od;
+           ROOM(e <= NE); assert(index_[k[u]] == 0);
+           state[e] = USED; key[e] = k[u]; word[e] = PENDING(0, s[u], restart, deletes[u]); index_[k[u]] = e;
+           hand_over(e, s[u], 0); queue_entry(e); received(e, k[u], deletes[u]);
+           goto queued
+        :: e != 0 && !(w & P_) ->                                               /* P4 requeue: a store */
+           word[e] = PENDING(w, s[u], restart, deletes[u]);
+           hand_over(e, s[u], 0); queue_entry(e); received(e, k[u], deletes[u]);
+           goto queued
+        :: e != 0 && (w & P_) -> skip
+        fi
+    };
+    atomic {
+        if
+        :: IS_STALE(w, restart) ->                                              /* P5 revive: exchange */
+#ifndef BRK_REVIVE_STORE
+           w = word[e];
+#endif
+           word[e] = PENDING(w, s[u], restart, deletes[u]);
+#ifdef BRK_STALE_KEPT
+           hand_over(e, s[u], 0);
+#else
+           hand_over(e, s[u], SLOT(w));
+#endif
+#ifndef BRK_DANGLING
+           garbage_remove(e);
+#endif
+           queue_entry(e); received(e, k[u], deletes[u]);
+           if :: SLOT(w) == 0 -> goto queued :: else -> goto put_next fi
+        :: IS_CURRENT(w, restart) && !DELETES_UNHEARD ->                        /* P6 replace: exchange */
+#ifndef BRK_REPLACE_STORE
+           cw = word[e];
+#else
+           cw = w;
+#endif
+           word[e] = PENDING(w, s[u], restart, deletes[u]);
+           assert(!(deletes[u] && CANCELS(cw)));
+           hand_over(e, s[u], SLOT(cw)); received(e, k[u], deletes[u]);
+           balance--; goto put_next
+        :: IS_CURRENT(w, restart) && DELETES_UNHEARD ->                         /* P7 delete unheard: exchange to zero */
+#ifndef BRK_UNHEARD_STORE
+           w = word[e];
+#endif
+#ifndef BRK_UNHEARD_FIRST
+           word[e] = 0; give_back(e, SLOT(w))
+#else
+           word[e] = PENDING(w, s[u], restart, 1); hand_over(e, s[u], SLOT(w)); received(e, k[u], 1); mine = version[e]
+#endif
+        fi
+    };
+    atomic {
+        if
+        :: CANCELS(w) ->                                                        /* P8 a value: both leave */
+#ifndef BRK_UNHEARD_FIRST
+           free_slot(s[u]);
+#else
+           w = word[e]; word[e] = 0; give_back(e, SLOT(w));
+#endif
+           remove_current(e, k[u])
+        :: else ->                                                              /* P9 a deletion: a store */
+#ifndef BRK_UNHEARD_FIRST
+           word[e] = PENDING(w, s[u], restart, 1); hand_over(e, s[u], 0); received(e, k[u], 1);
+#endif
+           balance--
+        fi;
+        mine = 0; goto put_next
+    };
+queued:
+    clear_one();                                                                /* P10 clear one up */
+put_next:
+    atomic { finish_update(); unlock(); u = 0; e = 0; w = 0; cw = 0 };
+    goto put_one;
+put_done:
+    atomic {                                                                    /* P11 leave the section */
+#ifndef BRK_SECTION
+        leave();
+#endif
+#ifndef BRK_OLD_NUMBER
+        r = 0;
+#endif
+        u = 0; ran_out = 0; e = 0
+    };
+    call_hook();                                                                /* W2 */
+    goto next_call;
+
+    /* -------- cdedupe_put_status ------------------------------------------------------------------ */
+put_status:
+    atomic { began = 0; next = 1 };
+sweep:
+    atomic {
+        GET_LOCK;                                                               /* S1 lock; still in this restart? */
+        if :: stopped -> goto status_done :: else -> skip fi;
+        touched = 1;
+        if
+        :: op == 2 && resync ->
+           if :: began == 0 -> began = restart :: else -> skip fi;
+#ifndef BRK_ABORT
+           if :: began != restart -> goto status_done :: else -> skip fi;
+#endif
+           do :: next <= NE && !IS_UNSEEN(word[next], restart) -> next++ :: else -> break od;
+           if
+           :: next > NE -> resync = 0; goto queue_status
+           :: else -> e = next; w = word[e]; next++                             /* S2 read the word */
+           fi
+        :: else -> goto queue_status
+        fi
+    };
+    atomic {
+        assert(newest[key[e]] == 0);     /* Nothing was received for it since the restart. */
+        balance++;
+        if
+        :: w & P_ ->                                                            /* S4 exchange: stale -> deletion */
+#ifndef BRK_OWE_STORE
+           w = word[e];
+#endif
+           word[e] = PENDING(L_, 0, restart, 1);
+           garbage_remove(e); queue_entry(e);
+           if :: SLOT(w) != 0 -> assert(owner[SLOT(w)] == IN + e); orphan_add(SLOT(w)) :: else -> skip fi
+        :: else -> word[e] = PENDING(L_, 0, restart, 1); queue_entry(e)         /* S3 store: idle -> deletion */
+        fi;
+        received(e, key[e], 1); e = 0; w = 0;
+        unlock()
+    };
+    call_hook();                                                                /* W2 */
+    goto sweep;
+queue_status:
+    atomic {                                                                    /* S5 the status */
+        if
+        :: op == latest_received -> skip
+        :: else ->
+           latest_received = op;
+           if
+           :: IS_STATUS(BEFORE(ring_length)) -> e = BEFORE(ring_length) - STATUS
+           :: else ->
+              e = 0; do :: e < NSTATUS && status[e] != 0 -> e++ :: else -> break od;
+              ROOM(e < NSTATUS && ring_length < NQUEUE);
+              ring[ring_length] = STATUS + e; ring_length++;
+              notify()                                                          /* W1 */
+           fi;
+           status[e] = op;
+           n_ = 1; do :: n_ <= K -> barrier[e * (K + 1) + n_] = newest[n_]; n_++ :: else -> break od; n_ = 0
+        fi
+    };
+status_done:
+    atomic { unlock(); op = 0; began = 0; next = 0; e = 0 };
+    call_hook();                                                                /* W2 */
+    goto next_call;
+
+    /* -------- cdedupe_restart --------------------------------------------------------------------- */
+put_restart:
+    atomic {
+        GET_LOCK;                                                               /* R1 lock; drop the queue */
+        if :: stopped -> unlock(); goto next_call :: else -> skip fi;
+        resync = 1;
+        if :: !touched -> unlock(); goto next_call :: else -> skip fi;
+        i_ = 0;
+        do
+        :: i_ < ring_length ->
+           if
+           :: IS_STATUS(ring[i_]) -> status[ring[i_] - STATUS] = 0
+           :: else -> ROOM(garbage_length <= K); garbage[garbage_length] = ring[i_]; garbage_length++
+           fi;
+           ring[i_] = 0; i_++
+        :: else -> break
+        od;
+        ring_length = 0; last_owed = 0; owed = 0; owed_status = 0;
+        i_ = 0; do :: i_ < NSTATUS * (K + 1) -> barrier[i_] = 0; i_++ :: else -> break od; i_ = 0;
+        latest_received = latest_taken; touched = 0; restarted = 1;
+#ifndef BRK_WRAP
+        if :: restart == RMAX -> next = 1 :: else -> goto next_restart fi
+#else
+        goto next_restart
+#endif
+    };
+walk:
+    atomic {
+        do :: next <= NE && word[next] == 0 -> next++ :: else -> break od;
+        if :: next > NE -> goto next_restart :: else -> w = word[next] fi       /* R2 walk: read the word */
+    };
+    atomic {
+        if
+#ifndef BRK_WALK_STORE
+        :: word[next] != w -> goto walk
+#endif
+        :: else -> word[next] = (w & (P_ | D_ | L_ | I_)) | SLOT(w); next++; w = 0; goto walk /* R3 compare-and-swap */
+        fi
+    };
+next_restart:
+    atomic {
+        restart = (restart == RMAX -> 1 : restart + 1);                         /* R4 the next number */
+        restarts++;
+        i_ = 1; do :: i_ <= K -> newest[i_] = 0; newest_deletes[i_] = 0; owed_version[i_] = 0; i_++ :: else -> break od;
+        i_ = 1; do :: i_ <= NE -> version[i_] = 0; i_++ :: else -> break od; i_ = 0;
+        next = 0;
+        unlock()
+    };
+    goto next_call;
+
+    /* -------- cdedupe_collect --------------------------------------------------------------------- */
+collect:
+    atomic { GET_LOCK };
+    clear_one();
+    atomic { unlock(); goto next_call };
+
+    /* -------- The end ------------------------------------------------------------------------------ */
+stop:
+    atomic {                                                                    /* E1 stop */
+        GET_LOCK;
+        stopped = 1; stop_called = 1;
+#ifndef BRK_STOP_WAKE
+        notify();
+#endif
+        unlock()
+    };
+    call_hook();
+    goto next_call;
+finish:
+    atomic {                                                                    /* E2 finish */
+        GET_LOCK;
+        if
+        :: !claim -> stopped = 1
+        :: claim && stopped -> skip
+        :: claim && !stopped ->
+           finishing = (op == 2 && finishing != 1 -> 2 : 1);
+           last_owed = BEFORE(ring_length);
+#ifndef BRK_FINISH_WAKE
+           if :: last_owed == 0 -> notify() :: else -> skip fi;
+#endif
+           owed = 0; owed_status = 0;
+           i_ = 0;
+           do
+           :: i_ < ring_length ->
+              if
+              :: IS_STATUS(ring[i_]) -> owed_status = owed_status | BIT(ring[i_] - STATUS)
+              :: else -> owed = owed | BIT(ring[i_])
+              fi;
+              i_++
+           :: else -> break
+           od;
+           i_ = 1; do :: i_ <= K -> owed_version[i_] = newest[i_]; i_++ :: else -> break od; i_ = 0
+        fi;
+        op = 0;
+        unlock()
+    };
+    call_hook();
+    goto next_call;
+
+ended:
+    done++
+}
+
+/* ------------------------------------------------------------------------------------------------ */
+/* Sink                                                                                             */
+
+/* E5: settles a finish that is due; afterwards `stopped` tells whether all is over. */
+inline is_over() {
+    if
+    :: finishing == 1 && last_owed == 0 -> stopped = 1
+    :: finishing == 2 && ring_length == 0 -> stopped = 1
+    :: else -> skip
+    fi
+}
+
+/* The loan of the last batch's keys ends. */
+inline free_lent() {
+    held = 0;
+    e = 1; do :: e <= NE -> if :: state[e] == LENT -> limbo_add(e) :: else -> skip fi; e++ :: else -> break od; e = 0
+}
+
+/* T5: what w says was pending in e goes to the sink. */
+inline take_entry() {
+    assert(!stopped && state[e] == USED);
+    assert(finishing != 1 || (owed & BIT(e)));                  /* Finishing: nothing that came later. */
+    assert(((w & L_) != 0) == at_sink[key[e]]);                 /* New, updated: exact. */
+    assert(version[e] > taken[key[e]]);                         /* Nothing twice, none after a newer one. */
+    taken[key[e]] = version[e]; version[e] = 0;
+    at_sink[key[e]] = !(w & D_);
+    give_back(e, SLOT(w));
+    balance--; unqueue(e);
+    held = held | BIT(e);
+    if
+    :: w & D_ ->
+       unindex(e); readers[e] = sections;
+#ifdef BRK_LENT
+       limbo_add(e)
+#else
+       state[e] = LENT
+#endif
+    :: else -> skip
+    fi;
+    e = 0; w = 0; cw = 0; count++
+}
+
+proctype Loop() {
+    byte e, count; short w, cw;
+
+    atomic { GET_LOCK; if :: stopped -> unlock(); goto ended :: else -> claim = 1; unlock() fi };
+take:
+#ifdef QUIT
+    if :: true :: goto release fi;
+#endif
+    atomic { GET_LOCK; free_lent(); asleep = 0; restarted = 0; unlock() };      /* T1 awake; end of the loan */
+take_some:
+    atomic {
+        GET_LOCK;
+        if :: ring_length == 0 || count == BATCH || (restarted && count > 0) -> goto conclude :: else -> skip fi;
+#ifndef BRK_STOP_TAKE
+        is_over(); if :: stopped -> goto conclude :: else -> skip fi;
+#endif
+        if
+        :: IS_STATUS(ring[0]) ->                                                /* T6 take a status */
+           assert(!stopped && (finishing != 1 || (owed_status & BIT(ring[0] - STATUS))));
+           e = 1;
+           do :: e <= K -> assert(taken[e] >= barrier[(ring[0] - STATUS) * (K + 1) + e]); e++ :: else -> break od;
+           e = 0;
+           latest_taken = status[ring[0] - STATUS]; unqueue(ring[0]); count++;
+           goto taken_one
+        :: else -> e = ring[0]; cw = word[e]                                    /* T2 peek */
+        fi
+    };
+    atomic {
+#ifdef BRK_TAKE_STORE
+        w = cw;
+#else
+        w = word[e];                                                            /* T3 exchange */
+#endif
+        assert(IS_CURRENT(w, restart));
+        word[e] = (cw & D_ -> 0 : IDLE(restart));
+        if :: (w ^ cw) & D_ -> skip :: else -> take_entry(); goto taken_one fi
+    };
+    atomic {
+#ifndef BRK_TAKE_REPAIR
+        word[e] = (w & D_ -> 0 : IDLE(restart));                                /* T4 put it right */
+#endif
+        take_entry()
+    };
+taken_one:
+    if
+    :: count == BATCH -> goto conclude
+    :: else -> atomic { unlock() }; goto take_some
+    fi;
+conclude:                                                                       /* T7 conclude */
+    atomic {
+        if
+        :: count > 0 -> if :: finishing == 1 -> is_over() :: else -> skip fi; unlock(); count = 0; goto take
+        :: else -> is_over(); if :: stopped -> over = 1; unlock(); goto release :: else -> skip fi
+        fi;
+#ifdef BRK_WAKE
+        unlock()
+    };
+    asleep = 1;
+#else
+        asleep = 1;
+        unlock()
+    };
+#endif
+    if
+    :: atomic { wake > 0 -> wake = 0; goto take }
+    :: atomic { done == PRODUCERS && wake == 0 ->
+           assert(ring_length == 0 && !stopped && finishing == 0);              /* It may sleep. */
+           drained = 1; goto release }
+    fi;
+release:
+    atomic {                                                                    /* E3 release */
+        GET_LOCK; free_lent(); claim = 0; asleep = 0;
+#ifndef BRK_FINISH_RELEASE
+        if :: finishing -> stopped = 1 :: else -> skip fi;
+#endif
+        unlock()
+    };
+ended:
+    done++
+}
+
+/* ------------------------------------------------------------------------------------------------ */
+/* When all have ended                                                                              */
+
+inline check_keys() {
+    i_ = 1;
+    do
+    :: i_ <= K ->
+       if
+       :: drained ->
+          assert(newest[i_] == 0 || (taken[i_] == newest[i_] && at_sink[i_] != newest_deletes[i_])); /* The newest arrived, */
+          assert(newest[i_] != 0 || restarts == 0 || resync || !at_sink[i_]);  /* and every deletion that was owed. */
+          assert((index_[i_] != 0) == at_sink[i_])                             /* Nothing else is left. */
+       :: over && !stop_called -> assert(taken[i_] >= owed_version[i_] && owed_status == 0) /* What a finish owed arrived. */
+       :: else -> skip
+       fi;
+       i_++
+    :: else -> break
+    od
+}
+
+/* E4 next_leftover: the orphans, then the slots of all words. */
+inline hand_out_leftovers() {
+    i_ = 0;
+#ifndef BRK_LEFTOVER
+    do
+    :: i_ < orphans_length -> assert(owner[orphans[i_]] == ORPHAN); owner[orphans[i_]] = 0; i_++
+    :: else -> break
+    od;
+#endif
+    i_ = 1;
+    do
+    :: i_ <= NE -> give_back(i_, SLOT(word[i_])); i_++
+    :: else -> break
+    od;
+    i_ = 1; do :: i_ <= NS -> assert(owner[i_] == 0); i_++ :: else -> break od
+}
+
+init {
+    byte ce; short cw;
+
+    atomic {
+        if :: N1 > 0 -> run Producer(1, N1, OPS1) :: else -> skip fi;
+        if :: N2 > 0 -> run Producer(2, N2, OPS2) :: else -> skip fi;
+        if :: N3 > 0 -> run Producer(3, N3, OPS3) :: else -> skip fi;
+        run Loop()
+    };
+    done == PRODUCERS + 1;
+    assert(!finishing || stopped);
+    if
+    :: drained -> do :: garbage_length + orphans_length > 0 -> clear_one() :: else -> break od
+    :: else -> skip
+    fi;
+    atomic { check_keys(); hand_out_leftovers() }
+}
