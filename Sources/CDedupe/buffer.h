@@ -37,6 +37,7 @@
 enum {
     HOLD_PUT = OR_TINY(100, 4),
     HOLD_TAKE = OR_TINY(32, 3),
+    HOLD_UNTAKE = HOLD_TAKE,
     HOLD_SWEEP = OR_TINY(64, 4),
     HOLD_SLOTS = OR_TINY(256, 4),
 };
@@ -73,7 +74,7 @@ struct cdedupe {
     uint32_t batch;     /* Items of the last batch that can be untaken. */
     bool restarted;     /* Since the first item of the last batch was taken. */
     bool swallowed;     /* Since the restart, or the last status that was queued, one was not queued: it was the same. */
-    bool sweep_again;   /* A sweep that is under way has entries behind it that are new to it. */
+    uint32_t made_unseen; /* Counts entries that untaking made unseen: sweeps under way may have passed them. */
     uint32_t slots_sparse;   /* Less than half of the slots' cells are in use; read without the lock. */
     uint64_t slots_returned; /* Without a magazine, since magazines were emptied. */
     uint64_t uncleared; /* Links in garbage and orphans; read as a hint without the lock. */

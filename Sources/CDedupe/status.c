@@ -86,6 +86,7 @@ struct sweep {
     struct hold hold;
     uint32_t restart;
     uint32_t next;
+    uint32_t made_unseen; /* The buffer's count when it last began with the first entry. */
 };
 
 /* idle, unseen -> a pending deletion that nobody sent [S3] */
@@ -149,8 +150,8 @@ sweep_some(struct sweep *sweep)
     for (unsigned steps = 0; steps < HOLD_SWEEP; steps++) {
         uint32_t number = arena_next_touched(&buffer->entries, sweep->next);
 
-        if (number == 0 && buffer->sweep_again) {
-            buffer->sweep_again = false;
+        if (number == 0 && sweep->made_unseen != buffer->made_unseen) {
+            sweep->made_unseen = buffer->made_unseen;
             sweep->next = 0;
             return PROGRESS_MORE;
         }
@@ -213,8 +214,10 @@ put_status_some(struct sweep *sweep, cdedupe_status_t status)
         return PROGRESS_STOPPED;
     buffer->touched = true;
     if (status == CDEDUPE_IN_SYNC && buffer->resync) {
-        if (sweep->restart == 0)
+        if (sweep->restart == 0) {
             sweep->restart = buffer->restart;
+            sweep->made_unseen = buffer->made_unseen;
+        }
         /* A restart came in between: it dropped what was queued so far, and the status with it. */
         if (sweep->restart != buffer->restart)
             return PROGRESS_DONE;

@@ -21,9 +21,6 @@
  */
 #include "buffer.h"
 
-/* Items untaken in one hold. */
-enum { HOLD_UNTAKE = OR_TINY(32, 3) };
-
 /* One call. */
 struct untake {
     struct hold hold;
@@ -250,7 +247,7 @@ drop_deletion(struct untake *untake, uint32_t number)
         return;
     make_live(entry);
     /* A sweep may be under way, and past this entry. */
-    buffer->sweep_again |= stale;
+    buffer->made_unseen += stale;
 }
 
 /* The key has come up again since. */
@@ -282,7 +279,7 @@ resurrect(struct untake *untake, uint32_t number)
         sync_store_release(&entry->word, word_idle(WORD_RESTART_OLDER));
         buffer->statistics.dropped++;
         /* A sweep may be under way, and past this entry. */
-        buffer->sweep_again = true;
+        buffer->made_unseen++;
     } else {
         sync_store_release(&entry->word, word_pending(live, give_slot(untake), buffer->restart, true));
         queue_at_front(buffer, number);

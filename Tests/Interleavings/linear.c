@@ -102,9 +102,19 @@ apply_hold(model_t *model, const struct event *event, const struct event_item *i
     return true;
 }
 
+/* A batch is what all holds of a take took. */
+static void
+join_batch(model_t *model, const model_item_t *earlier, size_t count)
+{
+    memmove(model->batch + count, model->batch, model->batch_count * sizeof(*model->batch));
+    memcpy(model->batch, earlier, count * sizeof(*earlier));
+    model->batch_count += count;
+}
+
 static bool
 apply_take(model_t *model, const struct event *event, unsigned part)
 {
+    model_item_t earlier[MODEL_BATCH];
     unsigned before = part * HOLD_TAKE, room = event->argument - before, count = event->items_count - before;
     bool last = part + 1 == take_parts(event);
 
@@ -112,25 +122,45 @@ apply_take(model_t *model, const struct event *event, unsigned part)
     /* A last hold that found nothing says only that there was nothing. */
     if (before > 0 && count == 0) {
         settle_finish(model);
-        return model->count == 0 || model->stopped;
+        return model->count == 0 || model->stopped || model->restarted;
     }
+    /* A restart ends a take. */
+    if (before > 0 && model->restarted)
+        return false;
+    memcpy(earlier, model->batch, before * sizeof(*earlier));
     if (!apply_hold(model, event, &history->items[event->items_first + before], room < HOLD_TAKE ? room : HOLD_TAKE,
                     count))
         return false;
+    join_batch(model, earlier, before);
     if (last && count > 0)
         settle_finish(model);
     return true;
 }
 
-static bool
-apply_untake(model_t *model, const struct event *event)
+static unsigned
+untake_parts(const struct event *event)
 {
-    uint64_t back[MODEL_BATCH] = {0};
+    return event->argument <= HOLD_UNTAKE ? 1 : (event->argument + HOLD_UNTAKE - 1) / HOLD_UNTAKE;
+}
 
-    if (model_untake(model, event->count, back) != event->result)
+/* What one hold gave back: `count` items, whose payloads came back or did not. */
+static bool
+apply_untake(model_t *model, const struct event *event, unsigned part)
+{
+    unsigned left = event->argument - part * HOLD_UNTAKE, count = left < HOLD_UNTAKE ? left : HOLD_UNTAKE;
+    uint64_t back[MODEL_BATCH] = {0};
+    model_item_t items[MODEL_BATCH];
+
+    if (event->result != CDEDUPE_OK || count > model->batch_count)
+        return model_untake(model, left, back) == event->result;
+    memcpy(items, model->batch + model->batch_count - count, count * sizeof(*items));
+    if (model_untake(model, count, back) != CDEDUPE_OK)
         return false;
-    for (unsigned i = 0; event->result == CDEDUPE_OK && i < event->count; i++)
-        if (back[i] != event->displaced[i])
+    /* What a finish waits for is back. */
+    if (model->finish_when_delivered && model->count > 0 && model->queue[0].owed)
+        model->stopped = false;
+    for (unsigned i = 0; i < count; i++)
+        if (items[i].id != 0 && (event->back >> items[i].id & 1) != (back[i] != 0))
             return false;
     return true;
 }
@@ -168,7 +198,7 @@ apply(model_t *model, const struct action *action)
     case OP_TAKE:
         return apply_take(model, event, action->part);
     case OP_UNTAKE:
-        return apply_untake(model, event);
+        return apply_untake(model, event, action->part);
     case OP_CLAIM:
         return model_claim(model, (cdedupe_claim_t)event->argument) == event->result;
     case OP_RELEASE:
@@ -176,6 +206,8 @@ apply(model_t *model, const struct action *action)
         return true;
     case OP_STOP:
         model_stop(model);
+        /* For good. */
+        model->finish_when_delivered = model->finish_when_empty = false;
         return true;
     case OP_FINISH:
         model_finish(model, (cdedupe_finish_t)event->argument);
@@ -247,7 +279,7 @@ event_parts(const struct event *event)
 {
     if (event->kind == OP_PUT)
         return event->count;
-    return event->kind == OP_TAKE ? take_parts(event) : 1;
+    return event->kind == OP_TAKE ? take_parts(event) : event->kind == OP_UNTAKE ? untake_parts(event) : 1;
 }
 
 static void
@@ -292,7 +324,7 @@ static uint64_t
 mix_event(uint64_t hash, const struct event *event)
 {
     hash = mix(hash, event->thread * 64 + event->kind);
-    hash = mix(hash, event->result);
+    hash = mix(mix(mix(hash, event->result), event->back), event->argument);
     for (unsigned i = 0; i < event->count; i++)
         hash = mix(hash, event->outcomes[i] * 1024 + event->displaced[i]);
     for (unsigned i = 0; i < event->items_count; i++) {
@@ -414,7 +446,7 @@ follow_take(const struct event *event, struct sink *sink)
 static void
 follow_untake(const struct event *event, struct sink *sink)
 {
-    for (unsigned i = 0; event->result == CDEDUPE_OK && i < event->count; i++) {
+    for (unsigned i = 0; event->result == CDEDUPE_OK && i < event->argument; i++) {
         const struct event_item *item = &history->items[sink->take->items_first + --sink->left];
 
         if (item->kind != CDEDUPE_STATUS)
@@ -449,7 +481,7 @@ static bool
 was_heard_of(unsigned key, const struct event *restart, const struct event *before)
 {
     for (const struct event *event = history->events; event < before; event++)
-        for (unsigned i = 0; event->kind == OP_PUT && i < event->count; i++)
+        for (unsigned i = 0; i < event->count; i++)
             if (event->updates[i].key == key && event->returned > restart->invoked)
                 return true;
     return false;

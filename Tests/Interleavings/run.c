@@ -288,8 +288,8 @@ do_untake(unsigned thread, unsigned most)
     result = cdedupe_untake(buffer, items, &left);
     end_event(event, result);
     for (size_t i = 0; i < count; i++)
-        event->displaced[i] = receive(items[i].slot);
-    event->count = (unsigned)count;
+        if (items[i].slot != 0)
+            event->back |= UINT64_C(1) << receive(items[i].slot);
     state.batch.count -= count;
     state.loan.count = (unsigned)state.batch.count;
     if (result == CDEDUPE_OK && left != 0)
@@ -598,10 +598,11 @@ run_history(void)
 /* Telling                                                                                              */
 
 static void
-print_back(FILE *out, const struct event *event, unsigned i)
+print_back(FILE *out, const struct event *event)
 {
-    if (event->displaced[i] != 0)
-        fprintf(out, " (back: %u)", event->displaced[i]);
+    for (unsigned id = 1; id < PROGRAM_IDS_MAX; id++)
+        if (event->back >> id & 1)
+            fprintf(out, " (back: %u)", id);
 }
 
 static void
@@ -614,7 +615,8 @@ print_updates(FILE *out, const struct event *event)
         if (event->updates[i].id != 0)
             fprintf(out, "=%u", event->updates[i].id);
         fprintf(out, " %s", outcomes[event->outcomes[i]]);
-        print_back(out, event, i);
+        if (event->displaced[i] != 0)
+            fprintf(out, " (back: %u)", event->displaced[i]);
     }
 }
 
@@ -658,8 +660,7 @@ print_event(FILE *out, const struct event *event)
         fprintf(out, " %u", event->argument);
     if (event->kind == OP_PUT)
         print_updates(out, event);
-    for (unsigned i = 0; event->kind == OP_UNTAKE && i < event->count; i++)
-        print_back(out, event, i);
+    print_back(out, event);
     print_items(out, event);
     if (event->result != CDEDUPE_OK)
         fprintf(out, ": %s", cdedupe_result_text(event->result));

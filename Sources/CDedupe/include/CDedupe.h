@@ -15,7 +15,7 @@
  *   update    a value for a key, or its deletion
  *   pending   queued and not yet taken
  *   live      a value of the key was taken, and no deletion of it has been taken since
- *   taken     moved out of the queue into a batch: committed, whatever happens afterwards
+ *   taken     moved out of the queue into a batch: committed, whatever happens afterwards, unless it is untaken
  *   payload   what one update carries: a fixed number of bytes, never read or copied by this library
  *   slot      the memory of one payload, named by a 32-bit handle; who holds the handle owns the payload
  *   batch     what one call of cdedupe_take() hands over
@@ -58,6 +58,8 @@
  *   cdedupe_claim, cdedupe_release         any, at once                the right to take
  *   cdedupe_take                           the claim's owner           handles: the buffer -> the caller; keys
  *                                                                      are lent until the next take or release
+ *   cdedupe_untake                         the claim's owner           handles: the caller -> the buffer, and some
+ *                                                                      come back; keys are lent no longer
  *   cdedupe_stop, cdedupe_finish           any, at once                -
  *   cdedupe_statistics, cdedupe_validate   any, at once                -
  *
@@ -291,8 +293,8 @@ typedef struct {
  *   deletion   a deletion  either   one deletion, in its place                            REPLACED
  *
  * `displaced` of an update that was REPLACED or CANCELLED is the older payload of its key. After a restart, a payload
- * that the restart dropped, of whatever key, may come back in `displaced` of an update that was QUEUED. On a stopped
- * buffer every update is DROPPED.
+ * that the restart dropped, of whatever key, may come back in `displaced` of an update that was QUEUED; so may, after
+ * untaking, that of a deletion which was cancelled. On a stopped buffer every update is DROPPED.
  *
  * Returns CDEDUPE_OK if every update was put (or dropped by a stop); CDEDUPE_KEY_TOO_LONG or CDEDUPE_NO_MEMORY
  * if one could not be: it is REJECTED, those before it are done, those after it are UNTOUCHED, and the call
@@ -393,16 +395,23 @@ cdedupe_result_t cdedupe_take(cdedupe_t *buffer, cdedupe_item_t *items, size_t c
  * Gives back what the sink could not deal with, as if it had never been taken: it is at the front of the queue again, in
  * the same order, and liveness and the latest status taken are as before. If something newer is pending for a key, that
  * gets the place, and counts as having replaced the item. Statuses merge by the usual rule. If there was a restart since,
- * the items are dropped, as if they had been pending then (deletions are owed at the next in-sync; if it has come, they are
- * at the front of the queue). One trace may be left: of a key whose only value was untaken after a restart and the in-sync
- * after it, a deletion may still be delivered.
+ * the items are dropped, as if they had been pending then: deletions are owed at the next in-sync, or, if that has come,
+ * are at the front of the queue.
  *
- *   items    the last items of the last batch, in its order. Of each, `slot` gets the handle if it came back to the caller
- *            (something newer is pending, or a restart dropped it), else zero: it is the queue's again
+ *   items    the last items of the last batch, in its order, unchanged, with their payloads in their slots. Of each, `slot`
+ *            gets the handle if it came back to the caller (something newer is pending, or a restart dropped it), else
+ *            zero: it is the queue's again
  *   count    how many; gets how many of them are still to be untaken: zero unless memory ran out. It goes from the last
  *            to the first
  *
- * The caller holds the claim. The keys of what was untaken are lent no longer. On a stopped buffer items become leftovers.
+ * The caller holds the claim, and has not called cdedupe_take() since, whatever that returned. The keys of what was untaken
+ * are lent no longer. A deletion that carries a payload and is cancelled by this leaves it to cdedupe_put() and
+ * cdedupe_collect(), as a restart does. A finish waits for what went back; if it had stopped the buffer, having been all
+ * delivered, it goes on. On a buffer that cdedupe_stop() stopped, items become leftovers.
+ *
+ * What came in between was dealt with by what was true then, so traces are possible that leave the sink right: a second
+ * deletion, or one of a key that it has not got; and after a restart, of the statuses received since only the latest is
+ * certain to come, perhaps later than its place, or again.
  *
  * Returns CDEDUPE_OK; CDEDUPE_NO_MEMORY: the call can be repeated; CDEDUPE_INVALID_ARGUMENT if nobody holds the claim, or the
  * last batch has not so many items left. O(count).
@@ -429,7 +438,8 @@ typedef enum {
  * the loop's cdedupe_take() returns CDEDUPE_STOPPED when it is done.
  *
  * Returns CDEDUPE_OK if a loop has still to find out, CDEDUPE_STOPPED if there is no loop. Repeated, what
- * was queued at the time of the last call is owed, and WHEN_DELIVERED prevails. O(1).
+ * was queued at the time of the last call is owed, and WHEN_DELIVERED prevails; but for a call that comes when all that
+ * an earlier one owed has been taken. O(1).
  */
 cdedupe_result_t cdedupe_finish(cdedupe_t *buffer, cdedupe_finish_t when);
 
@@ -446,14 +456,14 @@ typedef struct {
     uint64_t peak_pending_keys;     /* The most updates that the queue ever held. */
     uint64_t live_keys;             /* Keys that are live now. */
     uint64_t received;              /* Updates that came in, rejected ones not counted. */
-    uint64_t delivered;             /* Updates taken. */
+    uint64_t delivered;             /* Updates taken, and not untaken: this may go down. */
     uint64_t replaced;              /* Updates that a newer one displaced. */
     uint64_t cancelled;             /* Values that never left, and the deletions that met them. */
     uint64_t dropped;               /* Updates dropped by a restart or after the stop. */
     uint64_t synthesized_deletions; /* Deletions that a resync found to be owed. */
     uint64_t statuses_received;
-    uint64_t statuses_delivered;
-    uint64_t batches;               /* Batches taken. */
+    uint64_t statuses_delivered;    /* The same. */
+    uint64_t batches;               /* Batches taken, untaken ones too. */
     uint64_t memory;                /* Bytes held from the allocator. */
 } cdedupe_statistics_t;
 
