@@ -110,7 +110,7 @@ give_slot(struct untake *untake)
 /* ---------------------------------------------------------------------------------------------------- */
 /* Values                                                                                               */
 
-/* idle -> current */
+/* idle -> current [G1] */
 static void
 untake_idle(struct untake *untake, uint32_t number)
 {
@@ -123,7 +123,7 @@ untake_idle(struct untake *untake, uint32_t number)
     queue_at_front(buffer, number);
 }
 
-/* Nothing of it is left: the sink has never heard of it. `word` is what it was; it is zero now. */
+/* Nothing of it is left: the sink has never heard of it. `word` is what it was; it is zero now. [G7] */
 static void
 forget(struct hold *hold, uint32_t number, uint64_t word)
 {
@@ -140,7 +140,7 @@ forget(struct hold *hold, uint32_t number, uint64_t word)
 
 /*
  * A key that is new after all, and has something pending: not live. In two steps, as producers without the lock may be
- * changing the rest of the word: dead for a moment, it sends them to the lock.
+ * changing the rest of the word: dead for a moment [G5], it sends them to the lock [G8].
  */
 static void
 make_new(struct entry *entry)
@@ -181,6 +181,7 @@ drop_value(struct untake *untake, uint32_t number, uint64_t word)
     hold->buffer->statistics.dropped++;
     if (untake->item->before)
         return;
+    /* [G2] */
     if (word & WORD_PENDING)
         make_new(entry);
     else
@@ -205,7 +206,7 @@ untake_value(struct untake *untake, uint32_t number)
 /* ---------------------------------------------------------------------------------------------------- */
 /* Deletions                                                                                            */
 
-/* A key that has come up again since, so is not live, becomes live; see make_new(). */
+/* A key that has come up again since, so is not live, becomes live; see make_new(). [G6] */
 static void
 make_live(struct entry *entry)
 {
@@ -214,7 +215,7 @@ make_live(struct entry *entry)
     sync_store_release(&entry->word, word | WORD_LIVE);
 }
 
-/* stale -> current: the in-sync has come, and the restart dropped what was pending after the deletion. */
+/* stale -> current: the in-sync has come, and the restart dropped what was pending after the deletion. [G9] */
 static void
 untake_to_stale(struct untake *untake, uint32_t number)
 {
@@ -266,7 +267,7 @@ untake_outlived(struct untake *untake, uint32_t number)
     move_to_front(hold, number);
 }
 
-/* Dead -> current; or, if the deletion is owed at an in-sync that is still to come, idle and unseen. */
+/* Dead -> current [G4]; or, if the deletion is owed at an in-sync that is still to come, idle and unseen [G3]. */
 static void
 resurrect(struct untake *untake, uint32_t number)
 {
@@ -315,7 +316,7 @@ untake_deletion(struct untake *untake)
 /* ---------------------------------------------------------------------------------------------------- */
 /* Statuses                                                                                             */
 
-/* A restart has dropped it. Statuses that came since were compared with it, as one that was delivered. */
+/* A restart has dropped it. Statuses that came since were compared with it, as one that was delivered. [G11] */
 static void
 drop_status(struct untake *untake)
 {
@@ -329,6 +330,7 @@ drop_status(struct untake *untake)
         buffer->latest_received = untake->item->before;
 }
 
+/* [G10] */
 static void
 untake_status(struct untake *untake)
 {

@@ -7,6 +7,7 @@
  *     P  a producer under the lock         source.c: put_one, put_anywhere, insert, requeue, revive, replace, delete_unheard
  *     C  clearing up after a restart       garbage.c: clear_one, clear_entry
  *     T  taking a batch                    sink.c: cdedupe_take, take_some, take_word, take_entry, take_status, conclude
+ *     G  giving it back: untaking          untake.c
  *     S  a status, and the sweep           status.c: put_status_some, sweep_entry, owe_deletion(_of_stale), queue_status
  *     R  a restart                         status.c: cdedupe_restart, next_restart, forget_old_restarts
  *     E  the end                           buffer.c, sink.c: cdedupe_stop, cdedupe_finish, cdedupe_release, is_over
@@ -17,7 +18,8 @@
  *
  * Parameters (-D): K keys; U updates a call; N1, N2, N3 calls of the producers, OPS1, OPS2, OPS3 the kinds that each
  * may choose from; NE entries, NS slots; BATCH; RMAX, the largest restart number (1 to 3); MEMORY: a call may run out of
- * memory once; QUIT: the loop may end its claim at any time. BRK_x: a deliberate fault.
+ * memory once; QUIT: the loop may end its claim at any time; UNTAKE: so many items, at most, it gives back. BRK_x: a
+ * deliberate fault.
  */
 #define PUT 1
 #define DELETE 2
@@ -97,7 +99,9 @@ bit stopped;
 byte restart = 1;
 bit asleep, resync, touched, claim;
 byte latest_received, latest_taken; /* 0: wait for ready; 1: resync; 2: in sync */
-bit restarted;                      /* Since the last batch was begun. */
+bit restarted;                      /* Since the first item of the last batch was taken. */
+bit swallowed;                      /* Since the restart, or the last status that was queued, one was not queued. */
+byte made_unseen;                   /* Entries that untaking made unseen. */
 byte finishing;                     /* 0: not; 1: when delivered; 2: when empty */
 byte ring[NQUEUE], ring_length;
 byte last_owed;                     /* An item of the ring, or zero: its head. */
@@ -124,7 +128,8 @@ byte wake;                          /* The hook was called. */
 /* Ghosts: what the assertions go by                                                                */
 
 #define IN 10                       /* Owner of a slot: IN + the entry whose word has it, */
-#define ORPHAN 9                    /* the orphans, a producer's number, or zero: nobody. */
+#define ORPHAN 9                    /* the orphans, */
+#define SINK 8                      /* the sink, a producer's number, or zero: nobody. */
 byte owner[NS + 1];
 byte versions[K + 1];               /* Updates of the key so far: the newest one's version. */
 byte newest[K + 1];                 /* Newest version that no restart dropped; zero: none since. */
@@ -207,6 +212,29 @@ inline queue_entry(e) {
     notify()
 }
 
+#ifdef UNTAKE
+/* untake.c: push_front, with the ghosts. The sink is awake. */
+inline push_front(x) { d_step {
+    ROOM(ring_length < NQUEUE);
+#ifdef BRK_UNTAKE_FRONT
+    ring[ring_length] = x;
+#else
+    i_ = ring_length; do :: i_ > 0 -> ring[i_] = ring[i_ - 1]; i_-- :: else -> break od; ring[0] = x;
+#endif
+    ring_length++;
+    if :: IS_STATUS(x) -> skip :: else -> balance-- fi;
+    if
+    :: finishing == 1 ->
+       if :: IS_STATUS(x) -> owed_status = owed_status | BIT(x - STATUS) :: else -> owed = owed | BIT(x) fi;
+#ifndef BRK_UNTAKE_FINISH
+       if :: last_owed == 0 -> last_owed = x; stopped = 0 :: else -> skip fi
+#endif
+    :: else -> skip
+    fi;
+    i_ = 0
+} }
+#endif
+
 inline garbage_remove(e) { d_step {
     i_ = 0; do :: i_ < garbage_length && garbage[i_] != e -> i_++ :: else -> break od;
     assert(i_ < garbage_length);
@@ -254,6 +282,8 @@ inline unlock() { d_step {
     :: else -> break
     od;
     assert(j_ == 0);       /* A link for each pending entry. */
+    i_ = ring_length; do :: i_ > 0 && !IS_STATUS(ring[i_ - 1]) -> i_-- :: else -> break od;
+    assert(latest_received == (i_ > 0 -> status[(i_ > 0 -> ring[i_ - 1] - STATUS : 0)] : latest_taken));
     assert(balance == 0);  /* Statistics add up. */
     i_ = 0; lock = 0
 } }
@@ -357,6 +387,18 @@ inline finish_update() {
     todo = todo & (255 - BIT(u)); s[u] = 0; number[u] = 0; k[u] = 0; deletes[u] = 0
 }
 
+#ifndef BRK_UNTAKE_BOTH_SIDES
+#define TOO_LATE (restarted && count > 0)
+#else
+#define TOO_LATE false
+#endif
+#ifndef BRK_UNTAKE_BEGUN
+#define T1_BEGUN
+#define TAKE_BEGUN if :: count == 0 -> restarted = 0 :: else -> skip fi;
+#else
+#define T1_BEGUN restarted = 0;
+#define TAKE_BEGUN
+#endif
 #define MAY(x) ((mask & (x)) != 0)
 #ifndef BRK_UNHEARD_LOOK
 #define DELETES_UNHEARD (deletes[u] && !(w & L_))
@@ -366,7 +408,7 @@ inline finish_update() {
 
 proctype Producer(byte me; byte calls; short mask) {
     byte k[U], s[U], number[U]; bit deletes[U];
-    byte u, todo, e, r, r0, ce, next, began, mine; short op, w, cw; bit hook, stopped0, ran_out;
+    byte u, todo, e, r, r0, ce, next, began, seen, mine; short op, w, cw; bit hook, stopped0, ran_out;
 
 next_call:
     atomic {
@@ -604,20 +646,31 @@ sweep:
         touched = 1;
         if
         :: op == 2 && resync ->
-           if :: began == 0 -> began = restart :: else -> skip fi;
+           if :: began == 0 -> began = restart; seen = made_unseen :: else -> skip fi;
 #ifndef BRK_ABORT
            if :: began != restart -> goto status_done :: else -> skip fi;
 #endif
            do :: next <= NE && !IS_UNSEEN(word[next], restart) -> next++ :: else -> break od;
            if
+#ifdef UNTAKE
+           :: next > NE -> unlock(); goto sweep         /* The hold was full. */
+#endif
+#if defined(BRK_UNTAKE_ONE_FLAG)
+           :: next > NE && made_unseen > 0 -> made_unseen = 0; next = 1; unlock(); goto sweep
+           :: next > NE && made_unseen == 0 -> resync = 0; goto queue_status
+#elif defined(UNTAKE) && !defined(BRK_UNTAKE_UNSEEN)
+           :: next > NE && seen != made_unseen -> seen = made_unseen; next = 1; unlock(); goto sweep
+           :: next > NE && seen == made_unseen -> resync = 0; goto queue_status
+#else
            :: next > NE -> resync = 0; goto queue_status
+#endif
            :: else -> e = next; w = word[e]; next++                             /* S2 read the word */
            fi
         :: else -> goto queue_status
         fi
     };
     atomic {
-        assert(newest[key[e]] == 0);     /* Nothing was received for it since the restart. */
+        assert(newest[key[e]] == 0 || newest_deletes[key[e]]); /* No value was received for it since the restart. */
         balance++;
         if
         :: w & P_ ->                                                            /* S4 exchange: stale -> deletion */
@@ -637,9 +690,9 @@ sweep:
 queue_status:
     atomic {                                                                    /* S5 the status */
         if
-        :: op == latest_received -> skip
+        :: op == latest_received -> swallowed = 1
         :: else ->
-           latest_received = op;
+           latest_received = op; swallowed = 0;
            if
            :: IS_STATUS(BEFORE(ring_length)) -> e = BEFORE(ring_length) - STATUS
            :: else ->
@@ -653,7 +706,7 @@ queue_status:
         fi
     };
 status_done:
-    atomic { unlock(); op = 0; began = 0; next = 0; e = 0 };
+    atomic { unlock(); op = 0; began = 0; next = 0; seen = 0; e = 0 };
     call_hook();                                                                /* W2 */
     goto next_call;
 
@@ -676,7 +729,7 @@ put_restart:
         od;
         ring_length = 0; last_owed = 0; owed = 0; owed_status = 0;
         i_ = 0; do :: i_ < NSTATUS * (K + 1) -> barrier[i_] = 0; i_++ :: else -> break od; i_ = 0;
-        latest_received = latest_taken; touched = 0; restarted = 1;
+        latest_received = latest_taken; touched = 0; restarted = 1; swallowed = 0;
 #ifndef BRK_WRAP
         if :: restart == RMAX -> next = 1 :: else -> goto next_restart fi
 #else
@@ -717,7 +770,7 @@ collect:
 stop:
     atomic {                                                                    /* E1 stop */
         GET_LOCK;
-        stopped = 1; stop_called = 1;
+        stopped = 1; stop_called = 1; finishing = 0;
 #ifndef BRK_STOP_WAKE
         notify();
 #endif
@@ -775,18 +828,72 @@ inline is_over() {
 /* The loan of the last batch's keys ends. */
 inline free_lent() {
     held = 0;
+#ifdef UNTAKE
+    e = 0; do :: e < BATCH -> forget_item(e); e++ :: else -> break od;
+#endif
     e = 1; do :: e <= NE -> if :: state[e] == LENT -> limbo_add(e) :: else -> skip fi; e++ :: else -> break od; e = 0
 }
+
+#ifdef UNTAKE
+/* The i-th item of the batch: its key (zero: a status) and entry; whether it is a deletion, and the key was live; its slot. */
+typedef item_t { byte key, entry, slot, before, version, taken, status; bit deletes, had; byte barrier[K + 1] };
+
+inline forget_item(i) {
+    if :: items[i].slot != 0 -> assert(owner[items[i].slot] == SINK); owner[items[i].slot] = 0 :: else -> skip fi;
+    items[i].key = 0; items[i].entry = 0; items[i].slot = 0; items[i].before = 0; items[i].version = 0; items[i].taken = 0;
+    items[i].status = 0; items[i].deletes = 0; items[i].had = 0;
+    n_ = 0; do :: n_ <= K -> items[i].barrier[n_] = 0; n_++ :: else -> break od; n_ = 0
+}
+
+inline note_entry() {
+    items[count].key = key[e]; items[count].entry = e; items[count].slot = SLOT(w); items[count].before = ((w & L_) != 0);
+    items[count].version = version[e]; items[count].taken = taken[key[e]];
+    items[count].deletes = ((w & D_) != 0); items[count].had = at_sink[key[e]]
+}
+
+inline note_status() {
+    items[count].status = status[ring[0] - STATUS]; items[count].before = latest_taken;
+    n_ = 1; do :: n_ <= K -> items[count].barrier[n_] = barrier[(ring[0] - STATUS) * (K + 1) + n_]; n_++ :: else -> break od; n_ = 0
+}
+#endif
+
+#ifdef UNTAKE
+/* The item's slot is the queue's again. */
+inline to_queue(e) {
+    if :: items[count].slot != 0 -> assert(owner[items[count].slot] == SINK); owner[items[count].slot] = IN + e :: else -> skip fi;
+    items[count].slot = 0
+}
+
+inline move_to_front(e) { unqueue(e); push_front(e) }
+
+/* The sink may still be reading its key. */
+inline leave_lent(e) { unindex(e); readers[e] = sections; state[e] = LENT }
+
+inline new_status() {
+    e = 0; do :: e < NSTATUS && status[e] != 0 -> e++ :: else -> break od;
+    ROOM(e < NSTATUS);
+    status[e] = items[count].status;
+    n_ = 1; do :: n_ <= K -> barrier[e * (K + 1) + n_] = (late -> 0 : items[count].barrier[n_]); n_++ :: else -> break od; n_ = 0
+}
+#endif
 
 /* T5: what w says was pending in e goes to the sink. */
 inline take_entry() {
     assert(!stopped && state[e] == USED);
     assert(finishing != 1 || (owed & BIT(e)));                  /* Finishing: nothing that came later. */
+#ifdef UNTAKE
+    note_entry();
+    assert((w & D_) || ((w & L_) != 0) == at_sink[key[e]]);     /* New, updated: exact. */
+#else
     assert(((w & L_) != 0) == at_sink[key[e]]);                 /* New, updated: exact. */
+#endif
     assert(version[e] > taken[key[e]]);                         /* Nothing twice, none after a newer one. */
     taken[key[e]] = version[e]; version[e] = 0;
     at_sink[key[e]] = !(w & D_);
     give_back(e, SLOT(w));
+#ifdef UNTAKE
+    if :: SLOT(w) != 0 -> owner[SLOT(w)] = SINK :: else -> skip fi;
+#endif
     balance--; unqueue(e);
     held = held | BIT(e);
     if
@@ -804,17 +911,22 @@ inline take_entry() {
 
 proctype Loop() {
     byte e, count; short w, cw;
+#ifdef UNTAKE
+    item_t items[BATCH];
+    byte untakes, k, lent; bit late;
+#endif
 
     atomic { GET_LOCK; if :: stopped -> unlock(); goto ended :: else -> claim = 1; unlock() fi };
 take:
 #ifdef QUIT
     if :: true :: goto release fi;
 #endif
-    atomic { GET_LOCK; free_lent(); asleep = 0; restarted = 0; unlock() };      /* T1 awake; end of the loan */
+    atomic { GET_LOCK; free_lent(); count = 0; asleep = 0; T1_BEGUN unlock() };        /* T1 awake; end of the loan */
 take_some:
     atomic {
         GET_LOCK;
-        if :: ring_length == 0 || count == BATCH || (restarted && count > 0) -> goto conclude :: else -> skip fi;
+        TAKE_BEGUN
+        if :: ring_length == 0 || count == BATCH || TOO_LATE -> goto conclude :: else -> skip fi;
 #ifndef BRK_STOP_TAKE
         is_over(); if :: stopped -> goto conclude :: else -> skip fi;
 #endif
@@ -824,6 +936,9 @@ take_some:
            e = 1;
            do :: e <= K -> assert(taken[e] >= barrier[(ring[0] - STATUS) * (K + 1) + e]); e++ :: else -> break od;
            e = 0;
+#ifdef UNTAKE
+           note_status();
+#endif
            latest_taken = status[ring[0] - STATUS]; unqueue(ring[0]); count++;
            goto taken_one
         :: else -> e = ring[0]; cw = word[e]                                    /* T2 peek */
@@ -853,7 +968,7 @@ taken_one:
 conclude:                                                                       /* T7 conclude */
     atomic {
         if
-        :: count > 0 -> if :: finishing == 1 -> is_over() :: else -> skip fi; unlock(); count = 0; goto take
+        :: count > 0 -> if :: finishing == 1 -> is_over() :: else -> skip fi; unlock(); goto dealt_with
         :: else -> is_over(); if :: stopped -> over = 1; unlock(); goto release :: else -> skip fi
         fi;
 #ifdef BRK_WAKE
@@ -871,6 +986,120 @@ conclude:                                                                       
            assert(ring_length == 0 && !stopped && finishing == 0);              /* It may sleep. */
            drained = 1; goto release }
     fi;
+dealt_with:
+#ifndef UNTAKE
+    atomic { count = 0; goto take };
+#else
+    if
+    :: goto take
+    :: count > 0 && untakes < UNTAKE -> count--; untakes++
+    fi;
+
+    /* -------- cdedupe_untake: the last item ------------------------------------------------------- */
+    atomic {
+        GET_LOCK;
+#ifndef BRK_UNTAKE_RESTART
+        late = restarted;
+#endif
+        k = items[count].key; lent = items[count].entry;
+        if :: k == 0 -> goto untake_status :: else -> skip fi;
+        /* What was cancelled since stays dealt with. */
+        if :: taken[k] == items[count].version -> taken[k] = items[count].taken :: else -> skip fi;
+        at_sink[k] = items[count].had; balance++;
+        held = 0;
+        e = 0;
+        do :: e < count -> if :: items[e].key != 0 -> held = held | BIT(items[e].entry) :: else -> skip fi; e++ :: else -> break od;
+        e = index_[k]; w = word[e];
+        if
+        :: !items[count].deletes ->
+           assert(e != 0);
+           if
+           :: !late && !(w & P_) ->                                             /* G1 idle: pending again, a store */
+              w = (items[count].before -> L_ : 0);
+              word[e] = PENDING(w, items[count].slot, restart, 0); to_queue(e); version[e] = items[count].version;
+              push_front(e); goto untaken
+           :: !late && (w & P_) && items[count].before -> balance--; move_to_front(e); goto untaken
+           :: late && items[count].before -> balance--; goto untaken
+           :: late && !items[count].before && !(w & P_) ->                      /* G2 dropped, and was new: goes */
+              word[e] = 0; leave_lent(e); balance--; goto untaken
+           :: (w & P_) && !items[count].before -> skip
+           fi
+        :: items[count].deletes ->
+           if
+           :: e == 0 && late && !items[count].before -> balance--; goto untaken
+           :: e == 0 && late && items[count].before && resync ->                /* G3 dead: idle and unseen, a store */
+              word[lent] = IDLE(0); state[lent] = USED; index_[k] = lent; made_unseen++; balance--; goto untaken
+           :: e == 0 && !(late && (!items[count].before || resync)) ->          /* G4 dead: pending again, a store */
+              e = lent; state[e] = USED; index_[k] = e; w = (items[count].before -> L_ : 0);
+              word[e] = PENDING(w, items[count].slot, restart, 1); to_queue(e);
+              version[e] = (newest[k] > items[count].version -> newest[k] : items[count].version); taken[k] = items[count].taken;
+              push_front(e); goto untaken
+           :: e != 0 && !items[count].before ->
+              balance--; if :: late -> skip :: else -> move_to_front(e) fi; goto untaken
+           :: e != 0 && items[count].before -> if :: late && !resync && IS_STALE(w, restart) -> goto untake_to_stale :: else fi
+           fi
+        fi
+    };
+    atomic {
+#ifndef BRK_UNTAKE_STORE
+        w = word[e];                                                            /* G5 exchange to zero, then */
+#endif
+        word[e] = 0
+    };
+    atomic {
+        if
+        :: items[count].deletes ->                                              /* G6 a store: live, */
+#ifndef BRK_UNTAKE_LIVE
+           word[e] = w | L_;
+#else
+           word[e] = w;
+#endif
+           balance--;
+           if
+           :: late && IS_STALE(w, restart) -> made_unseen++
+           :: late && !IS_STALE(w, restart) -> skip
+           :: !late -> move_to_front(e)
+           fi
+        :: !items[count].deletes && !late && (w & D_) ->                        /* G7 both go, */
+           unqueue(e);
+           if :: SLOT(w) != 0 -> orphan_add(SLOT(w)) :: else -> skip fi;
+           taken[k] = version[e]; leave_lent(e); balance = balance - 2
+        :: else ->                                                              /* G8 a store: not live */
+#ifndef BRK_UNTAKE_NEW
+           word[e] = w & (1023 - L_);
+#else
+           word[e] = w;
+#endif
+           balance--;
+           if :: late -> skip :: else -> move_to_front(e) fi
+        fi;
+        goto untaken
+    };
+untake_to_stale:
+    atomic {
+        w = word[e];                                                            /* G9 exchange: stale -> deletion */
+        word[e] = PENDING(L_, items[count].slot, restart, 1); to_queue(e);
+        garbage_remove(e); push_front(e);
+        if :: SLOT(w) != 0 -> assert(owner[SLOT(w)] == IN + e); orphan_add(SLOT(w)) :: else -> skip fi;
+        version[e] = items[count].version;
+        goto untaken
+    };
+untake_status:
+    atomic {
+        latest_taken = items[count].before;                                     /* G10 a status: first, or merged; */
+        e = 0; do :: e < ring_length && !IS_STATUS(ring[e]) -> e++ :: else -> break od;
+        if
+        :: !late && e == 0 && ring_length > 0 -> skip
+        :: !late && (e > 0 || ring_length == 0) -> new_status(); push_front(STATUS + e)
+        :: late && e < ring_length -> skip
+        :: late && e == ring_length && swallowed ->                             /* G11 dropped: what was swallowed comes, */
+           new_status(); ROOM(ring_length < NQUEUE); ring[ring_length] = STATUS + e; ring_length++
+        :: late && e == ring_length && !swallowed -> latest_received = items[count].before
+        fi
+    };
+untaken:
+    atomic { forget_item(count); late = 0; k = 0; lent = 0; e = 0; w = 0; unlock(); goto dealt_with };
+#endif
 release:
     atomic {                                                                    /* E3 release */
         GET_LOCK; free_lent(); claim = 0; asleep = 0;
@@ -892,7 +1121,13 @@ inline check_keys() {
     :: i_ <= K ->
        if
        :: drained ->
-          assert(newest[i_] == 0 || (taken[i_] == newest[i_] && at_sink[i_] != newest_deletes[i_])); /* The newest arrived, */
+          assert(newest[i_] == 0 || taken[i_] == newest[i_]);                  /* The newest arrived, */
+#ifndef UNTAKE
+          assert(newest[i_] == 0 || at_sink[i_] != newest_deletes[i_]);
+#else
+          /* (untaking may leave a deletion that was received since a restart to the in-sync) */
+          assert(newest[i_] == 0 || at_sink[i_] != newest_deletes[i_] || (resync && newest_deletes[i_]));
+#endif
           assert(newest[i_] != 0 || restarts == 0 || resync || !at_sink[i_]);  /* and every deletion that was owed. */
           assert((index_[i_] != 0) == at_sink[i_])                             /* Nothing else is left. */
        :: over && !stop_called -> assert(taken[i_] >= owed_version[i_] && owed_status == 0) /* What a finish owed arrived. */
