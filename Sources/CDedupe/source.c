@@ -239,8 +239,8 @@ put_some(struct put *put)
     hold_lock(&put->hold);
     while (put->done < put->count && put->copied < HOLD_BYTES && (more = put_one(put, put->done)))
         put->done++;
-    /* Not in a hold that only ran out of memory; see limbo.h. */
-    if (more)
+    /* Once for the share, in however many holds it went: how many, memory and the hash function decide; see limbo.h. */
+    if (put->done == put->count)
         limbo_step(&put->hold);
     hold_unlock(&put->hold);
     return more && put->done < put->count;
