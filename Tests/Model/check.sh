@@ -11,7 +11,7 @@ build=${BUILD:-$here/../../.build/model}/$name
 rm -rf "$build" && mkdir -p "$build" && cd "$build" || exit 1
 
 spin -a "$@" "$here/$model.pml" > spin.log 2>&1 || { cat spin.log; exit 1; }
-gcc ${OPTIMIZE:--O0} -w -DSAFETY -DCOLLAPSE -DNOCLAIM -DVECTORSZ=2048 -DMEMLIM=${MEMORY_MB:-7500} -o pan pan.c || exit 1
+gcc ${OPTIMIZE:--O0} -w -DSAFETY -DCOLLAPSE -DNOCLAIM -DVECTORSZ=2048 -DMEMLIM=${MEMORY_MB:-6500} -o pan pan.c || exit 1
 start=$(date +%s)
 ./pan -n -m${DEPTH:-100000} -w${HASH:-20} > pan.log 2>&1
 seconds=$(($(date +%s) - start))
