@@ -18,6 +18,7 @@
 # make bench-filter     10^6 lines of 100 bytes through the filter into /dev/null, five times
 # make bench-instructions   instructions per update, which noise does not touch
 # make check-symbols   no exported C symbol without the prefix
+# make format     C, C++ and Swift as .clang-format and .swift-format say; format-check: only whether they are
 # make install    the C library: header, static and shared library, pkg-config file   (PREFIX=/usr/local)
 # make clean
 
@@ -37,7 +38,7 @@ SUDO = $(shell [ "$$(id -u)" = 0 ] || echo sudo)
 
 .PHONY: help setup run test test-c test-quick test-swift test-arm64 test-valgrind examples asan tsan \
     fuzz model interleavings stress shutdown mutants evidence \
-    bench bench-quick bench-instructions bench-filter check-symbols lib install clean
+    bench bench-quick bench-instructions bench-filter format format-check check-symbols lib install clean
 
 help:
 	@sed -n '/^#/!q; s/^# //p' Makefile
@@ -142,6 +143,24 @@ bench-filter: setup
 	    printf "{\"key\":\"/registry/pods/ns-%03d/pod-%08d\",\"value\":{\"rev\":1%07d,\"node\":\"n%04d\",\"ip\":\"10101010\"}}\n", \
 	        k % 100, k, i, k % 5000 } }' > $(BUILD)/filter.ndjson
 	for run in 1 2 3 4 5; do .build/release/dedupe --stats $(BUILD)/filter.ndjson 2>&1 >/dev/null | tail -n 1; done
+
+# ---- Hygiene ----
+
+# By name: another version formats otherwise.
+CLANG_FORMAT = clang-format-14
+SOURCES = find Sources Tests Benchmarks Examples -name .build -prune -o -type f
+C_SOURCES = $(SOURCES) \( -name '*.[ch]' -o -name '*.cpp' \) -print
+SWIFT_SOURCES = $(SOURCES) -name '*.swift' -print
+
+format:
+	$(MAKE) setup PACKAGES=$(CLANG_FORMAT)
+	$(C_SOURCES) | xargs $(CLANG_FORMAT) -i
+	$(SWIFT_SOURCES) | xargs swift format format -i --parallel Package.swift
+
+format-check:
+	@$(MAKE) -s setup PACKAGES=$(CLANG_FORMAT)
+	$(C_SOURCES) | xargs $(CLANG_FORMAT) --dry-run -Werror
+	$(SWIFT_SOURCES) | xargs swift format lint --strict --parallel Package.swift
 
 # ---- The C library for embedders ----
 

@@ -375,7 +375,7 @@ untake_some(struct untake *untake, cdedupe_item_t *items, size_t *count)
     struct cdedupe *buffer = untake->hold.buffer;
 
     untake->restarted = buffer->restarted;
-    for (unsigned steps = 0; steps < HOLD_UNTAKE && *count > 0; steps++) {
+    for (unsigned steps = 0; steps < HOLD_UNTAKE && *count != 0; steps++) {
         untake->item = &items[*count - 1];
         if (!untake_one(untake))
             return false;

@@ -2754,7 +2754,9 @@ typedef struct named_test {
     void (*run)(void);
 } named_test_t;
 
+/* clang-format off */
 #define TEST(function) {#function, function}
+/* clang-format on */
 
 static const named_test_t both_levels[] = {
     TEST(value_not_pending_goes_to_the_back),

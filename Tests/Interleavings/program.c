@@ -11,6 +11,7 @@
  * For each two transitions of a word that can race (the table in Sources/CDedupe/DESIGN.md) a program in which they do;
  * then the calls that meet in the lock, the index, contexts and slots.
  */
+/* clang-format off */
 const struct program_text program_list[] = {
     /* Replacing without the lock, and what can happen to its word meanwhile. */
     {"replace, replace", "+a", {"+a +a", "+a +a"}},
@@ -176,6 +177,7 @@ const struct program_text program_list[] = {
     {"tiny: magazines", "+a +b +c +d", {"slot slot", "slot +a"}, .preemptions = 2},
 #endif
 };
+/* clang-format on */
 
 const size_t program_list_count = sizeof(program_list) / sizeof(program_list[0]);
 

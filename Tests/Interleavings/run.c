@@ -624,6 +624,7 @@ static void
 print_items(FILE *out, const struct event *event)
 {
     static const char *const statuses[] = {"wait-for-ready", "resync", "in-sync"};
+    static const char kinds[] = "+~-";
 
     for (unsigned i = 0; i < event->items_count; i++) {
         const struct event_item *item = &history.items[event->items_first + i];
@@ -631,7 +632,7 @@ print_items(FILE *out, const struct event *event)
         if (item->kind == CDEDUPE_STATUS)
             fprintf(out, " <%s>", statuses[item->status]);
         else
-            fprintf(out, " %c%s=%u", "+~-"[item->kind], key_text(item->key), item->id);
+            fprintf(out, " %c%s=%u", kinds[item->kind], key_text(item->key), item->id);
     }
 }
 
