@@ -210,8 +210,8 @@ take(void *argument, sink_fn *each, void *context)
         consumer->slots[i] = item->slot;
         if (each != NULL)
             each(context, &(struct delivered){item->key, item->key_length,
-                                              item->slot == 0 ? NULL : cdedupe_payload(core, item->slot),
-                                              item->kind, item->status});
+                                              item->slot == 0 ? NULL : cdedupe_payload(core, item->slot), item->kind,
+                                              item->status});
     }
     cdedupe_discard(core, consumer->slots, count);
     return count;
@@ -228,6 +228,6 @@ memory(void *argument)
 }
 
 const struct subject ours = {
-    create,  destroy,         stop,             producer_create, producer_destroy, put, delete_key, put_status,
-    restart, consumer_create, consumer_destroy, take,            memory,
+    create,          destroy,          stop, producer_create, producer_destroy, put, delete_key, put_status, restart,
+    consumer_create, consumer_destroy, take, memory,
 };

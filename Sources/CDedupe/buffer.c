@@ -87,8 +87,7 @@ choose_memory(const cdedupe_options_t *options)
 static void
 init_parts(struct cdedupe *buffer, const cdedupe_options_t *options)
 {
-    size_t alignment =
-        options->payload_alignment < SLOT_SIZE_MIN ? SLOT_SIZE_MIN : options->payload_alignment;
+    size_t alignment = options->payload_alignment < SLOT_SIZE_MIN ? SLOT_SIZE_MIN : options->payload_alignment;
 
     buffer->wake = options->wake;
     buffer->wake_context = options->wake_context;

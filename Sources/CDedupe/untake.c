@@ -221,8 +221,7 @@ untake_to_stale(struct untake *untake, uint32_t number)
     struct hold *hold = &untake->hold;
     struct cdedupe *buffer = hold->buffer;
     struct entry *entry = entry_at(&buffer->entries, number);
-    uint64_t before =
-        sync_exchange(&entry->word, word_pending(WORD_LIVE, give_slot(untake), buffer->restart, true));
+    uint64_t before = sync_exchange(&entry->word, word_pending(WORD_LIVE, give_slot(untake), buffer->restart, true));
 
     garbage_remove(hold, entry->link);
     count_pending(buffer);

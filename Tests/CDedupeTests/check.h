@@ -98,10 +98,10 @@ check_no_fault(const char *fault, const char *file, int line, const char *text)
 #define CHECK_NO_FAULT(call) check_no_fault((call), __FILE__, __LINE__, #call)
 
 /* Runs a test function under its name. */
-#define RUN(test)                                                                                              \
-    do {                                                                                                       \
-        check_test = #test;                                                                                    \
-        test();                                                                                                \
+#define RUN(test)           \
+    do {                    \
+        check_test = #test; \
+        test();             \
     } while (0)
 
 /* Last line of a program; returns its exit status. */

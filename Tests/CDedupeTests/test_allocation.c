@@ -213,8 +213,7 @@ put_keys(size_t from, size_t to, size_t step_size, size_t every)
         bool deletion = every != 0 && number % every == 0;
 
         numbers[count] = number;
-        updates[count] = (subject_update_t){keys[number],     lengths[number], deletion, ++next_id,
-                                            CDEDUPE_UNTOUCHED, 0};
+        updates[count] = (subject_update_t){keys[number], lengths[number], deletion, ++next_id, CDEDUPE_UNTOUCHED, 0};
         if (deletion && number % 2 == 0) {
             updates[count].id = 0;
         }

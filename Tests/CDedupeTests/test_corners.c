@@ -92,7 +92,7 @@ enum { SWEPT = 300 };
 
 struct sweep {
     cdedupe_t *buffer;
-    bool restart;     /* The hook restarts. */
+    bool restart; /* The hook restarts. */
     unsigned wakes;
     uint64_t pending; /* At the first wake-up. */
 };

@@ -179,7 +179,11 @@ run_fail(pair_t *pair, unsigned variant)
 {
     unsigned number = next_byte() % 64 + 1;
 
-    say("%s %u", variant == 3 ? "memory again" : variant == 0 ? "one allocation fails:" : "allocations fail from", number);
+    say("%s %u",
+        variant == 3   ? "memory again"
+        : variant == 0 ? "one allocation fails:"
+                       : "allocations fail from",
+        number);
     pair->hooks.fail_at = variant == 3 ? 0 : pair->hooks.allocations + number;
     pair->hooks.fail_onwards = variant != 0;
     pair->try_again = variant != 2;

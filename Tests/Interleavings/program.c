@@ -353,8 +353,8 @@ static const char *const setups[] = {
 };
 
 static const char *const source_ops[] = {
-    "+a", "+a", "+a", "-a", "-a", "~a", "+b", "-b", "+a+b", "+a-a", "-a+a", "+b-a", "restart", "sync", "resync",
-    "collect", "slot", "stats", "+c",
+    "+a",   "+a",   "+a",      "-a",   "-a",     "~a",      "+b",   "-b",    "+a+b", "+a-a",
+    "-a+a", "+b-a", "restart", "sync", "resync", "collect", "slot", "stats", "+c",
 };
 
 static const char *const sink_ops[] = {

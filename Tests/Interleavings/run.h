@@ -31,7 +31,7 @@ struct event {
     unsigned displaced[PROGRAM_UPDATES_MAX]; /* Payloads by id; zero: none. */
     unsigned count;
     unsigned items_first, items_count; /* In the history's items. */
-    uint64_t back; /* Of untaking: payloads that came back, bits by id. */
+    uint64_t back;                     /* Of untaking: payloads that came back, bits by id. */
     cdedupe_statistics_t statistics;
 };
 

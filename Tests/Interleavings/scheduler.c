@@ -227,8 +227,7 @@ note_switch(unsigned thread)
     if (schedule->count == SWITCHES_MAX)
         scheduler_fail("livelock: too many switches");
     else
-        schedule->switches[schedule->count++] =
-            (struct schedule_switch){.step = scheduler.steps, .thread = thread};
+        schedule->switches[schedule->count++] = (struct schedule_switch){.step = scheduler.steps, .thread = thread};
 }
 
 static void

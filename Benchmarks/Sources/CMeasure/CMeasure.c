@@ -147,7 +147,6 @@ measure_can_count(void)
 
 void
 measure_settle(void)
-{
-}
+{}
 
 #endif
