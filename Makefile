@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 # make setup      install what the build needs (Concurrency Kit, xxHash, simdjson), through apt
 # make run        build, and conflate a real stream for some seconds
 # make test       every test: C core, Swift library, filter
@@ -38,10 +39,10 @@ SUDO = $(shell [ "$$(id -u)" = 0 ] || echo sudo)
 
 .PHONY: help setup run test test-c test-quick test-swift test-arm64 test-valgrind examples asan tsan \
     fuzz model interleavings stress shutdown mutants evidence \
-    bench bench-quick bench-instructions bench-filter format format-check check-symbols lib install clean
+    bench bench-quick bench-instructions bench-filter format format-check licence-check check-symbols lib install clean
 
 help:
-	@sed -n '/^#/!q; s/^# //p' Makefile
+	@sed -n '1d; /^#/!q; s/^# //p' Makefile
 
 # Asks apt only for what is missing.
 setup:
@@ -148,19 +149,26 @@ bench-filter: setup
 
 # By name: another version formats otherwise.
 CLANG_FORMAT = clang-format-14
-SOURCES = find Sources Tests Benchmarks Examples -name .build -prune -o -type f
+SOURCES = find .ci Makefile Package.swift Sources Tests Benchmarks Examples -name .build -prune -o -type f
 C_SOURCES = $(SOURCES) \( -name '*.[ch]' -o -name '*.cpp' \) -print
 SWIFT_SOURCES = $(SOURCES) -name '*.swift' -print
 
 format:
 	$(MAKE) setup PACKAGES=$(CLANG_FORMAT)
 	$(C_SOURCES) | xargs $(CLANG_FORMAT) -i
-	$(SWIFT_SOURCES) | xargs swift format format -i --parallel Package.swift
+	$(SWIFT_SOURCES) | xargs swift format format -i --parallel
 
-format-check:
+format-check: licence-check
 	@$(MAKE) -s setup PACKAGES=$(CLANG_FORMAT)
 	$(C_SOURCES) | xargs $(CLANG_FORMAT) --dry-run -Werror
-	$(SWIFT_SOURCES) | xargs swift format lint --strict --parallel Package.swift
+	$(SWIFT_SOURCES) | xargs swift format lint --strict --parallel
+
+# What is written by hand and is no text or data; what can be run is a script.
+licence-check:
+	@without=$$($(SOURCES) \( -name '*.swift' -o -name '*.[ch]' -o -name '*.cpp' -o -name '*.pml' -o -name '*.pl' \
+	        -o -name '*.sh' -o -name Makefile -o -perm -u+x \) -print | \
+	    xargs grep -L '^\(#\|//\|/\*\) SPDX-License-Identifier: Apache-2.0'); \
+	if [ -n "$$without" ]; then echo "without a line that names the licence:"; echo "$$without"; exit 1; fi
 
 # ---- The C library for embedders ----
 

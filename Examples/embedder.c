@@ -1,3 +1,4 @@
+/* SPDX-License-Identifier: Apache-2.0 */
 /*
  * A C program with a fast source and a slow sink, on the plain level: keys and values are bytes.
  *

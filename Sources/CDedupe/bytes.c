@@ -1,3 +1,4 @@
+/* SPDX-License-Identifier: Apache-2.0 */
 /*
  * The plain level: values are bytes, copied in; on top of the handles.
  */

@@ -1,3 +1,4 @@
+/* SPDX-License-Identifier: Apache-2.0 */
 /*
  * The source's side: putting updates. See word.h for the states, and CDedupe.h for what each transition means.
  *

@@ -1,3 +1,4 @@
+/* SPDX-License-Identifier: Apache-2.0 */
 /*
  * Statuses, restarts, and the sweep that finds out which keys vanished.
  */

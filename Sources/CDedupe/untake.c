@@ -1,3 +1,4 @@
+/* SPDX-License-Identifier: Apache-2.0 */
 /*
  * Untaking: what the sink could not deal with goes back to the front of the queue, as if it had never been taken.
  *

@@ -1,3 +1,4 @@
+/* SPDX-License-Identifier: Apache-2.0 */
 /*
  * The word: everything that can be said about a key, in 64 bits.
  *

@@ -1,3 +1,4 @@
+/* SPDX-License-Identifier: Apache-2.0 */
 /*
  * The smallest thing that deserves the name of a test framework: checks that print where they failed and what
  * they saw, and count. A program ends with check_finish(), which prints "N passed, N failed".

@@ -1,3 +1,4 @@
+/* SPDX-License-Identifier: Apache-2.0 */
 /*
  * Histories: what every thread did to a buffer and what it got back, written down while it happens and judged
  * afterwards. No property goes by the time.

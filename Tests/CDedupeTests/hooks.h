@@ -1,3 +1,4 @@
+/* SPDX-License-Identifier: Apache-2.0 */
 /*
  * An allocator for the tests: counts what is held, checks that blocks come back as they went out, fails on
  * command, and recycles blocks where speed matters.

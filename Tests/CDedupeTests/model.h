@@ -1,3 +1,4 @@
+/* SPDX-License-Identifier: Apache-2.0 */
 /*
  * The contract, as a program that is too simple to be wrong: a plain array as the queue, linear search, one
  * `if` per row of the contract's tables. The real buffer is compared with it.

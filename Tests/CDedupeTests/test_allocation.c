@@ -1,3 +1,4 @@
+/* SPDX-License-Identifier: Apache-2.0 */
 /*
  * The n-th allocation fails, for every n until none is left to fail; then every one from the n-th on.
  *

@@ -1,3 +1,4 @@
+/* SPDX-License-Identifier: Apache-2.0 */
 /*
  * The parts under the index alone: the reserve, the arena, the classes of entries.
  */

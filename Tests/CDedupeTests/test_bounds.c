@@ -1,3 +1,4 @@
+/* SPDX-License-Identifier: Apache-2.0 */
 /*
  * What goes on for ever takes no more memory than what went on for a while.
  *

@@ -1,3 +1,4 @@
+/* SPDX-License-Identifier: Apache-2.0 */
 /*
  * Corners of the contract that tests by rule do not come to: what two calls mean together, what memory is given back and
  * when, callers that were compiled with other structs.

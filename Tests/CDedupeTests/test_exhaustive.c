@@ -1,3 +1,4 @@
+/* SPDX-License-Identifier: Apache-2.0 */
 /*
  * Every sequence of operations up to a length, on the buffer and on the model, compared after each operation:
  * result, outcome, displaced payload, delivered items, wake-ups, every counter, and cdedupe_validate(). After

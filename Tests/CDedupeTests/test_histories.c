@@ -1,3 +1,4 @@
+/* SPDX-License-Identifier: Apache-2.0 */
 /*
  * Histories of real runs, judged. See history.h for what must hold.
  *

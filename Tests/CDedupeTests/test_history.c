@@ -1,3 +1,4 @@
+/* SPDX-License-Identifier: Apache-2.0 */
 /*
  * Does the judge of histories bite? Histories made by hand, good ones and bad ones, and what it says of each.
  */

@@ -1,3 +1,4 @@
+/* SPDX-License-Identifier: Apache-2.0 */
 /*
  * The index alone, with hashes of our choice: it is compiled into this file, to be looked into.
  *

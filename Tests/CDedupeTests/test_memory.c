@@ -1,3 +1,4 @@
+/* SPDX-License-Identifier: Apache-2.0 */
 /*
  * After a peak, memory goes back to the system: fills a buffer with keys, takes them, deletes them, takes the deletions,
  * and reads what is left, by the buffer's own count and by the system's.

@@ -1,3 +1,4 @@
+/* SPDX-License-Identifier: Apache-2.0 */
 /*
  * Each ordering of DESIGN.md's table, in a scene of its own, for the thread sanitizer to judge.
  *

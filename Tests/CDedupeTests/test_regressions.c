@@ -1,3 +1,4 @@
+/* SPDX-License-Identifier: Apache-2.0 */
 /*
  * Faults that were found and mended, each by its name; then faults that other systems of this kind had, each by the
  * system's name. (Those of Geode, openshift, cilium and Flink are in test_rules.c; that controller-runtime's queue hung

@@ -1,3 +1,4 @@
+/* SPDX-License-Identifier: Apache-2.0 */
 /*
  * Every rule of the contract, one test function each, named after it. Most run at both levels.
  *

@@ -1,3 +1,4 @@
+/* SPDX-License-Identifier: Apache-2.0 */
 /*
  * What readers without the lock can still reach, and other things that only who looks inside can bring about: sections
  * that stay open, magazines that are claimed elsewhere, keys whose hashes are alike. One thread, so that it happens each

@@ -1,3 +1,4 @@
+/* SPDX-License-Identifier: Apache-2.0 */
 /*
  * The end of a buffer, come upon at every bad moment: nobody hangs, as with controller-runtime's priority queue, and
  * nothing leaks.

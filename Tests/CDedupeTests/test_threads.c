@@ -1,3 +1,4 @@
+/* SPDX-License-Identifier: Apache-2.0 */
 /*
  * Many producers, one sink, and everybody else who may call a buffer, all at once.
  *

@@ -1,3 +1,4 @@
+// SPDX-License-Identifier: Apache-2.0
 // Recorded traces (contract, section 7), run on three things: the buffer at the bytes level, the buffer at the
 // handle level, and the model. Batches of at most 100.
 //

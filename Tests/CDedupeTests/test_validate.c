@@ -1,3 +1,4 @@
+/* SPDX-License-Identifier: Apache-2.0 */
 /*
  * Does cdedupe_validate() bite? It knows the core's insides: breaks one invariant at a time, expects to be told which, and
  * puts it right again.

@@ -1,3 +1,4 @@
+/* SPDX-License-Identifier: Apache-2.0 */
 /*
  * The core's target: bytes become calls on three buffers, which are compared with the model after each.
  *

@@ -1,3 +1,4 @@
+/* SPDX-License-Identifier: Apache-2.0 */
 /*
  * The parser's target: bytes are lines of JSON, and every event is compared with what a second parser, nlohmann's, finds
  * in the line and what CEventParser.h makes of that. Besides, the same lines must give the same events wherever they

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 # One breakage per entry: name, build (stops: wrap, with threads stopped for ever), file, what is there, what is put instead.
 # bites.sh calls: perl breakages.pl list, or perl breakages.pl apply NUMBER CORE
 use strict;

@@ -1,3 +1,4 @@
+/* SPDX-License-Identifier: Apache-2.0 */
 /*
  * Steps: what the scheduler can interleave. The compiler includes this before everything else in each file of the core
  * (-include), so that the core's own text stays as it is: every atomic and every operation on the lock, which the core

@@ -1,3 +1,4 @@
+/* SPDX-License-Identifier: Apache-2.0 */
 /*
  * CDedupe: a buffer of keyed updates between a fast source and a slow sink.
  *

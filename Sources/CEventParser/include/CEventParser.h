@@ -1,3 +1,4 @@
+/* SPDX-License-Identifier: Apache-2.0 */
 /*
  * CEventParser: lines of JSON to events, by simdjson's on-demand parser.
  *
