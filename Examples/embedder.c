@@ -4,6 +4,8 @@
  *
  *     cc embedder.c $(pkg-config --cflags --libs --static cdedupe) -lpthread
  */
+#define _POSIX_C_SOURCE 200809L /* nanosleep() */
+
 #include <CDedupe.h>
 #include <pthread.h>
 #include <semaphore.h>
