@@ -1,7 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
 # make setup      install what the build needs (Concurrency Kit, xxHash, simdjson), through apt
 # make run        build, and conflate a real stream for some seconds
-# make test       every test: C core, Swift library, filter
+# make test       every test: C core, Swift library, filter   (WERROR=1: warnings are errors)
 # make test-c     the C core's tests alone      (VARIANT=plain|asan|tsan)
 # make test-swift the Swift tests alone         (SWIFTFLAGS="-c release", "--sanitize=thread", ...)
 # make test-quick the short forms of what follows: `make test` runs it
@@ -19,7 +19,7 @@
 # make bench-filter     10^6 lines of 100 bytes through the filter into /dev/null, five times
 # make bench-instructions   instructions per update, which noise does not touch
 # make check-symbols   no exported C symbol without the prefix
-# make format     C, C++ and Swift as .clang-format and .swift-format say; format-check: only whether they are
+# make format     C, C++ and Swift as .clang-format and .swift-format say; format-check: only whether they are, and name the licence
 # make install    the C library: header, static and shared library, pkg-config file   (PREFIX=/usr/local)
 # make clean
 
@@ -30,8 +30,10 @@ BUILD = .build/c
 CORE = $(wildcard Sources/CDedupe/*.c)
 CORE_HEADERS = $(wildcard Sources/CDedupe/*.h Sources/CDedupe/include/*.h)
 CFLAGS ?= -O2 -g
-CORE_CFLAGS = -std=c11 -D_GNU_SOURCE -Wall -Wextra -ISources/CDedupe/include
+CORE_CFLAGS = -std=c11 -D_GNU_SOURCE -Wall -Wextra $(if $(WERROR),-Werror) -ISources/CDedupe/include
 SWIFTFLAGS ?=
+# With WERROR=1, as continuous integration has it, warnings are errors; those of dependencies SwiftPM suppresses.
+STRICT = $(if $(WERROR),-Xswiftc -warnings-as-errors)
 VARIANT ?= plain
 
 PACKAGES = libck-dev libxxhash-dev libsimdjson-dev
@@ -72,8 +74,8 @@ test-c: setup
 
 # The filter's tests run the executable, which a test build alone would not make.
 test-swift: setup
-	swift build --product dedupe $(SWIFTFLAGS)
-	swift test $(SWIFTFLAGS)
+	swift build --product dedupe $(STRICT) $(SWIFTFLAGS)
+	swift test $(STRICT) $(SWIFTFLAGS)
 
 # ---- Evidence: what is long, and its short form ----
 
@@ -208,7 +210,7 @@ install: setup lib
 # An embedder is built against the installed copy, as a user would, and run.
 examples: setup
 	$(MAKE) install DESTDIR=$(CURDIR)/$(BUILD)/installed PREFIX=/usr
-	$(CC) -std=c11 -Wall -Wextra -O2 -I$(BUILD)/installed/usr/include -o $(BUILD)/embedder Examples/embedder.c \
+	$(CC) -std=c11 -Wall -Wextra $(if $(WERROR),-Werror) -O2 -I$(BUILD)/installed/usr/include -o $(BUILD)/embedder Examples/embedder.c \
 	    $(BUILD)/installed/usr/lib/libcdedupe.a -lck -lpthread
 	$(BUILD)/embedder
 
