@@ -20,6 +20,7 @@
 # make bench-instructions   instructions per update, which noise does not touch
 # make check-symbols   no exported C symbol without the prefix
 # make format     C, C++ and Swift as .clang-format and .swift-format say; format-check: only whether they are, and name the licence
+# make api-check  what users may call is what API/ says, and nothing is gone that the last tag had; api-baseline: say it anew
 # make install    the C library: header, static and shared library, pkg-config file   (PREFIX=/usr/local)
 # make clean
 
@@ -41,7 +42,7 @@ SUDO = $(shell [ "$$(id -u)" = 0 ] || echo sudo)
 
 .PHONY: help setup run test test-c test-quick test-swift test-arm64 test-valgrind examples asan tsan \
     fuzz model interleavings stress shutdown mutants evidence \
-    bench bench-quick bench-instructions bench-filter format format-check licence-check check-symbols lib install clean
+    bench bench-quick bench-instructions bench-filter format format-check licence-check api-check api-baseline check-symbols lib install clean
 
 help:
 	@sed -n '1d; /^#/!q; s/^# //p' Makefile
@@ -151,7 +152,7 @@ bench-filter: setup
 
 # By name: another version formats otherwise.
 CLANG_FORMAT = clang-format-14
-SOURCES = find .ci Makefile Package.swift Sources Tests Benchmarks Examples -name .build -prune -o -type f
+SOURCES = find .ci API Makefile Package.swift Sources Tests Benchmarks Examples -name .build -prune -o -type f
 C_SOURCES = $(SOURCES) \( -name '*.[ch]' -o -name '*.cpp' \) -print
 SWIFT_SOURCES = $(SOURCES) -name '*.swift' -print
 
@@ -171,6 +172,14 @@ licence-check:
 	        -o -name '*.sh' -o -name Makefile -o -perm -u+x \) -print | \
 	    xargs grep -L '^\(#\|//\|/\*\) SPDX-License-Identifier: Apache-2.0'); \
 	if [ -n "$$without" ]; then echo "without a line that names the licence:"; echo "$$without"; exit 1; fi
+
+# SwiftPM's exit status is not asked for: with a standard of C++ in the manifest it fails for modules of C, which do not matter.
+api-check api-baseline: setup lib
+	@rm -rf .build/*/symbolgraph
+	@swift package $(STRICT) dump-symbol-graph --minimum-access-level public --skip-synthesized-members \
+	    > $(BUILD)/symbolgraph.log 2>&1; \
+	ls .build/*/symbolgraph/DedupeBuffer.symbols.json > /dev/null 2>&1 || { cat $(BUILD)/symbolgraph.log; exit 1; }
+	VERSION=$(VERSION) API/api $(@:api-%=%)
 
 # ---- The C library for embedders ----
 
