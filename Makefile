@@ -1,6 +1,7 @@
+# SPDX-License-Identifier: Apache-2.0
 # make setup      install what the build needs (Concurrency Kit, xxHash, simdjson), through apt
 # make run        build, and conflate a real stream for some seconds
-# make test       every test: C core, Swift library, filter
+# make test       every test: C core, Swift library, filter   (WERROR=1: warnings are errors)
 # make test-c     the C core's tests alone      (VARIANT=plain|asan|tsan)
 # make test-swift the Swift tests alone         (SWIFTFLAGS="-c release", "--sanitize=thread", ...)
 # make test-quick the short forms of what follows: `make test` runs it
@@ -18,6 +19,8 @@
 # make bench-filter     10^6 lines of 100 bytes through the filter into /dev/null, five times
 # make bench-instructions   instructions per update, which noise does not touch
 # make check-symbols   no exported C symbol without the prefix
+# make format     C, C++ and Swift as .clang-format and .swift-format say; format-check: only whether they are, and name the licence
+# make api-check  what users may call is what API/ says, and nothing is gone that the last tag had; api-baseline: say it anew
 # make install    the C library: header, static and shared library, pkg-config file   (PREFIX=/usr/local)
 # make clean
 
@@ -28,8 +31,10 @@ BUILD = .build/c
 CORE = $(wildcard Sources/CDedupe/*.c)
 CORE_HEADERS = $(wildcard Sources/CDedupe/*.h Sources/CDedupe/include/*.h)
 CFLAGS ?= -O2 -g
-CORE_CFLAGS = -std=c11 -D_GNU_SOURCE -Wall -Wextra -ISources/CDedupe/include
+CORE_CFLAGS = -std=c11 -D_GNU_SOURCE -Wall -Wextra $(if $(WERROR),-Werror) -ISources/CDedupe/include
 SWIFTFLAGS ?=
+# With WERROR=1, as continuous integration has it, warnings are errors; those of dependencies SwiftPM suppresses.
+STRICT = $(if $(WERROR),-Xswiftc -warnings-as-errors)
 VARIANT ?= plain
 
 PACKAGES = libck-dev libxxhash-dev libsimdjson-dev
@@ -37,10 +42,10 @@ SUDO = $(shell [ "$$(id -u)" = 0 ] || echo sudo)
 
 .PHONY: help setup run test test-c test-quick test-swift test-arm64 test-valgrind examples asan tsan \
     fuzz model interleavings stress shutdown mutants evidence \
-    bench bench-quick bench-instructions bench-filter check-symbols lib install clean
+    bench bench-quick bench-instructions bench-filter format format-check licence-check api-check api-baseline check-symbols lib install clean
 
 help:
-	@sed -n '/^#/!q; s/^# //p' Makefile
+	@sed -n '1d; /^#/!q; s/^# //p' Makefile
 
 # Asks apt only for what is missing.
 setup:
@@ -70,8 +75,8 @@ test-c: setup
 
 # The filter's tests run the executable, which a test build alone would not make.
 test-swift: setup
-	swift build --product dedupe $(SWIFTFLAGS)
-	swift test $(SWIFTFLAGS)
+	swift build --product dedupe $(STRICT) $(SWIFTFLAGS)
+	swift test $(STRICT) $(SWIFTFLAGS)
 
 # ---- Evidence: what is long, and its short form ----
 
@@ -143,6 +148,39 @@ bench-filter: setup
 	        k % 100, k, i, k % 5000 } }' > $(BUILD)/filter.ndjson
 	for run in 1 2 3 4 5; do .build/release/dedupe --stats $(BUILD)/filter.ndjson 2>&1 >/dev/null | tail -n 1; done
 
+# ---- Hygiene ----
+
+# By name: another version formats otherwise.
+CLANG_FORMAT = clang-format-14
+SOURCES = find .ci API Makefile Package.swift Sources Tests Benchmarks Examples -name .build -prune -o -type f
+C_SOURCES = $(SOURCES) \( -name '*.[ch]' -o -name '*.cpp' \) -print
+SWIFT_SOURCES = $(SOURCES) -name '*.swift' -print
+
+format:
+	$(MAKE) setup PACKAGES=$(CLANG_FORMAT)
+	$(C_SOURCES) | xargs $(CLANG_FORMAT) -i
+	$(SWIFT_SOURCES) | xargs swift format format -i --parallel
+
+format-check: licence-check
+	@$(MAKE) -s setup PACKAGES=$(CLANG_FORMAT)
+	$(C_SOURCES) | xargs $(CLANG_FORMAT) --dry-run -Werror
+	$(SWIFT_SOURCES) | xargs swift format lint --strict --parallel
+
+# What is written by hand and is no text or data; what can be run is a script.
+licence-check:
+	@without=$$($(SOURCES) \( -name '*.swift' -o -name '*.[ch]' -o -name '*.cpp' -o -name '*.pml' -o -name '*.pl' \
+	        -o -name '*.sh' -o -name Makefile -o -perm -u+x \) -print | \
+	    xargs grep -L '^\(#\|//\|/\*\) SPDX-License-Identifier: Apache-2.0'); \
+	if [ -n "$$without" ]; then echo "without a line that names the licence:"; echo "$$without"; exit 1; fi
+
+# SwiftPM's exit status is not asked for: with a standard of C++ in the manifest it fails for modules of C, which do not matter.
+api-check api-baseline: setup lib
+	@rm -rf .build/*/symbolgraph
+	@swift package $(STRICT) dump-symbol-graph --minimum-access-level public --skip-synthesized-members \
+	    > $(BUILD)/symbolgraph.log 2>&1; \
+	ls .build/*/symbolgraph/DedupeBuffer.symbols.json > /dev/null 2>&1 || { cat $(BUILD)/symbolgraph.log; exit 1; }
+	VERSION=$(VERSION) API/api $(@:api-%=%)
+
 # ---- The C library for embedders ----
 
 lib: $(BUILD)/libcdedupe.a $(BUILD)/libcdedupe.so.0 $(BUILD)/cdedupe.pc
@@ -181,7 +219,7 @@ install: setup lib
 # An embedder is built against the installed copy, as a user would, and run.
 examples: setup
 	$(MAKE) install DESTDIR=$(CURDIR)/$(BUILD)/installed PREFIX=/usr
-	$(CC) -std=c11 -Wall -Wextra -O2 -I$(BUILD)/installed/usr/include -o $(BUILD)/embedder Examples/embedder.c \
+	$(CC) -std=c11 -Wall -Wextra $(if $(WERROR),-Werror) -O2 -I$(BUILD)/installed/usr/include -o $(BUILD)/embedder Examples/embedder.c \
 	    $(BUILD)/installed/usr/lib/libcdedupe.a -lck -lpthread
 	$(BUILD)/embedder
 

@@ -1,8 +1,11 @@
+/* SPDX-License-Identifier: Apache-2.0 */
 /*
  * A C program with a fast source and a slow sink, on the plain level: keys and values are bytes.
  *
  *     cc embedder.c $(pkg-config --cflags --libs --static cdedupe) -lpthread
  */
+#define _POSIX_C_SOURCE 200809L /* nanosleep() */
+
 #include <CDedupe.h>
 #include <pthread.h>
 #include <semaphore.h>

@@ -1,3 +1,4 @@
+/* SPDX-License-Identifier: Apache-2.0 */
 #include "cases.h"
 
 #include <pthread.h>
@@ -254,7 +255,8 @@ check_count(size_t count, size_t expected)
 }
 
 static void
-one_round(const struct subject *subject, const struct stream *first, const struct stream *stream, struct series *results)
+one_round(const struct subject *subject, const struct stream *first, const struct stream *stream,
+          struct series *results)
 {
     size_t keys = first->key_count, vanished = keys / 10 < CALL ? CALL : keys / 10 / CALL * CALL;
     double values[STEPS];
@@ -476,8 +478,8 @@ measure_growth(const struct parameters *parameters, size_t key_count)
     static const struct {
         const char *name;
         double fraction;
-    } percentiles[] = {{"grow-p50", 0.5}, {"grow-p99", 0.99}, {"grow-p99.9", 0.999}, {"grow-p99.99", 0.9999},
-                       {"grow-longest", 1}};
+    } percentiles[] = {
+        {"grow-p50", 0.5}, {"grow-p99", 0.99}, {"grow-p99.9", 0.999}, {"grow-p99.99", 0.9999}, {"grow-longest", 1}};
     struct series wall[SIDES] = {0}, running[SIDES] = {0}, longest[SIDES] = {0};
     struct stream stream;
 

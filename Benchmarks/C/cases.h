@@ -1,3 +1,4 @@
+/* SPDX-License-Identifier: Apache-2.0 */
 /* The cases. Each measures both sides in turns, and reports medians. */
 #ifndef CASES_H
 #define CASES_H

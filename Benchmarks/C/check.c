@@ -1,3 +1,4 @@
+/* SPDX-License-Identifier: Apache-2.0 */
 /* The yardstick must do the same work, or its times mean nothing: random operations, compared with the core's answers. */
 #include <stdio.h>
 #include <stdlib.h>

@@ -1,3 +1,4 @@
+/* SPDX-License-Identifier: Apache-2.0 */
 /*
  * What replacing costs at the least on this machine: a bare loop that, for each update of the same streams, hashes the
  * key, compares it with the entry's, writes a payload and swaps a word. The entry is known beforehand: nothing is looked

@@ -1,3 +1,4 @@
+/* SPDX-License-Identifier: Apache-2.0 */
 /*
  * Instructions per update, counted by callgrind, for a thousand keys: the figure that noise does not touch.
  *

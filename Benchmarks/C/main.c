@@ -1,3 +1,4 @@
+/* SPDX-License-Identifier: Apache-2.0 */
 /* The benchmarks of the C core. Writes a list of results in JSON; what they mean is in ../README.md. */
 #include <errno.h>
 #include <getopt.h>
@@ -50,10 +51,14 @@ int
 main(int argc, char **argv)
 {
     static const struct option names[] = {
-        {"output", required_argument, NULL, 'o'},      {"quick", no_argument, NULL, 'q'},
-        {"only", required_argument, NULL, 'c'},        {"keys", required_argument, NULL, 'k'},
-        {"repetitions", required_argument, NULL, 'r'}, {"seconds", required_argument, NULL, 's'},
-        {"seed", required_argument, NULL, 'e'},        {"check", no_argument, NULL, 'x'},
+        {"output", required_argument, NULL, 'o'},
+        {"quick", no_argument, NULL, 'q'},
+        {"only", required_argument, NULL, 'c'},
+        {"keys", required_argument, NULL, 'k'},
+        {"repetitions", required_argument, NULL, 'r'},
+        {"seconds", required_argument, NULL, 's'},
+        {"seed", required_argument, NULL, 'e'},
+        {"check", no_argument, NULL, 'x'},
         {NULL, 0, NULL, 0},
     };
     struct parameters parameters = {
@@ -65,7 +70,9 @@ main(int argc, char **argv)
 
     while ((option = getopt_long(argc, argv, "", names, NULL)) != -1) {
         switch (option) {
-        case 'o': output = optarg; break;
+        case 'o':
+            output = optarg;
+            break;
         case 'q':
             parameters.repetitions = 3;
             parameters.seconds = 0.06;
@@ -73,7 +80,9 @@ main(int argc, char **argv)
             parameters.wakes = 500;
             key_counts = 2;
             break;
-        case 'c': only = optarg; break;
+        case 'c':
+            only = optarg;
+            break;
         case 'k':
             key_counts = 0;
             for (char *at = strtok(optarg, ","); at != NULL && key_counts < 8; at = strtok(NULL, ",")) {
@@ -85,11 +94,20 @@ main(int argc, char **argv)
                 keys[key_counts++] = count;
             }
             break;
-        case 'r': parameters.repetitions = (unsigned)number(argv[0], optarg); break;
-        case 's': parameters.seconds = number(argv[0], optarg); break;
-        case 'e': parameters.seed = (uint64_t)number(argv[0], optarg); break;
-        case 'x': check = true; break;
-        default: usage(argv[0]);
+        case 'r':
+            parameters.repetitions = (unsigned)number(argv[0], optarg);
+            break;
+        case 's':
+            parameters.seconds = number(argv[0], optarg);
+            break;
+        case 'e':
+            parameters.seed = (uint64_t)number(argv[0], optarg);
+            break;
+        case 'x':
+            check = true;
+            break;
+        default:
+            usage(argv[0]);
         }
     }
     if (optind != argc || key_counts == 0)

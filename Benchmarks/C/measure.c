@@ -1,3 +1,4 @@
+/* SPDX-License-Identifier: Apache-2.0 */
 #include "measure.h"
 
 #include <malloc.h>
@@ -120,7 +121,8 @@ static void
 write_key(char *key, uint64_t number)
 {
     static const char digits[] = "0123456789abcdef";
-    static const char form[] = "/calico/resources/v3/projectcalico.org/workloadendpoints/ns-########/node-########-pod-################";
+    static const char form[] =
+        "/calico/resources/v3/projectcalico.org/workloadendpoints/ns-########/node-########-pod-################";
     uint64_t random = scramble(number + 1);
     size_t digit = 0;
 
@@ -297,8 +299,7 @@ report(const char *name, size_t keys, unsigned threads, const char *unit, enum b
     fflush(list);
     first = false;
     /* What goes on; the table comes at the end, from another program. */
-    fprintf(stderr, "c  %-22s %8zu keys %2u threads  %.5g against %.5g %s\n", name, keys, threads, value, plain,
-            unit);
+    fprintf(stderr, "c  %-22s %8zu keys %2u threads  %.5g against %.5g %s\n", name, keys, threads, value, plain, unit);
 }
 
 void

@@ -1,3 +1,4 @@
+/* SPDX-License-Identifier: Apache-2.0 */
 /* Clocks, samples, streams of keys, counters of allocations, and the list of results. */
 #ifndef MEASURE_H
 #define MEASURE_H

@@ -1,3 +1,4 @@
+/* SPDX-License-Identifier: Apache-2.0 */
 /* CDedupe as an embedder would use it: payloads are written into slots, and displaced slots serve the next call. */
 #include <CDedupe.h>
 #include <semaphore.h>
@@ -210,8 +211,8 @@ take(void *argument, sink_fn *each, void *context)
         consumer->slots[i] = item->slot;
         if (each != NULL)
             each(context, &(struct delivered){item->key, item->key_length,
-                                              item->slot == 0 ? NULL : cdedupe_payload(core, item->slot),
-                                              item->kind, item->status});
+                                              item->slot == 0 ? NULL : cdedupe_payload(core, item->slot), item->kind,
+                                              item->status});
     }
     cdedupe_discard(core, consumer->slots, count);
     return count;
@@ -228,6 +229,6 @@ memory(void *argument)
 }
 
 const struct subject ours = {
-    create,  destroy,         stop,             producer_create, producer_destroy, put, delete_key, put_status,
-    restart, consumer_create, consumer_destroy, take,            memory,
+    create,          destroy,          stop, producer_create, producer_destroy, put, delete_key, put_status, restart,
+    consumer_create, consumer_destroy, take, memory,
 };

@@ -1,3 +1,4 @@
+/* SPDX-License-Identifier: Apache-2.0 */
 /*
  * What is measured, seen from the cases: a buffer of either kind, behind one set of functions.
  *

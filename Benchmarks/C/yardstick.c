@@ -1,3 +1,4 @@
+/* SPDX-License-Identifier: Apache-2.0 */
 #include "yardstick.h"
 
 #include <malloc.h>
@@ -462,6 +463,6 @@ memory(void *buffer)
 }
 
 const struct subject yardstick = {
-    create,  destroy,         stop,             producer_create, free, put, delete_key, put_status,
-    restart, consumer_create, consumer_destroy, take,            memory,
+    create,          destroy,          stop, producer_create, free, put, delete_key, put_status, restart,
+    consumer_create, consumer_destroy, take, memory,
 };

@@ -1,3 +1,4 @@
+/* SPDX-License-Identifier: Apache-2.0 */
 /*
  * The yardstick: Calico's dedupebuffer, ported to C in the plain way, which is what one would write by hand.
  *

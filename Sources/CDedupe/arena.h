@@ -1,3 +1,4 @@
+/* SPDX-License-Identifier: Apache-2.0 */
 /*
  * Arena: numbered cells in slabs.
  *
@@ -69,14 +70,14 @@ enum { ARENA_CLASSES_MAX = 48 };
 
 struct arena {
     struct slab_table *table;
-    struct slab *slabs;       /* Same capacity, behind the table in the same block. */
-    uint32_t slab_count;      /* Numbers from 1 to here have been used. */
-    uint32_t slab_limit;      /* The highest slab number. */
-    uint32_t free_numbers;    /* Slab numbers of retired slabs. */
-    uint32_t alignment;       /* Of slabs, and so of cells. */
-    uint32_t link_offset;     /* Where in a free cell the number of the next one stands. */
-    uint32_t used;            /* Cells handed out. */
-    uint32_t cells;           /* Cells in all slabs. */
+    struct slab *slabs;    /* Same capacity, behind the table in the same block. */
+    uint32_t slab_count;   /* Numbers from 1 to here have been used. */
+    uint32_t slab_limit;   /* The highest slab number. */
+    uint32_t free_numbers; /* Slab numbers of retired slabs. */
+    uint32_t alignment;    /* Of slabs, and so of cells. */
+    uint32_t link_offset;  /* Where in a free cell the number of the next one stands. */
+    uint32_t used;         /* Cells handed out. */
+    uint32_t cells;        /* Cells in all slabs. */
     uint32_t class_count;
     struct slab_class classes[ARENA_CLASSES_MAX];
 };

@@ -1,3 +1,4 @@
+/* SPDX-License-Identifier: Apache-2.0 */
 #include "buffer.h"
 
 #include <string.h>
@@ -87,8 +88,7 @@ choose_memory(const cdedupe_options_t *options)
 static void
 init_parts(struct cdedupe *buffer, const cdedupe_options_t *options)
 {
-    size_t alignment =
-        options->payload_alignment < SLOT_SIZE_MIN ? SLOT_SIZE_MIN : options->payload_alignment;
+    size_t alignment = options->payload_alignment < SLOT_SIZE_MIN ? SLOT_SIZE_MIN : options->payload_alignment;
 
     buffer->wake = options->wake;
     buffer->wake_context = options->wake_context;

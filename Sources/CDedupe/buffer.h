@@ -1,3 +1,4 @@
+/* SPDX-License-Identifier: Apache-2.0 */
 /*
  * The buffer's parts, and what its files share.
  *
@@ -58,9 +59,9 @@ struct cdedupe {
     _Alignas(64) struct lock lock;
     uint32_t stopped; /* Read without the lock, as is the restart number. */
     uint32_t restart; /* 1 to WORD_RESTART_MAX. */
-    bool asleep;  /* The loop found nothing and waits for the hook. */
-    bool resync;  /* A restart's deletions are owed at the next in-sync. */
-    bool touched; /* Something was received since the last restart. */
+    bool asleep;      /* The loop found nothing and waits for the hook. */
+    bool resync;      /* A restart's deletions are owed at the next in-sync. */
+    bool touched;     /* Something was received since the last restart. */
     uint8_t latest_received;
     uint8_t latest_taken;
     enum claim claim;
@@ -69,15 +70,15 @@ struct cdedupe {
     uint32_t garbage;
     uint32_t orphans;
     uint32_t last_owed; /* Finishing: the last link that is still to be delivered; the ring's head: none. */
-    uint32_t lent;      /* Dead entries whose keys the sink may still read; chained by their links. The latest is first. */
-    uint32_t lent_on;   /* More of them: of items that were untaken. */
-    uint32_t batch;     /* Items of the last batch that can be untaken. */
-    bool restarted;     /* Since the first item of the last batch was taken. */
-    bool swallowed;     /* Since the restart, or the last status that was queued, one was not queued: it was the same. */
-    uint32_t made_unseen; /* Counts entries that untaking made unseen: sweeps under way may have passed them. */
+    uint32_t lent; /* Dead entries whose keys the sink may still read; chained by their links. The latest is first. */
+    uint32_t lent_on; /* More of them: of items that were untaken. */
+    uint32_t batch;   /* Items of the last batch that can be untaken. */
+    bool restarted;   /* Since the first item of the last batch was taken. */
+    bool swallowed;   /* Since the restart, or the last status that was queued, one was not queued: it was the same. */
+    uint32_t made_unseen;    /* Counts entries that untaking made unseen: sweeps under way may have passed them. */
     uint32_t slots_sparse;   /* Less than half of the slots' cells are in use; read without the lock. */
     uint64_t slots_returned; /* Without a magazine, since magazines were emptied. */
-    uint64_t uncleared; /* Links in garbage and orphans; read as a hint without the lock. */
+    uint64_t uncleared;      /* Links in garbage and orphans; read as a hint without the lock. */
     cdedupe_statistics_t statistics;
 
     struct arena entries;

@@ -1,3 +1,4 @@
+/* SPDX-License-Identifier: Apache-2.0 */
 /*
  * The plain level: values are bytes, copied in; on top of the handles.
  */
@@ -209,8 +210,8 @@ reject(cdedupe_outcome_t *outcome, cdedupe_result_t result)
 }
 
 static cdedupe_result_t
-put_value(struct cdedupe_bytes *buffer, cdedupe_update_t *update, const void *bytes, size_t length,
-          uint64_t revision, cdedupe_outcome_t *outcome)
+put_value(struct cdedupe_bytes *buffer, cdedupe_update_t *update, const void *bytes, size_t length, uint64_t revision,
+          cdedupe_outcome_t *outcome)
 {
     if (update->key_length > CDEDUPE_KEY_MAX)
         return reject(outcome, CDEDUPE_KEY_TOO_LONG);
@@ -219,8 +220,8 @@ put_value(struct cdedupe_bytes *buffer, cdedupe_update_t *update, const void *by
 }
 
 cdedupe_result_t
-cdedupe_bytes_put(cdedupe_bytes_t *buffer, const void *key, size_t key_length, const void *value,
-                  size_t value_length, uint64_t revision, cdedupe_outcome_t *outcome)
+cdedupe_bytes_put(cdedupe_bytes_t *buffer, const void *key, size_t key_length, const void *value, size_t value_length,
+                  uint64_t revision, cdedupe_outcome_t *outcome)
 {
     cdedupe_update_t update = {.key = key, .key_length = key_length};
 

@@ -1,3 +1,4 @@
+/* SPDX-License-Identifier: Apache-2.0 */
 /*
  * Producer contexts: what a call needs that takes no lock.
  *

@@ -1,3 +1,4 @@
+/* SPDX-License-Identifier: Apache-2.0 */
 /*
  * What restarts leave behind. A restart only moves the queue's links to the garbage list, whose entries' words are
  * stale from then on (statuses come along); this clears them up one by one, in whoever's call it fits.

@@ -1,3 +1,4 @@
+/* SPDX-License-Identifier: Apache-2.0 */
 /*
  * The hash function: XXH3 with a secret of its own for every buffer.
  *

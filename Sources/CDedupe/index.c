@@ -1,3 +1,4 @@
+/* SPDX-License-Identifier: Apache-2.0 */
 #include "index.h"
 
 #include <ck_hs.h>
@@ -26,7 +27,7 @@ enum { MAP_CELLS_OFFSET = 128 };
 struct set {
     ck_hs_t map;
     uint32_t depth;
-    uint32_t capacity;   /* Of the map; ck_hs may have made it larger. */
+    uint32_t capacity; /* Of the map; ck_hs may have made it larger. */
     uint32_t count;
     uint32_t tombstones; /* At most so many: removals since the map was made. */
 };
@@ -366,8 +367,8 @@ index_make_room(struct index *index, uint64_t hash, struct reserve *reserve)
                 return true;
             return set_rebuild(set, set->capacity, reserve);
         }
-        done = should_split(index, set) ? split(index, set, tag, reserve)
-                                        : set_rebuild(set, set->capacity * 2, reserve);
+        done =
+            should_split(index, set) ? split(index, set, tag, reserve) : set_rebuild(set, set->capacity * 2, reserve);
         if (!done)
             return false;
     }
@@ -554,8 +555,7 @@ index_destroy(struct index *index, struct memory *memory)
 uint32_t
 index_find(const struct index *index, const struct arena *entries, uint64_t hash, const void *key, size_t length)
 {
-    struct lookup lookup = {
-        .tag = hash_tag(hash), .entries = entries, .hash = hash, .key = key, .length = length};
+    struct lookup lookup = {.tag = hash_tag(hash), .entries = entries, .hash = hash, .key = key, .length = length};
 
     return stored_entry(ck_hs_get(&find_set(index, lookup.tag)->map, lookup.tag, &lookup));
 }

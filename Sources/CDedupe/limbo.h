@@ -1,3 +1,4 @@
+/* SPDX-License-Identifier: Apache-2.0 */
 /*
  * Limbo: what has been unlinked, but may still be looked at by readers that hold no lock.
  *

@@ -1,3 +1,4 @@
+/* SPDX-License-Identifier: Apache-2.0 */
 /*
  * Memory: the caller's allocator, and how the core gets and frees memory around its lock.
  *

@@ -1,3 +1,4 @@
+/* SPDX-License-Identifier: Apache-2.0 */
 /*
  * Ring: circular doubly linked lists of small links, in an arena.
  *

@@ -1,3 +1,4 @@
+/* SPDX-License-Identifier: Apache-2.0 */
 /*
  * The sink's side: the claim, and taking batches.
  */
@@ -118,8 +119,8 @@ take_entry(struct hold *hold, uint32_t link, cdedupe_item_t *item)
 
     unqueue(hold, link);
     entry->link = 0;
-    *item = (cdedupe_item_t){
-        .key = entry->key, .key_length = entry->key_length, .slot = word_slot(before), .before = live};
+    *item =
+        (cdedupe_item_t){.key = entry->key, .key_length = entry->key_length, .slot = word_slot(before), .before = live};
     if (before & WORD_DELETION) {
         item->kind = CDEDUPE_DELETED;
         entry_unindex(buffer, number);

@@ -1,3 +1,4 @@
+/* SPDX-License-Identifier: Apache-2.0 */
 /*
  * The source's side: putting updates. See word.h for the states, and CDedupe.h for what each transition means.
  *
@@ -86,8 +87,7 @@ replace(struct hold *hold, uint32_t number, uint64_t word, cdedupe_update_t *upd
     struct cdedupe *buffer = hold->buffer;
     struct entry *entry = entry_at(&buffer->entries, number);
     /* Both, with replace_unlocked() and take_word(): our payload before the word, the displaced one after it. */
-    uint64_t before =
-        sync_exchange(&entry->word, word_pending(word, update->slot, buffer->restart, update->deletion));
+    uint64_t before = sync_exchange(&entry->word, word_pending(word, update->slot, buffer->restart, update->deletion));
 
     buffer->statistics.replaced++;
     finish_update(update, 0, word_slot(before), CDEDUPE_REPLACED);
@@ -99,8 +99,7 @@ revive(struct hold *hold, struct entry *entry, uint64_t word, cdedupe_update_t *
 {
     struct cdedupe *buffer = hold->buffer;
     /* An exchange: who read the restart number before the restart may still be replacing the stale payload. */
-    uint64_t before =
-        sync_exchange(&entry->word, word_pending(word, update->slot, buffer->restart, update->deletion));
+    uint64_t before = sync_exchange(&entry->word, word_pending(word, update->slot, buffer->restart, update->deletion));
 
     garbage_remove(hold, entry->link);
     queue_entry(hold, entry->link);
@@ -167,8 +166,7 @@ insert(struct hold *hold, uint64_t hash, cdedupe_update_t *update)
     struct cdedupe *buffer = hold->buffer;
     uint32_t number;
 
-    if (!link_make_room(hold) ||
-        !arena_make_room(&buffer->entries, entry_class(update->key_length), &hold->reserve) ||
+    if (!link_make_room(hold) || !arena_make_room(&buffer->entries, entry_class(update->key_length), &hold->reserve) ||
         !index_make_room(&buffer->index, hash, &hold->reserve))
         return false;
     number = entry_new(hold, update, hash);
@@ -335,8 +333,7 @@ replace_all_unlocked(struct put *put, struct context *context)
     /* [U3] */
     if (sync_load_relaxed_32(&buffer->stopped))
         return;
-    while (i < put->count && put->numbers[i] != 0 &&
-           replace_unlocked(put->entries[i], restart, &put->updates[i]))
+    while (i < put->count && put->numbers[i] != 0 && replace_unlocked(put->entries[i], restart, &put->updates[i]))
         i++;
     put->done = i;
     sync_store_relaxed(&context->replaced, context->replaced + i);

@@ -1,3 +1,4 @@
+/* SPDX-License-Identifier: Apache-2.0 */
 /*
  * Statuses, restarts, and the sweep that finds out which keys vanished.
  */
@@ -260,7 +261,5 @@ cdedupe_put_status(cdedupe_t *buffer, cdedupe_status_t status)
         hold_unlock(&sweep.hold);
     } while (can_go_on(&sweep, progress));
     hold_finish(&sweep.hold);
-    return progress == PROGRESS_DONE      ? CDEDUPE_OK
-           : progress == PROGRESS_STOPPED ? CDEDUPE_STOPPED
-                                          : CDEDUPE_NO_MEMORY;
+    return progress == PROGRESS_DONE ? CDEDUPE_OK : progress == PROGRESS_STOPPED ? CDEDUPE_STOPPED : CDEDUPE_NO_MEMORY;
 }

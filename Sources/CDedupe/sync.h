@@ -1,3 +1,4 @@
+/* SPDX-License-Identifier: Apache-2.0 */
 /*
  * Atomics and the lock: the one place where the core touches memory that other threads touch.
  *

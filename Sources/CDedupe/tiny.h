@@ -1,3 +1,4 @@
+/* SPDX-License-Identifier: Apache-2.0 */
 /*
  * Sizes for fuzzing. Built with CDEDUPE_TINY, whatever grows, splits, becomes sparse or goes on in steps does so with a
  * handful of keys, so that short sequences of calls get everywhere. Nobody else defines it.

@@ -1,3 +1,4 @@
+/* SPDX-License-Identifier: Apache-2.0 */
 /*
  * Untaking: what the sink could not deal with goes back to the front of the queue, as if it had never been taken.
  *
@@ -222,8 +223,7 @@ untake_to_stale(struct untake *untake, uint32_t number)
     struct hold *hold = &untake->hold;
     struct cdedupe *buffer = hold->buffer;
     struct entry *entry = entry_at(&buffer->entries, number);
-    uint64_t before =
-        sync_exchange(&entry->word, word_pending(WORD_LIVE, give_slot(untake), buffer->restart, true));
+    uint64_t before = sync_exchange(&entry->word, word_pending(WORD_LIVE, give_slot(untake), buffer->restart, true));
 
     garbage_remove(hold, entry->link);
     count_pending(buffer);
@@ -377,7 +377,7 @@ untake_some(struct untake *untake, cdedupe_item_t *items, size_t *count)
     struct cdedupe *buffer = untake->hold.buffer;
 
     untake->restarted = buffer->restarted;
-    for (unsigned steps = 0; steps < HOLD_UNTAKE && *count > 0; steps++) {
+    for (unsigned steps = 0; steps < HOLD_UNTAKE && *count != 0; steps++) {
         untake->item = &items[*count - 1];
         if (!untake_one(untake))
             return false;

@@ -1,3 +1,4 @@
+/* SPDX-License-Identifier: Apache-2.0 */
 /*
  * Every invariant of the buffer, in any build.
  */
@@ -218,6 +219,7 @@ static const char *
 validate_sums(const struct cdedupe *buffer, const struct census *census, const struct garbage_walk *garbage)
 {
     const cdedupe_statistics_t *statistics = &buffer->statistics;
+    uint64_t ended = statistics->delivered + statistics->replaced + statistics->cancelled + statistics->dropped;
 
     if (census->pending != statistics->pending_keys)
         return "entries: as many as are current must be queued";
@@ -235,9 +237,7 @@ validate_sums(const struct cdedupe *buffer, const struct census *census, const s
         return "links: one is in no list";
     if (statistics->pending_statuses > statistics->pending_keys + 1)
         return "statuses: more than keys plus one";
-    if (statistics->received + statistics->synthesized_deletions !=
-        statistics->delivered + statistics->replaced + statistics->cancelled + statistics->dropped +
-            statistics->pending_keys)
+    if (statistics->received + statistics->synthesized_deletions != ended + statistics->pending_keys)
         return "statistics: an update ended in no way, or in two";
     return NULL;
 }

@@ -1,3 +1,4 @@
+/* SPDX-License-Identifier: Apache-2.0 */
 /*
  * The word: everything that can be said about a key, in 64 bits.
  *
@@ -39,7 +40,8 @@
 #define WORD_RESTART_MAX (((uint32_t)1 << CDEDUPE_RESTART_BITS) - 1)
 #define WORD_RESTART_OLDER ((uint32_t)0)
 
-_Static_assert(CDEDUPE_RESTART_BITS >= 2 && CDEDUPE_RESTART_BITS <= 28, "the restart number shares 32 bits with 4 flags");
+_Static_assert(CDEDUPE_RESTART_BITS >= 2 && CDEDUPE_RESTART_BITS <= 28,
+               "the restart number shares 32 bits with 4 flags");
 
 static inline uint64_t
 word_make(uint32_t slot, uint32_t restart, uint64_t flags)

@@ -1,3 +1,4 @@
+/* SPDX-License-Identifier: Apache-2.0 */
 /*
  * See CEventParser.h for what this does. How:
  *
@@ -71,14 +72,18 @@ bool is_number(text token) noexcept {
         return false;
     }
     if (*at++ != '0') {
-        while (at < end && is_digit(*at)) { at++; }
+        while (at < end && is_digit(*at)) {
+            at++;
+        }
     }
     if (at < end && *at == '.') {
         at++;
         if (at == end || !is_digit(*at)) {
             return false;
         }
-        while (at < end && is_digit(*at)) { at++; }
+        while (at < end && is_digit(*at)) {
+            at++;
+        }
     }
     if (at < end && (*at == 'e' || *at == 'E')) {
         at++;
@@ -86,7 +91,9 @@ bool is_number(text token) noexcept {
         if (at == end || !is_digit(*at)) {
             return false;
         }
-        while (at < end && is_digit(*at)) { at++; }
+        while (at < end && is_digit(*at)) {
+            at++;
+        }
     }
     return at == end;
 }
@@ -322,11 +329,9 @@ cevent_error cevent_parser::walk(ondemand::value &value, ondemand::json_type typ
                                                                                 : CEVENT_ERROR_NUMBER;
     }
 
-    case ondemand::json_type::boolean:
-        return value.get_bool().error() ? CEVENT_ERROR_LITERAL : CEVENT_ERROR_NONE;
+    case ondemand::json_type::boolean: return value.get_bool().error() ? CEVENT_ERROR_LITERAL : CEVENT_ERROR_NONE;
 
-    case ondemand::json_type::null:
-        return value.is_null().error() ? CEVENT_ERROR_LITERAL : CEVENT_ERROR_NONE;
+    case ondemand::json_type::null: return value.is_null().error() ? CEVENT_ERROR_LITERAL : CEVENT_ERROR_NONE;
     }
     return CEVENT_ERROR_SYNTAX;
 }

@@ -1,3 +1,5 @@
+// SPDX-License-Identifier: Apache-2.0
+
 internal import CDedupe
 internal import Synchronization
 
@@ -20,8 +22,8 @@ final class Core: @unchecked Sendable {
 
     @usableFromInline
     init(batchSize: Int, payloadSize: Int, payloadAlignment: Int) {
-        precondition((1...CDEDUPE_BATCH_LIMIT).contains(batchSize), "batchSize must be between 1 and 65,536")
-        precondition(payloadSize <= CDEDUPE_PAYLOAD_LIMIT, "an Update may take 64 KiB at most: box large values")
+        precondition((1...maximumBatchSize).contains(batchSize), "batchSize must be between 1 and 65,536")
+        precondition(payloadSize <= maximumPayloadSize, "an Update may take 64 KiB at most: box large values")
         taken = TakenBatch(capacity: batchSize)
 
         var options = cdedupe_options()
@@ -240,8 +242,9 @@ protocol WakeTarget: AnyObject {
 /// The longest key, in bytes.
 let maximumKeyLength = 65_536
 
-private let CDEDUPE_BATCH_LIMIT = 65_536
-private let CDEDUPE_PAYLOAD_LIMIT = 65_536
+/// What the core allows.
+private let maximumBatchSize = 65_536
+private let maximumPayloadSize = 65_536
 
 // MARK: - Batches on their way in
 

@@ -1,3 +1,5 @@
+// SPDX-License-Identifier: Apache-2.0
+
 public import Dispatch
 
 // The sink's side: ways to deliver. Inlinable, so that moving updates out of their slots is specialised for their types.

@@ -1,3 +1,5 @@
+// SPDX-License-Identifier: Apache-2.0
+
 // The source's side: what an upstream calls.
 
 extension DedupeBuffer {

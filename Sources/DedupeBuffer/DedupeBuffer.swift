@@ -1,3 +1,5 @@
+// SPDX-License-Identifier: Apache-2.0
+
 /// A buffer between a fast source of keyed updates and a slow sink.
 ///
 /// The buffer keeps an in-order queue with at most one pending update per key. A new update for a queued key takes the

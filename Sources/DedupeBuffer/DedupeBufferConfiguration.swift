@@ -1,3 +1,5 @@
+// SPDX-License-Identifier: Apache-2.0
+
 /// How a buffer works; the defaults suit most.
 public struct DedupeBufferConfiguration: Sendable {
     /// The most queue entries (updates and statuses) that one batch takes, 1 to 65,536.

@@ -1,3 +1,5 @@
+// SPDX-License-Identifier: Apache-2.0
+
 /// Why delivery could not start.
 public enum DedupeBufferError: Error, Sendable, Hashable {
     /// There is nothing to deliver.

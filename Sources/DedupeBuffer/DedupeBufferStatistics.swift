@@ -1,3 +1,5 @@
+// SPDX-License-Identifier: Apache-2.0
+
 /// What became of everything that came in, at one moment.
 ///
 /// For updates, in every snapshot:

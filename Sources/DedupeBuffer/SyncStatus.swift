@@ -1,3 +1,5 @@
+// SPDX-License-Identifier: Apache-2.0
+
 /// How far the source is towards a complete picture of the datastore.
 public enum SyncStatus: UInt8, Sendable {
     /// There is no connection yet. What a buffer starts from.

@@ -1,3 +1,5 @@
+// SPDX-License-Identifier: Apache-2.0
+
 /// What a source calls and a sink is called with.
 ///
 /// A ``DedupeBuffer`` is both: its source calls these on it, and it calls them on its sink.

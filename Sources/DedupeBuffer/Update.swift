@@ -1,3 +1,5 @@
+// SPDX-License-Identifier: Apache-2.0
+
 /// What an update means to the sink, as far as the sink has been told.
 public enum UpdateType: UInt8, Sendable {
     /// Not known: what an update says on its way in. The buffer finds out.

@@ -1,3 +1,5 @@
+// SPDX-License-Identifier: Apache-2.0
+
 import DedupeBuffer
 
 /// What an update carries through the buffer: the bytes of its key and of its value, in one allocation.

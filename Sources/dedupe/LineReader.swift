@@ -1,3 +1,5 @@
+// SPDX-License-Identifier: Apache-2.0
+
 import CEventParser
 
 /// Bytes of a descriptor to events: reads chunks, keeps the line that has not ended yet, and has complete lines parsed.

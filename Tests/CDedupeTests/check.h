@@ -1,3 +1,4 @@
+/* SPDX-License-Identifier: Apache-2.0 */
 /*
  * The smallest thing that deserves the name of a test framework: checks that print where they failed and what
  * they saw, and count. A program ends with check_finish(), which prints "N passed, N failed".
@@ -98,10 +99,10 @@ check_no_fault(const char *fault, const char *file, int line, const char *text)
 #define CHECK_NO_FAULT(call) check_no_fault((call), __FILE__, __LINE__, #call)
 
 /* Runs a test function under its name. */
-#define RUN(test)                                                                                              \
-    do {                                                                                                       \
-        check_test = #test;                                                                                    \
-        test();                                                                                                \
+#define RUN(test)           \
+    do {                    \
+        check_test = #test; \
+        test();             \
     } while (0)
 
 /* Last line of a program; returns its exit status. */

@@ -1,3 +1,4 @@
+/* SPDX-License-Identifier: Apache-2.0 */
 #include "history.h"
 
 #include <stdarg.h>
@@ -7,9 +8,9 @@
 enum {
     LANE_SHIFT = 27, /* In a name: above it the lane's number plus one, below it the event's. */
     TRACKS_MAX = 2 * HISTORY_LANES_MAX,
-    STATES_FEW = 50, /* Followed at first; mostly there are one or two, */
+    STATES_FEW = 50,   /* Followed at first; mostly there are one or two, */
     STATES_MAX = 1000, /* and, if no order was found among so few, in a second search. */
-    EVENTS_TOLD = 3, /* Per track, of a key that went wrong. */
+    EVENTS_TOLD = 3,   /* Per track, of a key that went wrong. */
 };
 
 #define NEVER UINT64_MAX
@@ -116,9 +117,9 @@ is_update(const history_event_t *event)
 
 /* What became of an update. */
 struct fate {
-    uint32_t returns;        /* How often its payload came back: once. */
-    history_name_t newer;    /* What displaced it, in its place. */
-    uint64_t taken;          /* When its take began, or NEVER. */
+    uint32_t returns;     /* How often its payload came back: once. */
+    history_name_t newer; /* What displaced it, in its place. */
+    uint64_t taken;       /* When its take began, or NEVER. */
 };
 
 struct judge {
@@ -727,8 +728,8 @@ tell_failure(struct search *search)
                                        event->other);
         }
     }
-    fault(search->judge, "linearizability: no order of the calls explains what they came to", "key %u:%s",
-          search->key, text);
+    fault(search->judge, "linearizability: no order of the calls explains what they came to", "key %u:%s", search->key,
+          text);
 }
 
 static void

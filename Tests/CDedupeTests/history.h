@@ -1,3 +1,4 @@
+/* SPDX-License-Identifier: Apache-2.0 */
 /*
  * Histories: what every thread did to a buffer and what it got back, written down while it happens and judged
  * afterwards. No property goes by the time.
@@ -51,10 +52,10 @@ typedef enum history_kind {
     HISTORY_STATUS,
     HISTORY_RESTART,
     HISTORY_STOP,
-    HISTORY_TAKEN,        /* An item. */
+    HISTORY_TAKEN, /* An item. */
     HISTORY_TAKEN_STATUS,
-    HISTORY_EMPTIED,      /* A take that came to the end of the queue. */
-    HISTORY_RETURNED,     /* A payload that came back by another way: collected, or left over. */
+    HISTORY_EMPTIED,  /* A take that came to the end of the queue. */
+    HISTORY_RETURNED, /* A payload that came back by another way: collected, or left over. */
 } history_kind_t;
 
 typedef struct history_event {
@@ -79,17 +80,17 @@ typedef struct history {
     atomic_uint_fast64_t stamp;
     history_lane_t lanes[HISTORY_LANES_MAX];
     unsigned lane_count;
-    unsigned sink;       /* The lane that takes. */
-    uint32_t keys;       /* Markers not counted. */
+    unsigned sink; /* The lane that takes. */
+    uint32_t keys; /* Markers not counted. */
     uint32_t markers;
-    bool drained;        /* Everybody was done, and then the loop came to the end of the queue. */
+    bool drained;                    /* Everybody was done, and then the loop came to the end of the queue. */
     cdedupe_statistics_t statistics; /* At the end. */
 } history_t;
 
 /* What the judgement came to. */
 typedef struct history_verdict {
-    const char *fault; /* NULL: all holds; else a static text, */
-    char detail[1200]; /* and more about it. */
+    const char *fault;  /* NULL: all holds; else a static text, */
+    char detail[1200];  /* and more about it. */
     uint64_t undecided; /* Keys with more possible states than are followed, and no order among those that were. */
     uint64_t most_states;
 } history_verdict_t;

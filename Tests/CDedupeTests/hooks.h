@@ -1,3 +1,4 @@
+/* SPDX-License-Identifier: Apache-2.0 */
 /*
  * An allocator for the tests: counts what is held, checks that blocks come back as they went out, fails on
  * command, and recycles blocks where speed matters.
@@ -14,12 +15,12 @@ typedef struct hooks_block hooks_block_t;
 typedef struct hooks {
     uint64_t held_bytes;
     uint64_t held_blocks;
-    uint64_t allocations;  /* Calls so far, failed ones too. */
+    uint64_t allocations; /* Calls so far, failed ones too. */
     uint64_t deallocations;
     uint64_t failures;
-    uint64_t fail_at;      /* This allocation fails, counted from 1; zero: none does. */
-    bool fail_onwards;     /* And so does every one after it. */
-    bool recycle;          /* Keep freed blocks for the next buffer: it makes creating one cheap. */
+    uint64_t fail_at;  /* This allocation fails, counted from 1; zero: none does. */
+    bool fail_onwards; /* And so does every one after it. */
+    bool recycle;      /* Keep freed blocks for the next buffer: it makes creating one cheap. */
     hooks_block_t *kept;
 } hooks_t;
 

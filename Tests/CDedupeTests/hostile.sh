@@ -1,4 +1,5 @@
 #!/bin/sh
+# SPDX-License-Identifier: Apache-2.0
 # Do keys that collide under a known secret slow a buffer down that has its own? In instructions, counted by callgrind.
 #
 #   hostile.sh PROGRAM       test_hostile, as built

@@ -1,3 +1,4 @@
+/* SPDX-License-Identifier: Apache-2.0 */
 #include "model.h"
 
 #include <stdio.h>
@@ -403,8 +404,7 @@ take_nothing(model_t *model)
 }
 
 cdedupe_result_t
-model_take(model_t *model, size_t limit, const size_t *hints, size_t hint_count, model_item_t *items,
-           size_t *count)
+model_take(model_t *model, size_t limit, const size_t *hints, size_t hint_count, model_item_t *items, size_t *count)
 {
     *count = 0;
     if (!model->claimed) {
@@ -582,8 +582,7 @@ names_number(names_t *names, const void *text, size_t length)
     size_t index;
 
     for (index = 0; index < names->count; index++) {
-        if (names->lengths[index] == length &&
-            (length == 0 || memcmp(names->texts[index], text, length) == 0)) {
+        if (names->lengths[index] == length && (length == 0 || memcmp(names->texts[index], text, length) == 0)) {
             return index;
         }
     }

@@ -1,3 +1,4 @@
+/* SPDX-License-Identifier: Apache-2.0 */
 /*
  * The contract, as a program that is too simple to be wrong: a plain array as the queue, linear search, one
  * `if` per row of the contract's tables. The real buffer is compared with it.
@@ -94,8 +95,8 @@ void model_finish(model_t *model, cdedupe_finish_t when);
  * Takes up to `limit` entries into `items`. `hints` are the keys that the real buffer delivered, in order:
  * they choose inside groups.
  */
-cdedupe_result_t model_take(model_t *model, size_t limit, const size_t *hints, size_t hint_count,
-                            model_item_t *items, size_t *count);
+cdedupe_result_t model_take(model_t *model, size_t limit, const size_t *hints, size_t hint_count, model_item_t *items,
+                            size_t *count);
 
 /*
  * The last `count` of the items of the last take go back. `back` gets for each the id that comes back to the caller, or

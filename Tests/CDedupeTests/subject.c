@@ -1,3 +1,4 @@
+/* SPDX-License-Identifier: Apache-2.0 */
 #include "subject.h"
 
 #include <stdarg.h>
@@ -240,8 +241,8 @@ put_bytes(subject_t *subject, subject_update_t *update)
     if (update->deletion) {
         return cdedupe_bytes_delete(subject->bytes, update->key, update->length, update->id, &update->outcome);
     }
-    return cdedupe_bytes_put(subject->bytes, update->key, update->length, value,
-                             make_value(subject, update->id, value), update->id, &update->outcome);
+    return cdedupe_bytes_put(subject->bytes, update->key, update->length, value, make_value(subject, update->id, value),
+                             update->id, &update->outcome);
 }
 
 static cdedupe_result_t
@@ -311,8 +312,7 @@ settle_displaced(subject_t *subject, subject_update_t *update, cdedupe_slot_t sl
 
 /* The header's words on `slot` and `displaced`, for one update that was put; `given` is what went in. */
 static void
-settle(subject_t *subject, subject_update_t *update, const cdedupe_update_t *put, cdedupe_slot_t given,
-       uint32_t number)
+settle(subject_t *subject, subject_update_t *update, const cdedupe_update_t *put, cdedupe_slot_t given, uint32_t number)
 {
     update->outcome = (cdedupe_outcome_t)put->outcome;
     if (put->outcome == CDEDUPE_QUEUED || put->outcome == CDEDUPE_REPLACED) {
@@ -456,8 +456,7 @@ subject_collect(subject_t *subject, size_t capacity)
 cdedupe_result_t
 subject_claim(subject_t *subject, cdedupe_claim_t kind)
 {
-    return subject->bytes != NULL ? cdedupe_bytes_claim(subject->bytes, kind)
-                                  : cdedupe_claim(subject->core, kind);
+    return subject->bytes != NULL ? cdedupe_bytes_claim(subject->bytes, kind) : cdedupe_claim(subject->core, kind);
 }
 
 void
@@ -514,8 +513,7 @@ item_from_bytes(const subject_t *subject, const cdedupe_bytes_item_t *from)
 static subject_item_t
 item_from_core(subject_t *subject, const cdedupe_item_t *from)
 {
-    subject_item_t item = {from->key, from->key_length, 0, (cdedupe_kind_t)from->kind,
-                           (cdedupe_status_t)from->status};
+    subject_item_t item = {from->key, from->key_length, 0, (cdedupe_kind_t)from->kind, (cdedupe_status_t)from->status};
 
     if (from->slot != 0) {
         item.id = come_back(subject, from->slot, true, false);
@@ -649,8 +647,7 @@ subject_check(subject_t *subject)
 {
     cdedupe_statistics_t s = subject_statistics(subject);
 
-    CHECK_EQ(s.received + s.synthesized_deletions,
-             s.delivered + s.replaced + s.cancelled + s.dropped + s.pending_keys);
+    CHECK_EQ(s.received + s.synthesized_deletions, s.delivered + s.replaced + s.cancelled + s.dropped + s.pending_keys);
     CHECK(s.pending_statuses <= s.pending_keys + 1);
     CHECK(s.peak_pending_keys >= s.pending_keys);
     if (subject->options.hooks != NULL) {
@@ -734,8 +731,8 @@ say_batch(subject_t *subject)
 
     for (index = 0; index < subject->count; index++) {
         if (index > 0) {
-            bool same_call = subject->items[index].kind != CDEDUPE_STATUS &&
-                             subject->items[index - 1].kind != CDEDUPE_STATUS;
+            bool same_call =
+                subject->items[index].kind != CDEDUPE_STATUS && subject->items[index - 1].kind != CDEDUPE_STATUS;
 
             say(subject, same_call ? " " : " | ");
         }

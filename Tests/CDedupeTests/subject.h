@@ -1,3 +1,4 @@
+/* SPDX-License-Identifier: Apache-2.0 */
 /*
  * The buffer under test, with one face for its two levels, so that each rule is tested at both.
  *

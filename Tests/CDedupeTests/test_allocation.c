@@ -1,3 +1,4 @@
+/* SPDX-License-Identifier: Apache-2.0 */
 /*
  * The n-th allocation fails, for every n until none is left to fail; then every one from the n-th on.
  *
@@ -213,8 +214,7 @@ put_keys(size_t from, size_t to, size_t step_size, size_t every)
         bool deletion = every != 0 && number % every == 0;
 
         numbers[count] = number;
-        updates[count] = (subject_update_t){keys[number],     lengths[number], deletion, ++next_id,
-                                            CDEDUPE_UNTOUCHED, 0};
+        updates[count] = (subject_update_t){keys[number], lengths[number], deletion, ++next_id, CDEDUPE_UNTOUCHED, 0};
         if (deletion && number % 2 == 0) {
             updates[count].id = 0;
         }

@@ -1,3 +1,4 @@
+/* SPDX-License-Identifier: Apache-2.0 */
 /*
  * The parts under the index alone: the reserve, the arena, the classes of entries.
  */
@@ -394,13 +395,13 @@ keys_fit_their_class(void)
 /* ---------------------------------------------------------------------------------------------------- */
 /* Validation                                                                                           */
 
-#define BREAK(what, value, fault)                                                                              \
-    do {                                                                                                       \
-        __typeof__(what) before = (what);                                                                      \
-        (what) = (value);                                                                                      \
-        CHECK_TEXT(arena_validate(&bench.arena), (fault));                                                     \
-        (what) = before;                                                                                       \
-        CHECK_NO_FAULT(arena_validate(&bench.arena));                                                          \
+#define BREAK(what, value, fault)                          \
+    do {                                                   \
+        __typeof__(what) before = (what);                  \
+        (what) = (value);                                  \
+        CHECK_TEXT(arena_validate(&bench.arena), (fault)); \
+        (what) = before;                                   \
+        CHECK_NO_FAULT(arena_validate(&bench.arena));      \
     } while (0)
 
 static void

@@ -1,3 +1,4 @@
+/* SPDX-License-Identifier: Apache-2.0 */
 /*
  * What goes on for ever takes no more memory than what went on for a while.
  *
@@ -18,7 +19,7 @@
 enum {
     BATCH = 100,
     KEY_MAX = 60 * 1024,
-    SAMPLES = 64,           /* Of the resident memory, per scene. */
+    SAMPLES = 64, /* Of the resident memory, per scene. */
     ROUNDS_MIN = 40,
     ROUNDS_TO_TELL = 100000, /* With fewer, resident memory is what the process itself needs. */
     HELD_MARGIN = 64 * 1024, /* A slab more or less, unless a scene's memory is exact. */
@@ -311,7 +312,8 @@ run_scene(const scene_t *scene)
     if (scene->begin != NULL)
         scene->begin();
     peaks = run_rounds(scene, count);
-    printf("%-36s %9" PRIu64 " rounds, KiB held %8" PRIu64 " then %8" PRIu64 ", resident %8" PRIu64 " then %8" PRIu64 "\n",
+    printf("%-36s %9" PRIu64 " rounds, KiB held %8" PRIu64 " then %8" PRIu64 ", resident %8" PRIu64 " then %8" PRIu64
+           "\n",
            scene->name, count, peaks.held[0] / 1024, peaks.held[1] / 1024, peaks.resident[0] / 1024,
            peaks.resident[1] / 1024);
     CHECK(peaks.held[1] <= peaks.held[0] + (scene->is_exact ? 0 : peaks.held[0] / 20 + HELD_MARGIN));

@@ -1,3 +1,4 @@
+/* SPDX-License-Identifier: Apache-2.0 */
 /*
  * Corners of the contract that tests by rule do not come to: what two calls mean together, what memory is given back and
  * when, callers that were compiled with other structs.
@@ -92,7 +93,7 @@ enum { SWEPT = 300 };
 
 struct sweep {
     cdedupe_t *buffer;
-    bool restart;     /* The hook restarts. */
+    bool restart; /* The hook restarts. */
     unsigned wakes;
     uint64_t pending; /* At the first wake-up. */
 };
@@ -215,7 +216,7 @@ put_long(cdedupe_bytes_t *buffer, uint32_t key, cdedupe_outcome_t wanted)
 }
 
 static cdedupe_outcome_t
-delete(cdedupe_bytes_t *buffer, uint32_t key)
+delete_long(cdedupe_bytes_t *buffer, uint32_t key)
 {
     cdedupe_outcome_t outcome = CDEDUPE_UNTOUCHED;
 
@@ -232,14 +233,14 @@ long_values_are_freed_however_they_end(void)
 
     put_long(buffer, 1, CDEDUPE_QUEUED);
     put_long(buffer, 1, CDEDUPE_REPLACED);
-    CHECK_EQ(delete(buffer, 1), CDEDUPE_CANCELLED);
+    CHECK_EQ(delete_long(buffer, 1), CDEDUPE_CANCELLED);
     put_long(buffer, 2, CDEDUPE_QUEUED);
     put_long(buffer, 3, CDEDUPE_QUEUED);
     CHECK(cdedupe_bytes_claim(buffer, CDEDUPE_BY_HAND) == CDEDUPE_OK);
     CHECK(cdedupe_bytes_take(buffer, items, BATCH, &count) == CDEDUPE_OK);
     CHECK_EQ(count, 2);
     put_long(buffer, 2, CDEDUPE_QUEUED);
-    CHECK_EQ(delete(buffer, 2), CDEDUPE_REPLACED);
+    CHECK_EQ(delete_long(buffer, 2), CDEDUPE_REPLACED);
     for (uint32_t key = 10; key < 20; key++)
         put_long(buffer, key, CDEDUPE_QUEUED);
     cdedupe_bytes_stop(buffer);

@@ -1,3 +1,4 @@
+/* SPDX-License-Identifier: Apache-2.0 */
 /*
  * Every sequence of operations up to a length, on the buffer and on the model, compared after each operation:
  * result, outcome, displaced payload, delivered items, wake-ups, every counter, and cdedupe_validate(). After
@@ -44,8 +45,8 @@ typedef enum operation {
 } operation_t;
 
 static const char *const operation_names[] = {
-    "set a",  "set b",          "set c",   "delete a", "delete b", "delete c",         "wait",
-    "resync", "in-sync",        "restart", "step",     "untake one", "untake all", "stop", "finish delivered", "finish empty",
+    "set a",   "set b", "set c",      "delete a",   "delete b", "delete c",         "wait",         "resync", "in-sync",
+    "restart", "step",  "untake one", "untake all", "stop",     "finish delivered", "finish empty",
 };
 
 /* One pass over all sequences. */
@@ -423,15 +424,16 @@ run_passes(size_t length)
         size_t batch = batch_sizes[index];
 
         check_test = "symmetry";
-        run_pass(length, (pass_t){SUBJECT_HANDLES, batch, index == 1 ? CDEDUPE_LOOP : CDEDUPE_BY_HAND,
-                                  index == 0, true, STEP, 0});
+        run_pass(length, (pass_t){SUBJECT_HANDLES, batch, index == 1 ? CDEDUPE_LOOP : CDEDUPE_BY_HAND, index == 0, true,
+                                  STEP, 0});
         check_test = "every_key_order";
         run_pass(shorter, (pass_t){SUBJECT_HANDLES, batch, CDEDUPE_LOOP, index != 0, false, STEP, 0});
         check_test = "bytes";
         run_pass(shorter, (pass_t){SUBJECT_BYTES, batch, CDEDUPE_LOOP, false, true, STEP, 0});
         check_test = "untake";
         run_pass(shorter + 1 > length ? length : shorter + 1,
-                 (pass_t){index == 1 ? SUBJECT_BYTES : SUBJECT_HANDLES, batch, CDEDUPE_LOOP, index == 0, true, UNTAKE_ALL, 0});
+                 (pass_t){index == 1 ? SUBJECT_BYTES : SUBJECT_HANDLES, batch, CDEDUPE_LOOP, index == 0, true,
+                          UNTAKE_ALL, 0});
         check_test = "stop_and_finish";
         run_pass(shorter + 1 > length ? length : shorter + 1,
                  (pass_t){SUBJECT_HANDLES, batch, CDEDUPE_LOOP, false, true, FINISH_EMPTY, 0});
@@ -483,8 +485,8 @@ walk_updates(model_t *model, uint64_t *id)
         bool deletion = random_below(3) == 0;
 
         numbers[index] = (size_t)random_below(keys);
-        updates[index] = (subject_update_t){walk_keys[numbers[index]], strlen(walk_keys[numbers[index]]),
-                                            deletion, ++*id, CDEDUPE_UNTOUCHED, 0};
+        updates[index] = (subject_update_t){
+            walk_keys[numbers[index]], strlen(walk_keys[numbers[index]]), deletion, ++*id, CDEDUPE_UNTOUCHED, 0};
         if (deletion && random_below(2) == 0) {
             updates[index].id = 0;
         }
@@ -493,8 +495,8 @@ walk_updates(model_t *model, uint64_t *id)
     for (index = 0; index < count; index++) {
         uint64_t displaced;
 
-        CHECK_EQ(updates[index].outcome, model_put(model, numbers[index], updates[index].deletion,
-                                                   updates[index].id, &displaced));
+        CHECK_EQ(updates[index].outcome,
+                 model_put(model, numbers[index], updates[index].deletion, updates[index].id, &displaced));
         if (pass.level == SUBJECT_HANDLES && updates[index].outcome != CDEDUPE_QUEUED) {
             CHECK_EQ(updates[index].displaced, displaced);
         }
@@ -562,8 +564,13 @@ run_walks(uint64_t seed, size_t walks, size_t steps)
     check_describe = describe_walk;
     check_test = "random_walks";
     for (walk_seed = seed; walk_seed < seed + walks; walk_seed++) {
-        pass = (pass_t){walk_seed % 2 == 0 ? SUBJECT_HANDLES : SUBJECT_BYTES, batch_sizes[walk_seed % 3],
-                        CDEDUPE_BY_HAND, false, false, UNTAKE_ALL, 0};
+        pass = (pass_t){walk_seed % 2 == 0 ? SUBJECT_HANDLES : SUBJECT_BYTES,
+                        batch_sizes[walk_seed % 3],
+                        CDEDUPE_BY_HAND,
+                        false,
+                        false,
+                        UNTAKE_ALL,
+                        0};
         walk(steps);
     }
 }

@@ -1,3 +1,4 @@
+// SPDX-License-Identifier: Apache-2.0
 // The public header as C++ sees it: it compiles as C++11, and its functions link.
 
 #include "CDedupe.h"

@@ -1,3 +1,4 @@
+/* SPDX-License-Identifier: Apache-2.0 */
 /*
  * Histories of real runs, judged. See history.h for what must hold.
  *
@@ -61,19 +62,19 @@ typedef struct world {
 
     unsigned producers;
     uint32_t keys;
-    uint64_t calls;          /* Per producer. */
-    uint64_t call_max;       /* Updates. */
-    uint64_t hot;            /* Not zero: every second update is of so few keys. */
-    uint64_t deletions;      /* Of 8 updates. */
-    uint64_t restarts;       /* One in so many calls of the first producer, and batches; zero: never. */
-    uint64_t statuses;       /* One in so many calls of the first producer. */
+    uint64_t calls;     /* Per producer. */
+    uint64_t call_max;  /* Updates. */
+    uint64_t hot;       /* Not zero: every second update is of so few keys. */
+    uint64_t deletions; /* Of 8 updates. */
+    uint64_t restarts;  /* One in so many calls of the first producer, and batches; zero: never. */
+    uint64_t statuses;  /* One in so many calls of the first producer. */
     size_t batch_size;
     stall_t stall;
     ending_t ending;
-    uint64_t stop_after;     /* Calls of the one that stops. */
+    uint64_t stop_after; /* Calls of the one that stops. */
 
-    atomic_bool ending_now;  /* Set before what ends the buffer is called. */
-    atomic_uint working;     /* Producers. */
+    atomic_bool ending_now; /* Set before what ends the buffer is called. */
+    atomic_uint working;    /* Producers. */
     sem_t wake;
     actor_t actors[HISTORY_LANES_MAX];
 } world_t;
@@ -116,8 +117,9 @@ static void
 describe_world(const world_t *world, FILE *out)
 {
     fprintf(out,
-            "  producers %u, keys %u, calls %" PRIu64 " of up to %" PRIu64 " updates, hot %" PRIu64 ", deletions %" PRIu64
-            "/8, restarts 1/%" PRIu64 ", statuses 1/%" PRIu64 ", batch %zu, stall %d, ending %d after %" PRIu64 "\n",
+            "  producers %u, keys %u, calls %" PRIu64 " of up to %" PRIu64 " updates, hot %" PRIu64
+            ", deletions %" PRIu64 "/8, restarts 1/%" PRIu64 ", statuses 1/%" PRIu64
+            ", batch %zu, stall %d, ending %d after %" PRIu64 "\n",
             world->producers, world->keys, world->calls, world->call_max, world->hot, world->deletions, world->restarts,
             world->statuses, world->batch_size, (int)world->stall, (int)world->ending, world->stop_after);
 }
@@ -409,7 +411,8 @@ write_item(actor_t *actor, const cdedupe_item_t *item, uint64_t begin, uint64_t 
 {
     world_t *world = actor->world;
     bool is_status = item->kind == CDEDUPE_STATUS;
-    history_event_t *event = history_add(&world->history, actor->lane, is_status ? HISTORY_TAKEN_STATUS : HISTORY_TAKEN, 0);
+    history_event_t *event =
+        history_add(&world->history, actor->lane, is_status ? HISTORY_TAKEN_STATUS : HISTORY_TAKEN, 0);
 
     event->begin = begin;
     event->end = end;
@@ -520,7 +523,8 @@ choose(world_t *world, uint64_t updates)
         world->restarts = 6;
     if (world->keys > 1000 && world->statuses < world->calls / 60)
         world->statuses = world->calls / 60;
-    world->batch_size = one_in(&random, 3) ? 100 : (size_t)random_below(&random, one_in(&random, 2) ? 8 : BATCH_MAX) + 1;
+    world->batch_size =
+        one_in(&random, 3) ? 100 : (size_t)random_below(&random, one_in(&random, 2) ? 8 : BATCH_MAX) + 1;
     world->stall = (stall_t)random_below(&random, STALLS);
     world->ending = (ending_t)random_below(&random, ENDINGS);
     world->stop_after = random_below(&random, world->ending == STOP_BY_SINK ? 2000 : world->calls);
@@ -666,8 +670,8 @@ main(int argc, char **argv)
     pthread_cancel(watchdog);
     pthread_join(watchdog, NULL);
     CHECK(totals.undecided <= rounds / 8);
-    printf("%" PRIu64 " rounds: received %" PRIu64 ", delivered %" PRIu64 ", synthesized %" PRIu64
-           "; at most %" PRIu64 " states at once, %" PRIu64 " keys undecided; seed %" PRIu64 "\n",
+    printf("%" PRIu64 " rounds: received %" PRIu64 ", delivered %" PRIu64 ", synthesized %" PRIu64 "; at most %" PRIu64
+           " states at once, %" PRIu64 " keys undecided; seed %" PRIu64 "\n",
            rounds, totals.received, totals.delivered, totals.synthesized, totals.most_states, totals.undecided, seed);
     return check_finish();
 }

@@ -1,3 +1,4 @@
+/* SPDX-License-Identifier: Apache-2.0 */
 /*
  * Does the judge of histories bite? Histories made by hand, good ones and bad ones, and what it says of each.
  */
@@ -18,6 +19,7 @@ typedef struct line {
     uint8_t outcome;
 } line_t;
 
+/* clang-format off */
 #define QUEUED(lane, kind, begin, end, key) {lane, HISTORY_##kind, begin, end, key, 0, CDEDUPE_QUEUED}
 #define REPLACED(lane, kind, begin, end, key, whom) {lane, HISTORY_##kind, begin, end, key, whom, CDEDUPE_REPLACED}
 #define CANCELLED(lane, begin, end, key, whom) {lane, HISTORY_DELETION, begin, end, key, whom, CDEDUPE_CANCELLED}
@@ -28,6 +30,7 @@ typedef struct line {
 #define STOP(begin, end) {OTHER, HISTORY_STOP, begin, end, 0, 0, 0}
 #define COLLECTED(what) {OTHER, HISTORY_RETURNED, 0, 0, 0, what, 0}
 #define EMPTIED(begin, end) {SINK, HISTORY_EMPTIED, begin, end, 0, 0, 0}
+/* clang-format on */
 
 /* Stopped buffers may keep something. */
 typedef struct sample {
@@ -37,6 +40,7 @@ typedef struct sample {
     line_t lines[LINES_MAX];
 } sample_t;
 
+/* clang-format off */
 static const sample_t samples[] = {
     {"the newest is taken", NULL, false,
      {QUEUED(PRODUCER, VALUE, 1, 2, 0), REPLACED(OTHER, VALUE, 3, 4, 0, 1), TAKEN(5, 6, 0, 2, NEW)}},
@@ -96,6 +100,7 @@ static const sample_t samples[] = {
     {"a take finds the end while it is put", NULL, false,
      {QUEUED(PRODUCER, VALUE, 1, 4, 0), EMPTIED(2, 3), TAKEN(5, 6, 0, 1, NEW)}},
 };
+/* clang-format on */
 
 /* What a buffer would have counted. */
 static void

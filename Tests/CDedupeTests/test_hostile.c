@@ -1,3 +1,4 @@
+/* SPDX-License-Identifier: Apache-2.0 */
 /*
  * Keys chosen by somebody who means harm.
  *
@@ -193,7 +194,8 @@ destroy(cdedupe_t *buffer, cdedupe_slot_t slot)
 
 /* The keys `first`, `first` + `stride` and so on, each with its number as its payload. */
 static void
-put_share(cdedupe_t *buffer, const family_t *family, uint64_t first, size_t count, bool deletion, cdedupe_outcome_t outcome)
+put_share(cdedupe_t *buffer, const family_t *family, uint64_t first, size_t count, bool deletion,
+          cdedupe_outcome_t outcome)
 {
     cdedupe_update_t updates[SHARE];
     cdedupe_slot_t slots[SHARE];
@@ -307,7 +309,8 @@ run_collision(const struct collision *collision)
     make_colliding(collision);
     known = memory_of_colliding(KNOWN_SEED);
     unknown = memory_of_colliding(0);
-    printf("%-10s %7" PRIu64 " KiB with the known secret, %7" PRIu64 " with an unknown one, %7" PRIu64 " for ordinary keys\n",
+    printf("%-10s %7" PRIu64 " KiB with the known secret, %7" PRIu64 " with an unknown one, %7" PRIu64
+           " for ordinary keys\n",
            collision->name, known / 1024, unknown / 1024, ordinary / 1024);
     /* How many maps there are differs a little from secret to secret. */
     CHECK(unknown * 2 <= ordinary * 3);

@@ -1,3 +1,4 @@
+/* SPDX-License-Identifier: Apache-2.0 */
 /*
  * The index alone, with hashes of our choice: it is compiled into this file, to be looked into.
  *
@@ -33,7 +34,8 @@ static void
 bench_open(bench_t *bench)
 {
     memset(bench, 0, sizeof(*bench));
-    bench->memory = (struct memory){.allocate = hooks_allocate, .deallocate = hooks_deallocate, .context = &bench->hooks};
+    bench->memory =
+        (struct memory){.allocate = hooks_allocate, .deallocate = hooks_deallocate, .context = &bench->hooks};
     reserve_init(&bench->reserve);
     entry_init_arena(&bench->entries);
     CHECK(index_init(&bench->index, &bench->memory));
@@ -199,9 +201,9 @@ a_tag_finds_its_own_entry(void)
 struct shape {
     size_t sets;
     size_t cells;
-    uint32_t largest;  /* Cells of the largest set. */
-    bool crowded;      /* A set has more words than its load allows. */
-    bool deepest;      /* A set needs the directory's full depth. */
+    uint32_t largest; /* Cells of the largest set. */
+    bool crowded;     /* A set has more words than its load allows. */
+    bool deepest;     /* A set needs the directory's full depth. */
 };
 
 static struct shape
@@ -465,8 +467,8 @@ growing_survives_failures(void)
     for (uint64_t fail_at = 1; fail_at <= 3; fail_at++) {
         bench_t failed = {.hooks = {.fail_at = fail_at}};
 
-        failed.memory = (struct memory){
-            .allocate = hooks_allocate, .deallocate = hooks_deallocate, .context = &failed.hooks};
+        failed.memory =
+            (struct memory){.allocate = hooks_allocate, .deallocate = hooks_deallocate, .context = &failed.hooks};
         CHECK(!index_init(&failed.index, &failed.memory));
         hooks_close(&failed.hooks);
     }
@@ -504,13 +506,13 @@ a_look_is_paid_for_once(void)
 /* ---------------------------------------------------------------------------------------------------- */
 /* Validation                                                                                           */
 
-#define BREAK(what, value, fault)                                                                              \
-    do {                                                                                                       \
-        __typeof__(what) before = (what);                                                                      \
-        (what) = (value);                                                                                      \
-        CHECK_TEXT(index_validate(&bench.index, &bench.entries), (fault));                                     \
-        (what) = before;                                                                                       \
-        CHECK_NO_FAULT(index_validate(&bench.index, &bench.entries));                                          \
+#define BREAK(what, value, fault)                                          \
+    do {                                                                   \
+        __typeof__(what) before = (what);                                  \
+        (what) = (value);                                                  \
+        CHECK_TEXT(index_validate(&bench.index, &bench.entries), (fault)); \
+        (what) = before;                                                   \
+        CHECK_NO_FAULT(index_validate(&bench.index, &bench.entries));      \
     } while (0)
 
 static void

@@ -1,3 +1,4 @@
+/* SPDX-License-Identifier: Apache-2.0 */
 /*
  * After a peak, memory goes back to the system: fills a buffer with keys, takes them, deletes them, takes the deletions,
  * and reads what is left, by the buffer's own count and by the system's.
@@ -53,8 +54,8 @@ put_all(cdedupe_t *buffer, unsigned long keys, bool deletion)
             memset(bytes[j], 'x', KEY_LENGTH);
             /* 7,919 is prime: every key once, in an order of its own. */
             snprintf(bytes[j], 32, "%020lu", (i + j) * 7919 % keys);
-            updates[j] = (cdedupe_update_t){
-                .key = bytes[j], .key_length = KEY_LENGTH, .slot = slots[j], .deletion = deletion};
+            updates[j] =
+                (cdedupe_update_t){.key = bytes[j], .key_length = KEY_LENGTH, .slot = slots[j], .deletion = deletion};
         }
         CHECK(cdedupe_put(buffer, updates, SHARE) == CDEDUPE_OK);
     }

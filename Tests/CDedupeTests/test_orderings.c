@@ -1,3 +1,4 @@
+/* SPDX-License-Identifier: Apache-2.0 */
 /*
  * Each ordering of DESIGN.md's table, in a scene of its own, for the thread sanitizer to judge.
  *
@@ -222,8 +223,8 @@ replace_under_the_lock(scene_t *scene)
 
     put(scene, KEY);
     for (unsigned i = 0; i < 2; i++)
-        updates[i] = (cdedupe_update_t){
-            .key = &keys[i], .key_length = sizeof(keys[i]), .slot = make_payload(scene, keys[i])};
+        updates[i] =
+            (cdedupe_update_t){.key = &keys[i], .key_length = sizeof(keys[i]), .slot = make_payload(scene, keys[i])};
     CHECK(cdedupe_put(scene->buffer, updates, 2) == CDEDUPE_OK);
     CHECK_EQ(updates[1].outcome, CDEDUPE_REPLACED);
     return KEY;

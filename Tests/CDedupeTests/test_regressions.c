@@ -1,3 +1,4 @@
+/* SPDX-License-Identifier: Apache-2.0 */
 /*
  * Faults that were found and mended, each by its name; then faults that other systems of this kind had, each by the
  * system's name. (Those of Geode, openshift, cilium and Flink are in test_rules.c; that controller-runtime's queue hung
@@ -210,8 +211,8 @@ put_numbers(cdedupe_t *buffer, const uint32_t *keys, size_t count, bool deletion
 
     CHECK(cdedupe_acquire(buffer, slots, count) == CDEDUPE_OK);
     for (size_t i = 0; i < count; i++)
-        updates[i] = (cdedupe_update_t){
-            .key = &keys[i], .key_length = sizeof(keys[i]), .slot = slots[i], .deletion = deletion};
+        updates[i] =
+            (cdedupe_update_t){.key = &keys[i], .key_length = sizeof(keys[i]), .slot = slots[i], .deletion = deletion};
     CHECK(cdedupe_put(buffer, updates, count) == CDEDUPE_OK);
     for (size_t i = 0; i < count; i++)
         slots[i] = updates[i].displaced;
@@ -276,8 +277,7 @@ adds_up(cdedupe_t *buffer)
 {
     cdedupe_statistics_t s = statistics(buffer);
 
-    return s.received + s.synthesized_deletions ==
-           s.delivered + s.replaced + s.cancelled + s.dropped + s.pending_keys;
+    return s.received + s.synthesized_deletions == s.delivered + s.replaced + s.cancelled + s.dropped + s.pending_keys;
 }
 
 /* Takes up to `capacity` items and gives their payloads back; the keys stay lent. */

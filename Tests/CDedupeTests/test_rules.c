@@ -1,3 +1,4 @@
+/* SPDX-License-Identifier: Apache-2.0 */
 /*
  * Every rule of the contract, one test function each, named after it. Most run at both levels.
  *
@@ -382,7 +383,7 @@ every_update_ends_in_exactly_one_way(void)
     put(s, "b", 2);
     put(s, "a", 3); /* replaced 1 */
     put(s, "c", 4);
-    del(s, "c");       /* cancelled 2 */
+    del(s, "c");              /* cancelled 2 */
     EXPECT_STEP("+a=3 +b=2"); /* delivered 2 */
     put(s, "d", 5);
     restart(); /* dropped 1 */
@@ -2083,8 +2084,8 @@ static void
 dropped_payloads_come_back_in_queued_updates_only(void)
 {
     cdedupe_t *core = open_core(8, 8);
-    cdedupe_update_t updates[4] = {{"b", 1, 0, 0, true, 9}, {"b", 1, 0, 0, false, 9},
-                                   {"b", 1, 0, 0, true, 9}, {"c", 1, 0, 0, true, 9}};
+    cdedupe_update_t updates[4] = {
+        {"b", 1, 0, 0, true, 9}, {"b", 1, 0, 0, false, 9}, {"b", 1, 0, 0, true, 9}, {"c", 1, 0, 0, true, 9}};
 
     put_slot(core, "x", false, acquire(core));
     put_slot(core, "y", false, acquire(core));
@@ -2177,9 +2178,8 @@ rejected_updates_leave_their_handles(void)
     cdedupe_t *core = open_core(8, 8);
     char *key = calloc(1, CDEDUPE_KEY_MAX + 1);
     cdedupe_slot_t slots[3];
-    cdedupe_update_t updates[3] = {{"a", 1, 0, 9, false, 9},
-                                   {key, CDEDUPE_KEY_MAX + 1, 0, 9, false, 9},
-                                   {"c", 1, 0, 9, true, 9}};
+    cdedupe_update_t updates[3] = {
+        {"a", 1, 0, 9, false, 9}, {key, CDEDUPE_KEY_MAX + 1, 0, 9, false, 9}, {"c", 1, 0, 9, true, 9}};
     size_t index;
 
     CHECK_EQ(cdedupe_acquire(core, slots, 3), CDEDUPE_OK);
@@ -2203,9 +2203,8 @@ rejection_is_the_same_for_keys_that_are_pending(void)
 {
     cdedupe_t *core = open_core(8, 8);
     char *key = calloc(1, CDEDUPE_KEY_MAX + 1);
-    cdedupe_update_t updates[3] = {{"a", 1, 0, 9, false, 9},
-                                   {key, CDEDUPE_KEY_MAX + 1, 0, 9, true, 9},
-                                   {"a", 1, 0, 9, true, 9}};
+    cdedupe_update_t updates[3] = {
+        {"a", 1, 0, 9, false, 9}, {key, CDEDUPE_KEY_MAX + 1, 0, 9, true, 9}, {"a", 1, 0, 9, true, 9}};
     cdedupe_slot_t old = acquire(core);
 
     put_slot(core, "a", false, old);
@@ -2754,7 +2753,9 @@ typedef struct named_test {
     void (*run)(void);
 } named_test_t;
 
+/* clang-format off */
 #define TEST(function) {#function, function}
+/* clang-format on */
 
 static const named_test_t both_levels[] = {
     TEST(value_not_pending_goes_to_the_back),

@@ -1,3 +1,4 @@
+/* SPDX-License-Identifier: Apache-2.0 */
 /*
  * What readers without the lock can still reach, and other things that only who looks inside can bring about: sections
  * that stay open, magazines that are claimed elsewhere, keys whose hashes are alike. One thread, so that it happens each
@@ -83,7 +84,8 @@ begin_section(struct reader *reader, cdedupe_t *buffer)
     context_enter(reader->context);
     reader->table_count = reader->entry_count = 0;
     note_table(reader, directory);
-    for (size_t i = 0; i < (size_t)1 << directory->depth; i += (size_t)1 << (directory->depth - directory->sets[i]->depth)) {
+    for (size_t i = 0; i < (size_t)1 << directory->depth;
+         i += (size_t)1 << (directory->depth - directory->sets[i]->depth)) {
         note_table(reader, directory->sets[i]);
         note_table(reader, directory->sets[i]->map.map);
     }

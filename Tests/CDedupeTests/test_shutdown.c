@@ -1,3 +1,4 @@
+/* SPDX-License-Identifier: Apache-2.0 */
 /*
  * The end of a buffer, come upon at every bad moment: nobody hangs, as with controller-runtime's priority queue, and
  * nothing leaks.
@@ -35,7 +36,7 @@ enum { KEYS = 30, BATCH = 5, CALLS = 20, PAUSE = 3000, ACTORS_MAX = 4, FRAMES = 
 typedef struct world {
     cdedupe_t *buffer;
     hooks_t hooks;
-    sem_t wake; /* Posted by the hook. */
+    sem_t wake;                   /* Posted by the hook. */
     atomic_ulong made, destroyed; /* Payloads. */
 
     void (*in_first_batch)(struct world *world); /* What the sink does there, if anything. */
@@ -343,8 +344,7 @@ race(world_t *world, uint64_t *random, void (*const deeds[ACTORS_MAX])(world_t *
         end(&actors[i]);
 }
 
-#define RACE(world, random, ...)                                                                               \
-    race(world, random, (void (*const[ACTORS_MAX])(world_t *, uint64_t *)){__VA_ARGS__})
+#define RACE(world, random, ...) race(world, random, (void (*const[ACTORS_MAX])(world_t *, uint64_t *)){__VA_ARGS__})
 
 /* ---------------------------------------------------------------------------------------------------- */
 /* Scenes                                                                                               */
@@ -462,8 +462,7 @@ close_world(world_t *world)
     uint64_t cursor = 0;
 
     cdedupe_statistics(world->buffer, &s, sizeof(s));
-    CHECK_EQ(s.received + s.synthesized_deletions,
-             s.delivered + s.replaced + s.cancelled + s.dropped + s.pending_keys);
+    CHECK_EQ(s.received + s.synthesized_deletions, s.delivered + s.replaced + s.cancelled + s.dropped + s.pending_keys);
     CHECK_NO_FAULT(cdedupe_validate(world->buffer));
     CHECK_EQ(cdedupe_claim(world->buffer, CDEDUPE_LOOP), CDEDUPE_STOPPED);
     while ((slot = cdedupe_next_leftover(world->buffer, &cursor)) != 0)

@@ -1,3 +1,4 @@
+/* SPDX-License-Identifier: Apache-2.0 */
 /*
  * Sweeps hold by hold, which no public call can interleave: the file that sweeps is compiled in.
  */

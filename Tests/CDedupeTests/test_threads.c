@@ -1,3 +1,4 @@
+/* SPDX-License-Identifier: Apache-2.0 */
 /*
  * Many producers, one sink, and everybody else who may call a buffer, all at once.
  *
@@ -93,15 +94,15 @@ typedef struct world {
     unsigned end_after; /* Events of the ender's kind. */
     atomic_uint events;
 
-    atomic_bool running;        /* Producers may still write. */
-    pthread_mutex_t meddle;     /* Held by the sink while it meddles, and by main to end that. */
-    sem_t wake;                 /* Posted by the hook. */
-    sem_t claimed;              /* Posted once the loop has the claim, or was refused. */
-    atomic_uint_fast64_t made;  /* Payloads. */
+    atomic_bool running;       /* Producers may still write. */
+    pthread_mutex_t meddle;    /* Held by the sink while it meddles, and by main to end that. */
+    sem_t wake;                /* Posted by the hook. */
+    sem_t claimed;             /* Posted once the loop has the claim, or was refused. */
+    atomic_uint_fast64_t made; /* Payloads. */
     atomic_uint_fast64_t destroyed;
     atomic_uint_fast64_t wakes;
-    uint64_t sleeps; /* By the loop. */
-    atomic_int inside; /* Sinks at work: never two. */
+    uint64_t sleeps;     /* By the loop. */
+    atomic_int inside;   /* Sinks at work: never two. */
     atomic_bool blocked; /* The sink is in a long delivery. */
 
     writer_t writers[WRITERS]; /* The last one is the sink's, or main's. */
@@ -379,8 +380,7 @@ check_statistics(world_t *world)
     cdedupe_statistics_t s;
 
     cdedupe_statistics(world->buffer, &s, sizeof(s));
-    CHECK_EQ(s.received + s.synthesized_deletions,
-             s.delivered + s.replaced + s.cancelled + s.dropped + s.pending_keys);
+    CHECK_EQ(s.received + s.synthesized_deletions, s.delivered + s.replaced + s.cancelled + s.dropped + s.pending_keys);
     CHECK(s.pending_statuses <= s.pending_keys + 1);
     CHECK(s.pending_keys <= s.peak_pending_keys);
     CHECK(s.peak_pending_keys <= world->keys);
@@ -713,8 +713,7 @@ run_steady(unsigned producers, uint32_t keys, bool slow, double seconds)
     wait_until(&world->claimed);
     run_producers(world);
     /* What the sink itself wrote from inside its last batches may come after a mark. */
-    CHECK_EQ(cdedupe_finish(world->buffer, world->meddling ? CDEDUPE_WHEN_EMPTY : CDEDUPE_WHEN_DELIVERED),
-             CDEDUPE_OK);
+    CHECK_EQ(cdedupe_finish(world->buffer, world->meddling ? CDEDUPE_WHEN_EMPTY : CDEDUPE_WHEN_DELIVERED), CDEDUPE_OK);
     join(sink);
     check_counters(world);
     for (key = 0; key < keys; key++) {
@@ -961,8 +960,7 @@ write_deletion(writer_t *writer, uint32_t key)
 {
     writer->last_number[key] = ++writer->written;
     writer->last_was_deletion[key] = true;
-    CHECK_EQ(cdedupe_bytes_delete(writer->world->bytes, key_texts[key], strlen(key_texts[key]), writer->written,
-                                  NULL),
+    CHECK_EQ(cdedupe_bytes_delete(writer->world->bytes, key_texts[key], strlen(key_texts[key]), writer->written, NULL),
              CDEDUPE_OK);
 }
 
@@ -1066,8 +1064,7 @@ close_bytes(world_t *world)
 
     cdedupe_bytes_statistics(world->bytes, &s, sizeof(s));
     CHECK_EQ(s.received, written_by_all(world));
-    CHECK_EQ(s.received + s.synthesized_deletions,
-             s.delivered + s.replaced + s.cancelled + s.dropped + s.pending_keys);
+    CHECK_EQ(s.received + s.synthesized_deletions, s.delivered + s.replaced + s.cancelled + s.dropped + s.pending_keys);
     CHECK_EQ(s.delivered + s.statuses_delivered, world->seen.items);
     CHECK_NO_FAULT(cdedupe_bytes_validate(world->bytes));
     cdedupe_bytes_destroy(world->bytes);
@@ -1181,8 +1178,8 @@ run_long_sweep(void)
         longest = took > longest ? took : longest;
     }
     join(thread);
-    printf("long sweep: %.1f ms, %u updates meanwhile, the longest took %.3f ms\n", it.seconds * 1e3,
-           next - SWEEP_KEYS, longest * 1e3);
+    printf("long sweep: %.1f ms, %u updates meanwhile, the longest took %.3f ms\n", it.seconds * 1e3, next - SWEEP_KEYS,
+           longest * 1e3);
     CHECK(next - SWEEP_KEYS > 10 || it.seconds < 0.02);
     take_everything(it.buffer);
     CHECK_NO_FAULT(cdedupe_validate(it.buffer));

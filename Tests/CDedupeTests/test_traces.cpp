@@ -1,3 +1,4 @@
+// SPDX-License-Identifier: Apache-2.0
 // Recorded traces (contract, section 7), run on three things: the buffer at the bytes level, the buffer at the
 // handle level, and the model. Batches of at most 100.
 //
@@ -41,10 +42,7 @@ struct Item {
     std::optional<std::string> value;
     std::string type;
 
-    bool operator==(const Item &other) const
-    {
-        return key == other.key && value == other.value && type == other.type;
-    }
+    bool operator==(const Item &other) const { return key == other.key && value == other.value && type == other.type; }
 };
 
 struct Call {
@@ -240,8 +238,8 @@ public:
         for (const Update &update : updates) {
             const std::string &key = update.key;
             if (update.value) {
-                CHECK_EQ(cdedupe_bytes_put(buffer, key.data(), key.size(), update.value->data(),
-                                           update.value->size(), 0, nullptr),
+                CHECK_EQ(cdedupe_bytes_put(buffer, key.data(), key.size(), update.value->data(), update.value->size(),
+                                           0, nullptr),
                          CDEDUPE_OK);
             } else {
                 CHECK_EQ(cdedupe_bytes_delete(buffer, key.data(), key.size(), 0, nullptr), CDEDUPE_OK);
@@ -424,8 +422,8 @@ public:
         uint64_t displaced = 0;
         for (const Update &update : updates) {
             values.push_back(update.value);
-            model_put(&model, names_number(&names, update.key.data(), update.key.size()), !update.value,
-                      values.size(), &displaced);
+            model_put(&model, names_number(&names, update.key.data(), update.key.size()), !update.value, values.size(),
+                      &displaced);
         }
     }
     void put_status(cdedupe_status_t status) override { model_status(&model, status); }
@@ -554,8 +552,8 @@ compare(const Trace &trace, size_t number, const char *target, Calls got)
     if (CHECK(got == wanted)) {
         return true;
     }
-    std::printf("  trace %s, %s, step or flush %zu:\n  got    %s\n  wanted %s\n", trace.name.c_str(), target,
-                number, text_of(got).c_str(), text_of(wanted).c_str());
+    std::printf("  trace %s, %s, step or flush %zu:\n  got    %s\n  wanted %s\n", trace.name.c_str(), target, number,
+                text_of(got).c_str(), text_of(wanted).c_str());
     return false;
 }
 

@@ -1,3 +1,4 @@
+/* SPDX-License-Identifier: Apache-2.0 */
 /*
  * Untaking, rule by rule; then with memory that runs out, and with producers at work. test_exhaustive.c compares it with
  * the model in all short sequences.

@@ -1,3 +1,4 @@
+/* SPDX-License-Identifier: Apache-2.0 */
 /*
  * Does cdedupe_validate() bite? It knows the core's insides: breaks one invariant at a time, expects to be told which, and
  * puts it right again.
@@ -47,13 +48,13 @@ make_busy_buffer(void)
 
 #define IS_TOLD(fault) CHECK_TEXT(cdedupe_validate(buffer), (fault))
 
-#define BREAK(what, value, fault)                                                                              \
-    do {                                                                                                       \
-        __typeof__(what) before = (what);                                                                      \
-        (what) = (value);                                                                                      \
-        IS_TOLD(fault);                                                                                        \
-        (what) = before;                                                                                       \
-        CHECK_NO_FAULT(cdedupe_validate(buffer));                                                              \
+#define BREAK(what, value, fault)                 \
+    do {                                          \
+        __typeof__(what) before = (what);         \
+        (what) = (value);                         \
+        IS_TOLD(fault);                           \
+        (what) = before;                          \
+        CHECK_NO_FAULT(cdedupe_validate(buffer)); \
     } while (0)
 
 /* The entry of the n-th update in a list. */

@@ -1,3 +1,5 @@
+// SPDX-License-Identifier: Apache-2.0
+
 // Contract section 4, the batch: its size, its calls, when it is committed.
 
 import DedupeBuffer

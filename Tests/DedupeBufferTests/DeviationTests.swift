@@ -1,3 +1,5 @@
+// SPDX-License-Identifier: Apache-2.0
+
 // Contract section 6: D1–D6, where the original's faults are not copied. D1 with every kind of loop asleep.
 
 import DedupeBuffer

@@ -1,3 +1,5 @@
+// SPDX-License-Identifier: Apache-2.0
+
 // finish(): what was received before is delivered, then as stop().
 
 import DedupeBuffer

@@ -1,3 +1,5 @@
+// SPDX-License-Identifier: Apache-2.0
+
 // DedupeKey: the conformances, and keys that are one if their bytes are.
 
 import DedupeBuffer

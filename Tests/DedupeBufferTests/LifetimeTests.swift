@@ -1,3 +1,5 @@
+// SPDX-License-Identifier: Apache-2.0
+
 // What keeps what alive: buffer, loop, sink, values. Every value's end is counted, and none may come under the lock.
 
 import DedupeBuffer

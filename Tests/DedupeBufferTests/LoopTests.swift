@@ -1,3 +1,5 @@
+// SPDX-License-Identifier: Apache-2.0
+
 // Contract section 4, delivery by a loop: started, asleep, woken, held up by its sink, refused a second time.
 
 import DedupeBuffer

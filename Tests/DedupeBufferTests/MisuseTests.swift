@@ -1,3 +1,5 @@
+// SPDX-License-Identifier: Apache-2.0
+
 // Keys that are too long, and the handler that hears of them.
 
 import DedupeBuffer

@@ -1,3 +1,5 @@
+// SPDX-License-Identifier: Apache-2.0
+
 // The buffer beside the naive model: all short sequences, and long random ones.
 
 import DedupeBuffer

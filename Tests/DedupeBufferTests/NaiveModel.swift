@@ -1,3 +1,5 @@
+// SPDX-License-Identifier: Apache-2.0
+
 // The contract as a naive model: arrays, searched from the front. It says what a batch must hold and judges
 // what one did hold.
 //

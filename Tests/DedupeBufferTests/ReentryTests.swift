@@ -1,3 +1,5 @@
+// SPDX-License-Identifier: Apache-2.0
+
 // The sink calls the buffer that is calling it.
 
 import DedupeBuffer

@@ -1,3 +1,5 @@
+// SPDX-License-Identifier: Apache-2.0
+
 // Contract section 5: restart and resync.
 
 import DedupeBuffer

@@ -1,3 +1,5 @@
+// SPDX-License-Identifier: Apache-2.0
+
 // The end of a buffer, come upon at every bad moment: nobody hangs, nothing leaks.
 //
 // Each test is many rounds of one scene, with loops of all kinds in turns. What happens at once does so after pauses

@@ -1,3 +1,5 @@
+// SPDX-License-Identifier: Apache-2.0
+
 // Every update received ends in one way and is counted there; and the words of the library.
 
 import DedupeBuffer

@@ -1,3 +1,5 @@
+// SPDX-License-Identifier: Apache-2.0
+
 // Contract section 3: statuses in, the barrier, and no two adjacent in the queue.
 
 import DedupeBuffer

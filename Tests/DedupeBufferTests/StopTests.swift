@@ -1,3 +1,5 @@
+// SPDX-License-Identifier: Apache-2.0
+
 // stop(): from everywhere, at any time, more than once.
 
 import DedupeBuffer

@@ -1,3 +1,5 @@
+// SPDX-License-Identifier: Apache-2.0
+
 // Several producers, a loop, slow and fast sinks; what went in is counted against what came out.
 
 import DedupeBuffer

@@ -1,3 +1,5 @@
+// SPDX-License-Identifier: Apache-2.0
+
 // What every test file uses: events that compare, sinks that record, threads that cannot hang a test.
 //
 // The locks here are Foundation's: the thread sanitizer sees through them, and not through `Mutex`.

@@ -1,3 +1,5 @@
+// SPDX-License-Identifier: Apache-2.0
+
 // The recorded traces, contract section 7: every *.jsonl under Tests/Traces, with keys computed and with keys known.
 
 import DedupeBuffer

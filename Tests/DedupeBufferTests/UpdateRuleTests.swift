@@ -1,3 +1,5 @@
+// SPDX-License-Identifier: Apache-2.0
+
 // Contract section 2, row by row: state of the key × what comes in.
 
 import DedupeBuffer

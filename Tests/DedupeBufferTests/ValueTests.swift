@@ -1,3 +1,5 @@
+// SPDX-License-Identifier: Apache-2.0
+
 // Values of every shape go in and come out unchanged.
 
 import DedupeBuffer

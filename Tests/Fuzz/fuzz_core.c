@@ -1,3 +1,4 @@
+/* SPDX-License-Identifier: Apache-2.0 */
 /*
  * The core's target: bytes become calls on three buffers, which are compared with the model after each.
  *
@@ -179,7 +180,11 @@ run_fail(pair_t *pair, unsigned variant)
 {
     unsigned number = next_byte() % 64 + 1;
 
-    say("%s %u", variant == 3 ? "memory again" : variant == 0 ? "one allocation fails:" : "allocations fail from", number);
+    say("%s %u",
+        variant == 3   ? "memory again"
+        : variant == 0 ? "one allocation fails:"
+                       : "allocations fail from",
+        number);
     pair->hooks.fail_at = variant == 3 ? 0 : pair->hooks.allocations + number;
     pair->hooks.fail_onwards = variant != 0;
     pair->try_again = variant != 2;

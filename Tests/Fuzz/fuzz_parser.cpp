@@ -1,3 +1,4 @@
+/* SPDX-License-Identifier: Apache-2.0 */
 /*
  * The parser's target: bytes are lines of JSON, and every event is compared with what a second parser, nlohmann's, finds
  * in the line and what CEventParser.h makes of that. Besides, the same lines must give the same events wherever they
@@ -33,7 +34,9 @@ constexpr size_t max_line_length = 3000; // Room for more levels than are allowe
 
 string_view line_in_work;
 
-void check(bool ok, int line, const char *text) {
+void
+check(bool ok, int line, const char *text)
+{
     if (!ok) {
         std::fprintf(stderr, "fuzz_parser.cpp:%d: %s\n  in %.*s\n", line, text, static_cast<int>(line_in_work.size()),
                      line_in_work.data());
@@ -50,7 +53,8 @@ struct event {
     std::string key;
     std::string value;
 
-    bool operator==(const event &other) const {
+    bool operator==(const event &other) const
+    {
         return kind == other.kind && detail == other.detail && line == other.line && revision == other.revision &&
                key == other.key && value == other.value;
     }
@@ -61,7 +65,8 @@ struct event {
 // Memory that ends where nothing can be read: simdjson's own library is built without the sanitizer.
 class guarded_memory {
 public:
-    guarded_memory() {
+    guarded_memory()
+    {
         void *const pages = mmap(nullptr, size + page, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
         if (pages == MAP_FAILED) {
             std::abort();
@@ -70,7 +75,8 @@ public:
         mprotect(end_, page, PROT_NONE);
     }
 
-    uint8_t *last(size_t length) const {
+    uint8_t *last(size_t length) const
+    {
         if (length > size) {
             std::abort();
         }
@@ -89,7 +95,9 @@ struct parser_deleter {
 
 using parser_pointer = std::unique_ptr<cevent_parser, parser_deleter>;
 
-event copy(const cevent_event &from, const uint8_t *chunk, size_t length) {
+event
+copy(const cevent_event &from, const uint8_t *chunk, size_t length)
+{
     event to;
     to.kind = from.kind;
     to.detail = from.kind == CEVENT_KIND_ERROR ? static_cast<int>(from.error) : static_cast<int>(from.status);
@@ -109,7 +117,9 @@ event copy(const cevent_event &from, const uint8_t *chunk, size_t length) {
 }
 
 // All complete lines of a chunk that lies in `memory`, which has the padding behind it.
-std::vector<event> parse(cevent_parser *parser, const uint8_t *memory, size_t length, size_t capacity) {
+std::vector<event>
+parse(cevent_parser *parser, const uint8_t *memory, size_t length, size_t capacity)
+{
     std::vector<cevent_event> events(capacity);
     std::vector<event> all;
     size_t at = 0;
@@ -129,7 +139,9 @@ std::vector<event> parse(cevent_parser *parser, const uint8_t *memory, size_t le
     return all;
 }
 
-std::vector<event> parse_anew(const uint8_t *memory, size_t length, size_t capacity) {
+std::vector<event>
+parse_anew(const uint8_t *memory, size_t length, size_t capacity)
+{
     const parser_pointer parser(cevent_parser_create(max_line_length));
     std::vector<event> events = parse(parser.get(), memory, length, capacity);
 
@@ -153,7 +165,8 @@ public:
         size_t end;
     };
 
-    explicit reading(string_view line) {
+    explicit reading(string_view line)
+    {
         // It takes a NUL for the end, and passes over a byte order mark.
         is_json = line.find('\0') == line.npos && line.substr(0, 3) != "\xEF\xBB\xBF" &&
                   json::sax_parse(line.begin(), line.end(), this);
@@ -178,12 +191,14 @@ public:
     bool start_array(size_t) { return enter('['); }
     bool end_object() { return leave('}'); }
     bool end_array() { return leave(']'); }
-    bool key(const std::string &name) {
+    bool key(const std::string &name)
+    {
         name_ = name;
         note('k', name);
         return true;
     }
-    bool parse_error(size_t, const std::string &, const nlohmann::detail::exception &error) {
+    bool parse_error(size_t, const std::string &, const nlohmann::detail::exception &error)
+    {
         is_unknown = error.id == 406;
         return false;
     }
@@ -191,29 +206,34 @@ public:
 private:
     void note(char kind, const std::string &text) { tokens += kind + std::to_string(text.size()) + ":" + text; }
 
-    void begin(type kind, const std::string &text) {
+    void begin(type kind, const std::string &text)
+    {
         if (depth_ == 1) {
             fields.push_back({name_, kind, text, tokens.size(), 0});
         }
     }
-    void end() {
+    void end()
+    {
         if (depth_ == 1) {
             fields.back().end = tokens.size();
         }
     }
-    bool add(type kind, const std::string &text) {
+    bool add(type kind, const std::string &text)
+    {
         begin(kind, text);
         note(static_cast<char>('0' + kind), text);
         end();
         return true;
     }
-    bool enter(char bracket) {
+    bool enter(char bracket)
+    {
         begin(container_type, "");
         note(bracket, "");
         deepest = std::max(deepest, ++depth_);
         return true;
     }
-    bool leave(char bracket) {
+    bool leave(char bracket)
+    {
         depth_--;
         note(bracket, "");
         end();
@@ -226,7 +246,9 @@ private:
 
 // ---- What CEventParser.h makes of a line that is JSON ----
 
-cevent_error judge_status(const reading::field &field, event &wanted) {
+cevent_error
+judge_status(const reading::field &field, event &wanted)
+{
     static const char *const names[] = {"wait-for-ready", "resync", "in-sync"};
 
     for (int status = 0; status < 3; status++) {
@@ -238,12 +260,14 @@ cevent_error judge_status(const reading::field &field, event &wanted) {
     return CEVENT_ERROR_STATUS;
 }
 
-cevent_error judge_field(const reading::field &field, event &wanted) {
+cevent_error
+judge_field(const reading::field &field, event &wanted)
+{
     if (field.name == "key") {
         wanted.key = field.text;
-        return field.kind != reading::string_type             ? CEVENT_ERROR_KEY_TYPE
+        return field.kind != reading::string_type          ? CEVENT_ERROR_KEY_TYPE
                : field.text.size() > CEVENT_MAX_KEY_LENGTH ? CEVENT_ERROR_KEY_LENGTH
-                                                              : CEVENT_ERROR_NONE;
+                                                           : CEVENT_ERROR_NONE;
     }
     if (field.name == "revision") {
         if (field.kind != reading::revision_type) {
@@ -266,7 +290,8 @@ struct known_fields {
     bool value_is_null = false;
 
     // Counts the field; what is wrong if it comes a second time.
-    cevent_error count(const reading::field &field) {
+    cevent_error count(const reading::field &field)
+    {
         if (field.name == "key") {
             return key++ ? CEVENT_ERROR_DUPLICATE_KEY : CEVENT_ERROR_NONE;
         }
@@ -288,7 +313,9 @@ struct known_fields {
 };
 
 // The first thing that is wrong with one field; else what is wrong with all of them together.
-cevent_error judge(const reading &read, event &wanted) {
+cevent_error
+judge(const reading &read, event &wanted)
+{
     known_fields seen;
 
     for (const reading::field &field : read.fields) {
@@ -312,7 +339,9 @@ cevent_error judge(const reading &read, event &wanted) {
 }
 
 // The value as it stands in the line: the tokens of the line's value, and nothing around them.
-void check_value(const reading &read, const std::string &value) {
+void
+check_value(const reading &read, const std::string &value)
+{
     const reading alone(value);
 
     CHECK(alone.is_json && std::strchr(" \t\r\n", value.front()) == nullptr &&
@@ -322,12 +351,16 @@ void check_value(const reading &read, const std::string &value) {
     }
 }
 
-bool is_about_json(int error) {
+bool
+is_about_json(int error)
+{
     return (error >= CEVENT_ERROR_SYNTAX && error <= CEVENT_ERROR_NOT_OBJECT) || error == CEVENT_ERROR_DEPTH;
 }
 
 // `line` without the whitespace around it.
-void check_event(string_view line, const event &got) {
+void
+check_event(string_view line, const event &got)
+{
     const reading read(line);
     event wanted;
     cevent_error error;
@@ -343,9 +376,9 @@ void check_event(string_view line, const event &got) {
         CHECK(got.kind == CEVENT_KIND_ERROR && is_about_json(got.detail));
         return;
     }
-    error = !read.is_object                     ? CEVENT_ERROR_NOT_OBJECT
+    error = !read.is_object                   ? CEVENT_ERROR_NOT_OBJECT
             : read.deepest > CEVENT_MAX_DEPTH ? CEVENT_ERROR_DEPTH
-                                                : judge(read, wanted);
+                                              : judge(read, wanted);
     if (error != CEVENT_ERROR_NONE) {
         CHECK(got.kind == CEVENT_KIND_ERROR);
         CHECK(got.detail == error);
@@ -360,7 +393,9 @@ void check_event(string_view line, const event &got) {
 
 // ---- One input ----
 
-string_view trimmed(string_view line, uint64_t number) {
+string_view
+trimmed(string_view line, uint64_t number)
+{
     if (number == 1 && line.substr(0, 3) == "\xEF\xBB\xBF") {
         line.remove_prefix(3);
     }
@@ -374,7 +409,9 @@ string_view trimmed(string_view line, uint64_t number) {
 }
 
 // A line as a chunk of its own gives the same event or, if it is blank, none.
-void check_alone(cevent_parser *parser, string_view line, const std::vector<event> &together, size_t &at) {
+void
+check_alone(cevent_parser *parser, string_view line, const std::vector<event> &together, size_t &at)
+{
     std::string memory(line);
 
     memory += '\n';
@@ -389,7 +426,9 @@ void check_alone(cevent_parser *parser, string_view line, const std::vector<even
     }
 }
 
-void check_lines(string_view text, const std::vector<event> &events) {
+void
+check_lines(string_view text, const std::vector<event> &events)
+{
     const parser_pointer parser(cevent_parser_create(max_line_length));
     size_t at = 0;
 
@@ -404,7 +443,9 @@ void check_lines(string_view text, const std::vector<event> &events) {
 
 } // namespace
 
-int LLVMFuzzerTestOneInput(const uint8_t *bytes, size_t length) {
+int
+LLVMFuzzerTestOneInput(const uint8_t *bytes, size_t length)
+{
     static const guarded_memory guarded;
     const std::string text = std::string(reinterpret_cast<const char *>(bytes), length) + "\n";
     // Of exactly the size that the parser may read.

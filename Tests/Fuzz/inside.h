@@ -1,3 +1,4 @@
+/* SPDX-License-Identifier: Apache-2.0 */
 /*
  * The one thing that the core's target looks at inside a buffer: whether slots are lost. Nobody misses them until the
  * buffer has grown without bound.

@@ -1,3 +1,4 @@
+/* SPDX-License-Identifier: Apache-2.0 */
 #include "keys.h"
 
 #include <stdlib.h>
@@ -11,8 +12,9 @@
 enum { ROW = 8, ROWS = KEYS / ROW };
 
 /* The entry's classes of size end at 40 bytes of key, 104, 168, ... The first and the last row have lengths of their own. */
-static const size_t row_lengths[ROWS] = {0,  2,  2,   2,   5,   8,   8,   8,   16,  16,  16,   24,   39,   40,   40,   40,
-                                         41, 41, 104, 105, 200, 488, 489, 616, 617, 745, 1000, 1500, 2025, 4072, 9000, 0};
+static const size_t row_lengths[ROWS] = {0,   2,   2,   2,   5,    8,    8,    8,    16,   16,  16,
+                                         24,  39,  40,  40,  40,   41,   41,   104,  105,  200, 488,
+                                         489, 616, 617, 745, 1000, 1500, 2025, 4072, 9000, 0};
 static const size_t last_lengths[ROW] = {
     16360, 20000, 40000, 40000, CDEDUPE_KEY_MAX - 1, CDEDUPE_KEY_MAX, CDEDUPE_KEY_MAX, CDEDUPE_KEY_MAX + 1};
 
@@ -73,8 +75,8 @@ key_number(const void *bytes, size_t length)
 static hash_mode_t
 mode_of_key(const unsigned char *key, size_t length)
 {
-    static const hash_mode_t modes[ROW] = {HASH_WELL,     HASH_WELL, HASH_SAME_PLACE, HASH_SAME_PLACE, HASH_SAME_CELL,
-                                           HASH_SAME_TAG, HASH_SAME, HASH_SAME};
+    static const hash_mode_t modes[ROW] = {HASH_WELL,      HASH_WELL,     HASH_SAME_PLACE, HASH_SAME_PLACE,
+                                           HASH_SAME_CELL, HASH_SAME_TAG, HASH_SAME,       HASH_SAME};
 
     return length == 0 ? HASH_SAME : modes[key[0] % ROW];
 }

@@ -1,4 +1,5 @@
 #!/bin/sh
+# SPDX-License-Identifier: Apache-2.0
 # Breaks a copy of the core in one place after another (breakages.pl), and wants each to be found: by which program, with
 # how many preemptions, after how many schedules of all programs so far.
 set -u

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 # One breakage per entry: name, build (stops: wrap, with threads stopped for ever), file, what is there, what is put instead.
 # bites.sh calls: perl breakages.pl list, or perl breakages.pl apply NUMBER CORE
 use strict;
@@ -9,7 +10,7 @@ my @breakages = (
      'sync_store_release(&entry->word, word_pending(word, update->slot, restart, update->deletion)); {'],
     ['replace under the lock: exchange -> load, store', 'wrap', 'source.c',
      "/* Both, with replace_unlocked() and take_word(): our payload before the word, the displaced one after it. */\n" .
-     "    uint64_t before =\n        sync_exchange(&entry->word, word_pending(word, update->slot, buffer->restart, update->deletion));",
+     "    uint64_t before = sync_exchange(&entry->word, word_pending(word, update->slot, buffer->restart, update->deletion));",
      "uint64_t before = sync_load_acquire(&entry->word);\n" .
      "    sync_store_release(&entry->word, word_pending(word, update->slot, buffer->restart, update->deletion));"],
     ['deletion of an unheard key: exchange -> load, store', 'wrap', 'source.c',
@@ -24,7 +25,7 @@ my @breakages = (
      "    if (word_deletion_cancels(before)) {\n        update->slot = word_slot(sync_exchange(&entry->word, 0));"],
     ['revive: exchange -> load, store', 'wrap', 'source.c',
      "/* An exchange: who read the restart number before the restart may still be replacing the stale payload. */\n" .
-     "    uint64_t before =\n        sync_exchange(&entry->word, word_pending(word, update->slot, buffer->restart, update->deletion));",
+     "    uint64_t before = sync_exchange(&entry->word, word_pending(word, update->slot, buffer->restart, update->deletion));",
      "uint64_t before = sync_load_acquire(&entry->word);\n" .
      "    sync_store_release(&entry->word, word_pending(word, update->slot, buffer->restart, update->deletion));"],
     ['take: exchange -> load, store', 'wrap', 'sink.c',

@@ -1,3 +1,4 @@
+/* SPDX-License-Identifier: Apache-2.0 */
 /*
  * Linearizability: whether the calls of a history, done one by one in some order, would have come to the same by the
  * contract (Tests/CDedupeTests/model.c). The order keeps that of each thread, and that of calls of which one had ended when

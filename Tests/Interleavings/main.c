@@ -1,3 +1,4 @@
+/* SPDX-License-Identifier: Apache-2.0 */
 /*
  * Goes through the schedules of programs. See README.md.
  */
@@ -11,9 +12,9 @@
 #include "run.h"
 
 struct options {
-    unsigned least; /* Preemptions: from, */
+    unsigned least;       /* Preemptions: from, */
     unsigned preemptions; /* to. */
-    uint64_t limit; /* Schedules per program and bound; zero: all. */
+    uint64_t limit;       /* Schedules per program and bound; zero: all. */
     unsigned randoms;
     uint64_t seed;
     const char *only;  /* The number or the name of one program. */

@@ -1,3 +1,4 @@
+/* SPDX-License-Identifier: Apache-2.0 */
 #include "program.h"
 
 #include <ctype.h>
@@ -11,6 +12,7 @@
  * For each two transitions of a word that can race (the table in Sources/CDedupe/DESIGN.md) a program in which they do;
  * then the calls that meet in the lock, the index, contexts and slots.
  */
+/* clang-format off */
 const struct program_text program_list[] = {
     /* Replacing without the lock, and what can happen to its word meanwhile. */
     {"replace, replace", "+a", {"+a +a", "+a +a"}},
@@ -176,6 +178,7 @@ const struct program_text program_list[] = {
     {"tiny: magazines", "+a +b +c +d", {"slot slot", "slot +a"}, .preemptions = 2},
 #endif
 };
+/* clang-format on */
 
 const size_t program_list_count = sizeof(program_list) / sizeof(program_list[0]);
 
@@ -351,8 +354,8 @@ static const char *const setups[] = {
 };
 
 static const char *const source_ops[] = {
-    "+a", "+a", "+a", "-a", "-a", "~a", "+b", "-b", "+a+b", "+a-a", "-a+a", "+b-a", "restart", "sync", "resync",
-    "collect", "slot", "stats", "+c",
+    "+a",   "+a",   "+a",      "-a",   "-a",     "~a",      "+b",   "-b",    "+a+b", "+a-a",
+    "-a+a", "+b-a", "restart", "sync", "resync", "collect", "slot", "stats", "+c",
 };
 
 static const char *const sink_ops[] = {

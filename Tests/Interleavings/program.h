@@ -1,3 +1,4 @@
+/* SPDX-License-Identifier: Apache-2.0 */
 /*
  * Programs: what two or three threads do, as text.
  *
@@ -83,7 +84,7 @@ struct program_text {
     const char *setup;
     const char *threads[THREADS_MAX];
     unsigned preemptions; /* At most so many, however many are asked for; zero: no limit. */
-    bool weak; /* A sweep takes several holds, so is no single step: see linear_check_weakly(). */
+    bool weak;            /* A sweep takes several holds, so is no single step: see linear_check_weakly(). */
 };
 
 /* Those chosen by hand, for this build. */

@@ -1,3 +1,4 @@
+/* SPDX-License-Identifier: Apache-2.0 */
 #include "run.h"
 
 #include <stdio.h>
@@ -624,6 +625,7 @@ static void
 print_items(FILE *out, const struct event *event)
 {
     static const char *const statuses[] = {"wait-for-ready", "resync", "in-sync"};
+    static const char kinds[] = "+~-";
 
     for (unsigned i = 0; i < event->items_count; i++) {
         const struct event_item *item = &history.items[event->items_first + i];
@@ -631,7 +633,7 @@ print_items(FILE *out, const struct event *event)
         if (item->kind == CDEDUPE_STATUS)
             fprintf(out, " <%s>", statuses[item->status]);
         else
-            fprintf(out, " %c%s=%u", "+~-"[item->kind], key_text(item->key), item->id);
+            fprintf(out, " %c%s=%u", kinds[item->kind], key_text(item->key), item->id);
     }
 }
 
@@ -639,9 +641,10 @@ static void
 print_event(FILE *out, const struct event *event)
 {
     static const char *const names[] = {
-        [OP_PUT] = "put",         [OP_STATUS] = "status",   [OP_RESTART] = "restart", [OP_TAKE] = "take",
-        [OP_CLAIM] = "claim",     [OP_RELEASE] = "release", [OP_STOP] = "stop",       [OP_FINISH] = "finish",
-        [OP_STATISTICS] = "statistics", [OP_FILL] = "fill", [OP_DROP] = "drop",   [OP_UNTAKE] = "untake",
+        [OP_PUT] = "put",   [OP_STATUS] = "status", [OP_RESTART] = "restart",
+        [OP_TAKE] = "take", [OP_CLAIM] = "claim",   [OP_RELEASE] = "release",
+        [OP_STOP] = "stop", [OP_FINISH] = "finish", [OP_STATISTICS] = "statistics",
+        [OP_FILL] = "fill", [OP_DROP] = "drop",     [OP_UNTAKE] = "untake",
     };
 
     if (event->thread == THREAD_SETUP)
@@ -722,9 +725,9 @@ run_label(const volatile void *address)
         const char *name;
     } members[] = {
 #define MEMBER(name) {offsetof(struct cdedupe, name), sizeof(((struct cdedupe *)NULL)->name), #name}
-        MEMBER(memory),  MEMBER(lock.spin), MEMBER(lock.waiting), MEMBER(stopped), MEMBER(restart), MEMBER(slots_sparse),
-        MEMBER(uncleared), MEMBER(entries), MEMBER(slots),        MEMBER(links),   MEMBER(index),   MEMBER(limbo),
-        MEMBER(contexts),
+        MEMBER(memory),       MEMBER(lock.spin), MEMBER(lock.waiting), MEMBER(stopped), MEMBER(restart),
+        MEMBER(slots_sparse), MEMBER(uncleared), MEMBER(entries),      MEMBER(slots),   MEMBER(links),
+        MEMBER(index),        MEMBER(limbo),     MEMBER(contexts),
 #undef MEMBER
     };
     static char text[40];

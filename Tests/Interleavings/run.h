@@ -1,3 +1,4 @@
+/* SPDX-License-Identifier: Apache-2.0 */
 /*
  * One run of a program against the buffer, and the history that it leaves.
  */
@@ -31,7 +32,7 @@ struct event {
     unsigned displaced[PROGRAM_UPDATES_MAX]; /* Payloads by id; zero: none. */
     unsigned count;
     unsigned items_first, items_count; /* In the history's items. */
-    uint64_t back; /* Of untaking: payloads that came back, bits by id. */
+    uint64_t back;                     /* Of untaking: payloads that came back, bits by id. */
     cdedupe_statistics_t statistics;
 };
 

@@ -1,3 +1,4 @@
+/* SPDX-License-Identifier: Apache-2.0 */
 #include "scheduler.h"
 
 #include <stdarg.h>
@@ -227,8 +228,7 @@ note_switch(unsigned thread)
     if (schedule->count == SWITCHES_MAX)
         scheduler_fail("livelock: too many switches");
     else
-        schedule->switches[schedule->count++] =
-            (struct schedule_switch){.step = scheduler.steps, .thread = thread};
+        schedule->switches[schedule->count++] = (struct schedule_switch){.step = scheduler.steps, .thread = thread};
 }
 
 static void

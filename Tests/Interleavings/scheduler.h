@@ -1,3 +1,4 @@
+/* SPDX-License-Identifier: Apache-2.0 */
 /*
  * Scheduler: runs coroutines under a schedule of its choosing, and goes through all schedules.
  *

@@ -1,3 +1,4 @@
+/* SPDX-License-Identifier: Apache-2.0 */
 /*
  * Steps: what the scheduler can interleave. The compiler includes this before everything else in each file of the core
  * (-include), so that the core's own text stays as it is: every atomic and every operation on the lock, which the core
@@ -34,34 +35,31 @@ void step_unlocked(void);
 /* ---------------------------------------------------------------------------------------------------- */
 /* Atomics                                                                                              */
 
-#define STEP_LOAD(name, type)                   \
-    static inline type                          \
-    step_load_##name(type const *target)        \
-    {                                           \
-        step_before(target, false, "load");     \
-        return *target;                         \
+#define STEP_LOAD(name, type)                               \
+    static inline type step_load_##name(type const *target) \
+    {                                                       \
+        step_before(target, false, "load");                 \
+        return *target;                                     \
     }
 
-#define STEP_STORE(name, type)                      \
-    static inline void                              \
-    step_store_##name(type *target, type value)     \
-    {                                               \
-        step_before(target, true, "store");         \
-        *target = value;                            \
-        step_changed(target);                       \
+#define STEP_STORE(name, type)                                     \
+    static inline void step_store_##name(type *target, type value) \
+    {                                                              \
+        step_before(target, true, "store");                        \
+        *target = value;                                           \
+        step_changed(target);                                      \
     }
 
-#define STEP_ADD(name, type)                    \
-    static inline type                          \
-    step_add_##name(type *target, type value)   \
-    {                                           \
-        type before;                            \
-                                                \
-        step_before(target, true, "add");       \
-        before = *target;                       \
-        *target = before + value;               \
-        step_changed(target);                   \
-        return before;                          \
+#define STEP_ADD(name, type)                                     \
+    static inline type step_add_##name(type *target, type value) \
+    {                                                            \
+        type before;                                             \
+                                                                 \
+        step_before(target, true, "add");                        \
+        before = *target;                                        \
+        *target = before + value;                                \
+        step_changed(target);                                    \
+        return before;                                           \
     }
 
 typedef void *step_pointer_t;

@@ -1,3 +1,4 @@
+/* SPDX-License-Identifier: Apache-2.0 */
 /*
  * The word protocol of Sources/CDedupe as a Promela model, step by step. See README.md for what it shows and what not.
  *

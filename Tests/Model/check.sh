@@ -1,4 +1,5 @@
 #!/bin/sh
+# SPDX-License-Identifier: Apache-2.0
 # check.sh holds|fails NAME MODEL [FLAG...]
 #
 # Lets Spin search one configuration of MODEL.pml through, and prints one line: name, states, depth, seconds, result. Fails if the

@@ -1,3 +1,4 @@
+/* SPDX-License-Identifier: Apache-2.0 */
 /*
  * The index of Sources/CDedupe: a directory of sets, each with a map, looked up without the lock while a writer, under it, adds and
  * removes keys, splits and merges sets, doubles and halves the directory. See README.md.

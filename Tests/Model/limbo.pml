@@ -1,3 +1,4 @@
+/* SPDX-License-Identifier: Apache-2.0 */
 /*
  * Limbo and context of Sources/CDedupe over ck_epoch 0.7.1, on a machine with store buffers (TSO, as x86 is).
  *

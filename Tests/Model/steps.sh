@@ -1,4 +1,5 @@
 #!/bin/sh
+# SPDX-License-Identifier: Apache-2.0
 # Compares the names of steps: those of the models (in a comment, at its start) with the marks in the core's comments ([U5]).
 # Fails if one is only here or only there.
 set -u

@@ -1,3 +1,4 @@
+/* SPDX-License-Identifier: Apache-2.0 */
 #include "CMeasure.h"
 
 #include <stddef.h>
@@ -147,7 +148,6 @@ measure_can_count(void)
 
 void
 measure_settle(void)
-{
-}
+{}
 
 #endif

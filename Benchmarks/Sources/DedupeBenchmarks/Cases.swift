@@ -1,3 +1,5 @@
+// SPDX-License-Identifier: Apache-2.0
+
 import CMeasure
 import DedupeBuffer
 import Foundation
@@ -143,8 +145,8 @@ struct Cases {
         buffer.drain(to: sink)
         precondition(sink.count == 3 * stream.keyCount, "not what should have been delivered")
         return [
-            insert * perKey, deliver * perKey, requeue * perKey, deliverAgain * perKey, restart / 1e3, afterRestart / 1e3,
-            inSync / 1e3,
+            insert * perKey, deliver * perKey, requeue * perKey, deliverAgain * perKey,
+            restart / 1e3, afterRestart / 1e3, inSync / 1e3,
         ]
     }
 
@@ -170,7 +172,8 @@ struct Cases {
         }
         results.add(
             Result(
-                "resident-pending", keys: keyCount, "bytes/key", ours: pending.ours.median, plain: pending.plain.median))
+                "resident-pending", keys: keyCount, "bytes/key",
+                ours: pending.ours.median, plain: pending.plain.median))
         results.add(
             Result("resident-live", keys: keyCount, "bytes/key", ours: live.ours.median, plain: live.plain.median))
     }
@@ -254,7 +257,8 @@ struct Cases {
         let ours = Self.allocations(OurBuffer.make(), stream)
         let plain = Self.allocations(YardstickBuffer.make(), stream)
         results.add(
-            Result("allocations-replace", keys: keyCount, "allocations/update", ours: ours.replace, plain: plain.replace))
+            Result(
+                "allocations-replace", keys: keyCount, "allocations/update", ours: ours.replace, plain: plain.replace))
         results.add(
             Result("allocations-cycle", keys: keyCount, "allocations/update", ours: ours.cycle, plain: plain.cycle))
     }

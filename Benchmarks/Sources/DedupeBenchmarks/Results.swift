@@ -1,3 +1,5 @@
+// SPDX-License-Identifier: Apache-2.0
+
 import Foundation
 
 /// One line of the table.
@@ -65,7 +67,9 @@ struct Results {
 
     mutating func add(_ result: Result) {
         list.append(result)
-        let text = "\(result.layer.padded(to: 6))\(result.name.padded(to: 22)) \(result.keys) keys \(result.threads) threads  "
+        let text =
+            "\(result.layer.padded(to: 6))\(result.name.padded(to: 22)) \(result.keys) keys "
+            + "\(result.threads) threads  "
             + "\(Table.format(result.value)) against \(Table.format(result.yardstick)) \(result.unit)\n"
         // What goes on; the table comes at the end.
         FileHandle.standardError.write(Data(text.utf8))

@@ -1,3 +1,4 @@
+/* SPDX-License-Identifier: Apache-2.0 */
 /*
  * CDedupe: a buffer of keyed updates between a fast source and a slow sink.
  *
@@ -145,10 +146,8 @@ typedef struct {
      * are called by any thread that is in a call of this buffer, never under a lock, and may not call this
      * buffer. NULL: the system's, with large blocks mapped and unmapped, so that memory goes back.
      */
-    void *CDEDUPE_NULLABLE (*CDEDUPE_NULLABLE allocate)(void *CDEDUPE_NULLABLE context, size_t size,
-                                                        size_t alignment);
-    void (*CDEDUPE_NULLABLE deallocate)(void *CDEDUPE_NULLABLE context, void *memory, size_t size,
-                                        size_t alignment);
+    void *CDEDUPE_NULLABLE (*CDEDUPE_NULLABLE allocate)(void *CDEDUPE_NULLABLE context, size_t size, size_t alignment);
+    void (*CDEDUPE_NULLABLE deallocate)(void *CDEDUPE_NULLABLE context, void *memory, size_t size, size_t alignment);
     void *CDEDUPE_NULLABLE allocator_context;
 
     /*
@@ -462,9 +461,9 @@ typedef struct {
     uint64_t dropped;               /* Updates dropped by a restart or after the stop. */
     uint64_t synthesized_deletions; /* Deletions that a resync found to be owed. */
     uint64_t statuses_received;
-    uint64_t statuses_delivered;    /* The same. */
-    uint64_t batches;               /* Batches taken, untaken ones too. */
-    uint64_t memory;                /* Bytes held from the allocator. */
+    uint64_t statuses_delivered; /* The same. */
+    uint64_t batches;            /* Batches taken, untaken ones too. */
+    uint64_t memory;             /* Bytes held from the allocator. */
 } cdedupe_statistics_t;
 
 /*

@@ -1,3 +1,4 @@
+/* SPDX-License-Identifier: Apache-2.0 */
 /*
  * CEventParser: lines of JSON to events, by simdjson's on-demand parser.
  *
@@ -152,8 +153,7 @@ void cevent_parser_destroy(cevent_parser *_Nullable parser) CEVENT_NOEXCEPT;
  * Complexity: linear in the bytes consumed, plus the incomplete line that is looked at in vain.
  */
 size_t cevent_parser_parse(cevent_parser *_Nonnull parser, const uint8_t *_Nonnull chunk, size_t length,
-                           cevent_event *_Nonnull events, size_t capacity,
-                           size_t *_Nonnull consumed) CEVENT_NOEXCEPT;
+                           cevent_event *_Nonnull events, size_t capacity, size_t *_Nonnull consumed) CEVENT_NOEXCEPT;
 
 /* Counts a line that the caller did not keep, for being too long. @return its number */
 uint64_t cevent_parser_skip_line(cevent_parser *_Nonnull parser) CEVENT_NOEXCEPT;

@@ -1,3 +1,4 @@
+/* SPDX-License-Identifier: Apache-2.0 */
 /* What the Swift benchmarks cannot say in Swift. */
 #ifndef CMEASURE_H
 #define CMEASURE_H
