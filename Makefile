@@ -6,7 +6,7 @@
 # make test-swift the Swift tests alone         (SWIFTFLAGS="-c release", "--sanitize=thread", ...)
 # make test-quick the short forms of what follows: `make test` runs it
 # make fuzz       libFuzzer on the core and on the filter's parser   (SECONDS=60 each, JOBS=1; more in Tests/Fuzz/Makefile)
-# make model      the protocol as a Promela model, large configurations and deliberate faults; an hour
+# make model      the protocol as a Promela model, large configurations and deliberate faults; half an hour
 # make interleavings   every interleaving of short programs, up to three preemptions
 # make stress     threads and recorded histories                     (SECONDS=60)
 # make shutdown   the end of a buffer at every bad moment            (ROUNDS=10000 of each scene, in C and in Swift)
@@ -21,6 +21,7 @@
 # make check-symbols   no exported C symbol without the prefix
 # make format     C, C++ and Swift as .clang-format and .swift-format say; format-check: only whether they are, and name the licence
 # make api-check  what users may call is what API/ says, and nothing is gone that the last tag had; api-baseline: say it anew
+# make docs       the library's documentation, into .build/docs; a warning is an error. docs-check: whether the code in it compiles
 # make install    the C library: header, static and shared library, pkg-config file   (PREFIX=/usr/local)
 # make clean
 
@@ -42,7 +43,8 @@ SUDO = $(shell [ "$$(id -u)" = 0 ] || echo sudo)
 
 .PHONY: help setup run test test-c test-quick test-swift test-arm64 test-valgrind examples asan tsan \
     fuzz model interleavings stress shutdown mutants evidence \
-    bench bench-quick bench-instructions bench-filter format format-check licence-check api-check api-baseline check-symbols lib install clean
+    bench bench-quick bench-instructions bench-filter format format-check licence-check api-check api-baseline \
+    symbol-graph docs docs-check check-symbols lib install clean
 
 help:
 	@sed -n '1d; /^#/!q; s/^# //p' Makefile
@@ -77,6 +79,7 @@ test-c: setup
 test-swift: setup
 	swift build --product dedupe $(STRICT) $(SWIFTFLAGS)
 	swift test $(STRICT) $(SWIFTFLAGS)
+	$(if $(SWIFTFLAGS),,$(MAKE) docs-check)
 
 # ---- Evidence: what is long, and its short form ----
 
@@ -174,12 +177,25 @@ licence-check:
 	if [ -n "$$without" ]; then echo "without a line that names the licence:"; echo "$$without"; exit 1; fi
 
 # SwiftPM's exit status is not asked for: with a standard of C++ in the manifest it fails for modules of C, which do not matter.
-api-check api-baseline: setup lib
+symbol-graph: setup
 	@rm -rf .build/*/symbolgraph
 	@swift package $(STRICT) dump-symbol-graph --minimum-access-level public --skip-synthesized-members \
 	    > $(BUILD)/symbolgraph.log 2>&1; \
 	ls .build/*/symbolgraph/DedupeBuffer.symbols.json > /dev/null 2>&1 || { cat $(BUILD)/symbolgraph.log; exit 1; }
+
+api-check api-baseline: symbol-graph lib
 	VERSION=$(VERSION) API/api $(@:api-%=%)
+
+DOCS = .build/docs
+docs: symbol-graph
+	@rm -rf $(DOCS) && mkdir -p $(DOCS)-graph && cp .build/*/symbolgraph/DedupeBuffer*.symbols.json $(DOCS)-graph/
+	docc convert Sources/DedupeBuffer/Documentation.docc --fallback-display-name DedupeBuffer \
+	    --fallback-bundle-identifier DedupeBuffer --additional-symbol-graph-dir $(DOCS)-graph --output-dir $(DOCS) \
+	    > $(DOCS).log 2>&1 || { cat $(DOCS).log; exit 1; }
+	@! grep -A 4 -E '^(warning|error)' $(DOCS).log
+
+docs-check:
+	Tests/Docs/check
 
 # ---- The C library for embedders ----
 
