@@ -68,7 +68,7 @@ extension DedupeBuffer {
                 i += 1
             } else {
                 let length = batch.runLength(from: i)
-                sink.onUpdates(updates(of: batch, from: i, count: length))
+                sink.onUpdates(Self.updates(of: batch, from: i, count: length))
                 i += length
             }
         }
@@ -77,7 +77,7 @@ extension DedupeBuffer {
 
     /// Moves updates out of their slots.
     @inlinable
-    func updates(of batch: TakenBatch, from start: Int, count: Int) -> [Update<Key, Value>] {
+    static func updates(of batch: TakenBatch, from start: Int, count: Int) -> [Update<Key, Value>] {
         Array(unsafeUninitializedCapacity: count) { array, initialized in
             for i in start..<(start + count) {
                 array.initializeElement(at: initialized, to: update(of: batch, i))
@@ -88,7 +88,7 @@ extension DedupeBuffer {
     }
 
     @inlinable
-    func update(of batch: TakenBatch, _ i: Int) -> Update<Key, Value> {
+    static func update(of batch: TakenBatch, _ i: Int) -> Update<Key, Value> {
         if let payload = batch.payloads[i] {
             return payload.assumingMemoryBound(to: Update<Key, Value>.self).move()
         }

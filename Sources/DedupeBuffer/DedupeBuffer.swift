@@ -30,7 +30,10 @@
 public final class DedupeBuffer<Key: DedupeKey, Value: Sendable>: RestartAwareCallbacks {
     @usableFromInline let core: Core
     @usableFromInline let delivery: DeliveryLoop
+    /// Both of them, for those who consume events.
+    @usableFromInline let storage: Storage<Key, Value>
     @usableFromInline let onRejection: (@Sendable (DedupeBufferRejection) -> Void)?
+    @usableFromInline let retry: DedupeBufferRetry
 
     /// A buffer with nothing in it.
     public init(configuration: DedupeBufferConfiguration = .init()) {
@@ -39,12 +42,13 @@ public final class DedupeBuffer<Key: DedupeKey, Value: Sendable>: RestartAwareCa
             payloadSize: MemoryLayout<Update<Key, Value>>.stride,
             payloadAlignment: MemoryLayout<Update<Key, Value>>.alignment)
         delivery = DeliveryLoop(core: core, label: configuration.label)
+        storage = Storage(core: core, delivery: delivery)
         onRejection = configuration.onRejection
+        retry = configuration.retry
     }
 
     deinit {
         delivery.abandon()
-        core.destroyLeftovers(Self.destroy)
     }
 
     /// Ends the life of an update that a slot holds.
@@ -64,6 +68,7 @@ public final class DedupeBuffer<Key: DedupeKey, Value: Sendable>: RestartAwareCa
     /// - Complexity: O(1).
     public func stop() {
         core.stop()
+        delivery.stop()
     }
 
     /// Delivers what was received before the call, then stops as ``stop()`` does; returns when the loop has ended.
