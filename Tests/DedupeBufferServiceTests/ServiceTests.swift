@@ -246,13 +246,13 @@ private struct Stuck: Error {
     var what: String
 }
 
-/// Looks again and again; a minute without success is a failure.
+/// Looks again and again, for a minute at least.
 private func eventually(_ what: String, _ condition: () -> Bool) async throws {
-    let limit = Date(timeIntervalSinceNow: 60)
-    while !condition() {
-        if Date() > limit { throw Stuck(what: what) }
+    for _ in 0..<300_000 {
+        if condition() { return }
         try await Task.sleep(for: .microseconds(200))
     }
+    throw Stuck(what: what)
 }
 
 /// Holds back whoever wants to pass until it is opened, or they are cancelled.

@@ -1,6 +1,7 @@
 // What the tests of tasks use: waits that give up, clocks that stand still, sinks that fail.
 //
-// These tests never block: the threads that run them are the ones that run the tasks they wait for.
+// These tests never block: the threads that run them are the ones that run the tasks they wait for. Other tests do, for
+// as long as they like; so here `patience` is not counted in seconds but in turns, of which those seconds have enough.
 
 import DedupeBuffer
 import Dispatch
@@ -50,10 +51,10 @@ func within<R: Sendable>(_ what: String, _ body: @escaping @Sendable () async th
 func outcome<R: Sendable>(of task: Task<R, any Error>, _ what: String) async throws -> R {
     try await withCheckedThrowingContinuation { continuation in
         let once = Once(continuation)
-        let limit = DispatchWorkItem {
+        let limit = Task {
+            for _ in 0..<Int(patience * 10) { try await Task.sleep(for: .milliseconds(100)) }
             if once.resume(with: .failure(Stuck(what: what))) { task.cancel() }
         }
-        DispatchQueue.global().asyncAfter(deadline: .now() + patience, execute: limit)
         Task {
             once.resume(with: await task.result)
             limit.cancel()
@@ -63,16 +64,28 @@ func outcome<R: Sendable>(of task: Task<R, any Error>, _ what: String) async thr
 
 /// Looks again and again until `condition` holds. For the few things that announce themselves to nobody.
 func eventually(_ what: String, _ condition: @Sendable () -> Bool) async throws {
-    let deadline = Date(timeIntervalSinceNow: patience)
-    while !condition() {
-        if Date() > deadline { throw Stuck(what: what) }
+    for _ in 0..<Int(patience * 5_000) {
+        if condition() { return }
         try? await Task.sleep(for: .microseconds(200))
     }
+    throw Stuck(what: what)
 }
 
 /// Lets others run, now and then; how often is random.
 func pauseAtRandom(_ random: inout SeededGenerator) async {
     for _ in 0..<Int.random(in: 0...8, using: &random) { await Task.yield() }
+}
+
+/// A door for threads, as `Gate`, that holds back for as long as it takes. To be opened whatever happens.
+final class PatientGate: Sendable {
+    private let opened = DispatchSemaphore(value: 0)
+
+    func pass() {
+        opened.wait()
+        opened.signal()
+    }
+
+    func open() { opened.signal() }
 }
 
 /// A door for tasks, as `Gate` is one for threads. Who stands before it when its task is cancelled passes.

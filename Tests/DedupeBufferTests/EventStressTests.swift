@@ -26,14 +26,11 @@ struct EventStressTests {
             Worker("producer") {
                 for n in 0..<count {
                     buffer.set("\(number)", n)
-                    try heard[number].wait(for: "update \(n) of producer \(number)")
+                    heard[number].wait()
                 }
             }
         }
-        for thread in threads {
-            try await eventually("a producer") { thread.hasReturned }
-            try thread.join()
-        }
+        for thread in threads { try await eventually("a producer, with all that it put") { thread.hasReturned } }
         buffer.stop()
         try await outcome(of: consumer, "end of the events")
         #expect(buffer.statistics.delivered == producers * count)

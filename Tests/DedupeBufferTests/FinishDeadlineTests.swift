@@ -58,7 +58,8 @@ struct FinishDeadlineTests {
 
     @Test(arguments: LoopKind.allCases, Form.allCases)
     func deadline_passesWhileTheSinkBlocks_returns(kind: LoopKind, form: Form) async throws {
-        let (buffer, sink, gate) = (buffer, StringSink(), Gate())
+        let (buffer, sink, gate) = (buffer, StringSink(), PatientGate())
+        defer { gate.open() }
         sink.onEachCall { _ in gate.pass() }
         let loop = try RunningLoop(kind, of: buffer, to: sink)
         buffer.set("a", 1)
@@ -88,7 +89,8 @@ struct FinishDeadlineTests {
 
     @Test(arguments: Form.allCases)
     func deadline_thatHasPassed_stopsAtOnce(form: Form) async throws {
-        let (sink, gate) = (StringSink(), Gate())
+        let (sink, gate) = (StringSink(), PatientGate())
+        defer { gate.open() }
         sink.onEachCall { _ in gate.pass() }
         try buffer.startSending(to: sink)
         buffer.set("a", 1)
@@ -149,7 +151,8 @@ struct FinishDeadlineTests {
     }
 
     @Test func deadline_ofATaskThatIsCancelled_hasCome() async throws {
-        let (buffer, sink, gate) = (buffer, StringSink(), Gate())
+        let (buffer, sink, gate) = (buffer, StringSink(), PatientGate())
+        defer { gate.open() }
         sink.onEachCall { _ in gate.pass() }
         try buffer.startSending(to: sink)
         buffer.set("a", 1)
@@ -167,7 +170,8 @@ struct FinishDeadlineTests {
 
     @Test(arguments: LoopKind.allCases)
     func deadline_byTheSink_returnsAtOnce_andHolds(kind: LoopKind) async throws {
-        let (buffer, sink, gate): (StringBuffer, _, _) = (makeBuffer(batchSize: 1), StringSink(), Gate())
+        let (buffer, sink, gate): (StringBuffer, _, _) = (makeBuffer(batchSize: 1), StringSink(), PatientGate())
+        defer { gate.open() }
         let left = Kept<DedupeBufferLeftovers?>(nil)
         for n in 1...3 { buffer.set("key \(n)", n) }
         sink.onEachCall { _ in
