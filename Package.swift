@@ -12,7 +12,7 @@ let package = Package(
     dependencies: [
         // The command-line conventions that Swift users expect: help, completion, validation.
         .package(url: "https://github.com/apple/swift-argument-parser", from: "1.8.2"),
-        // Only for DedupeBufferService: who does not use that product need not fetch it.
+        // Only for DedupeBufferService: who does not use that product builds nothing of it.
         .package(url: "https://github.com/swift-server/swift-service-lifecycle", from: "2.13.0"),
     ],
     targets: [

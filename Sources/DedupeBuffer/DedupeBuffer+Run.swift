@@ -63,7 +63,7 @@ extension DedupeBuffer {
 
     @inlinable
     func deliver(_ turn: EventTurn<Key, Value>, to sink: some AsyncSyncerCallbacks<Key, Value>) async throws {
-        var retries = RetryState(retry)
+        var retries = retry
         var failure: (any Error)?
         while let event = await turn.next() {
             do {
@@ -75,7 +75,7 @@ extension DedupeBuffer {
                 failure = error
                 guard !Task.isCancelled else { break }
                 guard let delay = retries.failed() else { throw error }
-                await turn.loop.pause(for: delay, on: retry.clock)
+                await turn.loop.pause(for: delay, on: retry.policy.clock)
             }
         }
         try Task.checkCancellation()

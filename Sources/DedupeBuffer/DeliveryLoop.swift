@@ -257,10 +257,12 @@ final class DeliveryLoop: WakeTarget, @unchecked Sendable {
         timer?.cancel()
     }
 
+    /// Whether waiting for the loop here would be waiting for oneself.
+    var isCurrent: Bool { isCurrentThread || isCurrentTask }
+
     /// Whether the caller is inside the sink, or on the queue that the loop needs.
-    var isCurrent: Bool {
-        deliveringThread.load(ordering: .relaxed) == currentThread()
-            || DispatchQueue.getSpecific(key: queueKey) == true || isCurrentTask
+    private var isCurrentThread: Bool {
+        deliveringThread.load(ordering: .relaxed) == currentThread() || DispatchQueue.getSpecific(key: queueKey) == true
     }
 
     /// Whether the calling task consumes the events, or is the sink.

@@ -30,8 +30,8 @@ public struct DedupeBufferRetry: Sendable {
 
 /// Where a sink is in its policy.
 @usableFromInline
-struct RetryState {
-    private let policy: DedupeBufferRetry
+struct RetryState: Sendable {
+    @usableFromInline let policy: DedupeBufferRetry
     private var failures = 0
     private var delay: Duration
 

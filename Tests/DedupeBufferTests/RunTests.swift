@@ -26,9 +26,9 @@ struct RunTests {
         buffer.onStatusUpdated(.inSync)
     }
 
-    private static let snapshot: [Event<String, Int>] = [
-        .status(.resyncInProgress), .updates([.new("a", 1, revision: 7), .new("b", 2)]), .status(.inSync),
-    ]
+    private static var snapshot: [Event<String, Int>] {
+        [.status(.resyncInProgress), .updates([.new("a", 1, revision: 7), .new("b", 2)]), .status(.inSync)]
+    }
 
     private func run(_ sink: Sink) -> Task<Void, any Error> {
         Task { [buffer] in try await buffer.run(sink: sink) }
