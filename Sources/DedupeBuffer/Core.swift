@@ -197,8 +197,8 @@ final class Core: @unchecked Sendable {
         delivering.withLock { $0 = false }
     }
 
-    /// Gives the taken batch's items from `start` on back to the queue, and ends the batch; the payloads of those before
-    /// were moved out. `destroy` gets the payloads that have no place in the queue any more.
+    /// Gives the taken batch's items from `start` on back to the queue, and ends the batch; the payloads of those
+    /// before were moved out. `destroy` gets the payloads that have no place in the queue any more.
     @usableFromInline
     func untake(from start: Int, destroy: (UnsafeMutableRawPointer) -> Void) {
         var left = taken.count - start

@@ -77,8 +77,8 @@ extension DedupeBuffer {
     /// handed out, and after ``finish()``, when what was received before has been.
     ///
     /// When the consuming task is cancelled the sequence ends as well; so it does for a consumer that lets go of its
-    /// iterator, as `break` does. What had been taken and not handed out then goes back to the front of the queue, as if
-    /// it had never been taken, and the next consumer gets exactly what is missing.
+    /// iterator, as `break` does. What had been taken and not handed out then goes back to the front of the queue, as
+    /// if it had never been taken, and the next consumer gets exactly what is missing.
     ///
     /// ### Who keeps whom alive
     ///
@@ -86,9 +86,9 @@ extension DedupeBuffer {
     /// out, to whoever consumes or begins to, and then the sequence ends. What nobody consumes is destroyed with the
     /// last of the sequences and iterators.
     ///
-    /// - Important: an event has been dealt with when the next one is asked for. A consumer that may fail, and must see the
-    ///   event again then, is better served by ``run(sink:)``. The consumer may call any method of the buffer; but to wait
-    ///   for another task that waits in ``finish()`` is to wait for itself.
+    /// - Important: an event has been dealt with when the next one is asked for. A consumer that may fail, and must see
+    ///   the event again then, is better served by ``run(sink:)``. The consumer may call any method of the buffer; but
+    ///   to wait for another task that waits in ``finish()`` is to wait for itself.
     @inlinable
     public var events: DedupeBufferEvents<Key, Value> { DedupeBufferEvents(storage: storage) }
 }

@@ -23,9 +23,9 @@ public struct DedupeBufferLeftovers: Sendable, Hashable {
 extension DedupeBuffer {
     /// Delivers what was received before the call, then stops; returns when that is done. No thread waits.
     ///
-    /// As the synchronous `finish()`: if nothing delivers, it stops at once. Called by the consumer of ``events``, or by
-    /// the sink of ``run(sink:)`` or a task that it began, it returns at once, and the buffer stops when the queue is
-    /// empty.
+    /// As the synchronous `finish()`: if nothing delivers, it stops at once. Called by the consumer of ``events``, or
+    /// by the sink of ``run(sink:)`` or a task that it began, it returns at once, and the buffer stops when the queue
+    /// is empty.
     ///
     /// If the calling task is cancelled it returns at once, and the buffer still finishes.
     public func finish() async {
@@ -34,15 +34,15 @@ extension DedupeBuffer {
         await delivery.end(by: nil)
     }
 
-    /// Delivers what was received before the call, but stops at `deadline` if that takes longer; returns when that is done.
-    /// No thread waits.
+    /// Delivers what was received before the call, but stops at `deadline` if that takes longer; returns when that is
+    /// done. No thread waits.
     ///
     /// Else as `finish()`. At the deadline it returns even if the sink does not. If the calling task is cancelled, the
     /// deadline has come.
     ///
     /// - Parameter deadline: may have passed already: then it stops at once.
-    /// - Returns: what was not delivered. If it returns at once because it was called by the sink, that is what is still to be
-    ///   delivered; the deadline holds.
+    /// - Returns: what was not delivered. If it returns at once because it was called by the sink, that is what is
+    ///   still to be delivered; the deadline holds.
     @discardableResult
     public func finish(deadline: ContinuousClock.Instant) async -> DedupeBufferLeftovers {
         let isCurrent = delivery.isCurrentTask
@@ -53,14 +53,15 @@ extension DedupeBuffer {
         return stopNow()
     }
 
-    /// Delivers what was received before the call, but stops at `deadline` if that takes longer; returns when that is done.
+    /// Delivers what was received before the call, but stops at `deadline` if that takes longer; returns when that is
+    /// done.
     ///
     /// As the synchronous `finish()`. At the deadline it returns even if the sink does not.
     ///
     /// - Important: blocks the calling thread until then.
     /// - Parameter deadline: may have passed already: then it stops at once.
-    /// - Returns: what was not delivered. If it returns at once because it was called by the sink, that is what is still to be
-    ///   delivered; the deadline holds.
+    /// - Returns: what was not delivered. If it returns at once because it was called by the sink, that is what is
+    ///   still to be delivered; the deadline holds.
     @available(*, noasync)
     @discardableResult
     public func finish(deadline: ContinuousClock.Instant) -> DedupeBufferLeftovers {

@@ -30,11 +30,11 @@ extension AsyncSyncerCallbacks {
 extension DedupeBuffer {
     /// Delivers to `sink`, one call at a time, until ``stop()`` or ``finish()``.
     ///
-    /// When the sink fails, the event that it failed on and the rest of its batch go back to the front of the queue, as if
-    /// they had never been taken: where something newer is pending, that takes the place; a restart in between drops
-    /// them. After a pause the sink is called again. ``DedupeBufferConfiguration/retry`` says how long the pauses are, and
-    /// when to give up; then the sink's error is thrown, and the events stay in the queue. Neither a pause nor a wait for
-    /// events blocks a thread.
+    /// When the sink fails, the event that it failed on and the rest of its batch go back to the front of the queue, as
+    /// if they had never been taken: where something newer is pending, that takes the place; a restart in between drops
+    /// them. After a pause the sink is called again. ``DedupeBufferConfiguration/retry`` says how long the pauses are,
+    /// and when to give up; then the sink's error is thrown, and the events stay in the queue. Neither a pause nor a
+    /// wait for events blocks a thread.
     ///
     /// When the task is cancelled, what the sink has not dealt with goes back, that is, also the event of a call that
     /// throws after the cancellation. After ``stop()`` the batch that was taken is delivered whole; if the sink
@@ -42,10 +42,11 @@ extension DedupeBuffer {
     ///
     /// While it runs, it keeps the buffer and the sink alive.
     ///
-    /// - Important: ``finish()`` returns at once where it is called by the sink, or by a task that the sink began: it would
-    ///   wait for itself.
-    /// - Throws: ``DedupeBufferError/alreadySending`` if somebody else consumes or delivers, ``DedupeBufferError/stopped``
-    ///   if the buffer was stopped before; `CancellationError` if the task was cancelled; else what the sink has thrown.
+    /// - Important: ``finish()`` returns at once where it is called by the sink, or by a task that the sink began: it
+    ///   would wait for itself.
+    /// - Throws: ``DedupeBufferError/alreadySending`` if somebody else consumes or delivers,
+    ///   ``DedupeBufferError/stopped`` if the buffer was stopped before; `CancellationError` if the task was cancelled;
+    ///   else what the sink has thrown.
     @inlinable
     public func run(sink: some AsyncSyncerCallbacks<Key, Value>) async throws {
         try await run(sink: sink, whenBegun: {})

@@ -68,8 +68,8 @@ public final class DedupeBuffer<Key: DedupeKey, Value: Sendable>: RestartAwareCa
     ///
     /// - Complexity: O(1).
     public func stop() {
-        core.stop()
         delivery.stop()
+        core.stop()
     }
 
     /// Delivers what was received before the call, then stops as ``stop()`` does; returns when the loop has ended.

@@ -53,6 +53,7 @@ final class DeliveryLoop: WakeTarget, @unchecked Sendable {
         var loop: Loop?
         /// The buffer has gone: nothing comes in any more.
         var isAbandoned = false
+        var isStopped = false
     }
 
     private let core: Core
@@ -113,7 +114,11 @@ final class DeliveryLoop: WakeTarget, @unchecked Sendable {
     /// The calling task takes from now on, until ``endTask()``.
     func begin(_ loop: TaskLoop) throws(DedupeBufferError) {
         try claim()
-        state.withLock { $0.loop = Loop(place: .task(loop)) }
+        let isStopped = state.withLock { state in
+            state.loop = Loop(place: .task(loop))
+            return state.isStopped
+        }
+        if isStopped { loop.stop() }
     }
 
     private func claim() throws(DedupeBufferError) {
@@ -206,8 +211,12 @@ final class DeliveryLoop: WakeTarget, @unchecked Sendable {
         existing.leave()
     }
 
-    /// The core was stopped; a loop that pauses finds out.
+    /// The core is about to be stopped: a task that finds that it was knows already that it was not by a finish.
     func stop() {
+        let place = state.withLock { state in
+            state.isStopped = true
+            return state.loop?.place
+        }
         if case .task(let loop) = place { loop.stop() }
     }
 

@@ -1,7 +1,7 @@
 /// How often, and after what pauses, a failing sink is tried again.
 ///
-/// The first pause takes ``initialDelay``; each one after it takes ``factor`` times as long as the one before, but never
-/// more than ``maximumDelay``. A success starts over.
+/// The first pause takes ``initialDelay``; each one after it takes ``factor`` times as long as the one before, but
+/// never more than ``maximumDelay``. A success starts over.
 public struct DedupeBufferRetry: Sendable {
     /// How long to wait after the first failure. Not negative.
     public var initialDelay: Duration
@@ -9,8 +9,8 @@ public struct DedupeBufferRetry: Sendable {
     public var factor: Double
     /// The longest wait.
     public var maximumDelay: Duration
-    /// How many failures in a row are one too many, 1 or more: that error is thrown. 1: nothing is tried again. `nil`: no
-    /// number is.
+    /// How many failures in a row are one too many, 1 or more: that error is thrown. 1: nothing is tried again. `nil`:
+    /// no number is.
     public var maximumAttempts: Int?
     /// What the waits are measured by.
     public var clock: any Clock<Duration>

@@ -5,8 +5,8 @@ import Testing
 
 @Suite("run(sink:) against the naive model")
 struct RunModelTests {
-    /// Where batches are smaller than what a resync may owe there are no restarts: the model cannot know which of the owed
-    /// deletions come first.
+    /// Where batches are smaller than what a resync may owe there are no restarts: the model cannot know which of the
+    /// owed deletions come first.
     @Test(arguments: [1, 2, 3, 100])
     func failingSink_atRandom(batchSize: Int) async throws {
         let seed = announcedSeed("failingSink_atRandom, batches of \(batchSize)")
@@ -95,7 +95,9 @@ private final class Play: AsyncSyncerCallbacks {
     }
 
     func onStatusUpdated(_ status: SyncStatus) async throws { try await handle(.status(status)) }
-    func onUpdates(_ updates: [Update<String, Int>]) async throws { try await handle(.updates(updates.map { Item($0) })) }
+    func onUpdates(_ updates: [Update<String, Int>]) async throws {
+        try await handle(.updates(updates.map { Item($0) }))
+    }
 
     private func handle(_ call: Event<String, Int>) async throws {
         let (fails, isLast) = state.change { state in
@@ -150,9 +152,9 @@ private final class Play: AsyncSyncerCallbacks {
         var due = state.batch.removeFirst()
         if case .updates(var items) = due.call {
             for (i, item) in call.items.enumerated() where i < items.count && items[i] != item && due.groups[i] != 0 {
-                if let j = items.indices.first(where: { $0 > i && items[$0] == item && due.groups[$0] == due.groups[i] }) {
-                    items.swapAt(i, j)
-                }
+                let group = due.groups[i]
+                let j = items.indices.first { $0 > i && items[$0] == item && due.groups[$0] == group }
+                if let j { items.swapAt(i, j) }
             }
             due.call = .updates(items)
             if fails {
@@ -173,9 +175,9 @@ private final class Play: AsyncSyncerCallbacks {
 
     // MARK: Operations on both
 
-    /// In a batch that fails nothing but values follows a restart. What the batch still holds is dropped when it fails; of
-    /// deletions and statuses that came until then traces are left, see cdedupe_untake(): a deletion of a key that the
-    /// sink never heard of may come, and one may come only with the next `inSync`.
+    /// In a batch that fails nothing but values follows a restart. What the batch still holds is dropped when it fails;
+    /// of deletions and statuses that came until then traces are left, see cdedupe_untake(): a deletion of a key that
+    /// the sink never heard of may come, and one may come only with the next `inSync`.
     private func act(_ state: inout State) {
         let isBound = state.restarted && state.untilFailure != nil
         switch Int.random(in: 0..<12, using: &state.random) {
