@@ -130,7 +130,7 @@ struct EventLifetimeTests {
     @Test func buffer_letGoAtAnyMoment_allIsHandedOut() async throws {
         let seed = announcedSeed(#function)
         try await within("all rounds") { [tracker] in
-            for round in 0..<rounds(2_000) {
+            for round in 0..<rounds(10_000) {
                 var random = SeededGenerator(seed: seed &+ UInt64(round))
                 let heard = Kept(0)
                 var buffer: Buffer? = DedupeBufferTests.makeBuffer(batchSize: 2)
