@@ -8,18 +8,26 @@ let package = Package(
     platforms: [.macOS(.v15)],
     products: [
         .library(name: "DedupeBuffer", targets: ["DedupeBuffer"]),
+        .library(name: "DedupeBufferService", targets: ["DedupeBufferService"]),
         .executable(name: "dedupe", targets: ["dedupe"]),
     ],
     dependencies: [
         // The command-line conventions that Swift users expect: help, completion, validation.
-        .package(url: "https://github.com/apple/swift-argument-parser", from: "1.8.2")
+        .package(url: "https://github.com/apple/swift-argument-parser", from: "1.8.2"),
+        // Only for DedupeBufferService: who does not use that product builds nothing of it.
+        .package(url: "https://github.com/swift-server/swift-service-lifecycle", from: "2.13.0"),
     ],
     targets: [
         // The concurrent core. Needs Concurrency Kit and xxHash's header (libck-dev, libxxhash-dev).
         .target(name: "CDedupe", exclude: ["exports.map"], linkerSettings: [.linkedLibrary("ck")]),
 
-        // Typed keys and values, delivery on a Dispatch queue.
+        // Typed keys and values; delivery on a Dispatch queue or to a task.
         .target(name: "DedupeBuffer", dependencies: ["CDedupe"]),
+
+        // Delivery as a service of an application.
+        .target(
+            name: "DedupeBufferService",
+            dependencies: ["DedupeBuffer", .product(name: "ServiceLifecycle", package: "swift-service-lifecycle")]),
 
         // One line of JSON to an event, by simdjson (libsimdjson-dev).
         .target(name: "CEventParser", linkerSettings: [.linkedLibrary("simdjson")]),
@@ -33,6 +41,13 @@ let package = Package(
             ]),
 
         .testTarget(name: "DedupeBufferTests", dependencies: ["DedupeBuffer"]),
+        .testTarget(
+            name: "DedupeBufferServiceTests",
+            dependencies: [
+                "DedupeBuffer", "DedupeBufferService",
+                .product(name: "ServiceLifecycle", package: "swift-service-lifecycle"),
+                .product(name: "ServiceLifecycleTestKit", package: "swift-service-lifecycle"),
+            ]),
         .testTarget(name: "DedupeFilterTests", dependencies: ["dedupe", "DedupeBuffer"]),
     ],
     swiftLanguageModes: [.v6],

@@ -19,6 +19,8 @@ final class Core: @unchecked Sendable {
     private let buffer: OpaquePointer
     private let scratch = PutBatchPool()
     private let rejected = Atomic<Int>(0)
+    /// Whether a batch is with the sink. Locked while one is taken, so that after a stop the answer stands.
+    private let delivering = Locked(false)
 
     @usableFromInline
     init(batchSize: Int, payloadSize: Int, payloadAlignment: Int) {
@@ -167,7 +169,11 @@ final class Core: @unchecked Sendable {
     @usableFromInline
     func take() -> TakeResult {
         var count = 0
-        let result = cdedupe_take(buffer, taken.raw, taken.capacity, &count)
+        let result = delivering.withLock { delivering in
+            let result = cdedupe_take(buffer, taken.raw, taken.capacity, &count)
+            delivering = result == CDEDUPE_OK
+            return result
+        }
         taken.count = count
         for i in 0..<count {
             let slot = taken.raw[i].slot
@@ -184,12 +190,32 @@ final class Core: @unchecked Sendable {
     /// The payloads of the taken batch were moved out.
     @usableFromInline
     func discardTaken() {
+        guard taken.count > 0 else { return }
         withUnsafeTemporaryAllocation(of: cdedupe_slot_t.self, capacity: taken.count) { slots in
             for i in 0..<taken.count { slots[i] = taken.raw[i].slot }
             cdedupe_discard(buffer, slots.baseAddress!, slots.count)
         }
         taken.count = 0
+        delivering.withLock { $0 = false }
     }
+
+    /// Gives the taken batch's items from `start` on back to the queue, and ends the batch; the payloads of those
+    /// before were moved out. `destroy` gets the payloads that have no place in the queue any more.
+    @usableFromInline
+    func untake(from start: Int, destroy: (UnsafeMutableRawPointer) -> Void) {
+        var left = taken.count - start
+        if left > 0 {
+            let result = cdedupe_untake(buffer, taken.raw + start, &left)
+            guard result == CDEDUPE_OK else { Core.fail(result) }
+            for i in start..<taken.count where taken.raw[i].slot != 0 {
+                destroy(cdedupe_payload(buffer, taken.raw[i].slot))
+            }
+        }
+        discardTaken()
+    }
+
+    /// Whether a batch was taken that the sink has not dealt with.
+    var isDelivering: Bool { delivering.withLock { $0 } }
 
     // MARK: - The end
 

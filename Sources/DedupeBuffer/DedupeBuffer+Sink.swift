@@ -5,7 +5,7 @@ public import Dispatch
 // The sink's side: ways to deliver. Inlinable, so that moving updates out of their slots is specialised for their types.
 
 extension DedupeBuffer {
-    /// Delivers to `sink` from now on, on a Dispatch queue, until ``stop()`` or ``finish()``. Returns at once.
+    /// Delivers to `sink` from now on, on a Dispatch queue, until ``stop()`` or `finish()`. Returns at once.
     ///
     /// Work is put on the queue when there is something to deliver; no thread waits when there is nothing. The sink is
     /// called serially even if `queue` is concurrent.
@@ -27,7 +27,7 @@ extension DedupeBuffer {
         try delivery.start(on: queue, body: body) { [unowned self] in self }
     }
 
-    /// Delivers to `sink` on the calling thread until ``stop()`` or ``finish()``.
+    /// Delivers to `sink` on the calling thread until ``stop()`` or `finish()`.
     ///
     /// - Important: blocks the calling thread, also when there is nothing to deliver.
     /// - Throws: ``DedupeBufferError/alreadySending`` or ``DedupeBufferError/stopped``.
@@ -70,7 +70,7 @@ extension DedupeBuffer {
                 i += 1
             } else {
                 let length = batch.runLength(from: i)
-                sink.onUpdates(updates(of: batch, from: i, count: length))
+                sink.onUpdates(Self.updates(of: batch, from: i, count: length))
                 i += length
             }
         }
@@ -79,7 +79,7 @@ extension DedupeBuffer {
 
     /// Moves updates out of their slots.
     @inlinable
-    func updates(of batch: TakenBatch, from start: Int, count: Int) -> [Update<Key, Value>] {
+    static func updates(of batch: TakenBatch, from start: Int, count: Int) -> [Update<Key, Value>] {
         Array(unsafeUninitializedCapacity: count) { array, initialized in
             for i in start..<(start + count) {
                 array.initializeElement(at: initialized, to: update(of: batch, i))
@@ -90,7 +90,7 @@ extension DedupeBuffer {
     }
 
     @inlinable
-    func update(of batch: TakenBatch, _ i: Int) -> Update<Key, Value> {
+    static func update(of batch: TakenBatch, _ i: Int) -> Update<Key, Value> {
         if let payload = batch.payloads[i] {
             return payload.assumingMemoryBound(to: Update<Key, Value>.self).move()
         }

@@ -28,11 +28,15 @@
 /// While a loop is delivering, the work on the queue keeps the buffer and the sink alive. When there is nothing to
 /// deliver, nothing runs and nothing but you keeps the buffer alive; the buffer keeps the sink until the loop has
 /// ended. A buffer that is let go delivers first what is pending. A sink that holds its buffer makes a cycle, which
-/// ``stop()`` or ``finish()`` breaks.
+/// ``stop()`` or `finish()` breaks. For tasks see ``events`` and ``run(sink:)``.
 public final class DedupeBuffer<Key: DedupeKey, Value: Sendable>: RestartAwareCallbacks {
     @usableFromInline let core: Core
     @usableFromInline let delivery: DeliveryLoop
+    /// Both of them, for those who consume events.
+    @usableFromInline let storage: Storage<Key, Value>
     @usableFromInline let onRejection: (@Sendable (DedupeBufferRejection) -> Void)?
+    /// What a ``run(sink:)`` begins with.
+    @usableFromInline let retry: RetryState
 
     /// A buffer with nothing in it.
     public init(configuration: DedupeBufferConfiguration = .init()) {
@@ -41,12 +45,13 @@ public final class DedupeBuffer<Key: DedupeKey, Value: Sendable>: RestartAwareCa
             payloadSize: MemoryLayout<Update<Key, Value>>.stride,
             payloadAlignment: MemoryLayout<Update<Key, Value>>.alignment)
         delivery = DeliveryLoop(core: core, label: configuration.label)
+        storage = Storage(core: core, delivery: delivery)
         onRejection = configuration.onRejection
+        retry = RetryState(configuration.retry)
     }
 
     deinit {
         delivery.abandon()
-        core.destroyLeftovers(Self.destroy)
     }
 
     /// Ends the life of an update that a slot holds.
@@ -65,6 +70,7 @@ public final class DedupeBuffer<Key: DedupeKey, Value: Sendable>: RestartAwareCa
     ///
     /// - Complexity: O(1).
     public func stop() {
+        delivery.stop()
         core.stop()
     }
 

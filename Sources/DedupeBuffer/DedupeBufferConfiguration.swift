@@ -10,6 +10,9 @@ public struct DedupeBufferConfiguration: Sendable {
     /// Label of the Dispatch queue that the delivery loop runs on.
     public var label: String
 
+    /// How ``DedupeBuffer/run(sink:)`` goes on after its sink has failed.
+    public var retry: DedupeBufferRetry
+
     /// Called for each update that the buffer had to refuse, by the thread that brought it, with no lock held, after
     /// the other updates of the call were put.
     ///
@@ -18,11 +21,12 @@ public struct DedupeBufferConfiguration: Sendable {
 
     /// A configuration; see the properties for what the parameters mean.
     public init(
-        batchSize: Int = 100, label: String = "dedupe-buffer",
+        batchSize: Int = 100, label: String = "dedupe-buffer", retry: DedupeBufferRetry = .init(),
         onRejection: (@Sendable (DedupeBufferRejection) -> Void)? = nil
     ) {
         self.batchSize = batchSize
         self.label = label
+        self.retry = retry
         self.onRejection = onRejection
     }
 }

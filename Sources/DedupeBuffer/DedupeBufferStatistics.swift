@@ -16,7 +16,7 @@ public struct DedupeBufferStatistics: Sendable, Hashable {
     public var liveKeys = 0
     /// Updates that came in.
     public var received = 0
-    /// Updates that were taken for delivery.
+    /// Updates that were taken for delivery, and did not come back.
     public var delivered = 0
     /// Updates that a newer one of their key displaced.
     public var replaced = 0
@@ -30,7 +30,7 @@ public struct DedupeBufferStatistics: Sendable, Hashable {
     public var synthesizedDeletions = 0
     /// Statuses that came in.
     public var statusesReceived = 0
-    /// Statuses that were taken for delivery.
+    /// Statuses that were taken for delivery, and did not come back.
     public var statusesDelivered = 0
     /// Batches that were taken.
     public var batches = 0

@@ -41,16 +41,26 @@ final class DeliveryLoop: WakeTarget, @unchecked Sendable {
         /// Drains run on `serial`, whose target is `target`. `keepAlive` gives what must live as long as they.
         case queue(serial: DispatchQueue, target: DispatchQueue?, keepAlive: () -> AnyObject)
         case thread(DispatchSemaphore)
+        /// A task takes batches itself.
+        case task(TaskLoop)
     }
 
     private struct Loop {
         let place: Place
-        let body: LoopBody
+        /// Not of a task.
+        var body: LoopBody?
+    }
+
+    private struct State {
+        var loop: Loop?
+        /// The buffer has gone: nothing comes in any more.
+        var isAbandoned = false
+        var isStopped = false
     }
 
     private let core: Core
     private let label: String
-    private let state = Locked<Loop?>(nil)
+    private let state = Locked(State())
     /// The queue that the loop needs. Locked while a loop begins, so that one that fails to does not take away the mark
     /// of another on the same queue.
     private let markedQueue = Locked<DispatchQueue?>(nil)
@@ -84,7 +94,7 @@ final class DeliveryLoop: WakeTarget, @unchecked Sendable {
                 throw error
             }
             marked = target
-            state.withLock { $0 = loop }
+            state.withLock { $0.loop = loop }
         }
         schedule(on: serial, keepAlive())
     }
@@ -93,7 +103,7 @@ final class DeliveryLoop: WakeTarget, @unchecked Sendable {
     func runForever(_ body: LoopBody) throws(DedupeBufferError) {
         try claim()
         let semaphore = DispatchSemaphore(value: 0)
-        state.withLock { $0 = Loop(place: .thread(semaphore), body: body) }
+        state.withLock { $0.loop = Loop(place: .thread(semaphore), body: body) }
         while true {
             switch drain() {
             case .more: continue
@@ -101,6 +111,16 @@ final class DeliveryLoop: WakeTarget, @unchecked Sendable {
             case .ended: return
             }
         }
+    }
+
+    /// The calling task takes from now on, until ``endTask()``.
+    func begin(_ loop: TaskLoop) throws(DedupeBufferError) {
+        try claim()
+        let isStopped = state.withLock { state in
+            state.loop = Loop(place: .task(loop))
+            return state.isStopped
+        }
+        if isStopped { loop.stop() }
     }
 
     private func claim() throws(DedupeBufferError) {
@@ -119,10 +139,11 @@ final class DeliveryLoop: WakeTarget, @unchecked Sendable {
     /// Called by the core, in whichever thread found the loop asleep.
     @usableFromInline
     func wake() {
-        guard let loop = state.withLock({ $0 }) else { return }
-        switch loop.place {
+        switch place {
         case .queue(let serial, _, let keepAlive): schedule(on: serial, keepAlive())
         case .thread(let semaphore): semaphore.signal()
+        case .task(let loop): loop.wake()
+        case nil: return
         }
     }
 
@@ -147,7 +168,7 @@ final class DeliveryLoop: WakeTarget, @unchecked Sendable {
     }
 
     private func drainSome() -> DrainResult {
-        guard let body = state.withLock({ $0?.body }) else { return .asleep }
+        guard let body = state.withLock({ $0.loop?.body }) else { return .asleep }
         deliveringThread.store(currentThread(), ordering: .relaxed)
         defer { deliveringThread.store(0, ordering: .relaxed) }
         for _ in 0..<Self.batchesPerDrain {
@@ -166,14 +187,16 @@ final class DeliveryLoop: WakeTarget, @unchecked Sendable {
 
     /// Given back, so that what it holds is released outside the lock.
     private func takeLoop() -> Loop? {
-        state.withLock { loop in
-            defer { loop = nil }
-            return loop
+        state.withLock { state in
+            defer { state.loop = nil }
+            return state.loop
         }
     }
 
+    private var place: Place? { state.withLock { $0.loop?.place } }
+
     /// Whether there is a loop, which clears up when it has nothing else to do.
-    var exists: Bool { state.withLock { $0 != nil } }
+    var exists: Bool { state.withLock { $0.loop != nil } }
 
     /// Lets go of the sink and the claim.
     private func end() {
@@ -181,20 +204,81 @@ final class DeliveryLoop: WakeTarget, @unchecked Sendable {
         if case .queue(_, let target?, _) = takeLoop()?.place { mark(target, false) }
     }
 
-    /// The buffer goes away; a loop that sleeps goes with it.
-    func abandon() {
-        guard let loop = takeLoop() else { return }
-        if case .queue(_, let target?, _) = loop.place { mark(target, false) }
+    /// The task takes no more.
+    @usableFromInline
+    func endTask() {
+        // Before others can begin, who are not to be taken for this one.
+        _ = takeLoop()
+        core.release()
         existing.leave()
     }
+
+    /// The core is about to be stopped: a task that finds that it was knows already that it was not by a finish.
+    func stop() {
+        let place = state.withLock { state in
+            state.isStopped = true
+            return state.loop?.place
+        }
+        if case .task(let loop) = place { loop.stop() }
+    }
+
+    /// The buffer goes away. A loop on a queue sleeps, and goes with it. Tasks take what is left, now or later.
+    func abandon() {
+        let place = state.withLock { state in
+            state.isAbandoned = true
+            return state.loop?.place
+        }
+        switch place {
+        case .queue(_, let target, _):
+            _ = takeLoop()
+            if let target { mark(target, false) }
+            core.stop()
+            existing.leave()
+        case .task(let loop): loop.wake()
+        case .thread, nil: return
+        }
+    }
+
+    /// Whether a queue that is found empty after this stays so, since the buffer has gone. If not, a task is woken when
+    /// it goes.
+    @usableFromInline
+    var isAbandoned: Bool { state.withLock { $0.isAbandoned } }
 
     func waitForEnd() {
         existing.wait()
     }
 
+    /// The same, no longer than until `deadline`.
+    func waitForEnd(until deadline: ContinuousClock.Instant) {
+        // Again where the clocks differ.
+        while existing.wait(timeout: .now() + (deadline - .now) / .seconds(1)) == .timedOut && deadline > .now {}
+    }
+
+    /// The same, and no longer than until the task is cancelled; no thread waits.
+    func end(by deadline: ContinuousClock.Instant?) async {
+        let over = Signal()
+        existing.notify(queue: .global()) { over.send() }
+        let timer = deadline.map { deadline in
+            Task {
+                try? await Task.sleep(until: deadline, clock: .continuous)
+                over.send()
+            }
+        }
+        await over.wait()
+        timer?.cancel()
+    }
+
+    /// Whether waiting for the loop here would be waiting for oneself.
+    var isCurrent: Bool { isCurrentThread || isCurrentTask }
+
     /// Whether the caller is inside the sink, or on the queue that the loop needs.
-    var isCurrent: Bool {
+    private var isCurrentThread: Bool {
         deliveringThread.load(ordering: .relaxed) == currentThread() || DispatchQueue.getSpecific(key: queueKey) == true
+    }
+
+    /// Whether the calling task consumes the events, or is the sink.
+    var isCurrentTask: Bool {
+        if case .task(let loop) = place { loop.isCurrent } else { false }
     }
 
     /// Global queues take no marks, and need none: a thread that waits there keeps no other from running.

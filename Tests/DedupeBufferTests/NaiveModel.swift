@@ -40,6 +40,8 @@ struct NaiveModel {
     private(set) var queue: [Entry] = []
     private(set) var live: Set<String> = []
     private var unseen: Set<String>?
+    private var withheldValues: Set<String> = []
+    private var withheldDeletions: [String: Entry] = [:]
     private var latestReceived = SyncStatus.waitForDatastore
     private var latestTaken = SyncStatus.waitForDatastore
     private var groups = 0
@@ -66,17 +68,46 @@ struct NaiveModel {
             peak = max(peak, pendingKeys)
             return
         }
-        if update.value == nil, queue[index].value != nil, !live.contains(update.key) {
-            cancelled += 2
-            queue.remove(at: index)
-            if index > 0, index < queue.count, queue[index - 1].status != nil, queue[index].status != nil {
-                queue.remove(at: index - 1)
+        if update.value == nil, queue[index].value != nil {
+            if let entry = withheldDeletions[update.key] {
+                (replaced, cancelled) = (replaced - 1, cancelled + 2)
+                queue[index] = entry
+                return
             }
-            return
+            if !live.contains(update.key), !withheldValues.contains(update.key) { return cancel(at: index) }
         }
         replaced += 1
         queue[index].value = update.value
         queue[index].revision = update.revision
+    }
+
+    /// A value and its deletion go, and with them the earlier of two statuses that had only them between them.
+    private mutating func cancel(at index: Int) {
+        cancelled += 2
+        queue.remove(at: index)
+        if index > 0, index < queue.count, queue[index - 1].status != nil, queue[index].status != nil {
+            queue.remove(at: index - 1)
+        }
+    }
+
+    /// The first `count` entries are with a sink that will fail: to the queue they are not there until they come back.
+    /// So a deletion does not cancel such a value, and cancels a value that comes after such a deletion.
+    mutating func withhold(_ count: Int) {
+        for entry in queue.prefix(count) where entry.status == nil {
+            if entry.value == nil { withheldDeletions[entry.key] = entry } else { withheldValues.insert(entry.key) }
+        }
+    }
+
+    /// They have come back, each to whatever has come in its place.
+    mutating func giveBack() {
+        for key in withheldValues where !live.contains(key) {
+            guard let index = queue.firstIndex(where: { $0.status == nil && $0.key == key && $0.value == nil }) else {
+                continue
+            }
+            replaced -= 1
+            cancel(at: index)
+        }
+        (withheldValues, withheldDeletions) = ([], [:])
     }
 
     /// Section 3.
@@ -103,6 +134,7 @@ struct NaiveModel {
     mutating func restart() {
         dropped += pendingKeys
         queue = []
+        (withheldValues, withheldDeletions) = ([], [:])
         unseen = live
         latestReceived = latestTaken
     }
@@ -114,8 +146,6 @@ struct NaiveModel {
         guard let calls else { return count == 0 ? nil : "nothing delivered; due: \(queue.prefix(count))" }
         if count == 0 { return "delivered \(calls); nothing was due" }
 
-        var due: [Call] = []
-        var run: [Item<String, Int>] = []
         var actual: [Item<String, Int>?] = []
         for call in calls {
             switch call {
@@ -124,9 +154,16 @@ struct NaiveModel {
             }
         }
         batches += 1
-        for position in 0..<count {
-            adopt(actual, at: position)
-            let entry = queue[position]
+        for position in 0..<count { adopt(actual, at: position) }
+        let due = take(count)
+        return due == calls ? nil : "delivered \(calls); due \(due)"
+    }
+
+    /// Takes the first `count` entries: the calls that they make.
+    mutating func take(_ count: Int) -> [Call] {
+        var due: [Call] = []
+        var run: [Item<String, Int>] = []
+        for entry in queue.prefix(count) {
             if let status = entry.status {
                 if !run.isEmpty { due.append(.updates(run)) }
                 run = []
@@ -146,7 +183,15 @@ struct NaiveModel {
         }
         if !run.isEmpty { due.append(.updates(run)) }
         queue.removeFirst(count)
-        return due == calls ? nil : "delivered \(calls); due \(due)"
+        return due
+    }
+
+    /// The entries of one group that are in the queue take on this order among them.
+    mutating func arrange(group: Int, as keys: [String]) {
+        let places = queue.indices.filter { queue[$0].group == group }
+        let entries = places.map { queue[$0] }
+        let sorted = keys.compactMap { key in entries.first { $0.key == key } }
+        for (place, entry) in zip(places, sorted) where sorted.count == places.count { queue[place] = entry }
     }
 
     /// Puts the entry that was delivered at `position` there, if it is one of the group whose turn it is.

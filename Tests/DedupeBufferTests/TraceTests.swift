@@ -1,6 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
 
-// The recorded traces, contract section 7: every *.jsonl under Tests/Traces, with keys computed and with keys known.
+// The recorded traces, contract section 7: every *.jsonl under Tests/Traces, with keys computed and with keys known;
+// delivered by hand, and to a task.
 
 import DedupeBuffer
 import Foundation
@@ -48,15 +49,27 @@ struct TraceTests {
         #expect(Self.files.contains("deviation.jsonl"))
     }
 
+    /// How a trace's batches come out.
+    enum Outlet: CaseIterable, Sendable { case batches, events }
+
     @Test(arguments: files, Intake.allCases)
-    func trace(file: String, intake: Intake) throws {
+    func trace(file: String, intake: Intake) async throws {
+        try await replayAll(of: file, intake, .batches)
+    }
+
+    @Test(arguments: files)
+    func trace_toAConsumerOfEvents(file: String) async throws {
+        try await replayAll(of: file, .computedKeys, .events)
+    }
+
+    private func replayAll(of file: String, _ intake: Intake, _ outlet: Outlet) async throws {
         let text = try String(contentsOf: Self.folder.appendingPathComponent(file), encoding: .utf8)
         var count = 0
         var failures = 0
         for line in text.split(separator: "\n") {
             count += 1
             do {
-                if let difference = try Self.replay(Data(line.utf8), intake) {
+                if let difference = try await Self.replay(Data(line.utf8), intake, outlet) {
                     failures += 1
                     if failures <= 5 { Issue.record("\(file): \(difference)") }
                 }
@@ -70,13 +83,14 @@ struct TraceTests {
     }
 
     /// Replays one trace; returns what differs first, or nil.
-    private static func replay(_ line: Data, _ intake: Intake) throws -> String? {
+    private static func replay(_ line: Data, _ intake: Intake, _ outlet: Outlet) async throws -> String? {
         guard let trace = try JSONSerialization.jsonObject(with: line) as? [String: Any],
             let name = trace["name"] as? String, let operations = trace["ops"] as? [[Any]],
             let expected = trace["expect"] as? [Any]
         else { throw Malformed(description: "not a trace") }
 
         let buffer = DedupeBuffer<String, String>()
+        var consumer = Consumer(buffer)
         var answers = 0
         for (index, operation) in operations.enumerated() {
             let actual: [Call]?
@@ -93,9 +107,9 @@ struct TraceTests {
                 buffer.onConnectionRestarted()
                 continue
             case "step":
-                actual = try buffer.nextBatch()
+                actual = try await outlet == .events ? consumer.nextBatch() : buffer.nextBatch()
             case "flush":
-                let calls = try buffer.flush()
+                let calls = try await outlet == .events ? consumer.flush() : buffer.flush()
                 actual = calls.isEmpty ? nil : calls
             default:
                 throw Malformed(description: "\(name): operation \(operation)")
@@ -111,6 +125,35 @@ struct TraceTests {
         guard answers == expected.count else { throw Malformed(description: "\(name): too many answers") }
         let statistics = buffer.statistics
         return statistics.unaccounted == 0 ? nil : "\(name): counts do not add up: \(statistics)"
+    }
+
+    /// Consumes batch by batch, though events do not say where a batch ends: there everything taken was handed out.
+    private struct Consumer {
+        private let buffer: DedupeBuffer<String, String>
+        private var iterator: DedupeBufferEvents<String, String>.Iterator
+        private var handedOut = 0
+
+        init(_ buffer: DedupeBuffer<String, String>) {
+            self.buffer = buffer
+            iterator = buffer.events.makeAsyncIterator()
+        }
+
+        mutating func nextBatch() async throws -> [Call]? {
+            guard buffer.statistics.pendingKeys + buffer.statistics.pendingStatuses > 0 else { return nil }
+            var calls: [Call] = []
+            repeat {
+                guard let call = try await iterator.next().map({ Event($0) }) else { break }
+                calls.append(call)
+                handedOut += max(1, call.items.count)
+            } while handedOut < buffer.statistics.delivered + buffer.statistics.statusesDelivered
+            return calls
+        }
+
+        mutating func flush() async throws -> [Call] {
+            var calls: [Call] = []
+            while let batch = try await nextBatch() { calls += batch }
+            return calls
+        }
     }
 
     private static func status(_ name: Any?) throws -> SyncStatus {

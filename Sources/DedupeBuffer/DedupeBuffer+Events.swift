@@ -1,0 +1,96 @@
+// SPDX-License-Identifier: Apache-2.0
+
+/// What a buffer hands to its consumer, in order.
+public enum DedupeBufferEvent<Key: DedupeKey, Value: Sendable>: Sendable {
+    /// Keys changed. Never empty.
+    case updates([Update<Key, Value>])
+    /// The source's status changed; what was received before it has been handed out.
+    case status(SyncStatus)
+}
+
+extension DedupeBufferEvent: Equatable where Key: Equatable, Value: Equatable {}
+extension DedupeBufferEvent: Hashable where Key: Hashable, Value: Hashable {}
+
+/// A buffer's events, for one consumer at a time; see ``DedupeBuffer/events``.
+public struct DedupeBufferEvents<Key: DedupeKey, Value: Sendable>: AsyncSequence, Sendable {
+    public typealias Element = DedupeBufferEvent<Key, Value>
+    public typealias Failure = DedupeBufferError
+
+    @usableFromInline let storage: Storage<Key, Value>
+
+    @usableFromInline
+    init(storage: Storage<Key, Value>) {
+        self.storage = storage
+    }
+
+    /// An iterator, which begins to consume with its first `next()`.
+    @inlinable
+    public func makeAsyncIterator() -> Iterator {
+        Iterator(turn: EventTurn(storage))
+    }
+
+    /// Consumes a buffer's events. Copies of it are one consumer.
+    public struct Iterator: AsyncIteratorProtocol {
+        @usableFromInline let turn: EventTurn<Key, Value>
+
+        @usableFromInline
+        init(turn: EventTurn<Key, Value>) {
+            self.turn = turn
+        }
+
+        /// The next event, as soon as there is one. By asking for it, the caller has dealt with the one before.
+        ///
+        /// No thread waits meanwhile.
+        ///
+        /// - Returns: `nil` after ``DedupeBuffer/stop()`` or ``DedupeBuffer/finish()``, or when the task was cancelled.
+        /// - Throws: ``DedupeBufferError/alreadySending``, from the first call, if somebody else consumes or delivers.
+        /// - Complexity: O(*n*) in the number of the event's updates.
+        @inlinable
+        public mutating func next(
+            isolation actor: isolated (any Actor)?
+        ) async throws(DedupeBufferError) -> DedupeBufferEvent<Key, Value>? {
+            if turn.state == .new && !Task.isCancelled {
+                do throws(DedupeBufferError) {
+                    try turn.begin()
+                } catch .stopped {
+                    return nil
+                }
+            }
+            turn.loop.adoptTask()
+            return await turn.next(isolation: actor)
+        }
+    }
+}
+
+extension DedupeBuffer {
+    /// The events, as they come, for one consumer at a time:
+    ///
+    /// ```swift
+    /// for try await event in buffer.events {
+    ///     switch event {
+    ///     case .updates(let updates): ...
+    ///     case .status(let status): ...
+    ///     }
+    /// }
+    /// ```
+    ///
+    /// The consumer's first `next()` claims the buffer: until its end a second consumer, or a loop, gets
+    /// ``DedupeBufferError/alreadySending``. The sequence ends after ``stop()``, when the batch that was taken has been
+    /// handed out, and after `finish()`, when what was received before has been.
+    ///
+    /// When the consuming task is cancelled the sequence ends as well; so it does for a consumer that lets go of its
+    /// iterator, as `break` does. What had been taken and not handed out then goes back to the front of the queue, as
+    /// if it had never been taken, and the next consumer gets exactly what is missing.
+    ///
+    /// ### Who keeps whom alive
+    ///
+    /// Neither the sequence nor a consumer keeps the buffer alive. When the buffer is let go, what is pending is handed
+    /// out, to whoever consumes or begins to, and then the sequence ends. What nobody consumes is destroyed with the
+    /// last of the sequences and iterators.
+    ///
+    /// - Important: an event has been dealt with when the next one is asked for. A consumer that may fail, and must see
+    ///   the event again then, is better served by ``run(sink:)``. The consumer may call any method of the buffer; but
+    ///   to wait for another task that waits in `finish()` is to wait for itself.
+    @inlinable
+    public var events: DedupeBufferEvents<Key, Value> { DedupeBufferEvents(storage: storage) }
+}

@@ -1,0 +1,99 @@
+// SPDX-License-Identifier: Apache-2.0
+
+/// What was not delivered when a buffer stopped.
+public struct DedupeBufferLeftovers: Sendable, Hashable {
+    /// Updates that stay pending.
+    public var updates: Int
+    /// Statuses that stay pending.
+    public var statuses: Int
+    /// Whether a batch was being delivered: the sink had not returned, or the consumer had not asked for more. What it
+    /// holds is counted neither as delivered to the end nor as pending.
+    public var isSinkBusy: Bool
+
+    public init(updates: Int, statuses: Int, isSinkBusy: Bool) {
+        self.updates = updates
+        self.statuses = statuses
+        self.isSinkBusy = isSinkBusy
+    }
+
+    /// Whether everything was delivered.
+    public var isEmpty: Bool { updates == 0 && statuses == 0 && !isSinkBusy }
+}
+
+// The end, for those who cannot wait for ever, and for tasks.
+
+extension DedupeBuffer {
+    /// Delivers what was received before the call, then stops; returns when that is done. No thread waits.
+    ///
+    /// As the synchronous `finish()`: if nothing delivers, it stops at once. Called by the consumer of ``events``, or
+    /// by the sink of ``run(sink:)`` or a task that it began, it returns at once, and the buffer stops when the queue
+    /// is empty.
+    ///
+    /// If the calling task is cancelled it returns at once, and the buffer still finishes.
+    public func finish() async {
+        let isCurrent = delivery.isCurrentTask
+        guard core.finish(whenEmpty: isCurrent), !isCurrent else { return }
+        await delivery.end(by: nil)
+    }
+
+    /// Delivers what was received before the call, but stops at `deadline` if that takes longer; returns when that is
+    /// done. No thread waits.
+    ///
+    /// Else as `finish()`. At the deadline it returns even if the sink does not. If the calling task is cancelled, the
+    /// deadline has come.
+    ///
+    /// - Parameter deadline: may have passed already: then it stops at once.
+    /// - Returns: what was not delivered. If it returns at once because it was called by the sink, that is what is
+    ///   still to be delivered; the deadline holds.
+    @discardableResult
+    public func finish(deadline: ContinuousClock.Instant) async -> DedupeBufferLeftovers {
+        let isCurrent = delivery.isCurrentTask
+        if core.finish(whenEmpty: isCurrent) {
+            if isCurrent { return stopLater(deadline) }
+            await delivery.end(by: deadline)
+        }
+        return stopNow()
+    }
+
+    /// Delivers what was received before the call, but stops at `deadline` if that takes longer; returns when that is
+    /// done.
+    ///
+    /// As the synchronous `finish()`. At the deadline it returns even if the sink does not.
+    ///
+    /// - Important: blocks the calling thread until then.
+    /// - Parameter deadline: may have passed already: then it stops at once.
+    /// - Returns: what was not delivered. If it returns at once because it was called by the sink, that is what is
+    ///   still to be delivered; the deadline holds.
+    @available(*, noasync)
+    @discardableResult
+    public func finish(deadline: ContinuousClock.Instant) -> DedupeBufferLeftovers {
+        if core.finish(whenEmpty: delivery.isCurrent) {
+            if delivery.isCurrent { return stopLater(deadline) }
+            delivery.waitForEnd(until: deadline)
+        }
+        return stopNow()
+    }
+
+    // MARK: - Implementation
+
+    private func stopNow() -> DedupeBufferLeftovers {
+        stop()
+        return leftovers
+    }
+
+    private func stopLater(_ deadline: ContinuousClock.Instant) -> DedupeBufferLeftovers {
+        Task { [weak self] in
+            try? await Task.sleep(until: deadline, clock: .continuous)
+            self?.stop()
+        }
+        return leftovers
+    }
+
+    private var leftovers: DedupeBufferLeftovers {
+        // Asked first: what the sink gives back afterwards is counted twice, rather than not at all.
+        let isSinkBusy = core.isDelivering
+        let statistics = core.statistics
+        return DedupeBufferLeftovers(
+            updates: statistics.pendingKeys, statuses: statistics.pendingStatuses, isSinkBusy: isSinkBusy)
+    }
+}

@@ -1,0 +1,111 @@
+// SPDX-License-Identifier: Apache-2.0
+
+/// One consumer's turn: from its claim to its end, an event at a time.
+///
+/// What was taken and not handed out goes back to the queue at the end, whichever way that comes.
+@usableFromInline
+final class EventTurn<Key: DedupeKey, Value: Sendable> {
+    @usableFromInline
+    enum State {
+        case new, open, ended
+    }
+
+    @usableFromInline let storage: Storage<Key, Value>
+    @usableFromInline let loop: TaskLoop
+    @usableFromInline var state = State.new
+    /// The items of the latest event end here; those from here on were not handed out.
+    @usableFromInline var position = 0
+    /// The items of the latest event begin here.
+    @usableFromInline var start = 0
+
+    @usableFromInline
+    init(_ storage: Storage<Key, Value>) {
+        self.storage = storage
+        loop = TaskLoop()
+    }
+
+    @inlinable
+    deinit {
+        end()
+    }
+
+    /// Claims the right to take. Once.
+    @usableFromInline
+    func begin() throws(DedupeBufferError) {
+        state = .ended
+        try storage.delivery.begin(loop)
+        state = .open
+    }
+
+    /// The next event; by asking, the caller is done with the one before. `nil`: the turn has ended, because the buffer
+    /// has stopped or the task was cancelled.
+    @inlinable
+    func next(isolation: isolated (any Actor)? = #isolation) async -> DedupeBufferEvent<Key, Value>? {
+        var collected = 0
+        var isLastLook = false
+        while state == .open && !Task.isCancelled {
+            if position < storage.core.taken.count { return takeEvent() }
+            endBatch()
+            switch storage.core.take() {
+            case .batch: continue
+            case .empty where storage.core.collect(DedupeBuffer<Key, Value>.destroy):
+                collected += 1
+                // Much may be left of a restart, and others want to run.
+                if collected.isMultiple(of: 16) { await Task.yield() }
+            case .empty where isLastLook: end()
+            case .empty where storage.delivery.isAbandoned: isLastLook = true
+            case .empty: await loop.sleep()
+            case .stopped: end()
+            }
+        }
+        end()
+        return nil
+    }
+
+    /// The latest event was not dealt with: it and what comes after it in its batch go back to the queue.
+    @inlinable
+    func giveBack(_ event: DedupeBufferEvent<Key, Value>) {
+        if case .updates(let updates) = event { restore(updates) }
+        storage.core.untake(from: start, destroy: DedupeBuffer<Key, Value>.destroy)
+        (start, position) = (0, 0)
+    }
+
+    /// What was not handed out goes back, and others may claim.
+    @inlinable
+    func end() {
+        defer { state = .ended }
+        guard state == .open else { return }
+        storage.core.untake(from: position, destroy: DedupeBuffer<Key, Value>.destroy)
+        storage.delivery.endTask()
+    }
+
+    // MARK: - Implementation
+
+    /// Moves the next event out of the batch.
+    @inlinable
+    func takeEvent() -> DedupeBufferEvent<Key, Value> {
+        let batch = storage.core.taken
+        start = position
+        if let status = batch.status(start) {
+            position += 1
+            return .status(status)
+        }
+        let length = batch.runLength(from: start)
+        position += length
+        return .updates(DedupeBuffer<Key, Value>.updates(of: batch, from: start, count: length))
+    }
+
+    @inlinable
+    func endBatch() {
+        storage.core.discardTaken()
+        (start, position) = (0, 0)
+    }
+
+    /// Puts the latest event's updates back into the slots that they were moved out of.
+    @inlinable
+    func restore(_ updates: [Update<Key, Value>]) {
+        for (i, update) in zip(start..<position, updates) {
+            storage.core.taken.payloads[i]?.initializeMemory(as: Update<Key, Value>.self, to: update)
+        }
+    }
+}

@@ -1,0 +1,55 @@
+// SPDX-License-Identifier: Apache-2.0
+
+/// Whether somebody waits for a signal, or one has come that nobody has waited for.
+///
+/// What has to be resumed is returned, and resumed by the caller without a lock.
+enum SignalState<Waiter> {
+    case idle
+    case signalled
+    case waiting(Waiter)
+
+    /// A signal that nobody waits for is kept: whoever is about to wait does not.
+    mutating func send() -> Waiter? {
+        guard case .waiting(let waiter) = self else {
+            self = .signalled
+            return nil
+        }
+        self = .idle
+        return waiter
+    }
+
+    /// One at a time waits.
+    mutating func wait(_ waiter: Waiter) -> Waiter? {
+        switch self {
+        case .idle:
+            self = .waiting(waiter)
+            return nil
+        case .signalled:
+            self = .idle
+            return waiter
+        case .waiting:
+            preconditionFailure("two tasks use one iterator at once")
+        }
+    }
+}
+
+/// What one task waits for, suspended, and any thread sends.
+final class Signal: Sendable {
+    private let state = Locked(SignalState<CheckedContinuation<Void, Never>>.idle)
+
+    func send() {
+        state.withLock { $0.send() }?.resume()
+    }
+
+    /// Returns after a signal, which may have come before, or when the task is cancelled. Whoever waits looks for
+    /// what it waits for: a signal of a cancellation may outlive it.
+    func wait(isolation: isolated (any Actor)? = #isolation) async {
+        await withTaskCancellationHandler {
+            await withCheckedContinuation { continuation in
+                state.withLock { $0.wait(continuation) }?.resume()
+            }
+        } onCancel: {
+            send()
+        }
+    }
+}

@@ -1,0 +1,234 @@
+// SPDX-License-Identifier: Apache-2.0
+
+// finish(deadline:): the end comes, whatever the sink does. No test says when.
+
+import DedupeBuffer
+import Dispatch
+import Testing
+
+@Suite("finish(deadline:)")
+struct FinishDeadlineTests {
+    enum Form: CaseIterable { case synchronous, asynchronous }
+
+    private let buffer = StringBuffer()
+
+    private static var never: ContinuousClock.Instant { .now + .seconds(1_000_000) }
+    private static var soon: ContinuousClock.Instant { .now + .milliseconds(5) }
+
+    private func finish(
+        _ buffer: StringBuffer, _ form: Form, _ deadline: ContinuousClock.Instant
+    ) async throws -> DedupeBufferLeftovers {
+        switch form {
+        case .asynchronous: return try await within("finish") { await buffer.finish(deadline: deadline) }
+        case .synchronous:
+            let thread = Worker("finish") { buffer.finish(deadline: deadline) }
+            try await eventually("finish") { thread.hasReturned }
+            return try thread.join()
+        }
+    }
+
+    private func leftovers(_ updates: Int, _ statuses: Int, busy: Bool) -> DedupeBufferLeftovers {
+        DedupeBufferLeftovers(updates: updates, statuses: statuses, isSinkBusy: busy)
+    }
+
+    private func expectStopped(_ buffer: StringBuffer) {
+        let dropped = buffer.statistics.dropped
+        buffer.set("too late", 0)
+        #expect(buffer.statistics.dropped == dropped + 1)
+    }
+
+    @Test(arguments: Form.allCases)
+    func deadline_withoutALoop_stopsAtOnce(form: Form) async throws {
+        buffer.set("a", 1)
+        buffer.onStatusUpdated(.inSync)
+        #expect(try await finish(buffer, form, Self.never) == leftovers(1, 1, busy: false))
+        expectStopped(buffer)
+    }
+
+    @Test(arguments: LoopKind.allCases, Form.allCases)
+    func deadline_farAway_allIsDelivered(kind: LoopKind, form: Form) async throws {
+        let (buffer, sink) = (buffer, StringSink())
+        let loop = try RunningLoop(kind, of: buffer, to: sink)
+        buffer.set("first", 0)
+        try await eventually("delivery") { !sink.calls.isEmpty }
+        for n in 0..<500 { buffer.set("key \(n)", n) }
+        let left = try await finish(buffer, form, Self.never)
+        #expect(left.isEmpty)
+        #expect(sink.items.count == 501)
+        try loop.end()
+    }
+
+    @Test(arguments: LoopKind.allCases, Form.allCases)
+    func deadline_passesWhileTheSinkBlocks_returns(kind: LoopKind, form: Form) async throws {
+        let (buffer, sink, gate) = (buffer, StringSink(), PatientGate())
+        defer { gate.open() }
+        sink.onEachCall { _ in gate.pass() }
+        let loop = try RunningLoop(kind, of: buffer, to: sink)
+        buffer.set("a", 1)
+        try await eventually("a call") { !sink.calls.isEmpty }
+        buffer.set("b", 1)
+        buffer.set("c", 1)
+        buffer.onStatusUpdated(.inSync)
+        #expect(try await finish(buffer, form, Self.soon) == leftovers(2, 1, busy: true))
+        expectStopped(buffer)
+        gate.open()
+        try loop.end()
+        #expect(sink.items == [.new("a", 1)])
+    }
+
+    /// It never gets to the sink.
+    @Test(arguments: Form.allCases)
+    func deadline_passesWhileTheQueueIsSuspended_nothingIsUnderWay(form: Form) async throws {
+        let (sink, queue) = (StringSink(), DispatchQueue(label: "test.suspended"))
+        queue.suspend()
+        try buffer.startSending(to: sink, on: queue)
+        buffer.set("a", 1)
+        #expect(try await finish(buffer, form, Self.soon) == leftovers(1, 0, busy: false))
+        queue.resume()
+        await buffer.finish()
+        #expect(sink.calls == [])
+    }
+
+    @Test(arguments: Form.allCases)
+    func deadline_thatHasPassed_stopsAtOnce(form: Form) async throws {
+        let (sink, gate) = (StringSink(), PatientGate())
+        defer { gate.open() }
+        sink.onEachCall { _ in gate.pass() }
+        try buffer.startSending(to: sink)
+        buffer.set("a", 1)
+        try await eventually("a call") { !sink.calls.isEmpty }
+        buffer.set("b", 1)
+        #expect(try await finish(buffer, form, .now - .seconds(1)) == leftovers(1, 0, busy: true))
+        gate.open()
+    }
+
+    @Test(arguments: Form.allCases)
+    func deadline_passesWhileAConsumerHasAnEvent_returns(form: Form) async throws {
+        buffer.onStatusUpdated(.resyncInProgress)
+        buffer.set("a", 1)
+        var iterator = buffer.events.makeAsyncIterator()
+        #expect(try await iterator.next() == .status(.resyncInProgress))
+        buffer.set("b", 1)
+        #expect(try await finish(buffer, form, Self.soon) == leftovers(1, 0, busy: true))
+        #expect(try await iterator.next().map { Event($0) } == .updates([.new("a", 1)]))
+        #expect(try await iterator.next() == nil)
+    }
+
+    @Test(arguments: Form.allCases)
+    func deadline_whileAConsumerWaits_nothingIsLeft(form: Form) async throws {
+        let (buffer, heard) = (buffer, Kept(0))
+        let consumer = Task {
+            for try await _ in buffer.events { heard.change { $0 += 1 } }
+        }
+        buffer.set("a", 1)
+        try await eventually("an event") { heard.value == 1 }
+        #expect(try await finish(buffer, form, Self.never).isEmpty)
+        try await outcome(of: consumer, "end of the events")
+    }
+
+    @Test(arguments: Form.allCases)
+    func deadline_passesWhileAnAsynchronousSinkIsBusy_returns_andItsEventIsDelivered(form: Form) async throws {
+        let (buffer, gate) = (buffer, AsyncGate())
+        let sink = ScriptedSink<Int> { _, _ in await gate.passUncancelled() }
+        let running = Task { try await buffer.run(sink: sink) }
+        buffer.set("a", 1)
+        try await gate.waitForArrival()
+        buffer.set("b", 1)
+        #expect(try await finish(buffer, form, Self.soon) == leftovers(1, 0, busy: true))
+        gate.open()
+        try await outcome(of: running, "run")
+        #expect(sink.delivered == [.updates([.new("a", 1)])])
+    }
+
+    @Test(arguments: Form.allCases)
+    func deadline_passesInAPause_theSinksErrorComesOut(form: Form) async throws {
+        let clock = TestClock()
+        let buffer = StringBuffer(retry: DedupeBufferRetry(maximumAttempts: nil, clock: clock))
+        buffer.set("a", 1)
+        buffer.onStatusUpdated(.inSync)
+        let running = Task { try await buffer.run(sink: ScriptedSink<Int> { _, _ in throw SinkFailure() }) }
+        try await clock.waitForSleeper()
+        #expect(try await finish(buffer, form, Self.soon) == leftovers(1, 1, busy: false))
+        await #expect(throws: SinkFailure()) { try await outcome(of: running, "run") }
+    }
+
+    @Test func deadline_ofATaskThatIsCancelled_hasCome() async throws {
+        let (buffer, sink, gate) = (buffer, StringSink(), PatientGate())
+        defer { gate.open() }
+        sink.onEachCall { _ in gate.pass() }
+        try buffer.startSending(to: sink)
+        buffer.set("a", 1)
+        try await eventually("a call") { !sink.calls.isEmpty }
+        buffer.set("b", 1)
+        let finishing = Task { await buffer.finish(deadline: Self.never) }
+        finishing.cancel()
+        let left = try await within("finish") { await finishing.value }
+        #expect(left == leftovers(1, 0, busy: true))
+        expectStopped(buffer)
+        gate.open()
+    }
+
+    // MARK: By the sink
+
+    @Test(arguments: LoopKind.allCases)
+    func deadline_byTheSink_returnsAtOnce_andHolds(kind: LoopKind) async throws {
+        let (buffer, sink, gate): (StringBuffer, _, _) = (makeBuffer(batchSize: 1), StringSink(), PatientGate())
+        defer { gate.open() }
+        let left = Kept<DedupeBufferLeftovers?>(nil)
+        for n in 1...3 { buffer.set("key \(n)", n) }
+        sink.onEachCall { _ in
+            left.change { $0 = $0 ?? buffer.finish(deadline: Self.soon) }
+            gate.pass()
+        }
+        let loop = try RunningLoop(kind, of: buffer, to: sink)
+        try await eventually("return of finish") { left.value != nil }
+        #expect(left.value == leftovers(2, 0, busy: true))
+        try await eventually("the stop") {
+            let dropped = buffer.statistics.dropped
+            buffer.set("key 3", 0)
+            return buffer.statistics.dropped > dropped
+        }
+        gate.open()
+        try loop.end()
+        #expect(sink.calls.count == 1)
+    }
+
+    @Test func deadline_byAnAsynchronousSink_returnsAtOnce() async throws {
+        let (buffer, left): (StringBuffer, _) = (makeBuffer(batchSize: 1), Kept<DedupeBufferLeftovers?>(nil))
+        let sink = ScriptedSink<Int> { _, number in
+            guard number == 0 else { return }
+            let leftovers = await buffer.finish(deadline: Self.never)
+            left.change { $0 = leftovers }
+        }
+        for n in 1...3 { buffer.set("key \(n)", n) }
+        try await within("run") { try await buffer.run(sink: sink) }
+        #expect(left.value == leftovers(2, 0, busy: true))
+        #expect(sink.delivered.items().count == 3)
+    }
+
+    // MARK: At once with others
+
+    /// Whoever says that nothing is left is right.
+    @Test func deadline_besideProducersAndStop_theCountIsRight() async throws {
+        let seed = announcedSeed(#function)
+        for round in 0..<rounds(300) {
+            var random = SeededGenerator(seed: seed &+ UInt64(round))
+            let buffer: StringBuffer = makeBuffer(batchSize: 2)
+            let sink = ScriptedSink<Int> { _, _ in await Task.yield() }
+            for n in 0..<6 { buffer.set("key \(n)", n) }
+            let running = Task { try await buffer.run(sink: sink) }
+            let producing = Task {
+                for n in 0..<6 { buffer.set("other \(n)", n) }
+            }
+            await pauseAtRandom(&random)
+            let deadline = random.oneIn(2) ? ContinuousClock.now : Self.never
+            let left = try await within("finish") { await buffer.finish(deadline: deadline) }
+            do { try await outcome(of: running, "run") } catch DedupeBufferError.stopped {}
+            try await within("the producer") { await producing.value }
+            let statistics = buffer.statistics
+            #expect(statistics.unaccounted == 0)
+            #expect(left.updates == statistics.pendingKeys, "DEDUPE_TEST_SEED=\(seed), round \(round)")
+            if !left.isSinkBusy { #expect(sink.delivered.items().count == statistics.delivered) }
+        }
+    }
+}
