@@ -188,7 +188,8 @@ api-check api-baseline: symbol-graph lib
 
 DOCS = .build/docs
 docs: symbol-graph
-	@rm -rf $(DOCS) && mkdir -p $(DOCS)-graph && cp .build/*/symbolgraph/DedupeBuffer*.symbols.json $(DOCS)-graph/
+	@rm -rf $(DOCS) && mkdir -p $(DOCS)-graph && rm -rf $(DOCS)-graph/* && \
+	cp .build/*/symbolgraph/DedupeBuffer.symbols.json .build/*/symbolgraph/DedupeBuffer@*.symbols.json $(DOCS)-graph/
 	docc convert Sources/DedupeBuffer/Documentation.docc --fallback-display-name DedupeBuffer \
 	    --fallback-bundle-identifier DedupeBuffer --additional-symbol-graph-dir $(DOCS)-graph --output-dir $(DOCS) \
 	    > $(DOCS).log 2>&1 || { cat $(DOCS).log; exit 1; }

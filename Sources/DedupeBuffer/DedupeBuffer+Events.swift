@@ -42,7 +42,7 @@ public struct DedupeBufferEvents<Key: DedupeKey, Value: Sendable>: AsyncSequence
         ///
         /// No thread waits meanwhile.
         ///
-        /// - Returns: `nil` after ``DedupeBuffer/stop()`` or ``DedupeBuffer/finish()``, or when the task was cancelled.
+        /// - Returns: `nil` after ``DedupeBuffer/stop()`` or `finish()`, or when the task was cancelled.
         /// - Throws: ``DedupeBufferError/alreadySending``, from the first call, if somebody else consumes or delivers.
         /// - Complexity: O(*n*) in the number of the event's updates.
         @inlinable

@@ -37,13 +37,13 @@ public struct DedupeBufferService<Sink: AsyncSyncerCallbacks>: Service {
         self.onShutdown = onShutdown
     }
 
-    /// Delivers, as ``DedupeBuffer/run(sink:)``, until the buffer stops.
+    /// Delivers, as `DedupeBuffer.run(sink:)`, until the buffer stops.
     ///
     /// On graceful shutdown, also one that came before, what was received is delivered, and the buffer stops. After the
     /// grace period it stops at once; a call of the sink is cancelled then, and its event stays in the queue.
     /// When the task is cancelled the buffer stops, and what the sink has not dealt with stays in the queue.
     ///
-    /// - Throws: what ``DedupeBuffer/run(sink:)`` throws.
+    /// - Throws: what `DedupeBuffer.run(sink:)` throws.
     @inlinable
     public func run() async throws {
         do {
