@@ -56,6 +56,7 @@ const struct program_text program_list[] = {
     {"untake a new value; delete, put", "claim +a take", {"-a +a", "untake take"}},
     {"untake a new value that was replaced", "claim +a take +a", {"+a -a", "untake take"}},
     {"untake a new value that was deleted", "claim +a take ~a", {"+a ~a", "untake take"}},
+    {"untake a new value that was deleted, its memory used again", "claim +a take ~a", {"+a ~a", "untake +b +c"}},
     {"untake a live key's value", "claim +a take +a take", {"+a -a", "untake take"}},
     {"untake a live key's value; delete, put", "claim +a take +a take", {"-a +a", "untake take"}},
     {"untake a live key's value that was replaced", "claim +a take +a take +a", {"+a ~a", "untake take"}},
