@@ -409,6 +409,30 @@ sparse_sets_shrink(void)
     bench_close(&bench);
 }
 
+/* Of two neighbours one empties, and the other keeps it from being made one with it: whichever it is, it shrinks. */
+static void
+every_set_is_looked_at(void)
+{
+    bench_t bench;
+
+    for (uint32_t side = 0; side < 2; side++) {
+        const struct directory *directory;
+
+        memset(present, 0, sizeof(present));
+        bench_open(&bench);
+        for (uint64_t key = 0; key < KEYS; key++)
+            present[key] = add(&bench, spread_hash(key), key);
+        directory = bench.index.directory;
+        for (uint64_t key = 0; key < KEYS; key++)
+            if ((hash_tag(spread_hash(key)) >> (32 - directory->depth)) % 2 == side)
+                drop(&bench, present[key]);
+        CHECK(bench.index.directory == directory && directory->depth > 0);
+        for (size_t i = side; i < (size_t)1 << directory->depth; i += 2)
+            CHECK(directory->sets[i]->depth < directory->depth || directory->sets[i]->capacity < SET_CAPACITY_MAX / 2);
+        bench_close(&bench);
+    }
+}
+
 /* One key that comes and goes leaves a tombstone each time; when they are many the map is made anew, and only then. */
 static void
 tombstones_are_swept_out(void)
@@ -550,6 +574,7 @@ main(void)
     RUN(sets_are_split_and_maps_are_used);
     RUN(hashes_that_begin_alike_grow_their_set);
     RUN(sparse_sets_shrink);
+    RUN(every_set_is_looked_at);
     RUN(tombstones_are_swept_out);
     RUN(growing_wants_memory);
     RUN(growing_survives_failures);
