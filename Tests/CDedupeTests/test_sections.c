@@ -359,13 +359,13 @@ an_acquisition_that_fails_keeps_nothing(void)
 
 /*
  * After a peak nothing is put into magazines, and one that was claimed when they were emptied is emptied later, when as
- * much again has come back.
+ * much again has come back. Some slots of each slab stay out: so none is unmapped, and the arena stays sparse.
  */
 static void
 magazines_are_empty_after_a_peak(void)
 {
-    enum { MANY = 40000, SHARE = 100 };
-    static cdedupe_slot_t slots[MANY];
+    enum { MANY = 40000, SHARE = 100, OUT = MANY / SHARE };
+    static cdedupe_slot_t slots[MANY], out[OUT];
     cdedupe_t *buffer = open_buffer(cdedupe_options());
     struct context *one, *two;
     size_t next, end;
@@ -382,6 +382,8 @@ magazines_are_empty_after_a_peak(void)
     }
     cdedupe_discard(buffer, slots + MAGAZINE_SIZE, MAGAZINE_SIZE);
     CHECK_EQ(slots_in_magazines(buffer), 2 * MAGAZINE_SIZE);
+    for (size_t i = 2 * MAGAZINE_SIZE; i < MANY; i += SHARE)
+        out[i / SHARE] = slots[i], slots[i] = 0;
 
     for (next = 2 * MAGAZINE_SIZE; !buffer->slots_sparse; next += SHARE)
         cdedupe_discard(buffer, slots + next, SHARE);
@@ -391,8 +393,10 @@ magazines_are_empty_after_a_peak(void)
         cdedupe_discard(buffer, slots + next, SHARE);
     CHECK(buffer->slots_sparse);
     CHECK_EQ(slots_in_magazines(buffer), 0);
-    CHECK_EQ(buffer->slots.used, MANY - next);
     cdedupe_discard(buffer, slots + next, MANY - next);
+    CHECK(buffer->slots.used > 0 && buffer->slots.used <= OUT);
+    cdedupe_discard(buffer, out, OUT);
+    CHECK_EQ(buffer->slots.used, 0);
     close_buffer(buffer);
 }
 
