@@ -371,5 +371,14 @@ private func openFiles() -> Int {
 /// How many threads of this process have that name, where the system tells.
 private func threads(named name: String) -> Int {
     let threads = (try? FileManager.default.contentsOfDirectory(atPath: "/proc/self/task")) ?? []
-    return threads.count { (try? String(contentsOfFile: "/proc/self/task/\($0)/comm", encoding: .utf8)) == name + "\n" }
+    return threads.count { nameOfThread($0) == name + "\n" }
+}
+
+/// Not read by Foundation, which leaks its buffer if the thread ends meanwhile.
+private func nameOfThread(_ id: String) -> String? {
+    guard let file = fopen("/proc/self/task/\(id)/comm", "r") else { return nil }
+    defer { fclose(file) }
+    var bytes = [UInt8](repeating: 0, count: 64)
+    let count = fread(&bytes, 1, bytes.count, file)
+    return String(decoding: bytes.prefix(count), as: UTF8.self)
 }
