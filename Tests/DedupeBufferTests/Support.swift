@@ -502,6 +502,18 @@ final class Kept<Value: Sendable>: @unchecked Sendable {
     }
 }
 
+extension Kept where Value: RangeReplaceableCollection {
+    /// Copied while locked, as ``RecordingSink/calls`` is, and for the same reason.
+    var value: Value {
+        lock.withLock {
+            var copy = Value()
+            copy.reserveCapacity(state.count)
+            copy.append(contentsOf: state)
+            return copy
+        }
+    }
+}
+
 /// The same items with each run of deletions sorted by key.
 func sortingDeletions(_ items: [Item<String, Int>]) -> [Item<String, Int>] {
     var sorted: [Item<String, Int>] = []
