@@ -192,18 +192,26 @@ free_link(const struct arena *arena, uint32_t number)
 }
 
 uint32_t
+arena_peek(const struct arena *arena, uint32_t class_index)
+{
+    uint32_t index = arena->classes[class_index].head;
+    const struct slab *slab = &arena->slabs[index];
+
+    return slab->free_head != 0 ? slab->free_head : (index << SLAB_SHIFT) | slab->fresh;
+}
+
+uint32_t
 arena_take(struct arena *arena, uint32_t class_index)
 {
     struct slab_class *class = &arena->classes[class_index];
-    uint32_t index = class->head, number;
+    uint32_t index = class->head, number = arena_peek(arena, class_index);
     struct slab *slab = &arena->slabs[index];
 
     if (slab->free_head != 0) {
-        number = slab->free_head;
         slab->free_head = *free_link(arena, number);
         *free_link(arena, number) = 0;
     } else {
-        number = (index << SLAB_SHIFT) | slab->fresh++;
+        slab->fresh++;
     }
     if (class->empty == index)
         class->empty = 0;

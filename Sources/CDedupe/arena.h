@@ -92,7 +92,8 @@ void arena_destroy(struct arena *arena, struct memory *memory);
  */
 bool arena_make_room(struct arena *arena, uint32_t class_index, struct reserve *reserve);
 
-/* A free cell. There is one: arena_make_room() said so. */
+/* A free cell. There is one: arena_make_room() said so. Peeking tells which one it will be. */
+uint32_t arena_peek(const struct arena *arena, uint32_t class_index);
 uint32_t arena_take(struct arena *arena, uint32_t class_index);
 
 void arena_give_back(struct arena *arena, uint32_t number, struct reserve *reserve);

@@ -30,6 +30,7 @@ struct put {
     size_t copied; /* Bytes of keys, in this hold. */
     bool locked;   /* Something needed the lock, */
     bool inserted; /* or added a key. */
+    bool moved;    /* Something was queued or cancelled: what needs the lock whatever the look-ups found. */
     uint64_t hashes[HOLD_PUT];
     uint32_t numbers[HOLD_PUT]; /* Entries found without the lock; zero: not found. */
     struct entry *entries[HOLD_PUT];
@@ -169,14 +170,15 @@ insert(struct hold *hold, uint64_t hash, cdedupe_update_t *update)
     if (!link_make_room(hold) || !arena_make_room(&buffer->entries, entry_class(update->key_length), &hold->reserve) ||
         !index_make_room(&buffer->index, hash, &hold->reserve))
         return false;
-    number = entry_new(hold, update, hash);
-    entry_at(&buffer->entries, number)->link = link_new(buffer, number);
-    if (!index_add(&buffer->index, hash, number, &hold->reserve)) {
-        link_free(hold, entry_at(&buffer->entries, number)->link);
-        sync_store_release(&entry_at(&buffer->entries, number)->word, 0);
-        entry_free(hold, number);
+    /*
+     * Indexed first, since ck_hs may want memory after all: with nothing to be undone, no number is used up, which would
+     * make the order of numbers depend on the secret. Until entry_new() its word is zero, so who finds it takes it for dead.
+     */
+    number = arena_peek(&buffer->entries, entry_class(update->key_length));
+    if (!index_add(&buffer->index, hash, number, &hold->reserve))
         return false;
-    }
+    entry_new(hold, update, hash);
+    entry_at(&buffer->entries, number)->link = link_new(buffer, number);
     queue_entry(hold, entry_at(&buffer->entries, number)->link);
     finish_update(update, 0, 0, CDEDUPE_QUEUED);
     return true;
@@ -220,6 +222,7 @@ put_one(struct put *put, size_t i)
         return false;
     }
     buffer->statistics.received++;
+    put->moved |= update->outcome != CDEDUPE_REPLACED;
     /* Whatever adds a link clears one up: so while there is garbage, all that is queued and garbage does not grow. [P10] */
     if (update->outcome == CDEDUPE_QUEUED && update->displaced == 0 && buffer->uncleared > 0)
         clear_one(&put->hold, &update->displaced);
@@ -237,8 +240,11 @@ put_some(struct put *put)
     hold_lock(&put->hold);
     while (put->done < put->count && put->copied < HOLD_BYTES && (more = put_one(put, put->done)))
         put->done++;
-    /* Once for the share, in however many holds it went: how many, memory and the hash function decide; see limbo.h. */
-    if (put->done == put->count)
+    /*
+     * Once for the share, in however many holds it went, and not if it only replaced, and came here because two keys have
+     * one tag: these things, memory and the hash function decide; see limbo.h.
+     */
+    if (put->done == put->count && put->moved)
         limbo_step(&put->hold);
     hold_unlock(&put->hold);
     return more && put->done < put->count;
@@ -393,6 +399,7 @@ put_share(struct cdedupe *buffer, cdedupe_update_t *updates, size_t count)
     put.done = 0;
     put.locked = false;
     put.inserted = false;
+    put.moved = false;
     hold_init(&put.hold, buffer);
     context = context_claim(buffer);
     context_enter(context);
