@@ -14,6 +14,7 @@
 
 #include "CDedupe.h"
 #include "check.h"
+#include "resident.h"
 #include "hooks.h"
 
 enum {
@@ -34,19 +35,6 @@ static uint64_t fresh;     /* The number of the next key that nobody has had yet
 
 /* ---------------------------------------------------------------------------------------------------- */
 /* Small things                                                                                         */
-
-static uint64_t
-resident_bytes(void)
-{
-    FILE *file = fopen("/proc/self/statm", "r");
-    unsigned long size = 0, resident = 0;
-
-    if (file == NULL || fscanf(file, "%lu %lu", &size, &resident) != 2)
-        resident = 0;
-    if (file != NULL)
-        fclose(file);
-    return (uint64_t)resident * (uint64_t)sysconf(_SC_PAGESIZE);
-}
 
 static void
 put_key(const void *key, size_t length, bool deletion)

@@ -17,6 +17,7 @@
 #include <unistd.h>
 
 #include "check.h"
+#include "random.h"
 #include "history.h"
 
 enum { PRODUCERS_MAX = 8, CALL_MAX = 100, BATCH_MAX = 1000, KEY_MAX = 100, ROUNDS_MIN = 24, PATIENCE = 60 };
@@ -85,15 +86,6 @@ static world_t *_Atomic watched; /* What the watchdog looks at, while threads ar
 
 /* ---------------------------------------------------------------------------------------------------- */
 /* Small things                                                                                         */
-
-static uint64_t
-random_below(uint64_t *state, uint64_t limit)
-{
-    *state ^= *state >> 12;
-    *state ^= *state << 25;
-    *state ^= *state >> 27;
-    return (*state * UINT64_C(2685821657736338717) >> 33) % limit;
-}
 
 static uint64_t
 random_seed(uint64_t number)

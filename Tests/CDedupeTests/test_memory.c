@@ -12,21 +12,9 @@
 
 #include "CDedupe.h"
 #include "check.h"
+#include "resident.h"
 
 enum { SHARE = 100, KEY_LENGTH = 96, PAYLOAD = 32, ROUNDS = 3, KEYS_TO_TELL = 500000 };
-
-static uint64_t
-resident_bytes(void)
-{
-    FILE *file = fopen("/proc/self/statm", "r");
-    unsigned long size = 0, resident = 0;
-
-    if (file == NULL || fscanf(file, "%lu %lu", &size, &resident) != 2)
-        resident = 0;
-    if (file != NULL)
-        fclose(file);
-    return (uint64_t)resident * (uint64_t)sysconf(_SC_PAGESIZE);
-}
 
 static uint64_t
 report(cdedupe_t *buffer, const char *when)

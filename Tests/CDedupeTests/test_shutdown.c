@@ -26,6 +26,7 @@
 
 #include "CDedupe.h"
 #include "check.h"
+#include "random.h"
 #include "hooks.h"
 
 enum { KEYS = 30, BATCH = 5, CALLS = 20, PAUSE = 3000, ACTORS_MAX = 4, FRAMES = 64 };
@@ -62,15 +63,6 @@ static void
 describe(FILE *out)
 {
     fprintf(out, "  %s, round %lu, seed %" PRIu64 "\n", check_test, this_round, seed);
-}
-
-static uint64_t
-random_below(uint64_t *state, uint64_t limit)
-{
-    *state ^= *state >> 12;
-    *state ^= *state << 25;
-    *state ^= *state >> 27;
-    return (*state * UINT64_C(2685821657736338717) >> 33) % limit;
 }
 
 static void

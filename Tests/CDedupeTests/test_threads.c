@@ -22,6 +22,7 @@
 
 #include "CDedupe.h"
 #include "check.h"
+#include "random.h"
 
 enum { PRODUCERS_MAX = 4, WRITERS = PRODUCERS_MAX + 1, KEYS_MAX = 3000, CALL_MAX = 120, BATCH = 100 };
 
@@ -130,15 +131,6 @@ now(void)
 
     clock_gettime(CLOCK_MONOTONIC, &time);
     return (double)time.tv_sec + (double)time.tv_nsec / 1e9;
-}
-
-static uint64_t
-random_below(uint64_t *state, uint64_t limit)
-{
-    *state ^= *state >> 12;
-    *state ^= *state << 25;
-    *state ^= *state >> 27;
-    return (*state * UINT64_C(2685821657736338717) >> 33) % limit;
 }
 
 static uint64_t
