@@ -7,9 +7,6 @@
 #define SLOT_SLAB_LIMIT (((uint32_t)1 << (32 - SLAB_SHIFT)) - 1)
 #define LINK_SLAB_LIMIT (((uint32_t)1 << (31 - SLAB_SHIFT)) - 1)
 
-/* An arena of so many slots is too small to be sparse. */
-enum { SPARSE_CELLS = OR_TINY(4096, 16) };
-
 /* What one call does at most about the index's debt, whoever made it. */
 enum { TIDY_HOLDS = 4 };
 
@@ -18,6 +15,35 @@ enum { SLOT_SIZE_MIN = 8 };
 
 /* ---------------------------------------------------------------------------------------------------- */
 /* Options                                                                                              */
+
+static bool
+layout_is_valid(size_t size, size_t alignment)
+{
+    return size <= CDEDUPE_PAYLOAD_MAX && alignment != 0 && alignment <= CDEDUPE_ALIGNMENT_MAX &&
+           (alignment & (alignment - 1)) == 0;
+}
+
+/* Whether a number stands at that offset of a payload. */
+static bool
+offset_is_valid(const cdedupe_options_t *options, size_t offset)
+{
+    return options->payload_size >= sizeof(uint64_t) && offset <= options->payload_size - sizeof(uint64_t);
+}
+
+static bool
+options_are_valid(const cdedupe_options_t *options)
+{
+    if ((options->allocate == NULL) != (options->deallocate == NULL))
+        return false;
+    if (!layout_is_valid(options->payload_size, options->payload_alignment) ||
+        !layout_is_valid(options->tag_size, options->tag_alignment))
+        return false;
+    if (options->suppress_unchanged && !offset_is_valid(options, options->revision_offset))
+        return false;
+    if (options->maximum_pending_bytes != 0 && !offset_is_valid(options, options->weight_offset))
+        return false;
+    return options->batch_size >= 1 && options->batch_size <= CDEDUPE_BATCH_MAX;
+}
 
 /* The members that the caller's struct has, the others by default. False: a value is out of range. */
 static bool
@@ -29,21 +55,19 @@ read_options(const cdedupe_options_t *given, cdedupe_options_t *options)
             return false;
         memcpy(options, given, given->size < sizeof(*options) ? given->size : sizeof(*options));
     }
-    if ((options->allocate == NULL) != (options->deallocate == NULL))
-        return false;
-    if (options->payload_size > CDEDUPE_PAYLOAD_MAX || options->payload_alignment == 0 ||
-        options->payload_alignment > CDEDUPE_ALIGNMENT_MAX ||
-        (options->payload_alignment & (options->payload_alignment - 1)) != 0)
-        return false;
-    return options->batch_size >= 1 && options->batch_size <= CDEDUPE_BATCH_MAX;
+    return options_are_valid(options);
 }
 
-static size_t
-slot_stride(const cdedupe_options_t *options, size_t alignment)
+/* An arena for payloads or tags. */
+static void
+init_cells(struct arena *arena, size_t size, size_t alignment)
 {
-    size_t size = options->payload_size < SLOT_SIZE_MIN ? SLOT_SIZE_MIN : options->payload_size;
-
-    return (size + alignment - 1) & ~(alignment - 1);
+    if (size < SLOT_SIZE_MIN)
+        size = SLOT_SIZE_MIN;
+    if (alignment < SLOT_SIZE_MIN)
+        alignment = SLOT_SIZE_MIN;
+    arena_init(arena, alignment < 64 ? 64 : alignment, 0, SLOT_SLAB_LIMIT);
+    arena_add_class(arena, (size + alignment - 1) & ~(alignment - 1));
 }
 
 /* ---------------------------------------------------------------------------------------------------- */
@@ -53,18 +77,18 @@ slot_stride(const cdedupe_options_t *options, size_t alignment)
 static bool
 create_lists(struct cdedupe *buffer)
 {
-    struct reserve reserve;
+    struct hold hold;
 
-    reserve_init(&reserve);
-    while (!arena_make_room(&buffer->links, 0, &reserve)) {
-        if (!reserve_fill(&reserve, &buffer->memory)) {
-            reserve_release(&reserve, &buffer->memory);
+    hold_init(&hold, buffer);
+    while (!link_make_room(&hold)) {
+        if (!reserve_fill(&hold.reserve, &buffer->memory)) {
+            reserve_release(&hold.reserve, &buffer->memory);
             return false;
         }
     }
-    buffer->ring = link_new(buffer, 0);
-    buffer->garbage = link_new(buffer, 0);
-    buffer->orphans = link_new(buffer, 0);
+    buffer->ring = link_new(&hold, 0);
+    buffer->garbage = link_new(&hold, 0);
+    buffer->orphans = link_new(&hold, 0);
     ring_init(&buffer->links, buffer->ring);
     ring_init(&buffer->links, buffer->garbage);
     ring_init(&buffer->links, buffer->orphans);
@@ -85,22 +109,33 @@ choose_memory(const cdedupe_options_t *options)
     return memory;
 }
 
+/* What the caller chose, and what is never changed. */
+static void
+init_choices(struct cdedupe *buffer, const cdedupe_options_t *options)
+{
+    buffer->wake = options->wake;
+    buffer->wake_context = options->wake_context;
+    buffer->clock = (struct clock){.read = options->clock, .context = options->clock_context};
+    buffer->batch_size = options->batch_size;
+    buffer->revision_offset = options->suppress_unchanged ? options->revision_offset : NOWHERE;
+    buffer->weight_offset = options->maximum_pending_bytes != 0 ? options->weight_offset : NOWHERE;
+    buffer->keys_max = options->maximum_pending_keys != 0 ? options->maximum_pending_keys : UINT64_MAX;
+    buffer->bytes_max = options->maximum_pending_bytes != 0 ? options->maximum_pending_bytes : UINT64_MAX;
+    buffer->merging = options->merging;
+    buffer->tagged = options->tag_size != 0;
+}
+
 static void
 init_parts(struct cdedupe *buffer, const cdedupe_options_t *options)
 {
-    size_t alignment = options->payload_alignment < SLOT_SIZE_MIN ? SLOT_SIZE_MIN : options->payload_alignment;
-
-    buffer->wake = options->wake;
-    buffer->wake_context = options->wake_context;
-    buffer->batch_size = options->batch_size;
     buffer->restart = 1;
     lock_init(&buffer->lock);
     limbo_init(&buffer->limbo);
     entry_init_arena(&buffer->entries);
-    arena_init(&buffer->slots, alignment < 64 ? 64 : alignment, 0, SLOT_SLAB_LIMIT);
-    arena_add_class(&buffer->slots, slot_stride(options, alignment));
+    init_cells(&buffer->slots, options->payload_size, options->payload_alignment);
+    init_cells(&buffer->tags, options->tag_size, options->tag_alignment);
     arena_init(&buffer->links, 64, offsetof(struct link, next), LINK_SLAB_LIMIT);
-    arena_add_class(&buffer->links, sizeof(struct link));
+    arena_add_class(&buffer->links, buffer->tagged ? LINK_SIZE_TAGGED : LINK_SIZE);
 }
 
 cdedupe_result_t
@@ -120,6 +155,7 @@ cdedupe_create(const cdedupe_options_t *given, cdedupe_t **out)
     if (buffer == NULL)
         return CDEDUPE_NO_MEMORY;
     buffer->memory = memory;
+    init_choices(buffer, &options);
     init_parts(buffer, &options);
 
     if (!hash_secret_init(&buffer->secret, options.hash_seed)) {
@@ -149,197 +185,67 @@ cdedupe_destroy(cdedupe_t *buffer)
     index_destroy(&buffer->index, &buffer->memory);
     arena_destroy(&buffer->entries, &buffer->memory);
     arena_destroy(&buffer->slots, &buffer->memory);
+    arena_destroy(&buffer->tags, &buffer->memory);
     arena_destroy(&buffer->links, &buffer->memory);
     memory = buffer->memory;
     memory_free(&memory, buffer, sizeof(*buffer), _Alignof(struct cdedupe));
 }
 
 static cdedupe_slot_t
-next_orphan(struct cdedupe *buffer)
+next_orphan(struct cdedupe *buffer, cdedupe_tag_t *tag)
 {
     uint32_t link = ring_first(&buffer->links, buffer->orphans);
 
     if (link == buffer->orphans)
         return 0;
     ring_remove(&buffer->links, link);
+    *tag = link_tag(buffer, link);
     return link_at(&buffer->links, link)->item;
 }
 
-/* [E4] */
-cdedupe_slot_t
-cdedupe_next_leftover(cdedupe_t *buffer, uint64_t *cursor)
+static cdedupe_slot_t
+next_pending(struct cdedupe *buffer, uint64_t *cursor, cdedupe_tag_t *tag)
 {
-    cdedupe_slot_t slot = next_orphan(buffer);
+    cdedupe_slot_t slot = 0;
     uint32_t number;
 
-    while (slot == 0 && (number = arena_next_touched(&buffer->entries, (uint32_t)*cursor)) != 0) {
-        slot = word_slot(entry_at(&buffer->entries, number)->word);
+    while (slot == 0 && *tag == 0 && (number = arena_next_touched(&buffer->entries, (uint32_t)*cursor)) != 0) {
+        const struct entry *entry = entry_at(&buffer->entries, number);
+
+        slot = word_payload(entry->word);
+        if (entry->word & WORD_PENDING)
+            *tag = link_tag(buffer, entry->link);
         *cursor = (uint64_t)number + 1;
     }
     return slot;
 }
 
-/* ---------------------------------------------------------------------------------------------------- */
-/* Slots                                                                                                */
-
-/* From a magazine; says how many. */
-static size_t
-acquire_unlocked(struct cdedupe *buffer, cdedupe_slot_t *slots, size_t count)
+/* [E4] */
+cdedupe_slot_t
+cdedupe_next_leftover(cdedupe_t *buffer, uint64_t *cursor, cdedupe_tag_t *tag)
 {
-    struct context *context = context_claim(buffer);
-    size_t done = count < context->slot_count ? count : (size_t)context->slot_count;
+    cdedupe_tag_t found = 0;
+    cdedupe_slot_t slot = next_orphan(buffer, &found);
 
-    context->slot_count -= done;
-    memcpy(slots, context->slots + context->slot_count, done * sizeof(*slots));
-    context_give_back(context);
-    return done;
-}
-
-/* Takes up to `count` slots in one hold; says how many. */
-static size_t
-acquire_some(struct hold *hold, cdedupe_slot_t *slots, size_t count)
-{
-    struct arena *arena = &hold->buffer->slots;
-    size_t done = 0;
-
-    hold_lock(hold);
-    while (done < count && done < HOLD_SLOTS && arena_make_room(arena, 0, &hold->reserve))
-        slots[done++] = arena_take(arena, 0);
-    hold_unlock(hold);
-    return done;
-}
-
-static size_t
-acquire_locked(struct cdedupe *buffer, cdedupe_slot_t *slots, size_t count)
-{
-    struct hold hold;
-    size_t done = 0;
-
-    hold_init(&hold, buffer);
-    while (done < count) {
-        size_t more = acquire_some(&hold, slots + done, count - done);
-
-        done += more;
-        if (more == 0 && !hold_refill(&hold))
-            break;
-    }
-    hold_finish(&hold);
-    return done;
-}
-
-cdedupe_result_t
-cdedupe_acquire(cdedupe_t *buffer, cdedupe_slot_t *slots, size_t count)
-{
-    size_t done = acquire_unlocked(buffer, slots, count);
-
-    if (done < count)
-        done += acquire_locked(buffer, slots + done, count - done);
-    if (done == count)
-        return CDEDUPE_OK;
-    cdedupe_discard(buffer, slots, done);
-    memset(slots, 0, count * sizeof(*slots));
-    return CDEDUPE_NO_MEMORY;
-}
-
-void *
-cdedupe_payload(const cdedupe_t *buffer, cdedupe_slot_t slot)
-{
-    return arena_at(&buffer->slots, slot);
-}
-
-/* Into a magazine; says how many of the handles were dealt with. */
-static size_t
-discard_unlocked(struct cdedupe *buffer, const cdedupe_slot_t *slots, size_t count)
-{
-    struct context *context;
-    size_t done = 0;
-
-    if (sync_load_relaxed_32(&buffer->slots_sparse))
-        return 0;
-    context = context_claim(buffer);
-    for (; done < count && context->slot_count < MAGAZINE_SIZE; done++)
-        if (slots[done] != 0)
-            context->slots[context->slot_count++] = slots[done];
-    context_give_back(context);
-    return done;
-}
-
-static void
-discard_locked(struct cdedupe *buffer, const cdedupe_slot_t *slots, size_t count)
-{
-    struct hold hold;
-
-    hold_init(&hold, buffer);
-    for (size_t i = 0; i < count;) {
-        hold_lock(&hold);
-        for (size_t end = i + HOLD_SLOTS < count ? i + HOLD_SLOTS : count; i < end; i++)
-            if (slots[i] != 0)
-                arena_give_back(&buffer->slots, slots[i], &hold.reserve);
-        hold_unlock(&hold);
-        lock_rest(&buffer->lock);
-    }
-    hold_finish(&hold);
-}
-
-/*
- * Whether magazines are to be emptied: the arena has become sparse, less than half used, or still is and an eighth of it
- * has come back since. A magazine keeps what was discarded first; after a peak that may be one slot of every slab. So
- * while the arena is sparse, magazines are not filled either.
- */
-static bool
-magazines_are_due(struct cdedupe *buffer, size_t returned)
-{
-    bool was_sparse, sparse, due;
-
-    lock_take(&buffer->lock);
-    was_sparse = buffer->slots_sparse != 0;
-    sparse = buffer->slots.used * 2 < buffer->slots.cells && buffer->slots.cells > SPARSE_CELLS;
-    buffer->slots_returned += returned;
-    due = sparse && (!was_sparse || buffer->slots_returned > buffer->slots.cells / 8);
-    if (due)
-        buffer->slots_returned = 0;
-    sync_store_relaxed_32(&buffer->slots_sparse, sparse);
-    lock_drop(&buffer->lock);
-    return due;
-}
-
-static void
-empty_magazines(struct cdedupe *buffer)
-{
-    cdedupe_slot_t slots[MAGAZINE_SIZE];
-    struct context *context;
-    size_t count;
-
-    for (uint64_t i = 0; (context = context_claim_number(buffer, &i)) != NULL; i++) {
-        count = (size_t)context->slot_count;
-        memcpy(slots, context->slots, count * sizeof(*slots));
-        context->slot_count = 0;
-        context_give_back(context);
-        discard_locked(buffer, slots, count);
-    }
-}
-
-void
-cdedupe_discard(cdedupe_t *buffer, const cdedupe_slot_t *slots, size_t count)
-{
-    size_t done = discard_unlocked(buffer, slots, count);
-
-    if (done == count)
-        return;
-    discard_locked(buffer, slots + done, count - done);
-    if (magazines_are_due(buffer, count - done))
-        empty_magazines(buffer);
+    if (slot == 0 && found == 0)
+        slot = next_pending(buffer, cursor, &found);
+    if (tag != NULL)
+        *tag = found;
+    return slot;
 }
 
 /* ---------------------------------------------------------------------------------------------------- */
 /* The queue                                                                                            */
 
 uint32_t
-link_new(struct cdedupe *buffer, uint32_t item)
+link_new(struct hold *hold, uint32_t item)
 {
+    struct cdedupe *buffer = hold->buffer;
     uint32_t link = arena_take(&buffer->links, 0);
 
     link_at(&buffer->links, link)->item = item;
+    link_at(&buffer->links, link)->queued = hold->now;
+    link_set_tag(buffer, link, 0);
     return link;
 }
 
@@ -353,6 +259,8 @@ void
 queue_entry(struct hold *hold, uint32_t link)
 {
     ring_append(&hold->buffer->links, hold->buffer->ring, link);
+    /* It may be one that a restart had dropped. */
+    link_at(&hold->buffer->links, link)->queued = hold->now;
     count_pending(hold->buffer);
     notify(hold);
 }
@@ -503,14 +411,24 @@ cdedupe_finish(cdedupe_t *buffer, cdedupe_finish_t when)
 /* ---------------------------------------------------------------------------------------------------- */
 /* Inspection                                                                                           */
 
+static uint64_t
+oldest_age(const struct cdedupe *buffer, uint32_t now)
+{
+    uint32_t first = ring_first(&buffer->links, buffer->ring);
+
+    return first == buffer->ring ? 0 : clock_age(link_at(&buffer->links, first)->queued, now);
+}
+
 void
 cdedupe_statistics(cdedupe_t *buffer, cdedupe_statistics_t *out, size_t size)
 {
+    uint32_t now = clock_now(&buffer->clock);
     cdedupe_statistics_t statistics;
     uint64_t replaced;
 
     lock_take(&buffer->lock);
     statistics = buffer->statistics;
+    statistics.oldest_pending_age = oldest_age(buffer, now);
     replaced = context_count_replaced(buffer);
     lock_drop(&buffer->lock);
     /* On both sides of the sum, so it stays exact though the count goes on. */
@@ -542,6 +460,8 @@ cdedupe_result_text(cdedupe_result_t result)
         return "argument is out of range";
     case CDEDUPE_NO_RANDOMNESS:
         return "system has no random bytes";
+    case CDEDUPE_INCOMPLETE:
+        return "caller has to do something first";
     }
     return "unknown result";
 }

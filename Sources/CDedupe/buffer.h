@@ -13,8 +13,8 @@
  *   sync.h      atomics and the lock
  *   source.c    puts updates        status.c   statuses, restart, resync
  *   sink.c      takes batches       garbage.c  clears up after restarts
- *   untake.c    takes that back
- *   buffer.c    life, slots, the end, counters
+ *   untake.c    takes that back     slots.c    slots and tags
+ *   clock.h     when                buffer.c   life, the end, counters
  *   bytes.c     the plain level
  */
 #ifndef CDEDUPE_BUFFER_H
@@ -23,6 +23,7 @@
 #include "CDedupe.h"
 
 #include "arena.h"
+#include "clock.h"
 #include "context.h"
 #include "entry.h"
 #include "hash.h"
@@ -53,7 +54,14 @@ struct cdedupe {
     struct hash_secret secret;
     void (*wake)(void *context);
     void *wake_context;
+    struct clock clock;
     size_t batch_size;
+    size_t revision_offset; /* In payloads; NOWHERE: nothing is suppressed. */
+    size_t weight_offset;   /* The same; NOWHERE: there is no bound of bytes. */
+    uint64_t keys_max;      /* Bounds of what is pending; if there are none, the largest number. */
+    uint64_t bytes_max;
+    bool merging;
+    bool tagged;
 
     /* Changed under the lock. */
     _Alignas(64) struct lock lock;
@@ -62,6 +70,7 @@ struct cdedupe {
     bool asleep;      /* The loop found nothing and waits for the hook. */
     bool resync;      /* A restart's deletions are owed at the next in-sync. */
     bool touched;     /* Something was received since the last restart. */
+    bool overflowed;  /* A bound was exceeded: everything is dropped until the next restart. */
     uint8_t latest_received;
     uint8_t latest_taken;
     enum claim claim;
@@ -83,6 +92,7 @@ struct cdedupe {
 
     struct arena entries;
     struct arena slots;
+    struct arena tags;
     struct arena links;
     struct index index;
     struct limbo limbo;
@@ -95,7 +105,8 @@ struct cdedupe {
 struct hold {
     struct cdedupe *buffer;
     struct reserve reserve;
-    bool wake; /* Call the hook after unlocking. */
+    uint32_t now; /* For what is queued, from hold_note_time(). */
+    bool wake;    /* Call the hook after unlocking. */
 };
 
 static inline void
@@ -104,6 +115,13 @@ hold_init(struct hold *hold, struct cdedupe *buffer)
     hold->buffer = buffer;
     hold->wake = false;
     reserve_init(&hold->reserve);
+}
+
+/* Unlocked, before a hold that may queue something. */
+static inline void
+hold_note_time(struct hold *hold)
+{
+    hold->now = clock_now(&hold->buffer->clock);
 }
 
 static inline void
@@ -170,8 +188,8 @@ link_make_room(struct hold *hold)
     return arena_make_room(&hold->buffer->links, 0, &hold->reserve);
 }
 
-/* A new link, in no list. There is room. */
-uint32_t link_new(struct cdedupe *buffer, uint32_t item);
+/* A new link, in no list. There is room. It was queued in this hold, and has no tag. */
+uint32_t link_new(struct hold *hold, uint32_t item);
 void link_free(struct hold *hold, uint32_t link);
 
 /* Puts an update's link at the back of the queue. */
@@ -198,8 +216,66 @@ void entry_free(struct hold *hold, uint32_t number);
 /* Unlocked, at the end of a call that may have removed keys: the index gives memory back, step by step. */
 void tidy_index(struct cdedupe *buffer);
 
-/* Clears up one piece of what restarts left; `slot` gets a payload or zero. False: nothing is left. */
-bool clear_one(struct hold *hold, cdedupe_slot_t *slot);
+/* A link's tag, or zero. Whoever frees the link has it then. */
+static inline cdedupe_tag_t
+link_tag(const struct cdedupe *buffer, uint32_t link)
+{
+    return buffer->tagged ? link_at(&buffer->links, link)->tag : 0;
+}
+
+static inline void
+link_set_tag(struct cdedupe *buffer, uint32_t link, cdedupe_tag_t tag)
+{
+    if (buffer->tagged)
+        link_at(&buffer->links, link)->tag = tag;
+}
+
+/* Under the lock: whether somebody is merging the update of a queued link. */
+static inline bool
+link_is_merging(const struct cdedupe *buffer, uint32_t link)
+{
+    uint32_t item = link_at(&buffer->links, link)->item;
+
+    return !item_is_status(item) && (sync_load_relaxed(&entry_at(&buffer->entries, item)->word) & WORD_MERGING) != 0;
+}
+
+/* What the core reads in payloads: the uint64_t at an offset; zero if there is no payload, or the offset is NOWHERE. */
+#define NOWHERE SIZE_MAX
+
+static inline uint64_t
+payload_number(const struct cdedupe *buffer, cdedupe_slot_t slot, size_t offset)
+{
+    uint64_t number = 0;
+
+    if (slot != 0 && offset != NOWHERE)
+        memcpy(&number, (const unsigned char *)arena_at(&buffer->slots, slot) + offset, sizeof(number));
+    return number;
+}
+
+static inline bool
+suppresses(const struct cdedupe *buffer)
+{
+    return buffer->revision_offset != NOWHERE;
+}
+
+/* Under the lock: a payload is pending now, or no longer. */
+static inline void
+weigh_in(struct cdedupe *buffer, cdedupe_slot_t slot)
+{
+    buffer->statistics.pending_bytes += payload_number(buffer, slot, buffer->weight_offset);
+}
+
+static inline void
+weigh_out(struct cdedupe *buffer, cdedupe_slot_t slot)
+{
+    buffer->statistics.pending_bytes -= payload_number(buffer, slot, buffer->weight_offset);
+}
+
+/* A restart, or an overflow: what is pending is dropped, and all that is live unseen. */
+void drop_everything(struct hold *hold);
+
+/* Clears up one piece of what restarts left; `slot` and `tag` get what was in it, or zero. False: nothing is left. */
+bool clear_one(struct hold *hold, cdedupe_slot_t *slot, cdedupe_tag_t *tag);
 
 /* A restart drops the queue: its links are garbage. */
 void garbage_add_queue(struct hold *hold);
@@ -207,7 +283,7 @@ void garbage_add_queue(struct hold *hold);
 /* Forgets a stale link: the entry's word has been dealt with. */
 void garbage_remove(struct hold *hold, uint32_t link);
 
-/* Keeps a payload that lost its entry, for whoever clears up. There is room for a link. */
-void orphan_add(struct cdedupe *buffer, cdedupe_slot_t slot);
+/* Keeps a payload or a tag that lost its entry, if there is one, for whoever clears up. There is room for a link. */
+void orphan_add(struct hold *hold, cdedupe_slot_t slot, cdedupe_tag_t tag);
 
 #endif

@@ -117,6 +117,11 @@ cdedupe_bytes_create(const cdedupe_options_t *given, cdedupe_bytes_t **out)
     }
     options.payload_size = sizeof(struct value);
     options.payload_alignment = _Alignof(struct value);
+    options.revision_offset = offsetof(struct value, revision);
+    options.weight_offset = offsetof(struct value, length);
+    options.tag_size = 0;
+    if (options.merging)
+        return CDEDUPE_INVALID_ARGUMENT;
     result = cdedupe_create(&options, &core);
     if (result != CDEDUPE_OK)
         return result;
@@ -160,7 +165,7 @@ cdedupe_bytes_destroy(cdedupe_bytes_t *buffer)
         return;
     core = buffer->core;
     destroy_batch(buffer);
-    while ((slot = cdedupe_next_leftover(core, &cursor)) != 0)
+    while ((slot = cdedupe_next_leftover(core, &cursor, NULL)) != 0)
         value_destroy(buffer, slot);
     memory_free(&core->memory, buffer->items, items_size(buffer), _Alignof(cdedupe_item_t));
     memory_free(&core->memory, buffer, sizeof(*buffer), _Alignof(struct cdedupe_bytes));
@@ -169,6 +174,21 @@ cdedupe_bytes_destroy(cdedupe_bytes_t *buffer)
 
 /* ---------------------------------------------------------------------------------------------------- */
 /* Source                                                                                               */
+
+/* Destroys what restarts and overflows dropped. */
+static void
+collect(struct cdedupe_bytes *buffer)
+{
+    cdedupe_slot_t slots[HOLD_SWEEP];
+    size_t count;
+
+    while (cdedupe_has_garbage(buffer->core) &&
+           cdedupe_collect(buffer->core, slots, NULL, HOLD_SWEEP, &count) == CDEDUPE_OK) {
+        for (size_t i = 0; i < count; i++)
+            value_destroy(buffer, slots[i]);
+        cdedupe_discard(buffer->core, slots, count);
+    }
+}
 
 /* Puts an update whose payload, if any, is complete; destroys what comes back. */
 static cdedupe_result_t
@@ -183,6 +203,8 @@ put(struct cdedupe_bytes *buffer, cdedupe_update_t *update, cdedupe_outcome_t *o
         cdedupe_discard(buffer->core, back, 2);
     if (outcome != NULL)
         *outcome = (cdedupe_outcome_t)update->outcome;
+    if (update->outcome == CDEDUPE_OVERFLOWED)
+        collect(buffer);
     return result;
 }
 
@@ -235,21 +257,6 @@ cdedupe_bytes_delete(cdedupe_bytes_t *buffer, const void *key, size_t key_length
     cdedupe_update_t update = {.key = key, .key_length = key_length, .deletion = true};
 
     return put_value(buffer, &update, NULL, 0, revision, outcome);
-}
-
-/* Destroys what restarts dropped. */
-static void
-collect(struct cdedupe_bytes *buffer)
-{
-    cdedupe_slot_t slots[HOLD_SWEEP];
-    size_t count;
-
-    while (cdedupe_has_garbage(buffer->core) &&
-           cdedupe_collect(buffer->core, slots, HOLD_SWEEP, &count) == CDEDUPE_OK) {
-        for (size_t i = 0; i < count; i++)
-            value_destroy(buffer, slots[i]);
-        cdedupe_discard(buffer->core, slots, count);
-    }
 }
 
 cdedupe_result_t

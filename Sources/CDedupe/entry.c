@@ -8,7 +8,8 @@
  */
 enum { CLASSES_LINEAR = 8, CLASSES_PER_DOUBLING = 4 };
 
-#define UNITS_MAX ((offsetof(struct entry, key) + CDEDUPE_KEY_MAX + ENTRY_UNIT - 1) / ENTRY_UNIT)
+#define LENGTH_MAX (CDEDUPE_KEY_MAX + sizeof(uint64_t))
+#define UNITS_MAX ((offsetof(struct entry, key) + LENGTH_MAX + ENTRY_UNIT - 1) / ENTRY_UNIT)
 
 static size_t
 class_units(uint32_t class_index)
@@ -31,9 +32,9 @@ entry_init_arena(struct arena *entries)
 }
 
 uint32_t
-entry_class(size_t key_length)
+entry_class(size_t length)
 {
-    size_t units = (offsetof(struct entry, key) + key_length + ENTRY_UNIT - 1) / ENTRY_UNIT;
+    size_t units = (offsetof(struct entry, key) + length + ENTRY_UNIT - 1) / ENTRY_UNIT;
     uint32_t doubling;
     size_t step;
 

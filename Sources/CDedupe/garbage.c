@@ -50,9 +50,16 @@ garbage_remove(struct hold *hold, uint32_t link)
 }
 
 void
-orphan_add(struct cdedupe *buffer, cdedupe_slot_t slot)
+orphan_add(struct hold *hold, cdedupe_slot_t slot, cdedupe_tag_t tag)
 {
-    ring_append(&buffer->links, buffer->orphans, link_new(buffer, slot));
+    struct cdedupe *buffer = hold->buffer;
+    uint32_t link;
+
+    if (slot == 0 && tag == 0)
+        return;
+    link = link_new(hold, slot);
+    link_set_tag(buffer, link, tag);
+    ring_append(&buffer->links, buffer->orphans, link);
     count_uncleared(buffer, buffer->uncleared + 1);
 }
 
@@ -73,7 +80,7 @@ clear_entry(struct hold *hold, uint32_t number)
         entry_unindex(buffer, number);
         limbo_add(hold, number);
     }
-    return word_slot(before);
+    return word_payload(before);
 }
 
 static void
@@ -95,12 +102,13 @@ drop_status(struct hold *hold)
 }
 
 bool
-clear_one(struct hold *hold, cdedupe_slot_t *slot)
+clear_one(struct hold *hold, cdedupe_slot_t *slot, cdedupe_tag_t *tag)
 {
     struct cdedupe *buffer = hold->buffer;
     uint32_t link;
 
     *slot = 0;
+    *tag = 0;
     if (buffer->uncleared == 0)
         return false;
     drop_status(hold);
@@ -110,16 +118,18 @@ clear_one(struct hold *hold, cdedupe_slot_t *slot)
         *slot = clear_entry(hold, link_at(&buffer->links, link)->item);
     else
         return true;
+    *tag = link_tag(buffer, link);
     drop_link(hold, link);
     return true;
 }
 
 cdedupe_result_t
-cdedupe_collect(cdedupe_t *buffer, cdedupe_slot_t *slots, size_t capacity, size_t *count)
+cdedupe_collect(cdedupe_t *buffer, cdedupe_slot_t *slots, cdedupe_tag_t *tags, size_t capacity, size_t *count)
 {
     struct hold hold;
     size_t steps = 0;
     bool more = true;
+    cdedupe_tag_t tag;
 
     *count = 0;
     hold_init(&hold, buffer);
@@ -127,8 +137,10 @@ cdedupe_collect(cdedupe_t *buffer, cdedupe_slot_t *slots, size_t capacity, size_
         size_t end = steps + HOLD_SWEEP < capacity ? steps + HOLD_SWEEP : capacity;
 
         hold_lock(&hold);
-        while (steps < end && (more = clear_one(&hold, &slots[*count]))) {
-            *count += slots[*count] != 0;
+        while (steps < end && (more = clear_one(&hold, &slots[*count], &tag))) {
+            if (tags != NULL)
+                tags[*count] = tag;
+            *count += slots[*count] != 0 || tag != 0;
             steps++;
         }
         limbo_step(&hold);

@@ -12,6 +12,7 @@
 #define CDEDUPE_RING_H
 
 #include <stdbool.h>
+#include <stddef.h>
 #include <stdint.h>
 
 #include "arena.h"
@@ -20,9 +21,13 @@ struct link {
     uint32_t next;
     uint32_t previous;
     uint32_t item;
+    uint32_t queued; /* When, in ticks (clock.h). */
+    uint32_t tag;    /* Only there in buffers with tags. */
 };
 
-_Static_assert(sizeof(struct link) == 12, "a pending key pays for one link");
+enum { LINK_SIZE = offsetof(struct link, tag), LINK_SIZE_TAGGED = sizeof(struct link) };
+
+_Static_assert(LINK_SIZE == 16 && LINK_SIZE_TAGGED == 20, "a pending key pays for one link");
 
 /* In the ring: entries have 31 bits, statuses have this one. */
 #define ITEM_STATUS ((uint32_t)1 << 31)

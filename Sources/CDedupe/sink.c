@@ -85,7 +85,10 @@ take_status(struct hold *hold, uint32_t link, cdedupe_item_t *item)
     struct cdedupe *buffer = hold->buffer;
     uint8_t status = (uint8_t)(link_at(&buffer->links, link)->item & ~ITEM_STATUS);
 
-    *item = (cdedupe_item_t){.kind = CDEDUPE_STATUS, .status = status, .before = buffer->latest_taken};
+    *item = (cdedupe_item_t){.kind = CDEDUPE_STATUS,
+                             .status = status,
+                             .before = buffer->latest_taken,
+                             .queued = link_at(&buffer->links, link)->queued};
     buffer->latest_taken = status;
     buffer->statistics.statuses_delivered++;
     unqueue(hold, link);
@@ -107,6 +110,17 @@ take_word(struct entry *entry, uint32_t restart)
     return before;
 }
 
+/* The revision that the sink has from now on, if that is asked for; `item` keeps the one before. */
+static void
+take_revision(const struct cdedupe *buffer, struct entry *entry, cdedupe_item_t *item)
+{
+    if (!suppresses(buffer))
+        return;
+    item->revision = entry_revision(entry);
+    if (item->kind != CDEDUPE_DELETED)
+        entry_set_revision(entry, payload_number(buffer, item->slot, buffer->revision_offset));
+}
+
 /* [T5] */
 static void
 take_entry(struct hold *hold, uint32_t link, cdedupe_item_t *item)
@@ -117,10 +131,15 @@ take_entry(struct hold *hold, uint32_t link, cdedupe_item_t *item)
     uint64_t before = take_word(entry, buffer->restart);
     bool live = (before & WORD_LIVE) != 0;
 
+    *item = (cdedupe_item_t){.key = entry->key,
+                             .key_length = entry->key_length,
+                             .slot = word_slot(before),
+                             .tag = link_tag(buffer, link),
+                             .before = live,
+                             .queued = link_at(&buffer->links, link)->queued};
     unqueue(hold, link);
+    weigh_out(buffer, item->slot);
     entry->link = 0;
-    *item =
-        (cdedupe_item_t){.key = entry->key, .key_length = entry->key_length, .slot = word_slot(before), .before = live};
     if (before & WORD_DELETION) {
         item->kind = CDEDUPE_DELETED;
         entry_unindex(buffer, number);
@@ -131,6 +150,7 @@ take_entry(struct hold *hold, uint32_t link, cdedupe_item_t *item)
         item->kind = live ? CDEDUPE_UPDATED : CDEDUPE_NEW;
         buffer->statistics.live_keys += !live;
     }
+    take_revision(buffer, entry, item);
     buffer->statistics.delivered++;
 }
 
@@ -189,7 +209,8 @@ take_some(struct hold *hold, cdedupe_item_t *items, size_t capacity, size_t *cou
 
         if (steps == HOLD_TAKE)
             return true;
-        if (link == buffer->ring || is_over(buffer))
+        /* Until somebody has merged what is first, nothing can be taken. [T8] */
+        if (link == buffer->ring || is_over(buffer) || link_is_merging(buffer, link))
             return false;
         if (item_is_status(link_at(&buffer->links, link)->item))
             take_status(hold, link, &items[*count]);
@@ -198,6 +219,12 @@ take_some(struct hold *hold, cdedupe_item_t *items, size_t capacity, size_t *cou
         (*count)++;
     }
     return false;
+}
+
+uint64_t
+cdedupe_age(const cdedupe_t *buffer, const cdedupe_item_t *item)
+{
+    return clock_age(item->queued, clock_now(&buffer->clock));
 }
 
 /* Under the lock: what an attempt to take comes to. An empty queue puts a loop to sleep, here and nowhere else. [T7] */

@@ -12,6 +12,14 @@
 
 #include <string.h>
 
+/* What came of one update. */
+enum step {
+    STEP_DONE,
+    STEP_NO_MEMORY,  /* Nothing has changed. */
+    STEP_WAIT,       /* The same: somebody is merging what is pending for the key. */
+    STEP_INCOMPLETE, /* The call ends here; the outcome says why. */
+};
+
 /* A word that others keep changing is left to the lock. */
 enum { TRIES = 4 };
 
@@ -27,10 +35,11 @@ struct put {
     cdedupe_update_t *updates;
     size_t count;
     size_t done;
-    size_t copied; /* Bytes of keys, in this hold. */
-    bool locked;   /* Something needed the lock, */
-    bool inserted; /* or added a key. */
-    bool moved;    /* Something was queued or cancelled: what needs the lock whatever the look-ups found. */
+    size_t copied;  /* Bytes of keys, in this hold. */
+    bool locked;    /* Something needed the lock, */
+    bool inserted;  /* or added a key. */
+    bool moved;     /* Something was queued or cancelled: what needs the lock whatever the look-ups found. */
+    enum step step; /* What came of the last update that was tried under the lock. */
     uint64_t hashes[HOLD_PUT];
     uint32_t numbers[HOLD_PUT]; /* Entries found without the lock; zero: not found. */
     struct entry *entries[HOLD_PUT];
@@ -41,19 +50,76 @@ finish_update(cdedupe_update_t *update, cdedupe_slot_t back, cdedupe_slot_t disp
 {
     update->slot = back;
     update->displaced = displaced;
+    update->displaced_tag = 0;
     update->outcome = (uint8_t)outcome;
 }
 
 /* ---------------------------------------------------------------------------------------------------- */
 /* Under the lock                                                                                       */
 
-/* A current entry leaves: its word is zero, and the sink never hears of what was pending. */
-static void
+/* Whether one more pending key, with this update, goes beyond a bound. */
+static bool
+exceeds(const struct cdedupe *buffer, const cdedupe_update_t *update)
+{
+    const cdedupe_statistics_t *statistics = &buffer->statistics;
+    uint64_t weight = payload_number(buffer, update->slot, buffer->weight_offset);
+
+    return statistics->pending_keys >= buffer->keys_max || statistics->pending_bytes > buffer->bytes_max ||
+           weight > buffer->bytes_max - statistics->pending_bytes;
+}
+
+/* Nothing is lost silently: as after a restart, the source has to send everything again, and whoever put this must tell it. */
+static enum step
+overflow(struct hold *hold, cdedupe_update_t *update)
+{
+    struct cdedupe *buffer = hold->buffer;
+
+    drop_everything(hold);
+    buffer->overflowed = true;
+    buffer->statistics.overflows++;
+    buffer->statistics.dropped++;
+    finish_update(update, update->slot, 0, CDEDUPE_OVERFLOWED);
+    return STEP_DONE;
+}
+
+/* Nothing has changed. */
+static enum step
+ask_for_tag(cdedupe_update_t *update)
+{
+    finish_update(update, update->slot, 0, CDEDUPE_NEEDS_TAG);
+    return STEP_INCOMPLETE;
+}
+
+/* A link for an update that has its tag, if there are tags; see link_make_room(). */
+static uint32_t
+link_new_for(struct hold *hold, uint32_t number, cdedupe_update_t *update)
+{
+    uint32_t link = link_new(hold, number);
+
+    link_set_tag(hold->buffer, link, update->tag);
+    update->tag = 0;
+    return link;
+}
+
+/* A current entry leaves: its word is zero, and the sink never hears of what was pending. Its tag is the caller's. */
+static cdedupe_tag_t
 remove_current(struct hold *hold, uint32_t number)
 {
-    unqueue(hold, entry_at(&hold->buffer->entries, number)->link);
+    uint32_t link = entry_at(&hold->buffer->entries, number)->link;
+    cdedupe_tag_t tag = link_tag(hold->buffer, link);
+
+    unqueue(hold, link);
     entry_unindex(hold->buffer, number);
     limbo_add(hold, number);
+    return tag;
+}
+
+/* Nobody waits for a merge whose key is deleted: the loop may go on. */
+static void
+notify_if_merging(struct hold *hold, uint64_t before)
+{
+    if (before & WORD_MERGING)
+        notify(hold);
 }
 
 /*
@@ -69,11 +135,14 @@ delete_unheard(struct hold *hold, uint32_t number, cdedupe_update_t *update)
     /* Acquire, with the release of replace_unlocked(): whoever destroys the payload sees all of it. */
     uint64_t before = sync_exchange(&entry->word, 0);
 
+    weigh_out(buffer, word_payload(before));
+    notify_if_merging(hold, before);
     if (word_deletion_cancels(before)) {
-        remove_current(hold, number);
         buffer->statistics.cancelled += 2;
-        finish_update(update, update->slot, word_slot(before), CDEDUPE_CANCELLED);
+        finish_update(update, update->slot, word_payload(before), CDEDUPE_CANCELLED);
+        update->displaced_tag = remove_current(hold, number);
     } else {
+        weigh_in(buffer, update->slot);
         /* Release, with the acquire of replace_unlocked(): the payload. A store will do: nobody changes a zero word. */
         sync_store_release(&entry->word, word_pending(before, update->slot, buffer->restart, true));
         buffer->statistics.replaced++;
@@ -90,68 +159,153 @@ replace(struct hold *hold, uint32_t number, uint64_t word, cdedupe_update_t *upd
     /* Both, with replace_unlocked() and take_word(): our payload before the word, the displaced one after it. */
     uint64_t before = sync_exchange(&entry->word, word_pending(word, update->slot, buffer->restart, update->deletion));
 
+    weigh_out(buffer, word_payload(before));
+    weigh_in(buffer, update->slot);
+    notify_if_merging(hold, before);
     buffer->statistics.replaced++;
-    finish_update(update, 0, word_slot(before), CDEDUPE_REPLACED);
+    finish_update(update, 0, word_payload(before), CDEDUPE_REPLACED);
+}
+
+/*
+ * current value -> current, merging: its payload goes to the caller, who comes back with cdedupe_put_merged(). A deletion, or
+ * a value without one, is replaced. Which of them is pending, producers without the lock may change until the exchange, as in delete_unheard(). [M1]
+ */
+static enum step
+begin_merge(struct hold *hold, uint32_t number, cdedupe_update_t *update)
+{
+    struct cdedupe *buffer = hold->buffer;
+    struct entry *entry = entry_at(&buffer->entries, number);
+    /* Acquire, with the release of replace_unlocked(): whoever merges the payload sees all of it. */
+    uint64_t before = sync_exchange(&entry->word, 0);
+
+    weigh_out(buffer, word_slot(before));
+    if ((before & WORD_DELETION) || word_slot(before) == 0) {
+        weigh_in(buffer, update->slot);
+        /* Release, with the acquire of replace_unlocked(): the payload. */
+        sync_store_release(&entry->word, word_pending(before, update->slot, buffer->restart, false));
+        buffer->statistics.replaced++;
+        finish_update(update, 0, word_slot(before), CDEDUPE_REPLACED);
+        return STEP_DONE;
+    }
+    sync_store_release(&entry->word, before | WORD_MERGING);
+    buffer->statistics.received++;
+    buffer->statistics.replaced++;
+    finish_update(update, update->slot, word_slot(before), CDEDUPE_MERGE);
+    return STEP_INCOMPLETE;
 }
 
 /* stale -> current: its one link moves from the garbage to the back of the queue [P5] */
-static void
+static enum step
 revive(struct hold *hold, struct entry *entry, uint64_t word, cdedupe_update_t *update)
 {
     struct cdedupe *buffer = hold->buffer;
-    /* An exchange: who read the restart number before the restart may still be replacing the stale payload. */
-    uint64_t before = sync_exchange(&entry->word, word_pending(word, update->slot, buffer->restart, update->deletion));
+    uint64_t before;
 
+    if (exceeds(buffer, update))
+        return overflow(hold, update);
+    weigh_in(buffer, update->slot);
+    /* An exchange: who read the restart number before the restart may still be replacing the stale payload. */
+    before = sync_exchange(&entry->word, word_pending(word, update->slot, buffer->restart, update->deletion));
     garbage_remove(hold, entry->link);
     queue_entry(hold, entry->link);
-    finish_update(update, 0, word_slot(before), CDEDUPE_QUEUED);
+    finish_update(update, 0, word_payload(before), CDEDUPE_QUEUED);
+    return STEP_DONE;
 }
 
-/* idle -> current. False: no memory for the link. [P4] */
-static bool
+/* idle -> current [P4] */
+static enum step
 requeue(struct hold *hold, uint32_t number, uint64_t word, cdedupe_update_t *update)
 {
     struct cdedupe *buffer = hold->buffer;
     struct entry *entry = entry_at(&buffer->entries, number);
 
+    if (exceeds(buffer, update))
+        return overflow(hold, update);
+    if (buffer->tagged && update->tag == 0)
+        return ask_for_tag(update);
     if (!link_make_room(hold))
-        return false;
-    entry->link = link_new(buffer, number);
+        return STEP_NO_MEMORY;
+    weigh_in(buffer, update->slot);
+    entry->link = link_new_for(hold, number, update);
     /* Release, with the acquire of replace_unlocked(): the payload. A store will do: idle words change under the lock. */
     sync_store_release(&entry->word, word_pending(word, update->slot, buffer->restart, update->deletion));
     queue_entry(hold, entry->link);
     finish_update(update, 0, 0, CDEDUPE_QUEUED);
-    return true;
+    return STEP_DONE;
 }
 
-/* False: no memory, and nothing has changed. */
+/* Whether the sink has this value: the key is live, nothing is pending, and the revision is the one taken last. */
 static bool
+is_unchanged(const struct cdedupe *buffer, uint32_t number, uint64_t word, const cdedupe_update_t *update)
+{
+    uint64_t revision;
+
+    if (!suppresses(buffer) || update->deletion || !(word & WORD_LIVE) || word_is_current(word, buffer->restart))
+        return false;
+    revision = payload_number(buffer, update->slot, buffer->revision_offset);
+    return revision != 0 && revision == entry_revision(entry_at(&buffer->entries, number));
+}
+
+/* idle or stale, live -> idle and seen; what a restart dropped goes with it */
+static void
+suppress(struct hold *hold, uint32_t number, uint64_t word, cdedupe_update_t *update)
+{
+    struct cdedupe *buffer = hold->buffer;
+    struct entry *entry = entry_at(&buffer->entries, number);
+    /* An exchange, as in revive(). */
+    uint64_t before = sync_exchange(&entry->word, word_idle(buffer->restart));
+
+    finish_update(update, update->slot, word_payload(before), CDEDUPE_SUPPRESSED);
+    if (word & WORD_PENDING) {
+        update->displaced_tag = link_tag(buffer, entry->link);
+        garbage_remove(hold, entry->link);
+        link_free(hold, entry->link);
+    }
+    buffer->statistics.suppressed++;
+}
+
+static enum step
 put_present(struct hold *hold, uint32_t number, uint64_t word, cdedupe_update_t *update)
 {
     struct cdedupe *buffer = hold->buffer;
 
+    if (is_unchanged(buffer, number, word, update)) {
+        suppress(hold, number, word, update);
+        return STEP_DONE;
+    }
     if (!(word & WORD_PENDING))
         return requeue(hold, number, word, update);
     if (word_is_stale(word, buffer->restart))
-        revive(hold, entry_at(&buffer->entries, number), word, update);
-    else if (update->deletion && !(word & WORD_LIVE))
+        return revive(hold, entry_at(&buffer->entries, number), word, update);
+    if (buffer->merging && !update->deletion)
+        return word & WORD_MERGING ? STEP_WAIT : begin_merge(hold, number, update);
+    if (update->deletion && !(word & WORD_LIVE))
         delete_unheard(hold, number, update);
     else
         replace(hold, number, word, update);
-    return true;
+    return STEP_DONE;
+}
+
+/* Bytes behind an entry's header. */
+static size_t
+entry_length(const struct cdedupe *buffer, size_t key_length)
+{
+    return suppresses(buffer) ? key_length + sizeof(uint64_t) : key_length;
 }
 
 static uint32_t
 entry_new(struct hold *hold, const cdedupe_update_t *update, uint64_t hash)
 {
     struct cdedupe *buffer = hold->buffer;
-    uint32_t number = arena_take(&buffer->entries, entry_class(update->key_length));
+    uint32_t number = arena_take(&buffer->entries, entry_class(entry_length(buffer, update->key_length)));
     struct entry *entry = entry_at(&buffer->entries, number);
 
     entry->hash = hash;
     entry->key_length = (uint32_t)update->key_length;
     if (update->key_length > 0)
         memcpy(entry->key, update->key, update->key_length);
+    if (suppresses(buffer))
+        entry_set_revision(entry, 0);
     /*
      * Release, with the acquire of is_key(): who sees the word sees the key. It stands in for the fence that ck_hs_put
      * has not: who finds the entry before its word is visible takes it for dead, and looks again under the lock.
@@ -160,32 +314,36 @@ entry_new(struct hold *hold, const cdedupe_update_t *update, uint64_t hash)
     return number;
 }
 
-/* absent -> current. False: no memory, and nothing has changed. [P3] */
-static bool
+/* absent -> current [P3] */
+static enum step
 insert(struct hold *hold, uint64_t hash, cdedupe_update_t *update)
 {
     struct cdedupe *buffer = hold->buffer;
-    uint32_t number;
+    uint32_t class_index = entry_class(entry_length(buffer, update->key_length)), number;
 
-    if (!link_make_room(hold) || !arena_make_room(&buffer->entries, entry_class(update->key_length), &hold->reserve) ||
+    if (exceeds(buffer, update))
+        return overflow(hold, update);
+    if (buffer->tagged && update->tag == 0)
+        return ask_for_tag(update);
+    if (!link_make_room(hold) || !arena_make_room(&buffer->entries, class_index, &hold->reserve) ||
         !index_make_room(&buffer->index, hash, &hold->reserve))
-        return false;
+        return STEP_NO_MEMORY;
     /*
      * Indexed first, since ck_hs may want memory after all: with nothing to be undone, no number is used up, which would
      * make the order of numbers depend on the secret. Until entry_new() its word is zero, so who finds it takes it for dead.
      */
-    number = arena_peek(&buffer->entries, entry_class(update->key_length));
+    number = arena_peek(&buffer->entries, class_index);
     if (!index_add(&buffer->index, hash, number, &hold->reserve))
-        return false;
+        return STEP_NO_MEMORY;
+    weigh_in(buffer, update->slot);
     entry_new(hold, update, hash);
-    entry_at(&buffer->entries, number)->link = link_new(buffer, number);
+    entry_at(&buffer->entries, number)->link = link_new_for(hold, number, update);
     queue_entry(hold, entry_at(&buffer->entries, number)->link);
     finish_update(update, 0, 0, CDEDUPE_QUEUED);
-    return true;
+    return STEP_DONE;
 }
 
-/* False: no memory, and nothing has changed. */
-static bool
+static enum step
 put_anywhere(struct put *put, size_t i)
 {
     struct cdedupe *buffer = put->hold.buffer;
@@ -206,48 +364,49 @@ put_anywhere(struct put *put, size_t i)
     return put_present(&put->hold, number, word, update);
 }
 
-/* False: no memory, and nothing has changed. [P1] */
-static bool
+/* [P1] */
+static enum step
 put_one(struct put *put, size_t i)
 {
     struct cdedupe *buffer = put->hold.buffer;
     cdedupe_update_t *update = &put->updates[i];
+    enum step step = STEP_DONE;
 
-    if (buffer->stopped) {
+    if (buffer->stopped || buffer->overflowed) {
         buffer->statistics.dropped++;
         finish_update(update, update->slot, 0, CDEDUPE_DROPPED);
-    } else if (put_anywhere(put, i)) {
-        buffer->touched = true;
+    } else if ((step = put_anywhere(put, i)) == STEP_DONE) {
+        buffer->touched = !buffer->overflowed;
     } else {
-        return false;
+        return step;
     }
     buffer->statistics.received++;
     put->moved |= update->outcome != CDEDUPE_REPLACED;
     /* Whatever adds a link clears one up: so while there is garbage, all that is queued and garbage does not grow. [P10] */
     if (update->outcome == CDEDUPE_QUEUED && update->displaced == 0 && buffer->uncleared > 0)
-        clear_one(&put->hold, &update->displaced);
-    return true;
+        clear_one(&put->hold, &update->displaced, &update->displaced_tag);
+    return STEP_DONE;
 }
 
-/* One hold. True: there is more to do, and no memory is wanted. */
+/* One hold. True: there is more to do, and nothing in its way. */
 static bool
 put_some(struct put *put)
 {
-    bool more = true;
-
     put->copied = 0;
     put->locked = true;
+    put->step = STEP_DONE;
+    hold_note_time(&put->hold);
     hold_lock(&put->hold);
-    while (put->done < put->count && put->copied < HOLD_BYTES && (more = put_one(put, put->done)))
+    while (put->done < put->count && put->copied < HOLD_BYTES && (put->step = put_one(put, put->done)) == STEP_DONE)
         put->done++;
     /*
      * Once for the share, in however many holds it went, and not if it only replaced, and came here because two keys have
      * one tag: these things, memory and the hash function decide; see limbo.h.
      */
-    if (put->done == put->count && put->moved)
+    if ((put->done == put->count || put->step == STEP_INCOMPLETE) && put->moved)
         limbo_step(&put->hold);
     hold_unlock(&put->hold);
-    return more && put->done < put->count;
+    return put->step == STEP_DONE && put->done < put->count;
 }
 
 /* ---------------------------------------------------------------------------------------------------- */
@@ -305,17 +464,26 @@ look_up(struct put *put)
             put->numbers[i] = 0;
 }
 
+/* Whether the update replaces what is pending, and nobody has to know. */
+static bool
+replaces(const struct cdedupe *buffer, uint64_t word, uint32_t restart, const cdedupe_update_t *update)
+{
+    if (!word_is_current(word, restart) || (word & WORD_MERGING))
+        return false;
+    return update->deletion ? !word_deletion_cancels(word) : !buffer->merging || (word & WORD_DELETION);
+}
+
 /*
  * current -> current, in its place; the one change that needs no lock. False: it is another change [U4], or others were
  * faster too often [U5].
  */
 static bool
-replace_unlocked(struct entry *entry, uint32_t restart, cdedupe_update_t *update)
+replace_unlocked(const struct cdedupe *buffer, struct entry *entry, uint32_t restart, cdedupe_update_t *update)
 {
     for (unsigned tries = 0; tries < TRIES; tries++) {
         uint64_t word = sync_load_acquire(&entry->word);
 
-        if (!word_is_current(word, restart) || (update->deletion && word_deletion_cancels(word)))
+        if (!replaces(buffer, word, restart, update))
             return false;
         if (sync_compare_exchange(&entry->word, word, word_pending(word, update->slot, restart, update->deletion))) {
             finish_update(update, 0, word_slot(word), CDEDUPE_REPLACED);
@@ -336,10 +504,11 @@ replace_all_unlocked(struct put *put, struct context *context)
     uint32_t restart = sync_load_relaxed_32(&buffer->restart);
     size_t i = 0;
 
-    /* [U3] */
-    if (sync_load_relaxed_32(&buffer->stopped))
+    /* [U3] What is pending weighs what the counter says only if every change of it happens under the lock. */
+    if (sync_load_relaxed_32(&buffer->stopped) || buffer->weight_offset != NOWHERE)
         return;
-    while (i < put->count && put->numbers[i] != 0 && replace_unlocked(put->entries[i], restart, &put->updates[i]))
+    while (i < put->count && put->numbers[i] != 0 &&
+           replace_unlocked(buffer, put->entries[i], restart, &put->updates[i]))
         i++;
     put->done = i;
     sync_store_relaxed(&context->replaced, context->replaced + i);
@@ -368,7 +537,7 @@ wait_for_readers(struct cdedupe *buffer)
     }
 }
 
-/* Under the lock, hold after hold, until all is done or memory runs out. */
+/* Under the lock, hold after hold, until all is done or something is in the way. */
 static void
 put_rest(struct put *put)
 {
@@ -378,6 +547,19 @@ put_rest(struct put *put)
         more = put_some(put);
 }
 
+/* Unlocked and in no section, since allocators and merges are foreign: whether the way is free now. */
+static bool
+put_can_go_on(struct put *put)
+{
+    if (put->step == STEP_NO_MEMORY)
+        return hold_refill(&put->hold);
+    if (put->step == STEP_INCOMPLETE)
+        return false;
+    hold_wake(&put->hold);
+    sched_yield();
+    return true;
+}
+
 static void
 forget_lookups(struct put *put)
 {
@@ -385,11 +567,11 @@ forget_lookups(struct put *put)
 }
 
 /*
- * At most HOLD_PUT updates, whose keys are not too long. Says how many were put: all, unless memory ran out. The section
- * that the look-ups need ends with the last of the updates. [P11]
+ * At most HOLD_PUT updates, whose keys are not too long. Says how many were put: all, unless `obstacle` says otherwise. The
+ * section that the look-ups need ends with the last of the updates. [P11]
  */
 static size_t
-put_share(struct cdedupe *buffer, cdedupe_update_t *updates, size_t count)
+put_share(struct cdedupe *buffer, cdedupe_update_t *updates, size_t count, cdedupe_result_t *obstacle)
 {
     struct context *context;
     struct put put;
@@ -409,9 +591,10 @@ put_share(struct cdedupe *buffer, cdedupe_update_t *updates, size_t count)
     context_leave(buffer, context);
     context_give_back(context);
 
-    /* Memory ran out. The allocator is foreign: it runs outside the section, and then look-ups are void. */
-    forget_lookups(&put);
-    while (put.done < count && hold_refill(&put.hold)) {
+    /* Something is in the way. What frees it is foreign: it runs outside the section, and then look-ups are void. */
+    if (put.done < count)
+        forget_lookups(&put);
+    while (put.done < count && put_can_go_on(&put)) {
         context = context_claim(buffer);
         context_enter(context);
         put_rest(&put);
@@ -423,6 +606,7 @@ put_share(struct cdedupe *buffer, cdedupe_update_t *updates, size_t count)
         tidy_index(buffer);
     if (put.inserted)
         wait_for_readers(buffer);
+    *obstacle = put.done == count ? CDEDUPE_OK : put.step == STEP_INCOMPLETE ? CDEDUPE_INCOMPLETE : CDEDUPE_NO_MEMORY;
     return put.done;
 }
 
@@ -437,11 +621,12 @@ share_length(const cdedupe_update_t *updates, size_t count)
     return length;
 }
 
-/* The call ends here: the update that cannot be put, and those that nobody looked at. */
+/* The call ends here: the update that cannot be put, or not yet, and those that nobody looked at. */
 static cdedupe_result_t
 reject(cdedupe_update_t *updates, size_t count, cdedupe_result_t result)
 {
-    finish_update(&updates[0], updates[0].slot, 0, CDEDUPE_REJECTED);
+    if (result != CDEDUPE_INCOMPLETE)
+        finish_update(&updates[0], updates[0].slot, 0, CDEDUPE_REJECTED);
     for (size_t i = 1; i < count; i++)
         finish_update(&updates[i], updates[i].slot, 0, CDEDUPE_UNTOUCHED);
     return result;
@@ -453,14 +638,74 @@ cdedupe_put(cdedupe_t *buffer, cdedupe_update_t *updates, size_t count)
     size_t done = 0;
 
     while (done < count) {
-        size_t share = share_length(updates + done, count - done), put;
+        size_t share = share_length(updates + done, count - done);
+        cdedupe_result_t obstacle;
 
         if (share == 0)
             return reject(updates + done, count - done, CDEDUPE_KEY_TOO_LONG);
-        put = put_share(buffer, updates + done, share);
-        done += put;
-        if (put < share)
-            return reject(updates + done, count - done, CDEDUPE_NO_MEMORY);
+        done += put_share(buffer, updates + done, share, &obstacle);
+        if (obstacle != CDEDUPE_OK)
+            return reject(updates + done, count - done, obstacle);
     }
     return CDEDUPE_OK;
+}
+
+/* ---------------------------------------------------------------------------------------------------- */
+/* Merging                                                                                              */
+
+/*
+ * Under the lock: the entry in which somebody has been merging what was in the slot, or NULL. No other word can name the
+ * slot: until now it has been that somebody's.
+ */
+static struct entry *
+find_merging(const struct cdedupe *buffer, uint64_t hash, const void *key, size_t key_length, cdedupe_slot_t slot)
+{
+    uint32_t number = index_find(&buffer->index, &buffer->entries, hash, key, key_length);
+    struct entry *entry;
+    uint64_t word;
+
+    if (number == 0)
+        return NULL;
+    entry = entry_at(&buffer->entries, number);
+    word = sync_load_relaxed(&entry->word);
+    return (word & WORD_MERGING) && word_slot(word) == slot ? entry : NULL;
+}
+
+/* Merging -> current, or stale with nothing in it: a restart has dropped it. [M2] */
+static void
+end_merge(struct hold *hold, struct entry *entry, cdedupe_slot_t *merged)
+{
+    struct cdedupe *buffer = hold->buffer;
+    uint64_t word = sync_load_relaxed(&entry->word);
+    bool current = word_is_current(word, buffer->restart);
+    cdedupe_slot_t slot = current ? *merged : 0;
+
+    weigh_in(buffer, slot);
+    /*
+     * Release, with the acquire of replace_unlocked(): the payload. A store will do: while somebody merges, the word changes
+     * under the lock.
+     */
+    sync_store_release(&entry->word, word_make(slot, word_restart(word), word_flags(word) & ~WORD_MERGING));
+    if (!current)
+        return;
+    *merged = 0;
+    /* The loop may have found nothing else to take. */
+    notify(hold);
+}
+
+void
+cdedupe_put_merged(cdedupe_t *buffer, const void *key, size_t key_length, cdedupe_slot_t pending,
+                   cdedupe_slot_t *merged)
+{
+    uint64_t hash = hash_key(&buffer->secret, key, key_length);
+    struct entry *entry;
+    struct hold hold;
+
+    hold_init(&hold, buffer);
+    hold_lock(&hold);
+    entry = find_merging(buffer, hash, key, key_length, pending);
+    if (entry != NULL)
+        end_merge(&hold, entry, merged);
+    hold_unlock(&hold);
+    hold_finish(&hold);
 }

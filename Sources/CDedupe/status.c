@@ -20,8 +20,8 @@ forget_old_restarts(struct cdedupe *buffer)
         /* A compare-and-swap [R3], and again [R2]: a producer may be replacing a slot, which must not come back. */
         do
             word = sync_load_relaxed(&entry->word);
-        while (word != 0 &&
-               !sync_compare_exchange(&entry->word, word, word_make(word_slot(word), WORD_RESTART_OLDER, word & 15)));
+        while (word != 0 && !sync_compare_exchange(&entry->word, word,
+                                                   word_make(word_slot(word), WORD_RESTART_OLDER, word_flags(word))));
         number++;
     }
 }
@@ -45,6 +45,9 @@ drop_queue(struct hold *hold)
     struct cdedupe *buffer = hold->buffer;
     cdedupe_statistics_t *statistics = &buffer->statistics;
 
+    /* A loop that sleeps until somebody has merged what is first: there may be a finish, and nothing more to deliver. */
+    if (!ring_is_empty(&buffer->links, buffer->ring))
+        notify(hold);
     garbage_add_queue(hold);
     buffer->last_owed = buffer->ring;
     buffer->restarted = true;
@@ -52,6 +55,19 @@ drop_queue(struct hold *hold)
     statistics->dropped += statistics->pending_keys;
     statistics->pending_keys = 0;
     statistics->pending_statuses = 0;
+    statistics->pending_bytes = 0;
+}
+
+void
+drop_everything(struct hold *hold)
+{
+    struct cdedupe *buffer = hold->buffer;
+
+    drop_queue(hold);
+    next_restart(buffer);
+    buffer->resync = true;
+    buffer->latest_received = buffer->latest_taken;
+    buffer->touched = false;
 }
 
 cdedupe_result_t
@@ -66,13 +82,10 @@ cdedupe_restart(cdedupe_t *buffer)
         result = CDEDUPE_STOPPED;
     } else {
         buffer->resync = true;
+        buffer->overflowed = false;
         /* With nothing received since the last one, nothing is pending and everything live is unseen already. */
-        if (buffer->touched) {
-            drop_queue(&hold);
-            next_restart(buffer);
-            buffer->latest_received = buffer->latest_taken;
-            buffer->touched = false;
-        }
+        if (buffer->touched)
+            drop_everything(&hold);
     }
     hold_unlock(&hold);
     hold_finish(&hold);
@@ -99,7 +112,7 @@ owe_deletion(struct hold *hold, uint32_t number)
 
     if (!link_make_room(hold))
         return false;
-    entry->link = link_new(buffer, number);
+    entry->link = link_new(hold, number);
     /* A store will do: idle words change under the lock. Release, for the producers that look at it without. */
     sync_store_release(&entry->word, word_pending(WORD_LIVE, 0, buffer->restart, true));
     queue_entry(hold, entry->link);
@@ -122,8 +135,7 @@ owe_deletion_of_stale(struct hold *hold, uint32_t number)
     before = sync_exchange(&entry->word, word_pending(WORD_LIVE, 0, buffer->restart, true));
     garbage_remove(hold, entry->link);
     queue_entry(hold, entry->link);
-    if (word_slot(before) != 0)
-        orphan_add(buffer, word_slot(before));
+    orphan_add(hold, word_payload(before), 0);
     buffer->statistics.synthesized_deletions++;
     return true;
 }
@@ -176,7 +188,7 @@ append_status(struct hold *hold, uint8_t status)
 {
     struct cdedupe *buffer = hold->buffer;
 
-    ring_append(&buffer->links, buffer->ring, link_new(buffer, ITEM_STATUS | status));
+    ring_append(&buffer->links, buffer->ring, link_new(hold, ITEM_STATUS | status));
     buffer->statistics.pending_statuses++;
     notify(hold);
 }
@@ -213,6 +225,9 @@ put_status_some(struct sweep *sweep, cdedupe_status_t status)
 
     if (buffer->stopped)
         return PROGRESS_STOPPED;
+    /* It is about what was dropped. An in-sync, above all, must not find that everything has vanished. */
+    if (buffer->overflowed)
+        return PROGRESS_DONE;
     buffer->touched = true;
     if (status == CDEDUPE_IN_SYNC && buffer->resync) {
         if (sweep->restart == 0) {
@@ -253,6 +268,7 @@ cdedupe_put_status(cdedupe_t *buffer, cdedupe_status_t status)
 
     hold_init(&sweep.hold, buffer);
     do {
+        hold_note_time(&sweep.hold);
         hold_lock(&sweep.hold);
         progress = put_status_some(&sweep, status);
         if (progress == PROGRESS_DONE || progress == PROGRESS_STOPPED)

@@ -18,7 +18,9 @@
  *     status                         at the front, but for     dropped; what was received since, and was not
  *                                    one that is first there   queued because it was the same, is queued now
  *
- * "Was new", "was": what the item says in `before`.
+ * "Was new", "was": what the item says in `before`. Where values are merged, a newer value that is pending is given to the
+ * caller, to be merged with the item. And a value that the source has sent again since the restart, which was suppressed
+ * because the sink had taken it, is pending again too.
  */
 #include "buffer.h"
 
@@ -27,6 +29,7 @@ struct untake {
     struct hold hold;
     cdedupe_item_t *item; /* The one that goes back now. */
     bool restarted;       /* Since it was taken. */
+    bool waits;           /* Somebody is merging what it would be merged with. */
 };
 
 /* ---------------------------------------------------------------------------------------------------- */
@@ -43,25 +46,31 @@ push_front(struct cdedupe *buffer, uint32_t link)
     }
 }
 
-/* An entry that was not pending. */
+/* An entry that was not pending. The item's place in the queue is its own again, with the tag. */
 static void
-queue_at_front(struct cdedupe *buffer, uint32_t number)
+queue_at_front(struct untake *untake, uint32_t number)
 {
-    uint32_t link = link_new(buffer, number);
+    struct cdedupe *buffer = untake->hold.buffer;
+    uint32_t link = link_new(&untake->hold, number);
 
+    link_at(&buffer->links, link)->queued = untake->item->queued;
+    link_set_tag(buffer, link, untake->item->tag);
+    untake->item->tag = 0;
     entry_at(&buffer->entries, number)->link = link;
     count_pending(buffer);
     push_front(buffer, link);
 }
 
-/* One that is, from wherever its link is. */
+/* One that is, from wherever its link is: it gets the item's place. */
 static void
-move_to_front(struct hold *hold, uint32_t number)
+move_to_front(struct untake *untake, uint32_t number)
 {
-    uint32_t link = entry_at(&hold->buffer->entries, number)->link;
+    struct cdedupe *buffer = untake->hold.buffer;
+    uint32_t link = entry_at(&buffer->entries, number)->link;
 
-    unlink_queued(hold, link);
-    push_front(hold->buffer, link);
+    link_at(&buffer->links, link)->queued = untake->item->queued;
+    unlink_queued(&untake->hold, link);
+    push_front(buffer, link);
 }
 
 /* ---------------------------------------------------------------------------------------------------- */
@@ -104,8 +113,17 @@ give_slot(struct untake *untake)
 {
     cdedupe_slot_t slot = untake->item->slot;
 
+    weigh_in(untake->hold.buffer, slot);
     untake->item->slot = 0;
     return slot;
+}
+
+/* What the sink has of a key is what it had before the item. */
+static void
+restore_revision(struct untake *untake, uint32_t number, uint64_t revision)
+{
+    if (suppresses(untake->hold.buffer))
+        entry_set_revision(entry_at(&untake->hold.buffer->entries, number), revision);
 }
 
 /* ---------------------------------------------------------------------------------------------------- */
@@ -121,7 +139,7 @@ untake_idle(struct untake *untake, uint32_t number)
     /* Release, with the acquire of replace_unlocked(): the payload. A store will do: idle words change under the lock. */
     sync_store_release(&entry_at(&buffer->entries, number)->word,
                        word_pending(live, give_slot(untake), buffer->restart, false));
-    queue_at_front(buffer, number);
+    queue_at_front(untake, number);
 }
 
 /* Nothing of it is left: the sink has never heard of it. `word` is what it was; it is zero now. [G7] */
@@ -129,12 +147,17 @@ static void
 forget(struct hold *hold, uint32_t number, uint64_t word)
 {
     struct cdedupe *buffer = hold->buffer;
+    cdedupe_tag_t tag = 0;
 
-    if (word & WORD_PENDING)
-        unqueue(hold, entry_at(&buffer->entries, number)->link);
+    if (word & WORD_PENDING) {
+        uint32_t link = entry_at(&buffer->entries, number)->link;
+
+        tag = link_tag(buffer, link);
+        unqueue(hold, link);
+    }
     /* Of a deletion that carries one; whoever clears up gets it. */
-    if (word_slot(word) != 0)
-        orphan_add(buffer, word_slot(word));
+    weigh_out(buffer, word_slot(word));
+    orphan_add(hold, word_slot(word), tag);
     entry_unindex(buffer, number);
     lend(buffer, number);
 }
@@ -149,6 +172,20 @@ make_new(struct entry *entry)
     uint64_t word = sync_exchange(&entry->word, 0);
 
     sync_store_release(&entry->word, word & ~WORD_LIVE);
+}
+
+/* A value that is pending now has to be merged with the item: the caller gets it. See begin_merge(). [M3] */
+static void
+begin_merge(struct untake *untake, struct entry *entry)
+{
+    uint64_t word = sync_exchange(&entry->word, 0);
+
+    if (!(word & WORD_DELETION) && word_slot(word) != 0 && untake->item->slot != 0) {
+        weigh_out(untake->hold.buffer, word_slot(word));
+        untake->item->newer = word_slot(word);
+        word |= WORD_MERGING;
+    }
+    sync_store_release(&entry->word, word);
 }
 
 /* current: what came in since keeps the place that the item had. */
@@ -168,8 +205,10 @@ untake_replaced(struct untake *untake, uint32_t number)
         }
         sync_store_release(&entry->word, word & ~WORD_LIVE);
     }
+    if (hold->buffer->merging)
+        begin_merge(untake, entry);
     hold->buffer->statistics.replaced++;
-    move_to_front(hold, number);
+    move_to_front(untake, number);
 }
 
 /* A restart has dropped it. */
@@ -189,19 +228,29 @@ drop_value(struct untake *untake, uint32_t number, uint64_t word)
         forget(hold, number, sync_exchange(&entry->word, 0));
 }
 
-/* The key is live, so it is in the index. */
-static void
-untake_value(struct untake *untake, uint32_t number)
+/*
+ * The key is live, so it is in the index. Idle, and seen since a restart: it was sent again, and suppressed. False: somebody is
+ * merging, and nothing has changed.
+ */
+static bool
+untake_value(struct untake *untake)
 {
     struct cdedupe *buffer = untake->hold.buffer;
+    uint32_t number = find_key(buffer, untake->item);
     uint64_t word = sync_load_relaxed(&entry_at(&buffer->entries, number)->word);
+    bool dropped = untake->restarted && ((word & WORD_PENDING) || word_is_unseen(word, buffer->restart));
 
-    if (untake->restarted)
+    untake->waits = !dropped && word_is_merging(word, buffer->restart);
+    if (untake->waits)
+        return false;
+    restore_revision(untake, number, untake->item->revision);
+    if (dropped)
         drop_value(untake, number, word);
     else if (word & WORD_PENDING)
         untake_replaced(untake, number);
     else
         untake_idle(untake, number);
+    return true;
 }
 
 /* ---------------------------------------------------------------------------------------------------- */
@@ -226,10 +275,10 @@ untake_to_stale(struct untake *untake, uint32_t number)
     uint64_t before = sync_exchange(&entry->word, word_pending(WORD_LIVE, give_slot(untake), buffer->restart, true));
 
     garbage_remove(hold, entry->link);
+    link_at(&buffer->links, entry->link)->queued = untake->item->queued;
     count_pending(buffer);
     push_front(buffer, entry->link);
-    if (word_slot(before) != 0)
-        orphan_add(buffer, word_slot(before));
+    orphan_add(hold, word_payload(before), 0);
 }
 
 static void
@@ -251,12 +300,14 @@ drop_deletion(struct untake *untake, uint32_t number)
     buffer->made_unseen += stale;
 }
 
-/* The key has come up again since. */
+/* The key has come up again since. The entry that it had before has what the sink had. */
 static void
-untake_outlived(struct untake *untake, uint32_t number)
+untake_outlived(struct untake *untake, uint32_t number, uint32_t before)
 {
     struct hold *hold = &untake->hold;
 
+    if (untake->item->before && suppresses(hold->buffer))
+        restore_revision(untake, number, entry_revision(entry_at(&hold->buffer->entries, before)));
     if (untake->restarted) {
         drop_deletion(untake, number);
         return;
@@ -264,7 +315,7 @@ untake_outlived(struct untake *untake, uint32_t number)
     if (untake->item->before)
         make_live(entry_at(&hold->buffer->entries, number));
     hold->buffer->statistics.replaced++;
-    move_to_front(hold, number);
+    move_to_front(untake, number);
 }
 
 /* Dead -> current [G4]; or, if the deletion is owed at an in-sync that is still to come, idle and unseen [G3]. */
@@ -283,7 +334,7 @@ resurrect(struct untake *untake, uint32_t number)
         buffer->made_unseen++;
     } else {
         sync_store_release(&entry->word, word_pending(live, give_slot(untake), buffer->restart, true));
-        queue_at_front(buffer, number);
+        queue_at_front(untake, number);
     }
 }
 
@@ -298,7 +349,7 @@ untake_deletion(struct untake *untake)
     uint32_t next = entry->link;
 
     if (number != 0) {
-        untake_outlived(untake, number);
+        untake_outlived(untake, number, lent);
         lend(buffer, lent);
     } else if (untake->restarted && !untake->item->before) {
         buffer->statistics.dropped++;
@@ -342,19 +393,22 @@ untake_status(struct untake *untake)
     if (untake->restarted) {
         drop_status(untake);
     } else if (first == buffer->ring || !item_is_status(link_at(&buffer->links, first)->item)) {
-        push_front(buffer, link_new(buffer, ITEM_STATUS | untake->item->status));
+        uint32_t link = link_new(&untake->hold, ITEM_STATUS | untake->item->status);
+
+        link_at(&buffer->links, link)->queued = untake->item->queued;
+        push_front(buffer, link);
         buffer->statistics.pending_statuses++;
     }
 }
 
 /* ---------------------------------------------------------------------------------------------------- */
 
-/* False: no memory, and nothing has changed. */
+/* False: no memory, or somebody is merging, and nothing has changed. */
 static bool
 untake_one(struct untake *untake)
 {
-    struct cdedupe *buffer = untake->hold.buffer;
-
+    untake->waits = false;
+    untake->item->newer = 0;
     /* Whatever becomes of it needs one link at most. */
     if (!link_make_room(&untake->hold))
         return false;
@@ -362,15 +416,13 @@ untake_one(struct untake *untake)
         untake_status(untake);
         return true;
     }
-    if (untake->item->kind != CDEDUPE_DELETED)
-        untake_value(untake, find_key(buffer, untake->item));
-    else if (!untake_deletion(untake))
+    if (!(untake->item->kind == CDEDUPE_DELETED ? untake_deletion(untake) : untake_value(untake)))
         return false;
     count_back(untake);
     return true;
 }
 
-/* One hold. True: there is more to do, and no memory is wanted. */
+/* One hold. True: there is more to do, and nothing in its way. */
 static bool
 untake_some(struct untake *untake, cdedupe_item_t *items, size_t *count)
 {
@@ -387,6 +439,17 @@ untake_some(struct untake *untake, cdedupe_item_t *items, size_t *count)
     return *count > 0;
 }
 
+/* Unlocked: whether the way is free now. */
+static bool
+untake_can_go_on(struct untake *untake)
+{
+    if (!untake->waits)
+        return hold_refill(&untake->hold);
+    hold_wake(&untake->hold);
+    sched_yield();
+    return true;
+}
+
 cdedupe_result_t
 cdedupe_untake(cdedupe_t *buffer, cdedupe_item_t *items, size_t *count)
 {
@@ -399,7 +462,8 @@ cdedupe_untake(cdedupe_t *buffer, cdedupe_item_t *items, size_t *count)
     hold_unlock(&untake.hold);
     if (!valid)
         return CDEDUPE_INVALID_ARGUMENT;
-    while (*count > 0 && (more || hold_refill(&untake.hold))) {
+    while (*count > 0 && (more || untake_can_go_on(&untake))) {
+        hold_note_time(&untake.hold);
         hold_lock(&untake.hold);
         more = untake_some(&untake, items, count);
         hold_unlock(&untake.hold);

@@ -23,6 +23,7 @@ struct census {
     uint64_t live;
     uint64_t alive;
     uint64_t slots;
+    uint64_t bytes; /* What the pending payloads weigh. */
     bool slot_met_twice;
 };
 
@@ -76,18 +77,22 @@ validate_entry(const struct cdedupe *buffer, uint32_t number, struct census *cen
         return NULL;
     census->alive++;
     census->live += (word & WORD_LIVE) != 0;
-    census->slots += word_slot(word) != 0;
-    census->slot_met_twice |= !map_note(&census->map, word_slot(word));
+    census->slots += word_payload(word) != 0;
+    census->slot_met_twice |= !map_note(&census->map, word_payload(word));
     if (!(word & WORD_INDEXED))
         return "entry: a word that is not zero is not indexed";
     if (!pending && (!(word & WORD_LIVE) || (word & WORD_DELETION) || word_slot(word) != 0))
         return "entry: neither pending nor idle";
+    if ((word & WORD_MERGING) && (!buffer->merging || !pending || (word & WORD_DELETION)))
+        return "entry: merging, but not a pending value";
     if (pending && link_at(&buffer->links, entry->link)->item != number)
         return "entry: pending, but its link is another's";
-    if (word_is_current(word, buffer->restart))
+    if (word_is_current(word, buffer->restart)) {
         census->pending++;
-    else if (pending)
+        census->bytes += payload_number(buffer, word_payload(word), buffer->weight_offset);
+    } else if (pending) {
         census->stale++;
+    }
     if (index_find(&buffer->index, &buffer->entries, entry->hash, entry->key, entry->key_length) != number)
         return "entry: not found by its key";
     if (hash_key(&buffer->secret, entry->key, entry->key_length) != entry->hash)
@@ -193,6 +198,7 @@ validate_garbage(const struct cdedupe *buffer, struct census *census, struct gar
     }
     for (link = ring_first(&buffer->links, buffer->orphans); link != buffer->orphans;
          link = link_at(&buffer->links, link)->next) {
+        /* Zero: a tag alone. */
         census->slot_met_twice |= !map_note(&census->map, link_at(&buffer->links, link)->item);
         walk->orphans++;
     }
@@ -219,10 +225,13 @@ static const char *
 validate_sums(const struct cdedupe *buffer, const struct census *census, const struct garbage_walk *garbage)
 {
     const cdedupe_statistics_t *statistics = &buffer->statistics;
-    uint64_t ended = statistics->delivered + statistics->replaced + statistics->cancelled + statistics->dropped;
+    uint64_t ended = statistics->delivered + statistics->replaced + statistics->cancelled + statistics->suppressed +
+                     statistics->dropped;
 
     if (census->pending != statistics->pending_keys)
         return "entries: as many as are current must be queued";
+    if (census->bytes != statistics->pending_bytes)
+        return "entries: the weight of what is pending is wrong";
     if (census->stale != garbage->stale)
         return "entries: as many as are stale must be garbage";
     if (buffer->uncleared != garbage->stale + garbage->statuses + garbage->orphans)
@@ -266,6 +275,14 @@ validate_slots(const struct cdedupe *buffer, const struct census *census, const 
     return NULL;
 }
 
+static bool
+can_take(const struct cdedupe *buffer)
+{
+    uint32_t first = ring_first(&buffer->links, buffer->ring);
+
+    return first != buffer->ring && !link_is_merging(buffer, first);
+}
+
 static const char *
 validate_all(const struct cdedupe *buffer, struct slot_map map)
 {
@@ -275,13 +292,15 @@ validate_all(const struct cdedupe *buffer, struct slot_map map)
     const char *fault;
 
     if ((fault = arena_validate(&buffer->entries)) != NULL || (fault = arena_validate(&buffer->slots)) != NULL ||
-        (fault = arena_validate(&buffer->links)) != NULL)
+        (fault = arena_validate(&buffer->tags)) != NULL || (fault = arena_validate(&buffer->links)) != NULL)
         return fault;
     map_note_free(buffer, &map);
     if ((fault = index_validate(&buffer->index, &buffer->entries)) != NULL ||
         (fault = validate_entries(buffer, &census)) != NULL || (fault = validate_queue(buffer)) != NULL)
         return fault;
-    if (buffer->asleep && (!ring_is_empty(&buffer->links, buffer->ring) || buffer->stopped))
+    if (buffer->overflowed && !ring_is_empty(&buffer->links, buffer->ring))
+        return "overflow: something is queued";
+    if (buffer->asleep && (can_take(buffer) || buffer->stopped))
         return "loop: asleep though there is something to do";
     if ((fault = validate_garbage(buffer, &census, &garbage)) != NULL)
         return fault;

@@ -2,15 +2,16 @@
 /*
  * The word: everything that can be said about a key, in 64 bits.
  *
- *    63                     32 31                      4   3   2   1   0
- *   +-------------------------+-------------------------+---+---+---+---+
- *   |          slot           |     restart number      | I | L | D | P |
- *   +-------------------------+-------------------------+---+---+---+---+
+ *    63                     32 31                  5   4   3   2   1   0
+ *   +-------------------------+---------------------+---+---+---+---+---+
+ *   |          slot           |   restart number    | M | I | L | D | P |
+ *   +-------------------------+---------------------+---+---+---+---+---+
  *
  *   P  pending: an update is queued, or was when a restart dropped the queue
  *   D  the pending update is a deletion
  *   L  live
  *   I  indexed; a word without it is zero: the entry is dead
+ *   M  merging: P, not D, and the slot is with a producer, who is about to merge what is in it; it only tells whose turn it is
  *
  *   current   P, and the restart number is the buffer's: its link is in the ring
  *   stale     P, and it is not: a restart dropped it, its link is in the garbage list
@@ -25,13 +26,16 @@
 
 /* Tests that want to see the number wrap build with 3. */
 #ifndef CDEDUPE_RESTART_BITS
-#define CDEDUPE_RESTART_BITS 28
+#define CDEDUPE_RESTART_BITS 27
 #endif
 
 #define WORD_PENDING ((uint64_t)1)
 #define WORD_DELETION ((uint64_t)2)
 #define WORD_LIVE ((uint64_t)4)
 #define WORD_INDEXED ((uint64_t)8)
+#define WORD_MERGING ((uint64_t)16)
+
+enum { WORD_FLAG_BITS = 5 };
 
 /*
  * Restart numbers go from 1 to WORD_RESTART_MAX and around. Zero is older than all of them: when the number
@@ -40,13 +44,13 @@
 #define WORD_RESTART_MAX (((uint32_t)1 << CDEDUPE_RESTART_BITS) - 1)
 #define WORD_RESTART_OLDER ((uint32_t)0)
 
-_Static_assert(CDEDUPE_RESTART_BITS >= 2 && CDEDUPE_RESTART_BITS <= 28,
-               "the restart number shares 32 bits with 4 flags");
+_Static_assert(CDEDUPE_RESTART_BITS >= 2 && CDEDUPE_RESTART_BITS <= 32 - WORD_FLAG_BITS,
+               "the restart number shares 32 bits with the flags");
 
 static inline uint64_t
 word_make(uint32_t slot, uint32_t restart, uint64_t flags)
 {
-    return ((uint64_t)slot << 32) | ((uint64_t)restart << 4) | flags;
+    return ((uint64_t)slot << 32) | ((uint64_t)restart << WORD_FLAG_BITS) | flags;
 }
 
 static inline uint32_t
@@ -55,10 +59,23 @@ word_slot(uint64_t word)
     return (uint32_t)(word >> 32);
 }
 
+/* The slot that the word owns. */
+static inline uint32_t
+word_payload(uint64_t word)
+{
+    return word & WORD_MERGING ? 0 : word_slot(word);
+}
+
+static inline uint64_t
+word_flags(uint64_t word)
+{
+    return word & (((uint64_t)1 << WORD_FLAG_BITS) - 1);
+}
+
 static inline uint32_t
 word_restart(uint64_t word)
 {
-    return ((uint32_t)word >> 4) & WORD_RESTART_MAX;
+    return ((uint32_t)word >> WORD_FLAG_BITS) & WORD_RESTART_MAX;
 }
 
 static inline bool
@@ -77,6 +94,12 @@ static inline bool
 word_is_unseen(uint64_t word, uint32_t restart)
 {
     return (word & WORD_LIVE) && word_restart(word) != restart;
+}
+
+static inline bool
+word_is_merging(uint64_t word, uint32_t restart)
+{
+    return (word & WORD_MERGING) && word_is_current(word, restart);
 }
 
 /* A deletion of a pending value that the sink has never heard of: both go. */

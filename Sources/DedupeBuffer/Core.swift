@@ -127,7 +127,9 @@ final class Core: @unchecked Sendable {
     func collect(_ destroy: (UnsafeMutableRawPointer) -> Void) -> Bool {
         withUnsafeTemporaryAllocation(of: cdedupe_slot_t.self, capacity: 64) { slots in
             var count = 0
-            guard cdedupe_collect(buffer, slots.baseAddress!, slots.count, &count) == CDEDUPE_OK else { return false }
+            guard cdedupe_collect(buffer, slots.baseAddress!, nil, slots.count, &count) == CDEDUPE_OK else {
+                return false
+            }
             for i in 0..<count { destroy(cdedupe_payload(buffer, slots[i])) }
             cdedupe_discard(buffer, slots.baseAddress!, count)
             return true
@@ -138,7 +140,7 @@ final class Core: @unchecked Sendable {
     func destroyLeftovers(_ destroy: (UnsafeMutableRawPointer) -> Void) {
         var cursor: UInt64 = 0
         while true {
-            let slot = cdedupe_next_leftover(buffer, &cursor)
+            let slot = cdedupe_next_leftover(buffer, &cursor, nil)
             if slot == 0 { return }
             destroy(cdedupe_payload(buffer, slot))
         }

@@ -877,7 +877,7 @@ judge_statistics(struct judge *judge)
     compare(judge, "statuses delivered", s->statuses_delivered, count.statuses_delivered);
     compare(judge, "live keys", s->live_keys, count_live(judge->history));
     compare(judge, "the sum", s->received + s->synthesized_deletions,
-            s->delivered + s->replaced + s->cancelled + s->dropped + s->pending_keys);
+            s->delivered + s->replaced + s->cancelled + s->suppressed + s->dropped + s->pending_keys);
     if (s->dropped < count.dropped)
         compare(judge, "dropped", s->dropped, count.dropped);
     if (judge->history->drained)

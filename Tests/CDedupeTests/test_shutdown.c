@@ -454,10 +454,11 @@ close_world(world_t *world)
     uint64_t cursor = 0;
 
     cdedupe_statistics(world->buffer, &s, sizeof(s));
-    CHECK_EQ(s.received + s.synthesized_deletions, s.delivered + s.replaced + s.cancelled + s.dropped + s.pending_keys);
+    CHECK_EQ(s.received + s.synthesized_deletions,
+             s.delivered + s.replaced + s.cancelled + s.suppressed + s.dropped + s.pending_keys);
     CHECK_NO_FAULT(cdedupe_validate(world->buffer));
     CHECK_EQ(cdedupe_claim(world->buffer, CDEDUPE_LOOP), CDEDUPE_STOPPED);
-    while ((slot = cdedupe_next_leftover(world->buffer, &cursor)) != 0)
+    while ((slot = cdedupe_next_leftover(world->buffer, &cursor, NULL)) != 0)
         destroy(world, slot);
     CHECK_EQ(atomic_load(&world->destroyed), atomic_load(&world->made));
     cdedupe_destroy(world->buffer);

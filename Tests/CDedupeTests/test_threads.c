@@ -225,7 +225,7 @@ collect(world_t *world)
     size_t count = 0;
     size_t index;
 
-    if (cdedupe_collect(world->buffer, slots, 16, &count) == CDEDUPE_OK) {
+    if (cdedupe_collect(world->buffer, slots, NULL, 16, &count) == CDEDUPE_OK) {
         for (index = 0; index < count; index++) {
             destroy(world, slots[index]);
         }
@@ -372,7 +372,8 @@ check_statistics(world_t *world)
     cdedupe_statistics_t s;
 
     cdedupe_statistics(world->buffer, &s, sizeof(s));
-    CHECK_EQ(s.received + s.synthesized_deletions, s.delivered + s.replaced + s.cancelled + s.dropped + s.pending_keys);
+    CHECK_EQ(s.received + s.synthesized_deletions,
+             s.delivered + s.replaced + s.cancelled + s.suppressed + s.dropped + s.pending_keys);
     CHECK(s.pending_statuses <= s.pending_keys + 1);
     CHECK(s.pending_keys <= s.peak_pending_keys);
     CHECK(s.peak_pending_keys <= world->keys);
@@ -599,7 +600,7 @@ world_close(world_t *world)
 
     check_statistics(world);
     CHECK_NO_FAULT(cdedupe_validate(world->buffer));
-    while ((slot = cdedupe_next_leftover(world->buffer, &cursor)) != 0) {
+    while ((slot = cdedupe_next_leftover(world->buffer, &cursor, NULL)) != 0) {
         destroy(world, slot);
     }
     CHECK_EQ(atomic_load(&world->made), atomic_load(&world->destroyed));
@@ -1056,7 +1057,8 @@ close_bytes(world_t *world)
 
     cdedupe_bytes_statistics(world->bytes, &s, sizeof(s));
     CHECK_EQ(s.received, written_by_all(world));
-    CHECK_EQ(s.received + s.synthesized_deletions, s.delivered + s.replaced + s.cancelled + s.dropped + s.pending_keys);
+    CHECK_EQ(s.received + s.synthesized_deletions,
+             s.delivered + s.replaced + s.cancelled + s.suppressed + s.dropped + s.pending_keys);
     CHECK_EQ(s.delivered + s.statuses_delivered, world->seen.items);
     CHECK_NO_FAULT(cdedupe_bytes_validate(world->bytes));
     cdedupe_bytes_destroy(world->bytes);
@@ -1108,7 +1110,7 @@ put_sweep_keys(cdedupe_t *buffer, uint32_t from, uint32_t to)
 
     for (; from < to; from++) {
         char text[16];
-        cdedupe_update_t update = {text, 0, 0, 0, false, 0};
+        cdedupe_update_t update = {text, 0, 0, 0, false, 0, 0, 0};
         double before = now();
 
         update.key_length = (size_t)snprintf(text, sizeof(text), "%u", from);

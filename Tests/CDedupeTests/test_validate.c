@@ -170,7 +170,7 @@ counters_are_checked(void)
 {
     cdedupe_t *buffer = make_busy_buffer();
     cdedupe_statistics_t *statistics = &buffer->statistics;
-    struct reserve reserve;
+    struct hold hold;
     uint32_t link;
 
     BREAK(statistics->pending_keys, statistics->pending_keys + 1, "ring: the counters are wrong");
@@ -184,10 +184,10 @@ counters_are_checked(void)
     BREAK(buffer->limbo.open.count, buffer->limbo.open.count + 1,
           "entries: one is neither alive, lent, in limbo nor free");
 
-    reserve_init(&reserve);
-    link = link_new(buffer, 0);
+    hold_init(&hold, buffer);
+    link = link_new(&hold, 0);
     IS_TOLD("links: one is in no list");
-    arena_give_back(&buffer->links, link, &reserve);
+    link_free(&hold, link);
     CHECK_NO_FAULT(cdedupe_validate(buffer));
     cdedupe_destroy(buffer);
 }

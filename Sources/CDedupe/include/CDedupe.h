@@ -19,6 +19,8 @@
  *   taken     moved out of the queue into a batch: committed, whatever happens afterwards, unless it is untaken
  *   payload   what one update carries: a fixed number of bytes, never read or copied by this library
  *   slot      the memory of one payload, named by a 32-bit handle; who holds the handle owns the payload
+ *   tag       what belongs to a pending key rather than to one of its updates, such as the caller's key object; its memory
+ *             is named by a handle too, and it stays when updates replace one another
  *   batch     what one call of cdedupe_take() hands over
  *   sink      whoever takes batches; one at a time, the claim is explicit
  *
@@ -50,9 +52,10 @@
  *   cdedupe_create                         any                         the caller owns the buffer
  *   cdedupe_destroy                        one, nothing else running   the caller has emptied it first, see
  *                                                                      cdedupe_next_leftover()
- *   cdedupe_acquire, cdedupe_discard       any, at once                handles: the buffer <-> the caller
- *   cdedupe_payload                        the handle's owner          memory belongs to the handle's owner
- *   cdedupe_put                            any, at once                handles go in, others come out; keys
+ *   cdedupe_acquire, cdedupe_discard,      any, at once                handles: the buffer <-> the caller
+ *   and the same for tags
+ *   cdedupe_payload, cdedupe_tag           the handle's owner          memory belongs to the handle's owner
+ *   cdedupe_put, cdedupe_put_merged        any, at once                handles go in, others come out; keys
  *                                                                      are copied
  *   cdedupe_put_status, cdedupe_restart    any, at once                -
  *   cdedupe_collect                        any, at once                handles: the buffer -> the caller
@@ -118,6 +121,7 @@ typedef enum {
     CDEDUPE_KEY_TOO_LONG,     /* A key is longer than CDEDUPE_KEY_MAX. */
     CDEDUPE_INVALID_ARGUMENT, /* An argument is outside its documented range; nothing was done. */
     CDEDUPE_NO_RANDOMNESS,    /* The system has no random bytes for the hash function's secret. */
+    CDEDUPE_INCOMPLETE,       /* The caller has to do something first; the last update's outcome says what. */
 } cdedupe_result_t;
 
 /* The progress of the source towards a complete picture. */
@@ -129,6 +133,9 @@ typedef enum {
 
 /* Handle of a slot. Zero is no slot. */
 typedef uint32_t cdedupe_slot_t;
+
+/* Handle of a tag. Zero is no tag. */
+typedef uint32_t cdedupe_tag_t;
 
 /* The buffer. */
 typedef struct cdedupe cdedupe_t;
@@ -174,6 +181,44 @@ typedef struct {
 
     /* Largest number of queue entries that one cdedupe_take() hands over, 1 to CDEDUPE_BATCH_MAX. Default: 100. */
     size_t batch_size;
+
+    /*
+     * After a restart the whole datastore comes again. If this is set, a value for a live key with nothing pending whose
+     * revision is the one last taken is SUPPRESSED: the sink has it. It still counts as heard of. The revision is the
+     * uint64_t in the machine's byte order at `revision_offset` of the payload; zero never equals. Takes 8 bytes more for
+     * each key. Default: not set.
+     */
+    bool suppress_unchanged;
+    size_t revision_offset;
+
+    /*
+     * Bounds of what is pending; zero (the default): none. An update that would make one more key pending, and go beyond
+     * a bound, OVERFLOWS: the buffer drops all that is pending, as a restart does, and whatever else comes, statuses too,
+     * until the next cdedupe_restart(). Whoever gets that outcome has to see to it that the source sends everything again;
+     * it is given once. Updates that replace what is pending are never refused, nor are the deletions that a resync owes
+     * and what is untaken: these may go beyond a bound. The bytes are the sum of the uint64_t at `weight_offset` of the
+     * pending payloads; with a bound of bytes, replacing takes the lock.
+     */
+    uint64_t maximum_pending_keys;
+    uint64_t maximum_pending_bytes;
+    size_t weight_offset;
+
+    /* Whether values are merged with pending ones, instead of replacing them; see cdedupe_put_merged(). Default: not. */
+    bool merging;
+
+    /*
+     * Bytes and alignment of a tag; limits as for payloads. Each pending key that somebody put has one. Zero bytes (the
+     * default): there are no tags.
+     */
+    size_t tag_size;
+    size_t tag_alignment;
+
+    /*
+     * Nanoseconds of a clock that never goes back, from whatever beginning. Called by any thread that is in a call of this
+     * buffer, never under a lock; may not call this buffer. NULL: the system's monotonic clock.
+     */
+    uint64_t (*CDEDUPE_NULLABLE clock)(void *CDEDUPE_NULLABLE context);
+    void *CDEDUPE_NULLABLE clock_context;
 } cdedupe_options_t;
 
 /* Options with every default set, as the caller's compiler sees the struct. */
@@ -187,6 +232,7 @@ cdedupe_options(void)
     options.payload_size = sizeof(void *);
     options.payload_alignment = sizeof(void *);
     options.batch_size = 100;
+    options.tag_alignment = sizeof(void *);
     return options;
 }
 
@@ -218,14 +264,15 @@ void cdedupe_destroy(cdedupe_t *CDEDUPE_NULLABLE buffer);
  * cdedupe_destroy() may be called.
  *
  *   cursor    points to zero before the first call
+ *   tag       gets the tag that went with it, or zero. NULL if there are no tags
  *
- * Returns a handle that the caller now owns (no need to release it), or zero when there are no more.
+ * Returns a handle that the caller now owns (no need to release it), or zero; there are no more if the tag is zero as well.
  * O(keys) for all calls together.
  */
-cdedupe_slot_t cdedupe_next_leftover(cdedupe_t *buffer, uint64_t *cursor);
+cdedupe_slot_t cdedupe_next_leftover(cdedupe_t *buffer, uint64_t *cursor, cdedupe_tag_t *CDEDUPE_NULLABLE tag);
 
 /* ---------------------------------------------------------------------------------------------------- */
-/* Slots                                                                                                */
+/* Slots and tags                                                                                       */
 
 /*
  * Takes `count` free slots. All or none.
@@ -248,6 +295,11 @@ void *cdedupe_payload(const cdedupe_t *buffer, cdedupe_slot_t slot);
  */
 void cdedupe_discard(cdedupe_t *buffer, const cdedupe_slot_t *slots, size_t count);
 
+/* The same for tags. CDEDUPE_INVALID_ARGUMENT if the buffer was made without. */
+cdedupe_result_t cdedupe_acquire_tags(cdedupe_t *buffer, cdedupe_tag_t *tags, size_t count);
+void *cdedupe_tag(const cdedupe_t *buffer, cdedupe_tag_t tag);
+void cdedupe_discard_tags(cdedupe_t *buffer, const cdedupe_tag_t *tags, size_t count);
+
 /* ---------------------------------------------------------------------------------------------------- */
 /* Source                                                                                               */
 
@@ -259,6 +311,10 @@ typedef enum {
     CDEDUPE_CANCELLED,     /* A deletion met a value that had never been taken: both are gone. */
     CDEDUPE_DROPPED,       /* The buffer was stopped before. */
     CDEDUPE_REJECTED,      /* Not possible; the call's result says why. The caller still owns `slot`. */
+    CDEDUPE_SUPPRESSED,    /* The sink has it already; see suppress_unchanged. */
+    CDEDUPE_OVERFLOWED,    /* Dropped, and with it all that was pending; see maximum_pending_keys. */
+    CDEDUPE_NEEDS_TAG, /* Goes to the back of the queue, for which it needs a tag. The call can be repeated with one. */
+    CDEDUPE_MERGE,     /* A value is pending, now in `displaced`: see cdedupe_put_merged(). */
 } cdedupe_outcome_t;
 
 /* One update on its way in. */
@@ -273,12 +329,18 @@ typedef struct {
     cdedupe_slot_t displaced; /* Out: the handle of an older payload that now belongs to the caller, or zero. */
     bool deletion;            /* True: the key is gone. A deletion may carry a payload or none. */
     uint8_t outcome;          /* Out: a cdedupe_outcome_t. */
+    /*
+     * Without tags, zero. In: a tag, or zero: perhaps the update needs none. Out: the same if it still is the caller's,
+     * which only that of a QUEUED update is not, and not always; else zero.
+     */
+    cdedupe_tag_t tag;
+    cdedupe_tag_t displaced_tag; /* Out: the handle of an older tag that now belongs to the caller, or zero. */
 } cdedupe_update_t;
 
 /*
  * Puts updates under their keys, in order.
  *
- *   updates   `count` of them; `slot`, `displaced` and `outcome` are written for each
+ *   updates   `count` of them; `slot`, `displaced`, the tags and `outcome` are written for each
  *
  * For each update:
  *
@@ -292,19 +354,40 @@ typedef struct {
  *   deletion   a deletion  either   one deletion, in its place                            REPLACED
  *
  * `displaced` of an update that was REPLACED or CANCELLED is the older payload of its key. After a restart, a payload
- * that the restart dropped, of whatever key, may come back in `displaced` of an update that was QUEUED; so may, after
- * untaking, that of a deletion which was cancelled. On a stopped buffer every update is DROPPED.
+ * that the restart dropped, of whatever key, may come back in `displaced` of an update that was QUEUED or SUPPRESSED; so
+ * may, after untaking, that of a deletion which was cancelled. `displaced_tag` is the tag that went with `displaced`, if
+ * that has left the queue too: a pending key's tag stays when its update is replaced. On a stopped buffer every update is
+ * DROPPED, and on one that has overflowed.
  *
- * Returns CDEDUPE_OK if every update was put (or dropped by a stop); CDEDUPE_KEY_TOO_LONG or CDEDUPE_NO_MEMORY
- * if one could not be: it is REJECTED, those before it are done, those after it are UNTOUCHED, and the call
- * can be repeated from any of them. O(count), expected, plus the lengths of the keys.
+ * Returns CDEDUPE_OK if every update was put (or dropped); CDEDUPE_KEY_TOO_LONG or CDEDUPE_NO_MEMORY if one could not
+ * be: it is REJECTED; CDEDUPE_INCOMPLETE if one NEEDS_TAG or is to MERGE. Those before it are done, those after it are
+ * UNTOUCHED, and the call can be repeated from any of them. O(count), expected, plus the lengths of the keys.
  */
 cdedupe_result_t cdedupe_put(cdedupe_t *buffer, cdedupe_update_t *updates, size_t count);
+
+/*
+ * Merging. On a buffer made with it, a value for a key whose value is pending does not replace that: the call ends, the
+ * update's outcome is MERGE, and it counts as having replaced the pending one, whose payload is in `displaced`. Both
+ * payloads are the caller's now. It makes one of the two, with no lock held, and puts that here. Until then the key keeps
+ * its place, and who puts another value for it, or untakes one, waits; so does the sink when it comes to this place. A
+ * deletion is never merged, and waits for nobody.
+ *
+ *   key      as in the update
+ *   pending  the handle that was in `displaced`, which the caller still owns
+ *   merged   in: the payload to be pending, in whichever slot, that of `pending` too. Out: zero; or the same handle, the
+ *            caller's again, if meanwhile a deletion, a restart or an overflow has ended what was pending
+ *
+ * The thread must call this before any other function of the buffer that puts or takes. O(1), expected.
+ */
+void cdedupe_put_merged(cdedupe_t *buffer, const void *CDEDUPE_NULLABLE key, size_t key_length, cdedupe_slot_t pending,
+                        cdedupe_slot_t *merged);
 
 /*
  * Puts a status: dropped if it equals the latest one received; else it overwrites a status that is last in
  * the queue; else it goes to the back. CDEDUPE_IN_SYNC first queues the deletions that the restart before it
  * still owes: one for each key that was live at the restart, still is, and was not heard of since.
+ *
+ * Between an overflow and the next restart it is ignored.
  *
  * Returns CDEDUPE_OK; CDEDUPE_STOPPED (ignored); CDEDUPE_NO_MEMORY: the status was not queued, deletions that were
  * queued stay, and the call can be repeated; CDEDUPE_INVALID_ARGUMENT. O(1), and O(keys) for the first
@@ -327,12 +410,14 @@ cdedupe_result_t cdedupe_restart(cdedupe_t *buffer);
  * never more than one per key.
  *
  *   slots     room for `capacity` handles
+ *   tags      the same, for the tags that went with them; one of the two may be zero. NULL if there are no tags
  *   count     gets the number of handles that now belong to the caller
  *
  * Returns CDEDUPE_OK if something was cleared up (also if count is zero), CDEDUPE_EMPTY if nothing is left. Does
  * at most `capacity` steps, O(capacity).
  */
-cdedupe_result_t cdedupe_collect(cdedupe_t *buffer, cdedupe_slot_t *slots, size_t capacity, size_t *count);
+cdedupe_result_t cdedupe_collect(cdedupe_t *buffer, cdedupe_slot_t *slots, cdedupe_tag_t *CDEDUPE_NULLABLE tags,
+                                 size_t capacity, size_t *count);
 
 /* Whether cdedupe_collect() has something to do. A hint: takes no lock. O(1). */
 bool cdedupe_has_garbage(const cdedupe_t *buffer);
@@ -371,10 +456,14 @@ typedef enum {
 typedef struct {
     const void *CDEDUPE_NULLABLE key; /* Lent until the next take or release. NULL for a status. */
     size_t key_length;
-    cdedupe_slot_t slot; /* The payload, now the caller's; zero for a deletion that carries none. */
-    uint8_t kind;        /* A cdedupe_kind_t. */
-    uint8_t status;      /* A cdedupe_status_t, if the kind is CDEDUPE_STATUS. */
-    uint8_t before;      /* For cdedupe_untake(): whether the key was live, or the status that was taken before. */
+    cdedupe_slot_t slot;  /* The payload, now the caller's; zero for a deletion that carries none. */
+    cdedupe_tag_t tag;    /* The same; zero for a deletion that nobody sent, and without tags. */
+    uint8_t kind;         /* A cdedupe_kind_t. */
+    uint8_t status;       /* A cdedupe_status_t, if the kind is CDEDUPE_STATUS. */
+    uint8_t before;       /* For cdedupe_untake(): whether the key was live, or the status that was taken before; */
+    uint32_t queued;      /* when it was queued, for cdedupe_age() too; */
+    uint64_t revision;    /* and the revision that was taken before. */
+    cdedupe_slot_t newer; /* Out, of cdedupe_untake(): what `slot` has to be merged with. */
 } cdedupe_item_t;
 
 /*
@@ -384,11 +473,17 @@ typedef struct {
  *   capacity  1 or more; at most the buffer's batch size of them are filled
  *   count     gets how many
  *
- * Returns CDEDUPE_OK with 1 or more items; CDEDUPE_EMPTY if nothing is queued (a CDEDUPE_LOOP then counts as asleep,
- * until the hook is called or it takes again); CDEDUPE_STOPPED if the buffer was stopped, or finished and has
+ * Returns CDEDUPE_OK with 1 or more items; CDEDUPE_EMPTY if nothing is queued, or somebody merges what is first in the
+ * queue (a CDEDUPE_LOOP then counts as asleep, until the hook is called or it takes again); CDEDUPE_STOPPED if the buffer was stopped, or finished and has
  * delivered what it owed; CDEDUPE_INVALID_ARGUMENT if nobody holds the claim. O(batch).
  */
 cdedupe_result_t cdedupe_take(cdedupe_t *buffer, cdedupe_item_t *items, size_t capacity, size_t *count);
+
+/*
+ * How long ago an item's key was queued, in nanoseconds, to the next quarter of a millisecond (2^18 ns) below; modulo
+ * thirteen days. A key's place keeps its age when its update is replaced, or untaken. O(1).
+ */
+uint64_t cdedupe_age(const cdedupe_t *buffer, const cdedupe_item_t *item);
 
 /*
  * Gives back what the sink could not deal with, as if it had never been taken: it is at the front of the queue again, in
@@ -399,7 +494,8 @@ cdedupe_result_t cdedupe_take(cdedupe_t *buffer, cdedupe_item_t *items, size_t c
  *
  *   items    the last items of the last batch, in its order, unchanged, with their payloads in their slots. Of each, `slot`
  *            gets the handle if it came back to the caller (something newer is pending, or a restart dropped it), else
- *            zero: it is the queue's again
+ *            zero: it is the queue's again; likewise `tag`. If values are merged, and a newer one is pending, `newer` gets
+ *            its payload, and else zero: merge the two, and call cdedupe_put_merged() with `newer` as what was pending
  *   count    how many; gets how many of them are still to be untaken: zero unless memory ran out. It goes from the last
  *            to the first
  *
@@ -447,7 +543,7 @@ cdedupe_result_t cdedupe_finish(cdedupe_t *buffer, cdedupe_finish_t when);
 
 /*
  * Counters. Each snapshot is exact:
- *   received + synthesized_deletions = delivered + replaced + cancelled + dropped + pending_keys
+ *   received + synthesized_deletions = delivered + replaced + cancelled + suppressed + dropped + pending_keys
  */
 typedef struct {
     uint64_t pending_keys;          /* Updates in the queue now. */
@@ -458,12 +554,17 @@ typedef struct {
     uint64_t delivered;             /* Updates taken, and not untaken: this may go down. */
     uint64_t replaced;              /* Updates that a newer one displaced. */
     uint64_t cancelled;             /* Values that never left, and the deletions that met them. */
-    uint64_t dropped;               /* Updates dropped by a restart or after the stop. */
+    uint64_t dropped;               /* Updates dropped by a restart, an overflow or after the stop. */
     uint64_t synthesized_deletions; /* Deletions that a resync found to be owed. */
     uint64_t statuses_received;
     uint64_t statuses_delivered; /* The same. */
     uint64_t batches;            /* Batches taken, untaken ones too. */
     uint64_t memory;             /* Bytes held from the allocator. */
+    uint64_t suppressed;         /* Values that the sink had already. */
+    uint64_t overflows;          /* How often a bound was exceeded. */
+    uint64_t pending_bytes;      /* What the pending payloads weigh together; zero without a bound of bytes. */
+    uint64_t
+        oldest_pending_age; /* Nanoseconds, as cdedupe_age() has them, of what is first in the queue; zero: nothing. */
 } cdedupe_statistics_t;
 
 /*
@@ -493,7 +594,10 @@ const char *cdedupe_result_text(cdedupe_result_t result);
 /* A buffer whose values are bytes. */
 typedef struct cdedupe_bytes cdedupe_bytes_t;
 
-/* As cdedupe_create(). The payload options are ignored. */
+/*
+ * As cdedupe_create(). The options about payloads and tags are ignored, but for suppress_unchanged and the bounds: a value
+ * weighs its length. CDEDUPE_INVALID_ARGUMENT if it is to be merging.
+ */
 cdedupe_result_t cdedupe_bytes_create(const cdedupe_options_t *CDEDUPE_NULLABLE options,
                                       cdedupe_bytes_t *CDEDUPE_NULLABLE *CDEDUPE_NONNULL out);
 
