@@ -244,11 +244,10 @@ final class DeliveryLoop: WakeTarget, @unchecked Sendable {
         leave()
     }
 
-    /// The loop does not exist any more. Whoever waited for that finds the metrics up to date.
+    /// The claim was given back. Whoever waited for that finds the metrics up to date.
     private func leave() {
-        observer?.report()
-        existing.leave()
         observer?.ended()
+        existing.leave()
     }
 
     /// The core is about to be stopped: a task that finds that it was knows already that it was not by a finish.

@@ -4,9 +4,8 @@ internal import Logging
 
 /// What a buffer tells its logger and its metrics. There is none where both are off.
 ///
-/// Handlers are foreign code, which may call the buffer. So none is called with a lock held; and the logger is told of a
-/// call that begins a delivery before it does, and of a delivery's end after it, as otherwise a handler that calls
-/// `finish()` would wait for itself.
+/// Handlers are foreign code, which may call the buffer. So none is called with a lock held; and a loop's beginning is
+/// told before its claim, its end after that: in between a handler that calls `finish()` would wait for itself.
 @usableFromInline
 final class Observer: Sendable {
     private let core: Core
@@ -128,8 +127,10 @@ final class Observer: Sendable {
         metrics?.report()
     }
 
+    /// A loop has given back its claim.
     func ended() {
         logger?.debug("Delivery ended")
+        metrics?.report()
     }
 
     // MARK: - The end

@@ -42,6 +42,56 @@ private struct Watch {
     }
 }
 
+/// Metrics whose gauges make a call of their own, the first time that one is recorded.
+private final class CallingMetrics: MetricsFactory {
+    private let kept: TestMetrics
+    private let action = Kept<(@Sendable () -> Void)?>(nil)
+
+    init(kept: TestMetrics) { self.kept = kept }
+
+    func callOnce(_ action: @escaping @Sendable () -> Void) { self.action.change { $0 = action } }
+
+    fileprivate func takeAction() -> (@Sendable () -> Void)? {
+        action.change { action in
+            defer { action = nil }
+            return action
+        }
+    }
+
+    func makeRecorder(label: String, dimensions: [(String, String)], aggregate: Bool) -> any RecorderHandler {
+        Recorder(owner: self, kept: kept.makeRecorder(label: label, dimensions: dimensions, aggregate: aggregate))
+    }
+
+    func makeCounter(label: String, dimensions: [(String, String)]) -> any CounterHandler {
+        kept.makeCounter(label: label, dimensions: dimensions)
+    }
+
+    func makeTimer(label: String, dimensions: [(String, String)]) -> any TimerHandler {
+        kept.makeTimer(label: label, dimensions: dimensions)
+    }
+
+    func destroyRecorder(_ handler: any RecorderHandler) {}
+    func destroyCounter(_ handler: any CounterHandler) {}
+    func destroyTimer(_ handler: any TimerHandler) {}
+
+    private final class Recorder: RecorderHandler {
+        private let owner: CallingMetrics
+        private let kept: any RecorderHandler
+
+        init(owner: CallingMetrics, kept: any RecorderHandler) {
+            self.owner = owner
+            self.kept = kept
+        }
+
+        func record(_ value: Int64) {
+            owner.takeAction()?()
+            kept.record(value)
+        }
+
+        func record(_ value: Double) { kept.record(value) }
+    }
+}
+
 extension DedupeBufferStatistics {
     fileprivate var figures: [Int] {
         [pendingKeys, liveKeys, memory, received, delivered, replaced, cancelled, synthesizedDeletions]
@@ -169,6 +219,25 @@ struct MetricsTests {
         try bounded("finish") { buffer.finish() }
         #expect(try watch.figures() == buffer.statistics.figures)
         for counter in watch.kept.counters { #expect(counter.values.allSatisfy { $0 > 0 }) }
+    }
+
+    /// Whatever happens while the figures are reported is reported as well.
+    @Test func figures_areUpToDate_ifTheyChangeMeanwhile() throws {
+        let calling = CallingMetrics(kept: watch.kept)
+        let metrics = DedupeBufferMetrics(factory: calling, interval: never)
+        let buffer = StringBuffer(configuration: DedupeBufferConfiguration(metrics: metrics))
+        calling.callOnce { [unowned buffer] in
+            buffer.set("b", 1)
+            buffer.onConnectionRestarted()
+            buffer.set("c", 1)
+            buffer.onConnectionRestarted()
+        }
+        try bounded("a batch") {
+            buffer.set("a", 1)
+            _ = try buffer.nextBatch()
+        }
+        #expect(buffer.statistics.received == 3)
+        #expect(try watch.figures() == buffer.statistics.figures)
     }
 
     // MARK: - A sink that is stuck
