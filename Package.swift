@@ -12,6 +12,9 @@ let package = Package(
         .executable(name: "dedupe", targets: ["dedupe"]),
     ],
     dependencies: [
+        // What an application's logs and metrics go to, wherever that is.
+        .package(url: "https://github.com/apple/swift-log", from: "1.16.2"),
+        .package(url: "https://github.com/apple/swift-metrics", from: "2.13.0"),
         // The command-line conventions that Swift users expect: help, completion, validation.
         .package(url: "https://github.com/apple/swift-argument-parser", from: "1.8.2"),
         // Only for DedupeBufferService: who does not use that product builds nothing of it.
@@ -22,7 +25,13 @@ let package = Package(
         .target(name: "CDedupe", exclude: ["exports.map"], linkerSettings: [.linkedLibrary("ck")]),
 
         // Typed keys and values; delivery on a Dispatch queue or to a task.
-        .target(name: "DedupeBuffer", dependencies: ["CDedupe"]),
+        .target(
+            name: "DedupeBuffer",
+            dependencies: [
+                "CDedupe",
+                .product(name: "Logging", package: "swift-log"),
+                .product(name: "CoreMetrics", package: "swift-metrics"),
+            ]),
 
         // Delivery as a service of an application.
         .target(
@@ -40,7 +49,15 @@ let package = Package(
                 .product(name: "ArgumentParser", package: "swift-argument-parser"),
             ]),
 
-        .testTarget(name: "DedupeBufferTests", dependencies: ["DedupeBuffer"]),
+        .testTarget(
+            name: "DedupeBufferTests",
+            dependencies: [
+                "DedupeBuffer",
+                .product(name: "Logging", package: "swift-log"),
+                .product(name: "InMemoryLogging", package: "swift-log"),
+                .product(name: "CoreMetrics", package: "swift-metrics"),
+                .product(name: "MetricsTestKit", package: "swift-metrics"),
+            ]),
         .testTarget(
             name: "DedupeBufferServiceTests",
             dependencies: [

@@ -19,6 +19,7 @@ final class Core: @unchecked Sendable {
     private let buffer: OpaquePointer
     private let scratch = PutBatchPool()
     private let rejected = Atomic<Int>(0)
+    private let nanosecondsInSink = Atomic<Int64>(0)
     /// Whether a batch is with the sink. Locked while one is taken, so that after a stop the answer stands.
     private let delivering = Locked(false)
 
@@ -111,9 +112,11 @@ final class Core: @unchecked Sendable {
         return refused
     }
 
-    func put(_ status: SyncStatus) {
+    /// Says whether the buffer has not been stopped.
+    func put(_ status: SyncStatus) -> Bool {
         let result = cdedupe_put_status(buffer, cdedupe_status_t(rawValue: UInt32(status.rawValue)))
         if result == CDEDUPE_NO_MEMORY { Core.fail(result) }
+        return result == CDEDUPE_OK
     }
 
     func restart() {
@@ -216,6 +219,16 @@ final class Core: @unchecked Sendable {
         discardTaken()
     }
 
+    /// How long the oldest update of the taken batch was pending. The caller holds the claim.
+    var ageOfTakenBatch: Duration {
+        // The core will say.
+        .zero
+    }
+
+    func addTimeInSink(_ time: Duration) {
+        nanosecondsInSink.add(time.nanoseconds, ordering: .relaxed)
+    }
+
     /// Whether a batch was taken that the sink has not dealt with.
     var isDelivering: Bool { delivering.withLock { $0 } }
 
@@ -252,6 +265,8 @@ final class Core: @unchecked Sendable {
         statistics.statusesReceived = Int(raw.statuses_received)
         statistics.statusesDelivered = Int(raw.statuses_delivered)
         statistics.batches = Int(raw.batches)
+        statistics.timeInSink = .nanoseconds(nanosecondsInSink.load(ordering: .relaxed))
+        statistics.memory = Int(raw.memory)
         return statistics
     }
 

@@ -31,6 +31,8 @@ extension DedupeBuffer {
     ///
     /// If the calling task is cancelled it returns at once, and the buffer still finishes.
     public func finish() async {
+        observer?.finishing()
+        defer { observer?.report() }
         let isCurrent = delivery.isCurrentTask
         guard core.finish(whenEmpty: isCurrent), !isCurrent else { return }
         await delivery.end(by: nil)
@@ -47,6 +49,7 @@ extension DedupeBuffer {
     ///   still to be delivered; the deadline holds.
     @discardableResult
     public func finish(deadline: ContinuousClock.Instant) async -> DedupeBufferLeftovers {
+        observer?.finishing(by: deadline)
         let isCurrent = delivery.isCurrentTask
         if core.finish(whenEmpty: isCurrent) {
             if isCurrent { return stopLater(deadline) }
@@ -67,6 +70,7 @@ extension DedupeBuffer {
     @available(*, noasync)
     @discardableResult
     public func finish(deadline: ContinuousClock.Instant) -> DedupeBufferLeftovers {
+        observer?.finishing(by: deadline)
         if core.finish(whenEmpty: delivery.isCurrent) {
             if delivery.isCurrent { return stopLater(deadline) }
             delivery.waitForEnd(until: deadline)

@@ -50,7 +50,7 @@ extension DedupeBuffer {
     public func sendNextBatchToSink(_ sink: some SyncerCallbacks<Key, Value>) throws(DedupeBufferError) {
         try core.claim(loop: false)
         defer { core.release() }
-        switch core.take() {
+        switch delivery.take() {
         case .batch: deliver(to: sink)
         case .empty: throw .emptyQueue
         case .stopped: throw .stopped
@@ -63,6 +63,7 @@ extension DedupeBuffer {
     @inlinable
     func deliver(to sink: some SyncerCallbacks<Key, Value>) {
         let batch = core.taken
+        let called = ContinuousClock.now
         var i = 0
         while i < batch.count {
             if let status = batch.status(i) {
@@ -74,7 +75,8 @@ extension DedupeBuffer {
                 i += length
             }
         }
-        core.discardTaken()
+        delivery.sinkReturned(calledAt: called)
+        delivery.endBatch()
     }
 
     /// Moves updates out of their slots.

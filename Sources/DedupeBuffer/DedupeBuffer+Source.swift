@@ -11,7 +11,9 @@ extension DedupeBuffer {
     /// - Complexity: O(1); O(keys) for the first ``SyncStatus/inSync`` after a restart, in small steps that let other
     ///   callers in.
     public func onStatusUpdated(_ status: SyncStatus) {
-        core.put(status)
+        let resync = status == .inSync ? observer?.currentResync : nil
+        let isTaken = core.put(status)
+        observer?.received(status, ending: isTaken ? resync : nil)
         clearUp()
     }
 
@@ -27,6 +29,7 @@ extension DedupeBuffer {
         putAll(updates) { batch, update, _ in
             update.key.withKeyBytes { batch.write(key: $0, deletion: update.value == nil) }
         }
+        observer?.received(updates: updates.count)
     }
 
     /// Puts updates whose keys' bytes are known already, as strings; else as ``onUpdates(_:)``.
@@ -43,6 +46,7 @@ extension DedupeBuffer {
             }
             return keys[i].withKeyBytes { batch.write(key: $0, deletion: update.value == nil) }
         }
+        observer?.received(updates: updates.count, keysKnown: keys.count)
     }
 
     /// Puts updates whose keys' bytes are known already; else as ``onUpdates(_:)``.
@@ -59,6 +63,7 @@ extension DedupeBuffer {
             }
             return keys[i].withKeyBytes { batch.write(key: $0, deletion: update.value == nil) }
         }
+        observer?.received(updates: updates.count, keysKnown: keys.count)
     }
 
     /// The source lost its connection and will send everything again.
@@ -70,6 +75,7 @@ extension DedupeBuffer {
     ///   if there are many, by the loop when it has nothing else to do.
     public func onConnectionRestarted() {
         core.restart()
+        observer?.restarted()
         clearUp()
     }
 

@@ -34,6 +34,8 @@ public final class DedupeBuffer<Key: DedupeKey, Value: Sendable>: RestartAwareCa
     @usableFromInline let delivery: DeliveryLoop
     /// Both of them, for those who consume events.
     @usableFromInline let storage: Storage<Key, Value>
+    /// `nil`: neither a logger nor metrics.
+    @usableFromInline let observer: Observer?
     @usableFromInline let onRejection: (@Sendable (DedupeBufferRejection) -> Void)?
     /// What a ``run(sink:)`` begins with.
     @usableFromInline let retry: RetryState
@@ -44,7 +46,8 @@ public final class DedupeBuffer<Key: DedupeKey, Value: Sendable>: RestartAwareCa
             batchSize: configuration.batchSize,
             payloadSize: MemoryLayout<Update<Key, Value>>.stride,
             payloadAlignment: MemoryLayout<Update<Key, Value>>.alignment)
-        delivery = DeliveryLoop(core: core, label: configuration.label)
+        observer = Observer(configuration, core: core)
+        delivery = DeliveryLoop(core: core, label: configuration.label, observer: observer)
         storage = Storage(core: core, delivery: delivery)
         onRejection = configuration.onRejection
         retry = RetryState(configuration.retry)
@@ -70,8 +73,10 @@ public final class DedupeBuffer<Key: DedupeKey, Value: Sendable>: RestartAwareCa
     ///
     /// - Complexity: O(1).
     public func stop() {
+        observer?.stopping()
         delivery.stop()
         core.stop()
+        observer?.report()
     }
 
     /// Delivers what was received before the call, then stops as ``stop()`` does; returns when the loop has ended.
@@ -83,6 +88,8 @@ public final class DedupeBuffer<Key: DedupeKey, Value: Sendable>: RestartAwareCa
     ///   queue given to ``startSending(to:on:)`` has as its target: the loop could not run meanwhile.
     @available(*, noasync)
     public func finish() {
+        observer?.finishing()
+        defer { observer?.report() }
         guard core.finish(whenEmpty: delivery.isCurrent) else { return }
         // Asked again: the loop may have begun, here, since the first time.
         if !delivery.isCurrent { delivery.waitForEnd() }

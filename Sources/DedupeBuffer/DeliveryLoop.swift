@@ -60,6 +60,7 @@ final class DeliveryLoop: WakeTarget, @unchecked Sendable {
 
     private let core: Core
     private let label: String
+    @usableFromInline let observer: Observer?
     private let state = Locked(State())
     /// The queue that the loop needs. Locked while a loop begins, so that one that fails to does not take away the mark
     /// of another on the same queue.
@@ -70,9 +71,10 @@ final class DeliveryLoop: WakeTarget, @unchecked Sendable {
     /// Marks the queue on which waiting for the loop would wait for itself.
     private let queueKey = DispatchSpecificKey<Bool>()
 
-    init(core: Core, label: String) {
+    init(core: Core, label: String, observer: Observer?) {
         self.core = core
         self.label = label
+        self.observer = observer
         core.owner = self
     }
 
@@ -82,6 +84,7 @@ final class DeliveryLoop: WakeTarget, @unchecked Sendable {
     func start(
         on target: DispatchQueue?, body: LoopBody, keepAlive: @escaping () -> AnyObject
     ) throws(DedupeBufferError) {
+        observer?.starting("queue")
         let serial = DispatchQueue(label: label, target: target)
         let loop = Loop(place: .queue(serial: serial, target: target, keepAlive: keepAlive), body: body)
         try markedQueue.withLock { marked throws(DedupeBufferError) in
@@ -101,6 +104,7 @@ final class DeliveryLoop: WakeTarget, @unchecked Sendable {
 
     @usableFromInline
     func runForever(_ body: LoopBody) throws(DedupeBufferError) {
+        observer?.starting("thread")
         try claim()
         let semaphore = DispatchSemaphore(value: 0)
         state.withLock { $0.loop = Loop(place: .thread(semaphore), body: body) }
@@ -115,6 +119,7 @@ final class DeliveryLoop: WakeTarget, @unchecked Sendable {
 
     /// The calling task takes from now on, until ``endTask()``.
     func begin(_ loop: TaskLoop) throws(DedupeBufferError) {
+        observer?.starting("task")
         try claim()
         let isStopped = state.withLock { state in
             state.loop = Loop(place: .task(loop))
@@ -163,7 +168,7 @@ final class DeliveryLoop: WakeTarget, @unchecked Sendable {
     /// Delivers some batches. A loop that has ended already is left alone: a wake-up may have crossed its end.
     private func drain() -> DrainResult {
         let result = drainSome()
-        if result == .ended { existing.leave() }
+        if result == .ended { leave() }
         return result
     }
 
@@ -172,7 +177,7 @@ final class DeliveryLoop: WakeTarget, @unchecked Sendable {
         deliveringThread.store(currentThread(), ordering: .relaxed)
         defer { deliveringThread.store(0, ordering: .relaxed) }
         for _ in 0..<Self.batchesPerDrain {
-            switch core.take() {
+            switch take() {
             case .batch: body.deliver()
             case .empty: if !body.collect() { return .asleep }
             case .stopped:
@@ -181,6 +186,32 @@ final class DeliveryLoop: WakeTarget, @unchecked Sendable {
             }
         }
         return .more
+    }
+
+    // MARK: - Batches
+
+    /// Takes the next batch. The caller holds the claim, as for all of these.
+    @usableFromInline
+    func take() -> Core.TakeResult {
+        let result = core.take()
+        if result == .batch { observer?.tookBatch(ofAge: core.ageOfTakenBatch) }
+        return result
+    }
+
+    /// The sink has returned, or the consumer is done with its event.
+    @usableFromInline
+    func sinkReturned(calledAt called: ContinuousClock.Instant) {
+        let time = ContinuousClock.now - called
+        core.addTimeInSink(time)
+        observer?.sinkTook(time)
+    }
+
+    /// The batch that was taken, if there is one, has been delivered.
+    @usableFromInline
+    func endBatch() {
+        let entries = core.taken.count
+        core.discardTaken()
+        if entries > 0 { observer?.delivered(entries: entries) }
     }
 
     // MARK: - Ending
@@ -210,6 +241,12 @@ final class DeliveryLoop: WakeTarget, @unchecked Sendable {
         // Before others can begin, who are not to be taken for this one.
         _ = takeLoop()
         core.release()
+        leave()
+    }
+
+    /// The claim was given back. Whoever waited for that finds the metrics up to date.
+    private func leave() {
+        observer?.ended()
         existing.leave()
     }
 
@@ -233,7 +270,7 @@ final class DeliveryLoop: WakeTarget, @unchecked Sendable {
             _ = takeLoop()
             if let target { mark(target, false) }
             core.stop()
-            existing.leave()
+            leave()
         case .task(let loop): loop.wake()
         case .thread, nil: return
         }

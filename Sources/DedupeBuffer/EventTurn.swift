@@ -17,6 +17,8 @@ final class EventTurn<Key: DedupeKey, Value: Sendable> {
     @usableFromInline var position = 0
     /// The items of the latest event begin here.
     @usableFromInline var start = 0
+    /// When the latest event was handed out, until the consumer is done with it.
+    @usableFromInline var handedOut: ContinuousClock.Instant?
 
     @usableFromInline
     init(_ storage: Storage<Key, Value>) {
@@ -41,12 +43,13 @@ final class EventTurn<Key: DedupeKey, Value: Sendable> {
     /// has stopped or the task was cancelled.
     @inlinable
     func next(isolation: isolated (any Actor)? = #isolation) async -> DedupeBufferEvent<Key, Value>? {
+        endEvent()
         var collected = 0
         var isLastLook = false
         while state == .open && !Task.isCancelled {
             if position < storage.core.taken.count { return takeEvent() }
             endBatch()
-            switch storage.core.take() {
+            switch storage.delivery.take() {
             case .batch: continue
             case .empty where storage.core.collect(DedupeBuffer<Key, Value>.destroy):
                 collected += 1
@@ -65,9 +68,11 @@ final class EventTurn<Key: DedupeKey, Value: Sendable> {
     /// The latest event was not dealt with: it and what comes after it in its batch go back to the queue.
     @inlinable
     func giveBack(_ event: DedupeBufferEvent<Key, Value>) {
+        endEvent()
         if case .updates(let updates) = event { restore(updates) }
         storage.core.untake(from: start, destroy: DedupeBuffer<Key, Value>.destroy)
         (start, position) = (0, 0)
+        storage.delivery.observer?.sinkGaveBack()
     }
 
     /// What was not handed out goes back, and others may claim.
@@ -75,6 +80,7 @@ final class EventTurn<Key: DedupeKey, Value: Sendable> {
     func end() {
         defer { state = .ended }
         guard state == .open else { return }
+        endEvent()
         storage.core.untake(from: position, destroy: DedupeBuffer<Key, Value>.destroy)
         storage.delivery.endTask()
     }
@@ -84,6 +90,7 @@ final class EventTurn<Key: DedupeKey, Value: Sendable> {
     /// Moves the next event out of the batch.
     @inlinable
     func takeEvent() -> DedupeBufferEvent<Key, Value> {
+        defer { handedOut = .now }
         let batch = storage.core.taken
         start = position
         if let status = batch.status(start) {
@@ -95,9 +102,17 @@ final class EventTurn<Key: DedupeKey, Value: Sendable> {
         return .updates(DedupeBuffer<Key, Value>.updates(of: batch, from: start, count: length))
     }
 
+    /// The consumer is done with the latest event.
+    @inlinable
+    func endEvent() {
+        guard let handedOut else { return }
+        storage.delivery.sinkReturned(calledAt: handedOut)
+        self.handedOut = nil
+    }
+
     @inlinable
     func endBatch() {
-        storage.core.discardTaken()
+        storage.delivery.endBatch()
         (start, position) = (0, 0)
     }
 

@@ -1,0 +1,155 @@
+// SPDX-License-Identifier: Apache-2.0
+
+internal import CoreMetrics
+internal import Synchronization
+
+/// A buffer's metrics, and when they are brought up to date.
+final class MetricsReporter: @unchecked Sendable {
+    // Sendable: `counters` changes only in `reporting`, which runs one thread at a time.
+
+    private let core: Core
+    private let gauges: [GaugeOfFigure]
+    private var counters: [CounterOfFigure]
+    private let timeInSink: Timer
+    private let oldestPendingAge: Timer
+    private let resync: Timer
+    private let destroysAtEnd: Bool
+    private let reporting = OneAtATime()
+
+    private let interval: Duration
+    private let epoch = ContinuousClock.now
+    /// When a call of the source reported last, in nanoseconds since `epoch`.
+    private let latestReport = Atomic<Int64>(0)
+
+    init(_ metrics: DedupeBufferMetrics, core: Core) {
+        precondition(metrics.interval >= .zero, "interval must not be negative")
+        self.core = core
+        let make = MetricsMaker(metrics)
+        gauges = [
+            GaugeOfFigure(gauge: make.gauge("pending_keys")) { $0.pendingKeys },
+            GaugeOfFigure(gauge: make.gauge("live_keys")) { $0.liveKeys },
+            GaugeOfFigure(gauge: make.gauge("memory_bytes")) { $0.memory },
+        ]
+        counters = [
+            CounterOfFigure(counter: make.counter("received_total")) { $0.received },
+            CounterOfFigure(counter: make.counter("delivered_total")) { $0.delivered },
+            CounterOfFigure(counter: make.counter("replaced_total")) { $0.replaced },
+            CounterOfFigure(counter: make.counter("cancelled_total")) { $0.cancelled },
+            CounterOfFigure(counter: make.counter("synthesized_total")) { $0.synthesizedDeletions },
+        ]
+        timeInSink = make.timer("sink_seconds")
+        oldestPendingAge = make.timer("oldest_pending_age_seconds")
+        resync = make.timer("resync_seconds")
+        interval = metrics.interval
+        destroysAtEnd = metrics.destroysAtEnd
+    }
+
+    deinit {
+        report()
+        for gauge in gauges { gauge.gauge.record(0) }
+        if destroysAtEnd { destroy() }
+    }
+
+    // MARK: - Gauges and counters
+
+    /// Brings gauges and counters up to date. If another thread is at it, that one does it once more.
+    func report() {
+        reporting.run {
+            let statistics = core.statistics
+            for gauge in gauges { gauge.report(statistics) }
+            for i in counters.indices { counters[i].report(statistics) }
+        }
+    }
+
+    /// The same, if that is long ago. Of those who come at once one does, and the others go on.
+    func reportIfDue() {
+        let now = (ContinuousClock.now - epoch).nanoseconds
+        // Relaxed: it decides who reports, and publishes nothing.
+        let latest = latestReport.load(ordering: .relaxed)
+        guard .nanoseconds(now - latest) >= interval else { return }
+        if latestReport.compareExchange(expected: latest, desired: now, ordering: .relaxed).exchanged { report() }
+    }
+
+    // MARK: - Timers
+
+    func sinkTook(_ time: Duration) {
+        timeInSink.recordNanoseconds(time.nanoseconds)
+    }
+
+    func tookBatch(ofAge age: Duration) {
+        oldestPendingAge.recordNanoseconds(age.nanoseconds)
+    }
+
+    func resyncTook(_ time: Duration) {
+        resync.recordNanoseconds(time.nanoseconds)
+    }
+
+    private func destroy() {
+        for gauge in gauges { gauge.gauge.destroy() }
+        for counter in counters { counter.counter.destroy() }
+        for timer in [timeInSink, oldestPendingAge, resync] { timer.destroy() }
+    }
+}
+
+/// Metrics of one configuration.
+private struct MetricsMaker {
+    private let metrics: DedupeBufferMetrics
+    private let factory: any MetricsFactory
+
+    init(_ metrics: DedupeBufferMetrics) {
+        self.metrics = metrics
+        factory = metrics.factory ?? MetricsSystem.factory
+    }
+
+    func gauge(_ name: String) -> Gauge {
+        Gauge(label: label(name), dimensions: metrics.dimensions, factory: factory)
+    }
+
+    func counter(_ name: String) -> Counter {
+        Counter(label: label(name), dimensions: metrics.dimensions, factory: factory)
+    }
+
+    func timer(_ name: String) -> Timer {
+        Timer(label: label(name), dimensions: metrics.dimensions, preferredDisplayUnit: .seconds, factory: factory)
+    }
+
+    private func label(_ name: String) -> String { "\(metrics.label)_\(name)" }
+}
+
+/// One of the statistics as a gauge.
+private struct GaugeOfFigure {
+    let gauge: Gauge
+    let figure: (DedupeBufferStatistics) -> Int
+
+    func report(_ statistics: DedupeBufferStatistics) {
+        gauge.record(figure(statistics))
+    }
+}
+
+/// One of the statistics as a counter, which only goes up.
+private struct CounterOfFigure {
+    let counter: Counter
+    let figure: (DedupeBufferStatistics) -> Int
+    private var reported = 0
+
+    init(counter: Counter, figure: @escaping (DedupeBufferStatistics) -> Int) {
+        self.counter = counter
+        self.figure = figure
+    }
+
+    /// Untaking lowers what was delivered: nothing is reported then until the figure has come further than before.
+    mutating func report(_ statistics: DedupeBufferStatistics) {
+        let increase = figure(statistics) - reported
+        guard increase > 0 else { return }
+        reported += increase
+        counter.increment(by: increase)
+    }
+}
+
+extension Duration {
+    /// Whole nanoseconds.
+    var nanoseconds: Int64 {
+        let (seconds, attoseconds) = components
+        return seconds * 1_000_000_000 + attoseconds / 1_000_000_000
+    }
+}

@@ -1,0 +1,149 @@
+// SPDX-License-Identifier: Apache-2.0
+
+internal import Logging
+
+/// What a buffer tells its logger and its metrics. There is none where both are off.
+///
+/// Handlers are foreign code, which may call the buffer. So none is called with a lock held; and a loop's beginning is
+/// told before its claim, its end after that: in between a handler that calls `finish()` would wait for itself.
+@usableFromInline
+final class Observer: Sendable {
+    private let core: Core
+    private let logger: Logger?
+    private let metrics: MetricsReporter?
+    /// From a restart to the next in-sync.
+    private let resync = Locked<Resync?>(nil)
+
+    init?(_ configuration: DedupeBufferConfiguration, core: Core) {
+        guard configuration.logger != nil || configuration.metrics != nil else { return nil }
+        self.core = core
+        logger = configuration.logger
+        metrics = configuration.metrics.map { MetricsReporter($0, core: core) }
+    }
+
+    /// Brings gauges and counters up to date.
+    func report() {
+        metrics?.report()
+    }
+
+    // MARK: - The source's calls
+
+    @usableFromInline
+    func received(updates: Int) {
+        logger?.debug("Received updates", metadata: ["dedupe.updates": "\(updates)"])
+        metrics?.reportIfDue()
+    }
+
+    @usableFromInline
+    func received(updates: Int, keysKnown keys: Int) {
+        logger?.debug(
+            "Received updates with known keys",
+            metadata: ["dedupe.updates": "\(updates)", "dedupe.keys": "\(keys)"])
+        metrics?.reportIfDue()
+    }
+
+    /// A status was put; `resync` is what there was before, if this ends it.
+    func received(_ status: SyncStatus, ending resync: Resync?) {
+        logger?.debug("Received status", metadata: ["dedupe.status": "\(status)"])
+        if let resync, isOver(resync) { reportEnd(of: resync) }
+        metrics?.reportIfDue()
+    }
+
+    func restarted() {
+        let statistics = core.statistics
+        let begun = Resync(statistics)
+        resync.withLock { $0 = begun }
+        logger?.debug("Connection restarted", metadata: ["dedupe.live_keys": "\(statistics.liveKeys)"])
+        metrics?.report()
+    }
+
+    // MARK: - Resyncs
+
+    /// What began with a restart.
+    final class Resync: Sendable {
+        let began = ContinuousClock.now
+        /// Those of the sink's keys that a resync may delete.
+        let liveKeys: Int
+        /// Synthesized deletions until then.
+        let deletions: Int
+
+        init(_ statistics: DedupeBufferStatistics) {
+            liveKeys = statistics.liveKeys
+            deletions = statistics.synthesizedDeletions
+        }
+    }
+
+    /// The resync that an in-sync which is put now would end.
+    var currentResync: Resync? { resync.withLock { $0 } }
+
+    /// Whether an in-sync has ended `resync`. Not if it restarted meanwhile, or another in-sync was the first.
+    private func isOver(_ ended: Resync) -> Bool {
+        resync.withLock { current in
+            guard current === ended else { return false }
+            current = nil
+            return true
+        }
+    }
+
+    private func reportEnd(of resync: Resync) {
+        let duration = ContinuousClock.now - resync.began
+        let deletions = core.statistics.synthesizedDeletions - resync.deletions
+        let metadata: Logger.Metadata = [
+            "dedupe.duration_seconds": "\(duration / .seconds(1))", "dedupe.deletions": "\(deletions)",
+        ]
+        if deletions > 0 && deletions >= resync.liveKeys {
+            logger?.warning("Resync deleted all live keys", metadata: metadata)
+        } else {
+            logger?.info("Resync completed", metadata: metadata)
+        }
+        metrics?.resyncTook(duration)
+        metrics?.report()
+    }
+
+    // MARK: - Delivery
+
+    /// A loop on a queue, a thread or a task is about to begin.
+    func starting(_ way: StaticString) {
+        logger?.debug("Starting to deliver", metadata: ["dedupe.delivery": "\(way)"])
+    }
+
+    func tookBatch(ofAge age: Duration) {
+        metrics?.tookBatch(ofAge: age)
+    }
+
+    func sinkTook(_ time: Duration) {
+        metrics?.sinkTook(time)
+    }
+
+    func delivered(entries: Int) {
+        logger?.debug("Delivered batch", metadata: ["dedupe.entries": "\(entries)"])
+        metrics?.report()
+    }
+
+    /// The sink failed.
+    @usableFromInline
+    func sinkGaveBack() {
+        logger?.debug("Sink failed, what it was given is pending again")
+        metrics?.report()
+    }
+
+    /// A loop has given back its claim.
+    func ended() {
+        logger?.debug("Delivery ended")
+        metrics?.report()
+    }
+
+    // MARK: - The end
+
+    func stopping() {
+        logger?.debug("Stopping")
+    }
+
+    func finishing() {
+        logger?.debug("Finishing")
+    }
+
+    func finishing(by deadline: ContinuousClock.Instant) {
+        logger?.debug("Finishing", metadata: ["dedupe.seconds_left": "\((deadline - .now) / .seconds(1))"])
+    }
+}

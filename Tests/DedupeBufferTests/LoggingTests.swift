@@ -1,0 +1,349 @@
+// SPDX-License-Identifier: Apache-2.0
+
+// What a buffer logs: each call at `debug`, each resync at `info` or `warning`; never a key or a value.
+
+import DedupeBuffer
+import Dispatch
+import InMemoryLogging
+import Logging
+import Testing
+
+/// A logger, and what was logged.
+private struct Log {
+    private let handler = InMemoryLogHandler()
+    let logger: Logger
+
+    init(level: Logger.Level = .debug) {
+        var logger = Logger(label: "test") { [handler] _ in handler }
+        logger.logLevel = level
+        self.logger = logger
+    }
+
+    func makeBuffer(retry: DedupeBufferRetry = .init()) -> StringBuffer {
+        StringBuffer(configuration: DedupeBufferConfiguration(retry: retry, logger: logger))
+    }
+
+    var entries: [InMemoryLogHandler.Entry] { handler.entries }
+
+    /// Level, message and metadata of each entry, but for what differs from run to run.
+    var lines: [String] {
+        entries.map { entry in
+            let metadata = entry.metadata.filter { !$0.key.contains("seconds") }
+            let fields = metadata.map { "\($0.key)=\($0.value)" }.sorted()
+            return (["\(entry.level): \(entry.message)"] + fields).joined(separator: " ")
+        }
+    }
+
+    /// The lines about resyncs.
+    var resyncs: [String] { lines.filter { $0.contains("Resync") } }
+}
+
+@Suite("Logging")
+struct LoggingTests {
+    private let log = Log()
+
+    // MARK: - Calls
+
+    @Test func sourceCalls_areLogged_withTheirCounts() {
+        let buffer = log.makeBuffer()
+        let updates = [Update(key: "a", value: 1), Update(key: "b", value: nil)]
+        buffer.onUpdates(updates)
+        buffer.onUpdates([])
+        buffer.onUpdatesKeysKnown(updates, keys: ["a"])
+        buffer.onUpdatesKeysKnown(updates, keys: [[97], [98]])
+        buffer.onStatusUpdated(.resyncInProgress)
+        buffer.onConnectionRestarted()
+        #expect(
+            log.lines == [
+                "debug: Received updates dedupe.updates=2",
+                "debug: Received updates dedupe.updates=0",
+                "debug: Received updates with known keys dedupe.keys=1 dedupe.updates=2",
+                "debug: Received updates with known keys dedupe.keys=2 dedupe.updates=2",
+                "debug: Received status dedupe.status=resync",
+                "debug: Connection restarted dedupe.live_keys=0",
+            ])
+    }
+
+    @Test func delivery_isLogged_fromItsBeginningToItsEnd() throws {
+        let buffer = log.makeBuffer()
+        buffer.set("a", 1)
+        try bounded("a batch") { try buffer.sendNextBatchToSink(StringSink()) }
+        try buffer.startSending(to: StringSink())
+        try bounded("finish") { buffer.finish() }
+        #expect(
+            log.lines == [
+                "debug: Received updates dedupe.updates=1",
+                "debug: Delivered batch dedupe.entries=1",
+                "debug: Starting to deliver dedupe.delivery=queue",
+                "debug: Finishing",
+                "debug: Delivery ended",
+            ])
+    }
+
+    @Test func deliveryOnAThread_andStop_areLogged() throws {
+        let buffer = log.makeBuffer()
+        let thread = Worker("sendToSinkForever") { try buffer.sendToSinkForever(StringSink()) }
+        try eventually("a loop") { log.entries.count == 1 }
+        buffer.stop()
+        try thread.join()
+        #expect(log.lines.contains("debug: Starting to deliver dedupe.delivery=thread"))
+        #expect(log.lines.contains("debug: Stopping"))
+    }
+
+    @Test func deliveryToATask_isLogged_andItsFailures() async throws {
+        let buffer = log.makeBuffer(retry: DedupeBufferRetry(clock: ImpatientClock()))
+        buffer.set("a", 1)
+        let sink = ScriptedSink<Int> { _, number in if number == 0 { throw SinkFailure() } }
+        let running = Task { try await buffer.run(sink: sink) }
+        try await sink.wait(forCalls: 2)
+        await buffer.finish()
+        try await outcome(of: running, "run")
+        #expect(
+            log.lines.filter { !$0.contains("Finishing") } == [
+                "debug: Received updates dedupe.updates=1",
+                "debug: Starting to deliver dedupe.delivery=task",
+                "debug: Sink failed, what it was given is pending again",
+                "debug: Delivered batch dedupe.entries=1",
+                "debug: Delivery ended",
+            ])
+    }
+
+    @Test func finishWithADeadline_isLogged_withTheTimeLeft() throws {
+        let buffer = log.makeBuffer()
+        try bounded("finish") { _ = buffer.finish(deadline: .now + .seconds(100)) }
+        let left = try #require(log.entries.first?.metadata["dedupe.seconds_left"])
+        let seconds = try #require(Double("\(left)"))
+        #expect(seconds > 0 && seconds <= 100)
+    }
+
+    @Test func calls_areNotLogged_atAHigherLevel() throws {
+        let quiet = Log(level: .info)
+        let buffer = quiet.makeBuffer()
+        buffer.set("a", 1)
+        buffer.onStatusUpdated(.inSync)
+        _ = try buffer.flush()
+        buffer.onConnectionRestarted()
+        buffer.stop()
+        #expect(quiet.lines == [])
+    }
+
+    @Test func keysAndValues_areNeverLogged() throws {
+        let buffer = log.makeBuffer()
+        buffer.set("a key", 4711)
+        buffer.onUpdatesKeysKnown([Update(key: "a key", value: 4711)], keys: ["a key"])
+        _ = try buffer.flush()
+        buffer.onConnectionRestarted()
+        buffer.onStatusUpdated(.inSync)
+        _ = try buffer.flush()
+        #expect(!log.lines.isEmpty)
+        #expect(!"\(log.entries)".contains("a key"))
+        #expect(!"\(log.entries)".contains("4711"))
+    }
+
+    // MARK: - Resyncs
+
+    /// A buffer whose sink has `keys`.
+    private func makeBuffer(live keys: [String]) throws -> StringBuffer {
+        let buffer = log.makeBuffer()
+        buffer.onUpdates(keys.map { Update(key: $0, value: 1) })
+        buffer.onStatusUpdated(.inSync)
+        _ = try buffer.flush()
+        return buffer
+    }
+
+    /// A restart, a snapshot that holds `keys`, and the in-sync.
+    private func resync(_ buffer: StringBuffer, to keys: [String]) {
+        buffer.onConnectionRestarted()
+        buffer.onUpdates(keys.map { Update(key: $0, value: 2) })
+        buffer.onStatusUpdated(.inSync)
+    }
+
+    @Test func inSync_withoutRestart_isNoResync() throws {
+        _ = try makeBuffer(live: ["a"])
+        #expect(log.resyncs == [])
+    }
+
+    @Test func resync_thatDeletesSome_isInfo() throws {
+        resync(try makeBuffer(live: ["a", "b", "c"]), to: ["a"])
+        #expect(log.resyncs == ["info: Resync completed dedupe.deletions=2"])
+        let entry = try #require(log.entries.first { $0.level == .info })
+        let duration = try #require(entry.metadata["dedupe.duration_seconds"].flatMap { Double("\($0)") })
+        #expect(duration > 0)
+    }
+
+    @Test func resync_thatDeletesNone_isInfo() throws {
+        resync(try makeBuffer(live: ["a", "b"]), to: ["a", "b", "c"])
+        #expect(log.resyncs == ["info: Resync completed dedupe.deletions=0"])
+    }
+
+    @Test func resync_thatDeletesAll_isAWarning() throws {
+        resync(try makeBuffer(live: ["a", "b"]), to: [])
+        #expect(log.resyncs == ["warning: Resync deleted all live keys dedupe.deletions=2"])
+    }
+
+    @Test func resync_toAllNewKeys_isAWarning() throws {
+        let buffer = try makeBuffer(live: ["a", "b"])
+        buffer.onConnectionRestarted()
+        buffer.set("c", 1)
+        _ = try buffer.flush()
+        buffer.onStatusUpdated(.inSync)
+        #expect(log.resyncs == ["warning: Resync deleted all live keys dedupe.deletions=2"])
+    }
+
+    @Test func resync_whereNothingWasLive_isInfo() throws {
+        resync(try makeBuffer(live: []), to: [])
+        #expect(log.resyncs == ["info: Resync completed dedupe.deletions=0"])
+    }
+
+    @Test func eachResync_isLoggedOnce_withItsOwnDeletions() throws {
+        let buffer = try makeBuffer(live: ["a", "b", "c"])
+        resync(buffer, to: ["a", "b"])
+        buffer.onStatusUpdated(.resyncInProgress)
+        buffer.onStatusUpdated(.inSync)
+        _ = try buffer.flush()
+        resync(buffer, to: ["a"])
+        buffer.onStatusUpdated(.inSync)
+        #expect(
+            log.resyncs == [
+                "info: Resync completed dedupe.deletions=1", "info: Resync completed dedupe.deletions=1",
+            ])
+    }
+
+    @Test func resync_thatIsRestarted_isLoggedOnce() throws {
+        let buffer = try makeBuffer(live: ["a", "b"])
+        buffer.onConnectionRestarted()
+        buffer.set("a", 2)
+        resync(buffer, to: ["b"])
+        #expect(log.resyncs == ["info: Resync completed dedupe.deletions=1"])
+    }
+
+    @Test func resync_ofAStoppedBuffer_isNone() throws {
+        let buffer = try makeBuffer(live: ["a"])
+        buffer.onConnectionRestarted()
+        buffer.stop()
+        buffer.onStatusUpdated(.inSync)
+        #expect(log.resyncs == [])
+    }
+
+    @Test func resyncs_ofThreadsAtOnce_areLoggedNoMoreThanOnceEach() throws {
+        let buffer = try makeBuffer(live: ["a", "b"])
+        let (threads, each) = (4, 200)
+        let line = StartingLine(threads)
+        let workers = (0..<threads).map { _ in
+            Worker("resyncs") { [self] in
+                line.ready()
+                for _ in 0..<each { resync(buffer, to: ["a"]) }
+            }
+        }
+        for worker in workers { try worker.join() }
+        #expect((1...threads * each).contains(log.resyncs.count))
+    }
+
+    // MARK: - Handlers
+
+    @Test(arguments: LoopKind.allCases)
+    func handler_thatCallsTheBuffer_goesOn(_ kind: LoopKind) throws {
+        let calling = CallingHandler()
+        let buffer = StringBuffer(configuration: DedupeBufferConfiguration(logger: calling.logger))
+        calling.call { [unowned buffer] in
+            buffer.set("from the handler", 1)
+            buffer.onConnectionRestarted()
+            buffer.onStatusUpdated(.inSync)
+            _ = buffer.statistics
+        }
+        let sink = StringSink()
+        let loop = try RunningLoop(kind, of: buffer, to: sink)
+        try bounded("source calls") {
+            buffer.set("a", 1)
+            buffer.onConnectionRestarted()
+            buffer.set("b", 1)
+            buffer.onStatusUpdated(.inSync)
+        }
+        try sink.wait(forStatus: .inSync)
+        try bounded("finish") { buffer.finish() }
+        try loop.end()
+        #expect(sink.violations == [])
+        #expect(calling.calls > 0)
+    }
+
+    /// Wherever it is called, also when the loop has just ended.
+    @Test(arguments: LoopKind.allCases)
+    func handler_thatFinishesTheBuffer_goesOn(_ kind: LoopKind) throws {
+        let calling = CallingHandler()
+        let buffer = StringBuffer(configuration: DedupeBufferConfiguration(logger: calling.logger))
+        calling.call { [unowned buffer] in if buffer.statistics.delivered > 0 { buffer.finish() } }
+        let sink = StringSink()
+        let loop = try RunningLoop(kind, of: buffer, to: sink)
+        try bounded("a source call") { buffer.set("a", 1) }
+        try sink.wait(forItems: 1)
+        try bounded("finish") { buffer.finish() }
+        try loop.end()
+        #expect(buffer.statistics.delivered == 1)
+    }
+
+    @Test(arguments: LoopKind.allCases)
+    func handler_thatFinishesTheBuffer_whenALoopBegins_goesOn(_ kind: LoopKind) throws {
+        let calling = CallingHandler()
+        let buffer = StringBuffer(configuration: DedupeBufferConfiguration(logger: calling.logger))
+        calling.call { [unowned buffer] in buffer.finish() }
+        #expect(throws: DedupeBufferError.stopped) { try RunningLoop(kind, of: buffer, to: StringSink()).end() }
+    }
+
+    @Test func handler_thatFinishesTheBuffer_whenATaskBegins_goesOn() async throws {
+        let calling = CallingHandler()
+        let buffer = StringBuffer(configuration: DedupeBufferConfiguration(logger: calling.logger))
+        calling.call { [unowned buffer] in buffer.finish() }
+        await #expect(throws: DedupeBufferError.stopped) {
+            try await within("run") { try await buffer.run(sink: ScriptedSink<Int>()) }
+        }
+    }
+
+    @Test func handler_thatFinishesTheBuffer_whenATaskHasDelivered_goesOn() async throws {
+        let calling = CallingHandler()
+        let buffer = StringBuffer(configuration: DedupeBufferConfiguration(logger: calling.logger))
+        buffer.set("a", 1)
+        calling.call { [unowned buffer] in if buffer.statistics.delivered > 0 { buffer.finish() } }
+        let sink = ScriptedSink<Int>()
+        try await within("run") { try await buffer.run(sink: sink) }
+        #expect(sink.calls.count == 1)
+    }
+}
+
+/// A log handler that makes calls of its own for each message; for those that these calls lead to, none.
+private final class CallingHandler: Sendable {
+    @TaskLocal private static var isCalling = false
+
+    private let action = Kept<(@Sendable () -> Void)?>(nil)
+    private let count = Kept(0)
+
+    func call(_ action: @escaping @Sendable () -> Void) { self.action.change { $0 = action } }
+
+    var calls: Int { count.value }
+
+    var logger: Logger {
+        var logger = Logger(label: "test") { _ in Handler(owner: self) }
+        logger.logLevel = .debug
+        return logger
+    }
+
+    private func handle() {
+        guard !Self.isCalling, let action = action.value else { return }
+        count.change { $0 += 1 }
+        Self.$isCalling.withValue(true) { action() }
+    }
+
+    private struct Handler: LogHandler {
+        let owner: CallingHandler
+        var metadata: Logger.Metadata = [:]
+        var logLevel = Logger.Level.debug
+
+        init(owner: CallingHandler) { self.owner = owner }
+
+        subscript(metadataKey key: String) -> Logger.Metadata.Value? {
+            get { metadata[key] }
+            set { metadata[key] = newValue }
+        }
+
+        func log(event: LogEvent) { owner.handle() }
+    }
+}
