@@ -23,16 +23,17 @@ final class Core: @unchecked Sendable {
     /// Whether a batch is with the sink. Locked while one is taken, so that after a stop the answer stands.
     private let delivering = Locked(false)
 
-    @usableFromInline
-    init(batchSize: Int, payloadSize: Int, payloadAlignment: Int) {
+    init(_ configuration: DedupeBufferConfiguration, layout: CoreLayout) {
+        let batchSize = configuration.batchSize
         precondition((1...maximumBatchSize).contains(batchSize), "batchSize must be between 1 and 65,536")
-        precondition(payloadSize <= maximumPayloadSize, "an Update may take 64 KiB at most: box large values")
+        precondition(layout.payloadSize <= maximumPayloadSize, "a value may take 64 KiB at most: box large ones")
+        precondition(layout.tagSize <= maximumPayloadSize, "a key may take 64 KiB at most, itself")
         taken = TakenBatch(capacity: batchSize)
 
         var options = cdedupe_options()
         options.batch_size = batchSize
-        options.payload_size = payloadSize
-        options.payload_alignment = payloadAlignment
+        layout.write(to: &options)
+        configuration.write(to: &options)
         // The hook's context is this object; it is filled in below because `self` does not exist yet.
         let context = WakeContext()
         options.wake_context = Unmanaged.passUnretained(context).toOpaque()
@@ -71,41 +72,96 @@ final class Core: @unchecked Sendable {
         for i in 0..<count {
             batch.payloads[i] = cdedupe_payload(buffer, batch.slots[i])
         }
-        batch.reset(slotCount: count)
+        batch.reset()
+        batch.slotCount = count
         return batch
     }
 
-    /// Puts the batch's updates. Afterwards the batch lists the payloads that came back, to be destroyed.
+    /// Places for the tags of the batch's updates that are still to be put.
     @usableFromInline
-    func put(_ batch: PutBatch) {
-        let updates = batch.prepareUpdates()
-        let result = cdedupe_put(buffer, updates, batch.count)
+    func addTags(to batch: PutBatch) {
+        let result = cdedupe_acquire_tags(buffer, batch.tagHandles + batch.start, batch.count - batch.start)
         guard result == CDEDUPE_OK else { Core.fail(result) }
-        var back = 0
-        for i in 0..<batch.count {
-            let update = updates[i]
-            if update.slot != 0 { keepReturned(update.slot, in: batch, &back) }
-            if update.displaced != 0 { keepReturned(update.displaced, in: batch, &back) }
+        for i in batch.start..<batch.count {
+            batch.tags[i] = cdedupe_tag(buffer, batch.tagHandles[i])
         }
-        // Slots of updates that were refused hold nothing.
-        batch.returned = back
-        for i in batch.count..<batch.slotCount {
-            batch.back[back] = batch.slots[i]
-            back += 1
-        }
-        batch.backCount = back
+        batch.isTagged = true
     }
 
-    private func keepReturned(_ slot: cdedupe_slot_t, in batch: PutBatch, _ count: inout Int) {
-        batch.back[count] = slot
-        batch.backPayloads[count] = cdedupe_payload(buffer, slot)
-        count += 1
+    @usableFromInline
+    enum PutResult {
+        case done
+        /// The batch's first update that is still to be put is of a key that is new in the queue.
+        case needsTag
+        /// It is to be merged with what is pending.
+        case merge(older: UnsafeMutableRawPointer, newer: UnsafeMutableRawPointer)
     }
 
-    /// The payloads that came back are destroyed; says which keys were refused.
+    /// Puts the batch's updates, or those that are left. Afterwards the batch lists the payloads and tags that came back,
+    /// to be destroyed.
+    @usableFromInline
+    func put(_ batch: PutBatch) -> PutResult {
+        batch.prepareUpdates()
+        let result = cdedupe_put(buffer, batch.updates + batch.start, batch.count - batch.start)
+        var i = batch.start
+        while i < batch.count {
+            let outcome = UInt32(batch.updates[i].outcome)
+            if outcome == CDEDUPE_NEEDS_TAG.rawValue || outcome == CDEDUPE_MERGE.rawValue { break }
+            keepReturned(batch.updates[i], in: batch)
+            if outcome == CDEDUPE_OVERFLOWED.rawValue { batch.hasOverflowed = true }
+            i += 1
+        }
+        batch.start = i
+        guard result == CDEDUPE_INCOMPLETE else {
+            guard result == CDEDUPE_OK else { Core.fail(result) }
+            return .done
+        }
+        if batch.updates[i].displaced == 0 { return .needsTag }
+        return .merge(older: cdedupe_payload(buffer, batch.updates[i].displaced), newer: batch.payloads[i])
+    }
+
+    /// The update that was to be merged has been: the result is where the older one was, the newer one is moved out.
+    @usableFromInline
+    func putMerged(_ batch: PutBatch) {
+        let update = batch.updates[batch.start]
+        var merged = update.displaced
+        cdedupe_put_merged(buffer, update.key, update.key_length, update.displaced, &merged)
+        if merged != 0 { keepReturned(payload: merged, in: batch) }
+        if update.tag != 0 { keepReturned(tag: update.tag, in: batch) }
+        withUnsafePointer(to: update.slot) { cdedupe_discard(buffer, $0, 1) }
+        batch.start += 1
+    }
+
+    private func keepReturned(_ update: cdedupe_update_t, in batch: PutBatch) {
+        if update.slot != 0 { keepReturned(payload: update.slot, in: batch) }
+        if update.displaced != 0 { keepReturned(payload: update.displaced, in: batch) }
+        if update.tag != 0 { keepReturned(tag: update.tag, in: batch) }
+        if update.displaced_tag != 0 { keepReturned(tag: update.displaced_tag, in: batch) }
+    }
+
+    private func keepReturned(payload slot: cdedupe_slot_t, in batch: PutBatch) {
+        batch.backSlots[batch.payloadsBack] = slot
+        batch.backPayloads[batch.payloadsBack] = cdedupe_payload(buffer, slot)
+        batch.payloadsBack += 1
+    }
+
+    private func keepReturned(tag: cdedupe_tag_t, in batch: PutBatch) {
+        batch.backTagHandles[batch.tagsBack] = tag
+        batch.backTags[batch.tagsBack] = cdedupe_tag(buffer, tag)
+        batch.tagsBack += 1
+    }
+
+    /// What came back is destroyed; says which keys were refused.
     @usableFromInline
     func endPut(_ batch: PutBatch) -> [Int] {
-        if batch.backCount > 0 { cdedupe_discard(buffer, batch.back, batch.backCount) }
+        // Slots of updates that were refused hold nothing.
+        var back = batch.payloadsBack
+        for i in batch.count..<batch.slotCount {
+            batch.backSlots[back] = batch.slots[i]
+            back += 1
+        }
+        if back > 0 { cdedupe_discard(buffer, batch.backSlots, back) }
+        if batch.tagsBack > 0 { cdedupe_discard_tags(buffer, batch.backTagHandles, batch.tagsBack) }
         let refused = batch.refused
         if !refused.isEmpty { rejected.add(refused.count, ordering: .relaxed) }
         scratch.giveBack(batch)
@@ -125,28 +181,41 @@ final class Core: @unchecked Sendable {
 
     var hasGarbage: Bool { cdedupe_has_garbage(buffer) }
 
-    /// Clears up a little after restarts; `destroy` gets each payload. Says whether there may be more.
+    /// Destroys a payload, a tag, or both.
+    @usableFromInline typealias Destroy = (UnsafeMutableRawPointer?, UnsafeMutableRawPointer?) -> Void
+
+    /// Clears up a little after restarts; `destroy` gets what was dropped. Says whether there may be more.
     @usableFromInline
-    func collect(_ destroy: (UnsafeMutableRawPointer) -> Void) -> Bool {
-        withUnsafeTemporaryAllocation(of: cdedupe_slot_t.self, capacity: 64) { slots in
+    func collect(_ destroy: Destroy) -> Bool {
+        withUnsafeTemporaryAllocation(of: UInt32.self, capacity: 128) { handles in
+            let slots = handles.baseAddress!
+            let tags = slots + 64
             var count = 0
-            guard cdedupe_collect(buffer, slots.baseAddress!, nil, slots.count, &count) == CDEDUPE_OK else {
-                return false
-            }
-            for i in 0..<count { destroy(cdedupe_payload(buffer, slots[i])) }
-            cdedupe_discard(buffer, slots.baseAddress!, count)
+            guard cdedupe_collect(buffer, slots, tags, 64, &count) == CDEDUPE_OK else { return false }
+            for i in 0..<count { destroy(payload(slots[i]), tag(tags[i])) }
+            cdedupe_discard(buffer, slots, count)
+            cdedupe_discard_tags(buffer, tags, count)
             return true
         }
     }
 
-    /// Before the end: `destroy` gets every payload that is still pending.
-    func destroyLeftovers(_ destroy: (UnsafeMutableRawPointer) -> Void) {
+    /// Before the end: `destroy` gets all that is still pending.
+    func destroyLeftovers(_ destroy: Destroy) {
         var cursor: UInt64 = 0
+        var tagHandle: cdedupe_tag_t = 0
         while true {
-            let slot = cdedupe_next_leftover(buffer, &cursor, nil)
-            if slot == 0 { return }
-            destroy(cdedupe_payload(buffer, slot))
+            let slot = cdedupe_next_leftover(buffer, &cursor, &tagHandle)
+            if slot == 0 && tagHandle == 0 { return }
+            destroy(payload(slot), tag(tagHandle))
         }
+    }
+
+    private func payload(_ slot: cdedupe_slot_t) -> UnsafeMutableRawPointer? {
+        slot == 0 ? nil : cdedupe_payload(buffer, slot)
+    }
+
+    private func tag(_ tag: cdedupe_tag_t) -> UnsafeMutableRawPointer? {
+        tag == 0 ? nil : cdedupe_tag(buffer, tag)
     }
 
     // MARK: - Sink
@@ -181,8 +250,8 @@ final class Core: @unchecked Sendable {
         }
         taken.count = count
         for i in 0..<count {
-            let slot = taken.raw[i].slot
-            taken.payloads[i] = slot == 0 ? nil : cdedupe_payload(buffer, slot)
+            taken.payloads[i] = payload(taken.raw[i].slot)
+            taken.tags[i] = tag(taken.raw[i].tag)
         }
         switch result {
         case CDEDUPE_OK: return .batch
@@ -192,37 +261,50 @@ final class Core: @unchecked Sendable {
         }
     }
 
-    /// The payloads of the taken batch were moved out.
+    /// What was in the taken batch was moved out.
     @usableFromInline
     func discardTaken() {
         guard taken.count > 0 else { return }
-        withUnsafeTemporaryAllocation(of: cdedupe_slot_t.self, capacity: taken.count) { slots in
-            for i in 0..<taken.count { slots[i] = taken.raw[i].slot }
-            cdedupe_discard(buffer, slots.baseAddress!, slots.count)
+        withUnsafeTemporaryAllocation(of: UInt32.self, capacity: taken.count) { handles in
+            let handles = handles.baseAddress!
+            for i in 0..<taken.count { handles[i] = taken.raw[i].slot }
+            cdedupe_discard(buffer, handles, taken.count)
+            for i in 0..<taken.count { handles[i] = taken.raw[i].tag }
+            cdedupe_discard_tags(buffer, handles, taken.count)
         }
         taken.count = 0
         delivering.withLock { $0 = false }
     }
 
-    /// Gives the taken batch's items from `start` on back to the queue, and ends the batch; the payloads of those
-    /// before were moved out. `destroy` gets the payloads that have no place in the queue any more.
+    /// Gives the taken batch's items from `start` on back to the queue, and ends the batch; what was in those before was
+    /// moved out. `merge` gets an item's payload and tag, and the payload that is pending, which is to be merged into it,
+    /// and to be moved out; `destroy` gets what has no place in the queue any more.
     @usableFromInline
-    func untake(from start: Int, destroy: (UnsafeMutableRawPointer) -> Void) {
+    func untake(
+        from start: Int, merge: (UnsafeMutableRawPointer, UnsafeMutableRawPointer) -> Void, destroy: Destroy
+    ) {
         var left = taken.count - start
         if left > 0 {
             let result = cdedupe_untake(buffer, taken.raw + start, &left)
             guard result == CDEDUPE_OK else { Core.fail(result) }
-            for i in start..<taken.count where taken.raw[i].slot != 0 {
-                destroy(cdedupe_payload(buffer, taken.raw[i].slot))
+            for i in start..<taken.count {
+                if taken.raw[i].newer != 0 { putMerged(i, merge) }
+                destroy(payload(taken.raw[i].slot), tag(taken.raw[i].tag))
             }
         }
         discardTaken()
     }
 
+    private func putMerged(_ i: Int, _ merge: (UnsafeMutableRawPointer, UnsafeMutableRawPointer) -> Void) {
+        let item = taken.raw[i]
+        merge(cdedupe_payload(buffer, item.slot), cdedupe_payload(buffer, item.newer))
+        cdedupe_put_merged(buffer, item.key, item.key_length, item.newer, &taken.raw[i].slot)
+        withUnsafePointer(to: item.newer) { cdedupe_discard(buffer, $0, 1) }
+    }
+
     /// How long the oldest update of the taken batch was pending. The caller holds the claim.
     var ageOfTakenBatch: Duration {
-        // The core will say.
-        .zero
+        taken.count == 0 ? .zero : .nanoseconds(Int64(cdedupe_age(buffer, taken.raw)))
     }
 
     func addTimeInSink(_ time: Duration) {
@@ -267,6 +349,10 @@ final class Core: @unchecked Sendable {
         statistics.batches = Int(raw.batches)
         statistics.timeInSink = .nanoseconds(nanosecondsInSink.load(ordering: .relaxed))
         statistics.memory = Int(raw.memory)
+        statistics.suppressed = Int(raw.suppressed)
+        statistics.overflows = Int(raw.overflows)
+        statistics.pendingBytes = Int(raw.pending_bytes)
+        statistics.oldestPendingAge = .nanoseconds(Int64(raw.oldest_pending_age))
         return statistics
     }
 
@@ -282,212 +368,6 @@ protocol WakeTarget: AnyObject {
     func wake()
 }
 
-/// The longest key, in bytes.
-let maximumKeyLength = 65_536
-
 /// What the core allows.
 private let maximumBatchSize = 65_536
 private let maximumPayloadSize = 65_536
-
-// MARK: - Batches on their way in
-
-/// A share of one call's updates: keys' bytes end to end, and slots for their payloads. Reused from call to call.
-@usableFromInline
-final class PutBatch: @unchecked Sendable {
-    // Sendable: one call at a time owns it, and the pool in between. For the same reason accesses need not be checked
-    // for overlapping, which would cost as much as they do.
-
-    /// The most updates in one share: what the core does in one hold of its lock.
-    @usableFromInline static let capacity = 100
-
-    /// Where the payload of each update goes.
-    @usableFromInline let payloads: UnsafeMutablePointer<UnsafeMutableRawPointer>
-    /// How many updates are complete.
-    @exclusivity(unchecked) @usableFromInline private(set) var count = 0
-    /// After the put: payloads to be destroyed.
-    @usableFromInline let backPayloads: UnsafeMutablePointer<UnsafeMutableRawPointer>
-    @exclusivity(unchecked) @usableFromInline fileprivate(set) var returned = 0
-
-    fileprivate let slots: UnsafeMutablePointer<cdedupe_slot_t>
-    fileprivate let back: UnsafeMutablePointer<cdedupe_slot_t>
-    @exclusivity(unchecked) fileprivate var slotCount = 0
-    @exclusivity(unchecked) fileprivate var backCount = 0
-    @exclusivity(unchecked) fileprivate var refused: [Int] = []
-    private let updates: UnsafeMutablePointer<cdedupe_update_t>
-    private let keyEnds: UnsafeMutablePointer<Int>
-    @exclusivity(unchecked) private var keys: UnsafeMutableRawBufferPointer
-    @exclusivity(unchecked) private var keysLength = 0
-    @exclusivity(unchecked) private var nextLength = 0
-
-    fileprivate init() {
-        payloads = .allocate(capacity: Self.capacity)
-        slots = .allocate(capacity: Self.capacity)
-        updates = .allocate(capacity: Self.capacity)
-        keyEnds = .allocate(capacity: Self.capacity)
-        // An update can bring back its own payload and an older one.
-        back = .allocate(capacity: 2 * Self.capacity)
-        backPayloads = .allocate(capacity: 2 * Self.capacity)
-        keys = .allocate(byteCount: 8192, alignment: 16)
-    }
-
-    deinit {
-        payloads.deallocate()
-        slots.deallocate()
-        updates.deallocate()
-        keyEnds.deallocate()
-        back.deallocate()
-        backPayloads.deallocate()
-        keys.deallocate()
-    }
-
-    fileprivate func reset(slotCount: Int) {
-        self.slotCount = slotCount
-        count = 0
-        keysLength = 0
-        returned = 0
-        backCount = 0
-        refused = []
-    }
-
-    /// Writes the key of the next update, in place of what was written since the last ``commit()``: a key that calls
-    /// its body twice is written twice, and counted once. False: the key is too long.
-    @usableFromInline
-    func write(key: RawSpan, deletion: Bool) -> Bool {
-        let length = key.byteCount
-        nextLength = length
-        guard length <= maximumKeyLength else { return false }
-        if keysLength + length > keys.count { growKeys(for: length) }
-        key.withUnsafeBytes { bytes in
-            guard let source = bytes.baseAddress else { return }
-            (keys.baseAddress! + keysLength).copyMemory(from: source, byteCount: length)
-        }
-        updates[count].deletion = deletion
-        return true
-    }
-
-    /// The next update is complete: its key was written, and its payload was constructed at `payloads[count]`.
-    @usableFromInline
-    func commit() {
-        keysLength += nextLength
-        keyEnds[count] = keysLength
-        count += 1
-    }
-
-    /// The next update cannot be: its key is too long. There is no payload.
-    @usableFromInline
-    func refuse() {
-        refused.append(nextLength)
-    }
-
-    private func growKeys(for length: Int) {
-        let grown = UnsafeMutableRawBufferPointer.allocate(
-            byteCount: max(2 * keys.count, keysLength + length), alignment: 16)
-        grown.baseAddress!.copyMemory(from: keys.baseAddress!, byteCount: keysLength)
-        keys.deallocate()
-        keys = grown
-    }
-
-    /// The updates as the core wants them, now that the keys' memory has stopped moving.
-    fileprivate func prepareUpdates() -> UnsafeMutablePointer<cdedupe_update_t> {
-        var start = 0
-        for i in 0..<count {
-            updates[i].key = UnsafeRawPointer(keys.baseAddress! + start)
-            updates[i].key_length = keyEnds[i] - start
-            updates[i].slot = slots[i]
-            start = keyEnds[i]
-        }
-        return updates
-    }
-}
-
-/// Batches that no call is using. Claimed and given back by single atomic exchanges.
-private final class PutBatchPool: @unchecked Sendable {
-    // Sendable: places are atomic; a batch is in one place or with one call.
-
-    /// As many calls as may usefully run at once. Beyond that batches are made and thrown away.
-    private static let size = 32
-
-    /// Each holds one batch, or nothing.
-    private let places: UnsafeMutablePointer<Atomic<Unmanaged<PutBatch>?>>
-
-    init() {
-        places = .allocate(capacity: Self.size)
-        for i in 0..<Self.size { (places + i).initialize(to: Atomic(nil)) }
-    }
-
-    deinit {
-        for i in 0..<Self.size {
-            places[i].exchange(nil, ordering: .acquiring)?.release()
-            (places + i).deinitialize(count: 1)
-        }
-        places.deallocate()
-    }
-
-    func take() -> PutBatch {
-        for i in 0..<Self.size where places[i].load(ordering: .relaxed) != nil {
-            // Acquire, with the release in giveBack(): the batch as its last user left it.
-            if let batch = places[i].exchange(nil, ordering: .acquiring) { return batch.takeRetainedValue() }
-        }
-        return PutBatch()
-    }
-
-    func giveBack(_ batch: PutBatch) {
-        let retained = Unmanaged.passRetained(batch)
-        for i in 0..<Self.size where places[i].load(ordering: .relaxed) == nil {
-            if places[i].compareExchange(expected: nil, desired: retained, ordering: .releasing).exchanged { return }
-        }
-        retained.release()
-    }
-}
-
-// MARK: - Batches on their way out
-
-/// A batch that was taken, for its one owner.
-@usableFromInline
-final class TakenBatch {
-    @exclusivity(unchecked) @usableFromInline fileprivate(set) var count = 0
-    /// The payload of each item; `nil`: a status, or a deletion that nobody sent.
-    @usableFromInline let payloads: UnsafeMutablePointer<UnsafeMutableRawPointer?>
-    fileprivate let raw: UnsafeMutablePointer<cdedupe_item_t>
-    fileprivate let capacity: Int
-
-    fileprivate init(capacity: Int) {
-        self.capacity = capacity
-        raw = .allocate(capacity: capacity)
-        payloads = .allocate(capacity: capacity)
-    }
-
-    deinit {
-        raw.deallocate()
-        payloads.deallocate()
-    }
-
-    /// The status that item `i` is, or `nil`: it is an update.
-    @usableFromInline
-    func status(_ i: Int) -> SyncStatus? {
-        raw[i].kind == UInt8(CDEDUPE_STATUS.rawValue) ? SyncStatus(rawValue: raw[i].status)! : nil
-    }
-
-    @usableFromInline
-    func updateType(_ i: Int) -> UpdateType {
-        switch UInt32(raw[i].kind) {
-        case CDEDUPE_NEW.rawValue: .new
-        case CDEDUPE_UPDATED.rawValue: .updated
-        default: .deleted
-        }
-    }
-
-    /// How many items from `i` on are updates.
-    @usableFromInline
-    func runLength(from i: Int) -> Int {
-        var end = i
-        while end < count && raw[end].kind != UInt8(CDEDUPE_STATUS.rawValue) { end += 1 }
-        return end - i
-    }
-
-    /// The key's bytes; valid until the next batch is taken.
-    @usableFromInline
-    func keyBytes(_ i: Int) -> UnsafeRawBufferPointer {
-        UnsafeRawBufferPointer(start: raw[i].key, count: raw[i].key_length)
-    }
-}

@@ -22,7 +22,7 @@ extension DedupeBuffer {
         let body = LoopBody { [unowned self] in
             deliver(to: sink)
         } collect: { [unowned self] in
-            core.collect(Self.destroy)
+            core.collect(Storage<Key, Value>.destroy)
         }
         try delivery.start(on: queue, body: body) { [unowned self] in self }
     }
@@ -37,7 +37,7 @@ extension DedupeBuffer {
         let body = LoopBody { [unowned self] in
             deliver(to: sink)
         } collect: { [unowned self] in
-            core.collect(Self.destroy)
+            core.collect(Storage<Key, Value>.destroy)
         }
         try delivery.runForever(body)
     }
@@ -85,7 +85,6 @@ extension DedupeBuffer {
         Array(unsafeUninitializedCapacity: count) { array, initialized in
             for i in start..<(start + count) {
                 array.initializeElement(at: initialized, to: update(of: batch, i))
-                array[initialized].updateType = batch.updateType(i)
                 initialized += 1
             }
         }
@@ -93,12 +92,18 @@ extension DedupeBuffer {
 
     @inlinable
     static func update(of batch: TakenBatch, _ i: Int) -> Update<Key, Value> {
-        if let payload = batch.payloads[i] {
-            return payload.assumingMemoryBound(to: Update<Key, Value>.self).move()
-        }
+        let key = batch.tags[i]?.assumingMemoryBound(to: Key.self).move() ?? readKey(of: batch, i)
+        let content = batch.payloads[i]?.assumingMemoryBound(to: Payload<Value>.self).move()
+        return Update(
+            key: key, value: content?.value, revision: content?.revision ?? 0, updateType: batch.updateType(i))
+    }
+
+    /// The key of an update that a resync has queued: nobody has sent one.
+    @inlinable
+    static func readKey(of batch: TakenBatch, _ i: Int) -> Key {
         guard let key = Key(keyBytes: batch.keyBytes(i).bytes) else {
             preconditionFailure("\(Key.self)(keyBytes:) does not read what withKeyBytes, or a known key, wrote")
         }
-        return Update(key: key, value: nil)
+        return key
     }
 }

@@ -26,9 +26,7 @@ extension DedupeBuffer {
     /// - Complexity: O(*n*) plus the keys' lengths, expected.
     @inlinable
     public func onUpdates(_ updates: [Update<Key, Value>]) {
-        putAll(updates) { batch, update, _ in
-            update.key.withKeyBytes { batch.write(key: $0, deletion: update.value == nil) }
-        }
+        putAll(updates) { batch, key, _ in key.withKeyBytes { batch.write(key: $0) } }
         observer?.received(updates: updates.count)
     }
 
@@ -40,11 +38,9 @@ extension DedupeBuffer {
     ///     empty, or the array is shorter than `updates`, they are computed.
     @inlinable
     public func onUpdatesKeysKnown(_ updates: [Update<Key, Value>], keys: [String]) {
-        putAll(updates) { batch, update, i in
-            guard i < keys.count, !keys[i].isEmpty else {
-                return update.key.withKeyBytes { batch.write(key: $0, deletion: update.value == nil) }
-            }
-            return keys[i].withKeyBytes { batch.write(key: $0, deletion: update.value == nil) }
+        putAll(updates) { batch, key, i in
+            guard i < keys.count, !keys[i].isEmpty else { return key.withKeyBytes { batch.write(key: $0) } }
+            return keys[i].withKeyBytes { batch.write(key: $0) }
         }
         observer?.received(updates: updates.count, keysKnown: keys.count)
     }
@@ -57,11 +53,9 @@ extension DedupeBuffer {
     ///     the array is shorter than `updates`, they are computed.
     @inlinable
     public func onUpdatesKeysKnown(_ updates: [Update<Key, Value>], keys: [[UInt8]]) {
-        putAll(updates) { batch, update, i in
-            guard i < keys.count, !keys[i].isEmpty else {
-                return update.key.withKeyBytes { batch.write(key: $0, deletion: update.value == nil) }
-            }
-            return keys[i].withKeyBytes { batch.write(key: $0, deletion: update.value == nil) }
+        putAll(updates) { batch, key, i in
+            guard i < keys.count, !keys[i].isEmpty else { return key.withKeyBytes { batch.write(key: $0) } }
+            return keys[i].withKeyBytes { batch.write(key: $0) }
         }
         observer?.received(updates: updates.count, keysKnown: keys.count)
     }
@@ -85,32 +79,81 @@ extension DedupeBuffer {
     /// batch, and says whether it could.
     @inlinable
     @inline(__always)
-    func putAll(_ updates: [Update<Key, Value>], writeKey: (PutBatch, borrowing Update<Key, Value>, Int) -> Bool) {
-        var next = 0
-        while next < updates.count {
-            let end = min(next + PutBatch.capacity, updates.count)
-            let batch = core.beginPut(count: end - next)
-            for i in next..<end {
-                // The one copy of it: what is in the array stays the caller's, this goes to the slot.
-                let update = updates[i]
-                if writeKey(batch, update, i) {
-                    batch.payloads[batch.count].initializeMemory(as: Update<Key, Value>.self, to: update)
-                    batch.commit()
-                } else {
-                    batch.refuse()
-                }
+    func putAll(_ updates: [Update<Key, Value>], writeKey: (PutBatch, borrowing Key, Int) -> Bool) {
+        var hasOverflowed = false
+        updates.withUnsafeBufferPointer { updates in
+            guard let first = updates.baseAddress else { return }
+            var next = 0
+            while next < updates.count {
+                let end = min(next + PutBatch.capacity, updates.count)
+                let batch = core.beginPut(count: end - next)
+                for i in next..<end { fill(batch, first + i, i, writeKey) }
+                putBatch(batch, of: first)
+                hasOverflowed = hasOverflowed || batch.hasOverflowed
+                endPut(batch)
+                next = end
             }
-            finishPut(batch)
-            next = end
+        }
+        // Not before the last of the updates: they are from before the resync that this asks for.
+        if hasOverflowed { reportOverflow() }
+    }
+
+    /// One update into the batch. What is retained is the value alone.
+    @inlinable
+    @inline(__always)
+    func fill(
+        _ batch: PutBatch, _ update: UnsafePointer<Update<Key, Value>>, _ i: Int,
+        _ writeKey: (PutBatch, borrowing Key, Int) -> Bool
+    ) {
+        guard writeKey(batch, update.pointee.key, i) else {
+            batch.refuse()
+            return
+        }
+        let payload = batch.payloads[batch.count]
+        payload.initializeMemory(
+            as: Payload<Value>.self,
+            to: Payload(revision: update.pointee.revision, value: update.pointee.value))
+        storage.values.weigh(payload)
+        batch.commit(i, deletion: update.pointee.value == nil)
+    }
+
+    /// Puts a batch of updates, the call's first of which is `first`. Keys that are new in the queue are asked for when
+    /// the core meets one; where there were some lately, they go with the updates at once.
+    @inlinable
+    func putBatch(_ batch: PutBatch, of first: UnsafePointer<Update<Key, Value>>) {
+        if batch.expectsNewKeys { addTags(to: batch, of: first) }
+        while true {
+            switch core.put(batch) {
+            case .done: return
+            case .needsTag: addTags(to: batch, of: first)
+            case .merge(let older, let newer):
+                storage.values.merge(older, with: newer)
+                core.putMerged(batch)
+            }
         }
     }
 
     @inlinable
-    func finishPut(_ batch: PutBatch) {
-        core.put(batch)
-        for i in 0..<batch.returned { Self.destroy(batch.backPayloads[i]) }
+    func addTags(to batch: PutBatch, of first: UnsafePointer<Update<Key, Value>>) {
+        guard batch.start < batch.count else { return }
+        core.addTags(to: batch)
+        for i in batch.start..<batch.count {
+            batch.tags[i].initializeMemory(as: Key.self, to: first[batch.sources[i]].key)
+        }
+    }
+
+    @inlinable
+    func endPut(_ batch: PutBatch) {
+        for i in 0..<batch.payloadsBack { Storage<Key, Value>.destroy(batch.backPayloads[i], nil) }
+        for i in 0..<batch.tagsBack { Storage<Key, Value>.destroy(nil, batch.backTags[i]) }
         let refused = core.endPut(batch)
         if !refused.isEmpty { report(refused) }
+    }
+
+    @usableFromInline
+    func reportOverflow() {
+        clearUp()
+        onOverflow?()
     }
 
     @usableFromInline
@@ -124,7 +167,7 @@ extension DedupeBuffer {
     /// Destroys what restarts dropped: all of it, unless it is much and a loop is there to do the rest.
     private func clearUp() {
         var steps = 0
-        while core.hasGarbage && core.collect(Self.destroy) {
+        while core.hasGarbage && core.collect(Storage<Key, Value>.destroy) {
             steps += 1
             if steps == 64 && delivery.exists { return }
         }

@@ -40,27 +40,43 @@ public final class DedupeBuffer<Key: DedupeKey, Value: Sendable>: RestartAwareCa
     /// What a ``run(sink:)`` begins with.
     @usableFromInline let retry: RetryState
 
+    @usableFromInline let onOverflow: (@Sendable () -> Void)?
+
     /// A buffer with nothing in it.
-    public init(configuration: DedupeBufferConfiguration = .init()) {
+    ///
+    /// - Parameters:
+    ///   - configuration: how it works.
+    ///   - weight: what a value weighs, for ``DedupeBufferConfiguration/maximumPendingBytes``: not negative, and the same
+    ///     whenever it is asked. Called once for each update that comes in, by the thread that brings it, and for each
+    ///     result of `merge`, with no lock held.
+    ///   - merge: how a value that comes in is merged with the pending one of its key, the older one being the first; `nil`:
+    ///     it replaces that. Each value goes into what is delivered exactly once, in order; where the older one is taken
+    ///     first, the newer one is delivered by itself. Deletions are not merged: they replace, and are replaced. The
+    ///     revision is the newer one's. Called by the thread that brings the newer one, or by ``run(sink:)`` or
+    ///     ``events`` when they give the older one back, with no lock held. Meanwhile whoever has an update for this key
+    ///     waits, and so does the sink when the key is its next; all others go on.
+    ///
+    /// - Important: `merge` may not call methods of the source's side, nor deliver: it would wait for itself.
+    public init(
+        configuration: DedupeBufferConfiguration = .init(), weight: (@Sendable (Value) -> Int)? = nil,
+        merge: (@Sendable (_ older: Value, _ newer: Value) -> Value)? = nil
+    ) {
+        precondition(
+            configuration.maximumPendingBytes == nil || weight != nil, "maximumPendingBytes needs a weight function")
+        let isWeighed = configuration.maximumPendingBytes != nil
         core = Core(
-            batchSize: configuration.batchSize,
-            payloadSize: MemoryLayout<Update<Key, Value>>.stride,
-            payloadAlignment: MemoryLayout<Update<Key, Value>>.alignment)
+            configuration, layout: CoreLayout(Key.self, Value.self, isWeighed: isWeighed, isMerging: merge != nil))
         observer = Observer(configuration, core: core)
         delivery = DeliveryLoop(core: core, label: configuration.label, observer: observer)
-        storage = Storage(core: core, delivery: delivery)
+        let values = ValueFunctions(weight: isWeighed ? weight : nil, merge: merge)
+        storage = Storage(core: core, delivery: delivery, values: values)
         onRejection = configuration.onRejection
+        onOverflow = configuration.onOverflow
         retry = RetryState(configuration.retry)
     }
 
     deinit {
         delivery.abandon()
-    }
-
-    /// Ends the life of an update that a slot holds.
-    @inlinable
-    static func destroy(_ payload: UnsafeMutableRawPointer) {
-        payload.assumingMemoryBound(to: Update<Key, Value>.self).deinitialize(count: 1)
     }
 
     // MARK: - The end

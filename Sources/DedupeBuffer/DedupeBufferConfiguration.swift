@@ -27,6 +27,32 @@ public struct DedupeBufferConfiguration: Sendable {
     /// What the buffer tells swift-metrics; `nil`: nothing.
     public var metrics: DedupeBufferMetrics?
 
+    /// Whether a value is suppressed if the sink has it already: its key is live with nothing pending, and its revision is
+    /// that of the update of the key that was taken last. 0 is no revision, and never the same.
+    ///
+    /// After a reconnect the whole datastore comes again; this keeps what has not changed from the sink. The key still
+    /// counts as heard of. With something pending an update replaces as always. Takes 8 bytes for each live key;
+    /// ``DedupeBufferStatistics/suppressed`` counts.
+    public var suppressesUnchanged: Bool
+
+    /// The most keys that may be pending, 1 or more; `nil`: no bound but the number of keys.
+    ///
+    /// When an update would make one more key pending, nothing is lost silently: the buffer drops its backlog, as
+    /// ``DedupeBuffer/onConnectionRestarted()`` does, and asks for a resync, see ``onOverflow``. Updates of keys that are
+    /// pending are never refused. Deletions that a resync finds, and what a failing sink gives back, may go beyond.
+    public var maximumPendingKeys: Int?
+
+    /// The most that pending values may weigh together, 1 or more, by the weight function given to the buffer; else as
+    /// ``maximumPendingKeys``. With it, replacing a pending update takes the buffer's lock.
+    public var maximumPendingBytes: Int?
+
+    /// Called when a bound was exceeded: see to it that the source sends everything again, beginning with
+    /// ``DedupeBuffer/onConnectionRestarted()``.
+    ///
+    /// Until that is called everything that comes in is dropped, statuses too. Called once for each overflow, by the thread
+    /// whose update it was, after the other updates of its call, with no lock held. It may call the buffer.
+    public var onOverflow: (@Sendable () -> Void)?
+
     /// Called for each update that the buffer had to refuse, by the thread that brought it, with no lock held, after
     /// the other updates of the call were put.
     ///
@@ -36,7 +62,8 @@ public struct DedupeBufferConfiguration: Sendable {
     /// A configuration; see the properties for what the parameters mean.
     public init(
         batchSize: Int = 100, label: String = "dedupe-buffer", retry: DedupeBufferRetry = .init(),
-        logger: Logger? = nil, metrics: DedupeBufferMetrics? = nil,
+        logger: Logger? = nil, metrics: DedupeBufferMetrics? = nil, suppressesUnchanged: Bool = false,
+        maximumPendingKeys: Int? = nil, maximumPendingBytes: Int? = nil, onOverflow: (@Sendable () -> Void)? = nil,
         onRejection: (@Sendable (DedupeBufferRejection) -> Void)? = nil
     ) {
         self.batchSize = batchSize
@@ -44,6 +71,10 @@ public struct DedupeBufferConfiguration: Sendable {
         self.retry = retry
         self.logger = logger
         self.metrics = metrics
+        self.suppressesUnchanged = suppressesUnchanged
+        self.maximumPendingKeys = maximumPendingKeys
+        self.maximumPendingBytes = maximumPendingBytes
+        self.onOverflow = onOverflow
         self.onRejection = onRejection
     }
 }

@@ -4,7 +4,7 @@
 ///
 /// For updates, in every snapshot:
 ///
-///     received + synthesizedDeletions == delivered + replaced + cancelled + dropped + pendingKeys
+///     received + synthesizedDeletions == delivered + replaced + cancelled + suppressed + dropped + pendingKeys
 public struct DedupeBufferStatistics: Sendable, Hashable {
     /// Updates in the queue now: one for each pending key.
     public var pendingKeys = 0
@@ -22,7 +22,9 @@ public struct DedupeBufferStatistics: Sendable, Hashable {
     public var replaced = 0
     /// Values that never left, and the deletions that met them: two for each pair.
     public var cancelled = 0
-    /// Updates that a restart dropped, or that came in after the stop, or were ``rejected``.
+    /// Values that the sink had already; see ``DedupeBufferConfiguration/suppressesUnchanged``.
+    public var suppressed = 0
+    /// Updates that a restart or an overflow dropped, or that came in after the stop, or were ``rejected``.
     public var dropped = 0
     /// Updates whose key was too long; a part of ``dropped``.
     public var rejected = 0
@@ -34,8 +36,12 @@ public struct DedupeBufferStatistics: Sendable, Hashable {
     public var statusesDelivered = 0
     /// Batches that were taken.
     public var batches = 0
-    /// How long the oldest update in the queue has been pending: it, or one of its key that it replaced. Zero if there is
-    /// none.
+    /// How often a bound was exceeded; see ``DedupeBufferConfiguration/onOverflow``.
+    public var overflows = 0
+    /// What the pending values weigh together; 0 without ``DedupeBufferConfiguration/maximumPendingBytes``.
+    public var pendingBytes = 0
+    /// How long the oldest update in the queue has been pending: it, or one of its key that it replaced. To the
+    /// quarter of a millisecond, modulo thirteen days. Zero if there is none.
     public var oldestPendingAge = Duration.zero
     /// How long all calls of the sink took that have returned, also those that threw. For the consumer of
     /// ``DedupeBuffer/events``: from each event until it asked for the next.

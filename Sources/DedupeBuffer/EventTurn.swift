@@ -51,7 +51,7 @@ final class EventTurn<Key: DedupeKey, Value: Sendable> {
             endBatch()
             switch storage.delivery.take() {
             case .batch: continue
-            case .empty where storage.core.collect(DedupeBuffer<Key, Value>.destroy):
+            case .empty where storage.core.collect(Storage<Key, Value>.destroy):
                 collected += 1
                 // Much may be left of a restart, and others want to run.
                 if collected.isMultiple(of: 16) { await Task.yield() }
@@ -70,7 +70,7 @@ final class EventTurn<Key: DedupeKey, Value: Sendable> {
     func giveBack(_ event: DedupeBufferEvent<Key, Value>) {
         endEvent()
         if case .updates(let updates) = event { restore(updates) }
-        storage.core.untake(from: start, destroy: DedupeBuffer<Key, Value>.destroy)
+        storage.untake(from: start)
         (start, position) = (0, 0)
         storage.delivery.observer?.sinkGaveBack()
     }
@@ -81,7 +81,7 @@ final class EventTurn<Key: DedupeKey, Value: Sendable> {
         defer { state = .ended }
         guard state == .open else { return }
         endEvent()
-        storage.core.untake(from: position, destroy: DedupeBuffer<Key, Value>.destroy)
+        storage.untake(from: position)
         storage.delivery.endTask()
     }
 
@@ -119,8 +119,11 @@ final class EventTurn<Key: DedupeKey, Value: Sendable> {
     /// Puts the latest event's updates back into the slots that they were moved out of.
     @inlinable
     func restore(_ updates: [Update<Key, Value>]) {
+        let batch = storage.core.taken
         for (i, update) in zip(start..<position, updates) {
-            storage.core.taken.payloads[i]?.initializeMemory(as: Update<Key, Value>.self, to: update)
+            batch.payloads[i]?.initializeMemory(
+                as: Payload<Value>.self, to: Payload(revision: update.revision, value: update.value))
+            batch.tags[i]?.initializeMemory(as: Key.self, to: update.key)
         }
     }
 }

@@ -207,7 +207,7 @@ typedef struct {
     bool merging;
 
     /*
-     * Bytes and alignment of a tag; limits as for payloads. Each pending key that somebody put has one. Zero bytes (the
+     * Bytes and alignment of a tag; limits as for payloads. Each pending key has one, unless it was a resync that queued it. Zero bytes (the
      * default): there are no tags.
      */
     size_t tag_size;
@@ -457,7 +457,7 @@ typedef struct {
     const void *CDEDUPE_NULLABLE key; /* Lent until the next take or release. NULL for a status. */
     size_t key_length;
     cdedupe_slot_t slot;  /* The payload, now the caller's; zero for a deletion that carries none. */
-    cdedupe_tag_t tag;    /* The same; zero for a deletion that nobody sent, and without tags. */
+    cdedupe_tag_t tag;    /* The same; zero if a resync queued the key's deletion, and without tags. */
     uint8_t kind;         /* A cdedupe_kind_t. */
     uint8_t status;       /* A cdedupe_status_t, if the kind is CDEDUPE_STATUS. */
     uint8_t before;       /* For cdedupe_untake(): whether the key was live, or the status that was taken before; */

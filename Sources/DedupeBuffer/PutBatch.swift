@@ -1,0 +1,197 @@
+// SPDX-License-Identifier: Apache-2.0
+
+internal import CDedupe
+internal import Synchronization
+
+/// The longest key, in bytes.
+@usableFromInline let maximumKeyLength = 65_536
+
+/// A share of one call's updates: keys' bytes end to end, slots for their payloads, and tags for keys that are new in the
+/// queue. Reused from call to call.
+@usableFromInline
+final class PutBatch: @unchecked Sendable {
+    // Sendable: one call at a time owns it, and the pool in between. For the same reason accesses need not be checked
+    // for overlapping, which would cost as much as they do. What is written for each update is inlinable: see `fill`.
+
+    /// The most updates in one share: what the core does in one hold of its lock.
+    @usableFromInline static let capacity = 100
+
+    /// Where the payload of each update goes.
+    @usableFromInline let payloads: UnsafeMutablePointer<UnsafeMutableRawPointer>
+    /// The number of each update in its call.
+    @usableFromInline let sources: UnsafeMutablePointer<Int>
+    /// How many updates are complete.
+    @exclusivity(unchecked) @usableFromInline var count = 0
+    /// Those from here on are still to be put.
+    @exclusivity(unchecked) @usableFromInline var start = 0
+
+    /// Where the tag of each update from `start` on goes, if they get tags.
+    @usableFromInline let tags: UnsafeMutablePointer<UnsafeMutableRawPointer>
+    /// Whether the last call that used this batch brought keys that were new in the queue: the next may, too.
+    @exclusivity(unchecked) @usableFromInline var expectsNewKeys = false
+    @exclusivity(unchecked) @usableFromInline var hasOverflowed = false
+
+    /// After the put: payloads and tags to be destroyed.
+    @usableFromInline let backPayloads: UnsafeMutablePointer<UnsafeMutableRawPointer>
+    @exclusivity(unchecked) @usableFromInline var payloadsBack = 0
+    @usableFromInline let backTags: UnsafeMutablePointer<UnsafeMutableRawPointer>
+    @exclusivity(unchecked) @usableFromInline var tagsBack = 0
+    /// The length of each key that was too long.
+    @exclusivity(unchecked) @usableFromInline var refused: [Int] = []
+
+    @usableFromInline let deletions: UnsafeMutablePointer<Bool>
+    @usableFromInline let keyEnds: UnsafeMutablePointer<Int>
+    @exclusivity(unchecked) @usableFromInline var keys: UnsafeMutableRawPointer
+    @exclusivity(unchecked) @usableFromInline var keysCapacity = 8192
+    @exclusivity(unchecked) @usableFromInline var keysLength = 0
+    @exclusivity(unchecked) @usableFromInline var nextLength = 0
+
+    let updates: UnsafeMutablePointer<cdedupe_update_t>
+    let slots: UnsafeMutablePointer<cdedupe_slot_t>
+    let tagHandles: UnsafeMutablePointer<cdedupe_tag_t>
+    let backSlots: UnsafeMutablePointer<cdedupe_slot_t>
+    let backTagHandles: UnsafeMutablePointer<cdedupe_tag_t>
+    @exclusivity(unchecked) var slotCount = 0
+    /// The updates from `start` on have tags.
+    @exclusivity(unchecked) var isTagged = false
+
+    init() {
+        payloads = .allocate(capacity: Self.capacity)
+        sources = .allocate(capacity: Self.capacity)
+        tags = .allocate(capacity: Self.capacity)
+        deletions = .allocate(capacity: Self.capacity)
+        keyEnds = .allocate(capacity: Self.capacity)
+        updates = .allocate(capacity: Self.capacity)
+        slots = .allocate(capacity: Self.capacity)
+        tagHandles = .allocate(capacity: Self.capacity)
+        // An update can bring back its own payload and an older one; so it can tags.
+        backPayloads = .allocate(capacity: 2 * Self.capacity)
+        backSlots = .allocate(capacity: 2 * Self.capacity)
+        backTags = .allocate(capacity: 2 * Self.capacity)
+        backTagHandles = .allocate(capacity: 2 * Self.capacity)
+        keys = .allocate(byteCount: keysCapacity, alignment: 16)
+    }
+
+    deinit {
+        payloads.deallocate()
+        sources.deallocate()
+        tags.deallocate()
+        deletions.deallocate()
+        keyEnds.deallocate()
+        updates.deallocate()
+        slots.deallocate()
+        tagHandles.deallocate()
+        backPayloads.deallocate()
+        backSlots.deallocate()
+        backTags.deallocate()
+        backTagHandles.deallocate()
+        keys.deallocate()
+    }
+
+    func reset() {
+        count = 0
+        start = 0
+        keysLength = 0
+        payloadsBack = 0
+        isTagged = false
+        tagsBack = 0
+        hasOverflowed = false
+        if !refused.isEmpty { refused = [] }
+    }
+
+    // MARK: - Filling
+
+    /// Writes the key of the next update, in place of what was written since the last ``commit(_:deletion:)``: a key that
+    /// calls its body twice is written twice, and counted once. False: the key is too long.
+    @inlinable
+    func write(key: RawSpan) -> Bool {
+        let length = key.byteCount
+        nextLength = length
+        guard length <= maximumKeyLength else { return false }
+        if keysLength + length > keysCapacity { growKeys(for: length) }
+        key.withUnsafeBytes { bytes in
+            guard let source = bytes.baseAddress else { return }
+            (keys + keysLength).copyMemory(from: source, byteCount: length)
+        }
+        return true
+    }
+
+    /// The next update is complete: its key was written, and its payload was constructed at `payloads[count]`.
+    @inlinable
+    func commit(_ source: Int, deletion: Bool) {
+        keysLength += nextLength
+        keyEnds[count] = keysLength
+        deletions[count] = deletion
+        sources[count] = source
+        count += 1
+    }
+
+    /// The next update cannot be: its key is too long. There is no payload.
+    @usableFromInline
+    func refuse() {
+        refused.append(nextLength)
+    }
+
+    @usableFromInline
+    func growKeys(for length: Int) {
+        let capacity = max(2 * keysCapacity, keysLength + length)
+        let grown = UnsafeMutableRawPointer.allocate(byteCount: capacity, alignment: 16)
+        grown.copyMemory(from: keys, byteCount: keysLength)
+        keys.deallocate()
+        keys = grown
+        keysCapacity = capacity
+    }
+
+    /// The updates that are left as the core wants them, now that the keys' memory has stopped moving.
+    func prepareUpdates() {
+        var keyStart = start == 0 ? 0 : keyEnds[start - 1]
+        for i in start..<count {
+            updates[i].tag = isTagged ? tagHandles[i] : 0
+            updates[i].key = UnsafeRawPointer(keys + keyStart)
+            updates[i].key_length = keyEnds[i] - keyStart
+            updates[i].slot = slots[i]
+            updates[i].deletion = deletions[i]
+            keyStart = keyEnds[i]
+        }
+    }
+}
+
+/// Batches that no call is using. Claimed and given back by single atomic exchanges.
+final class PutBatchPool: @unchecked Sendable {
+    // Sendable: places are atomic; a batch is in one place or with one call.
+
+    /// As many calls as may usefully run at once. Beyond that batches are made and thrown away.
+    private static let size = 32
+
+    /// Each holds one batch, or nothing.
+    private let places: UnsafeMutablePointer<Atomic<Unmanaged<PutBatch>?>>
+
+    init() {
+        places = .allocate(capacity: Self.size)
+        for i in 0..<Self.size { (places + i).initialize(to: Atomic(nil)) }
+    }
+
+    deinit {
+        for i in 0..<Self.size {
+            places[i].exchange(nil, ordering: .acquiring)?.release()
+            (places + i).deinitialize(count: 1)
+        }
+        places.deallocate()
+    }
+
+    func take() -> PutBatch {
+        for i in 0..<Self.size where places[i].load(ordering: .relaxed) != nil {
+            // Acquire, with the release in giveBack(): the batch as its last user left it.
+            if let batch = places[i].exchange(nil, ordering: .acquiring) { return batch.takeRetainedValue() }
+        }
+        return PutBatch()
+    }
+
+    func giveBack(_ batch: PutBatch) {
+        let retained = Unmanaged.passRetained(batch)
+        for i in 0..<Self.size where places[i].load(ordering: .relaxed) == nil {
+            if places[i].compareExchange(expected: nil, desired: retained, ordering: .releasing).exchanged { return }
+        }
+        retained.release()
+    }
+}
