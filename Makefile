@@ -17,6 +17,7 @@
 # make evidence   all of these for long, and the report on them, Tests/EVIDENCE.md; some hours
 # make bench      our figures beside those of the plain port of the original; some minutes (bench-quick: one)
 # make bench-filter     10^6 lines of 100 bytes through the filter into /dev/null, five times
+# make bench-layer     the Swift layer alone, beside the core; fails if it allocates more than is allowed
 # make bench-instructions   instructions per update, which noise does not touch
 # make check-symbols   no exported C symbol without the prefix
 # make format     C, C++ and Swift as .clang-format and .swift-format say; format-check: only whether they are, and name the licence
@@ -43,7 +44,7 @@ SUDO = $(shell [ "$$(id -u)" = 0 ] || echo sudo)
 
 .PHONY: help setup run test test-c test-quick test-swift test-arm64 test-valgrind examples asan tsan \
     fuzz model interleavings stress shutdown mutants evidence \
-    bench bench-quick bench-instructions bench-filter format format-check licence-check api-check api-baseline \
+    bench bench-quick bench-layer bench-instructions bench-filter format format-check licence-check api-check api-baseline \
     symbol-graph docs docs-check check-symbols lib install clean
 
 help:
@@ -139,7 +140,7 @@ SANITIZER_tsan = thread
 
 # ---- Benchmarks ----
 
-bench bench-quick bench-instructions: setup
+bench bench-quick bench-layer bench-instructions: setup
 	$(MAKE) -C Benchmarks setup
 	$(MAKE) -C Benchmarks $@
 

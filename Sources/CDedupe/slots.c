@@ -74,6 +74,13 @@ cdedupe_payload(const cdedupe_t *buffer, cdedupe_slot_t slot)
     return arena_at(&buffer->slots, slot);
 }
 
+void
+cdedupe_payloads(const cdedupe_t *buffer, const cdedupe_slot_t *slots, size_t count, void **payloads)
+{
+    for (size_t i = 0; i < count; i++)
+        payloads[i] = slots[i] == 0 ? NULL : arena_at(&buffer->slots, slots[i]);
+}
+
 /* Into a magazine; says how many of the handles were dealt with. */
 static size_t
 discard_unlocked(struct cdedupe *buffer, const cdedupe_slot_t *slots, size_t count)

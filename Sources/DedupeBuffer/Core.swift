@@ -69,9 +69,7 @@ final class Core: @unchecked Sendable {
         let batch = scratch.take()
         let result = cdedupe_acquire(buffer, batch.slots, count)
         guard result == CDEDUPE_OK else { Core.fail(result) }
-        for i in 0..<count {
-            batch.payloads[i] = cdedupe_payload(buffer, batch.slots[i])
-        }
+        cdedupe_payloads(buffer, batch.slots, count, batch.page.payloads)
         batch.reset()
         batch.slotCount = count
         return batch
@@ -103,21 +101,24 @@ final class Core: @unchecked Sendable {
     func put(_ batch: PutBatch) -> PutResult {
         batch.prepareUpdates()
         let result = cdedupe_put(buffer, batch.updates + batch.start, batch.count - batch.start)
+        let resolved = batch.payloadsBack
         var i = batch.start
         while i < batch.count {
             let outcome = UInt32(batch.updates[i].outcome)
             if outcome == CDEDUPE_NEEDS_TAG.rawValue || outcome == CDEDUPE_MERGE.rawValue { break }
-            keepReturned(batch.updates[i], in: batch)
+            keepReturned(batch.updates + i, in: batch)
             if outcome == CDEDUPE_OVERFLOWED.rawValue { batch.hasOverflowed = true }
             i += 1
         }
         batch.start = i
+        cdedupe_payloads(
+            buffer, batch.backSlots + resolved, batch.payloadsBack - resolved, batch.backPayloads + resolved)
         guard result == CDEDUPE_INCOMPLETE else {
             guard result == CDEDUPE_OK else { Core.fail(result) }
             return .done
         }
         if batch.updates[i].displaced == 0 { return .needsTag }
-        return .merge(older: cdedupe_payload(buffer, batch.updates[i].displaced), newer: batch.payloads[i])
+        return .merge(older: cdedupe_payload(buffer, batch.updates[i].displaced), newer: batch.page.payloads[i]!)
     }
 
     /// The update that was to be merged has been: the result is where the older one was, the newer one is moved out.
@@ -126,22 +127,24 @@ final class Core: @unchecked Sendable {
         let update = batch.updates[batch.start]
         var merged = update.displaced
         cdedupe_put_merged(buffer, update.key, update.key_length, update.displaced, &merged)
-        if merged != 0 { keepReturned(payload: merged, in: batch) }
+        if merged != 0 {
+            batch.backPayloads[batch.payloadsBack] = cdedupe_payload(buffer, merged)
+            keepReturned(payload: merged, in: batch)
+        }
         if update.tag != 0 { keepReturned(tag: update.tag, in: batch) }
         withUnsafePointer(to: update.slot) { cdedupe_discard(buffer, $0, 1) }
         batch.start += 1
     }
 
-    private func keepReturned(_ update: cdedupe_update_t, in batch: PutBatch) {
-        if update.slot != 0 { keepReturned(payload: update.slot, in: batch) }
-        if update.displaced != 0 { keepReturned(payload: update.displaced, in: batch) }
-        if update.tag != 0 { keepReturned(tag: update.tag, in: batch) }
-        if update.displaced_tag != 0 { keepReturned(tag: update.displaced_tag, in: batch) }
+    private func keepReturned(_ update: UnsafePointer<cdedupe_update_t>, in batch: PutBatch) {
+        if update.pointee.slot != 0 { keepReturned(payload: update.pointee.slot, in: batch) }
+        if update.pointee.displaced != 0 { keepReturned(payload: update.pointee.displaced, in: batch) }
+        if update.pointee.tag != 0 { keepReturned(tag: update.pointee.tag, in: batch) }
+        if update.pointee.displaced_tag != 0 { keepReturned(tag: update.pointee.displaced_tag, in: batch) }
     }
 
     private func keepReturned(payload slot: cdedupe_slot_t, in batch: PutBatch) {
         batch.backSlots[batch.payloadsBack] = slot
-        batch.backPayloads[batch.payloadsBack] = cdedupe_payload(buffer, slot)
         batch.payloadsBack += 1
     }
 

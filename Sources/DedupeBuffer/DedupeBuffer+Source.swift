@@ -26,7 +26,7 @@ extension DedupeBuffer {
     /// - Complexity: O(*n*) plus the keys' lengths, expected.
     @inlinable
     public func onUpdates(_ updates: [Update<Key, Value>]) {
-        putAll(updates) { batch, key, _ in key.withKeyBytes { batch.write(key: $0) } }
+        putAll(updates) { page, key, _ in key.withKeyBytes { page.write(key: $0) } }
         observer?.received(updates: updates.count)
     }
 
@@ -38,9 +38,9 @@ extension DedupeBuffer {
     ///     empty, or the array is shorter than `updates`, they are computed.
     @inlinable
     public func onUpdatesKeysKnown(_ updates: [Update<Key, Value>], keys: [String]) {
-        putAll(updates) { batch, key, i in
-            guard i < keys.count, !keys[i].isEmpty else { return key.withKeyBytes { batch.write(key: $0) } }
-            return keys[i].withKeyBytes { batch.write(key: $0) }
+        putAll(updates) { page, key, i in
+            guard i < keys.count, !keys[i].isEmpty else { return key.withKeyBytes { page.write(key: $0) } }
+            return keys[i].withKeyBytes { page.write(key: $0) }
         }
         observer?.received(updates: updates.count, keysKnown: keys.count)
     }
@@ -53,9 +53,9 @@ extension DedupeBuffer {
     ///     the array is shorter than `updates`, they are computed.
     @inlinable
     public func onUpdatesKeysKnown(_ updates: [Update<Key, Value>], keys: [[UInt8]]) {
-        putAll(updates) { batch, key, i in
-            guard i < keys.count, !keys[i].isEmpty else { return key.withKeyBytes { batch.write(key: $0) } }
-            return keys[i].withKeyBytes { batch.write(key: $0) }
+        putAll(updates) { page, key, i in
+            guard i < keys.count, !keys[i].isEmpty else { return key.withKeyBytes { page.write(key: $0) } }
+            return keys[i].withKeyBytes { page.write(key: $0) }
         }
         observer?.received(updates: updates.count, keysKnown: keys.count)
     }
@@ -79,7 +79,7 @@ extension DedupeBuffer {
     /// batch, and says whether it could.
     @inlinable
     @inline(__always)
-    func putAll(_ updates: [Update<Key, Value>], writeKey: (PutBatch, borrowing Key, Int) -> Bool) {
+    func putAll(_ updates: [Update<Key, Value>], writeKey: (inout PutPage, borrowing Key, Int) -> Bool) {
         var hasOverflowed = false
         updates.withUnsafeBufferPointer { updates in
             guard let first = updates.baseAddress else { return }
@@ -87,7 +87,11 @@ extension DedupeBuffer {
             while next < updates.count {
                 let end = min(next + PutBatch.capacity, updates.count)
                 let batch = core.beginPut(count: end - next)
-                for i in next..<end { fill(batch, first + i, i, writeKey) }
+                var page = batch.page
+                for i in next..<end where !fill(&page, first + i, i, writeKey) {
+                    batch.refuse(keyLength: page.nextLength)
+                }
+                batch.page = page
                 putBatch(batch, of: first)
                 hasOverflowed = hasOverflowed || batch.hasOverflowed
                 endPut(batch)
@@ -98,23 +102,41 @@ extension DedupeBuffer {
         if hasOverflowed { reportOverflow() }
     }
 
-    /// One update into the batch. What is retained is the value alone.
+    /// One update into the batch. What is retained is the value alone. False: its key is too long.
     @inlinable
     @inline(__always)
     func fill(
-        _ batch: PutBatch, _ update: UnsafePointer<Update<Key, Value>>, _ i: Int,
-        _ writeKey: (PutBatch, borrowing Key, Int) -> Bool
-    ) {
-        guard writeKey(batch, update.pointee.key, i) else {
-            batch.refuse()
-            return
-        }
-        let payload = batch.payloads[batch.count]
+        _ page: inout PutPage, _ update: UnsafePointer<Update<Key, Value>>, _ i: Int,
+        _ writeKey: (inout PutPage, borrowing Key, Int) -> Bool
+    ) -> Bool {
+        guard withKey(of: update, { writeKey(&page, $0, i) }) else { return false }
+        let payload = page.payloads[page.count]!
         payload.initializeMemory(
             as: Payload<Value>.self,
             to: Payload(revision: update.pointee.revision, value: update.pointee.value))
         storage.values.weigh(payload)
-        batch.commit(i, deletion: update.pointee.value == nil)
+        page.commit(i, deletion: update.pointee.value == nil)
+        return true
+    }
+
+    /// Lends the key of an update in the caller's array without retaining it.
+    ///
+    /// The compiler cannot know that nobody changes the array meanwhile, so it would retain a key that it reads there. For
+    /// types that are known to have no address of their own, the key's bits are borrowed: what is moved out of a copy of them
+    /// goes back there, and that is never destroyed. The array keeps the original alive.
+    @inlinable
+    @inline(__always)
+    func withKey(of update: UnsafePointer<Update<Key, Value>>, _ body: (borrowing Key) -> Bool) -> Bool {
+        guard Key.self == String.self || Key.self == [UInt8].self else { return body(update.pointee.key) }
+        let original = UnsafeRawPointer(update) + MemoryLayout<Update<Key, Value>>.offset(of: \.key)!
+        return withUnsafeTemporaryAllocation(of: Key.self, capacity: 1) { copy in
+            let copy = copy.baseAddress!
+            UnsafeMutableRawPointer(copy).copyMemory(from: original, byteCount: MemoryLayout<Key>.size)
+            let key = copy.move()
+            let result = body(key)
+            copy.initialize(to: consume key)
+            return result
+        }
     }
 
     /// Puts a batch of updates, the call's first of which is `first`. Keys that are new in the queue are asked for when
@@ -138,7 +160,7 @@ extension DedupeBuffer {
         guard batch.start < batch.count else { return }
         core.addTags(to: batch)
         for i in batch.start..<batch.count {
-            batch.tags[i].initializeMemory(as: Key.self, to: first[batch.sources[i]].key)
+            batch.tags[i].initializeMemory(as: Key.self, to: first[batch.page.sources[i]].key)
         }
     }
 

@@ -29,8 +29,14 @@ public protocol DedupeKey: Sendable {
 extension String: DedupeKey {
     /// The string's UTF-8 bytes.
     @inlinable
+    @inline(__always)
     public func withKeyBytes<R, E: Error>(_ body: (RawSpan) throws(E) -> R) throws(E) -> R {
-        try body(utf8Span.span.bytes)
+        // What is inlinable, for native strings; bridged ones have only the span.
+        let result = utf8.withContiguousStorageIfAvailable { bytes in
+            Result { () throws(E) in try body(bytes.span.bytes) }
+        }
+        guard let result else { return try body(utf8Span.span.bytes) }
+        return try result.get()
     }
 
     /// `nil` if the bytes are not valid UTF-8.

@@ -11,17 +11,13 @@ internal import Synchronization
 @usableFromInline
 final class PutBatch: @unchecked Sendable {
     // Sendable: one call at a time owns it, and the pool in between. For the same reason accesses need not be checked
-    // for overlapping, which would cost as much as they do. What is written for each update is inlinable: see `fill`.
+    // for overlapping, which would cost as much as they do.
 
     /// The most updates in one share: what the core does in one hold of its lock.
     @usableFromInline static let capacity = 100
 
-    /// Where the payload of each update goes.
-    @usableFromInline let payloads: UnsafeMutablePointer<UnsafeMutableRawPointer>
-    /// The number of each update in its call.
-    @usableFromInline let sources: UnsafeMutablePointer<Int>
-    /// How many updates are complete.
-    @exclusivity(unchecked) @usableFromInline var count = 0
+    /// What is written for each update.
+    @exclusivity(unchecked) @usableFromInline var page: PutPage
     /// Those from here on are still to be put.
     @exclusivity(unchecked) @usableFromInline var start = 0
 
@@ -32,19 +28,15 @@ final class PutBatch: @unchecked Sendable {
     @exclusivity(unchecked) @usableFromInline var hasOverflowed = false
 
     /// After the put: payloads and tags to be destroyed.
-    @usableFromInline let backPayloads: UnsafeMutablePointer<UnsafeMutableRawPointer>
+    @usableFromInline let backPayloads: UnsafeMutablePointer<UnsafeMutableRawPointer?>
     @exclusivity(unchecked) @usableFromInline var payloadsBack = 0
     @usableFromInline let backTags: UnsafeMutablePointer<UnsafeMutableRawPointer>
     @exclusivity(unchecked) @usableFromInline var tagsBack = 0
     /// The length of each key that was too long.
     @exclusivity(unchecked) @usableFromInline var refused: [Int] = []
 
-    @usableFromInline let deletions: UnsafeMutablePointer<Bool>
-    @usableFromInline let keyEnds: UnsafeMutablePointer<Int>
-    @exclusivity(unchecked) @usableFromInline var keys: UnsafeMutableRawPointer
-    @exclusivity(unchecked) @usableFromInline var keysCapacity = 8192
-    @exclusivity(unchecked) @usableFromInline var keysLength = 0
-    @exclusivity(unchecked) @usableFromInline var nextLength = 0
+    /// How many updates it has.
+    @usableFromInline var count: Int { page.count }
 
     let updates: UnsafeMutablePointer<cdedupe_update_t>
     let slots: UnsafeMutablePointer<cdedupe_slot_t>
@@ -56,11 +48,8 @@ final class PutBatch: @unchecked Sendable {
     @exclusivity(unchecked) var isTagged = false
 
     init() {
-        payloads = .allocate(capacity: Self.capacity)
-        sources = .allocate(capacity: Self.capacity)
+        page = PutPage()
         tags = .allocate(capacity: Self.capacity)
-        deletions = .allocate(capacity: Self.capacity)
-        keyEnds = .allocate(capacity: Self.capacity)
         updates = .allocate(capacity: Self.capacity)
         slots = .allocate(capacity: Self.capacity)
         tagHandles = .allocate(capacity: Self.capacity)
@@ -69,15 +58,11 @@ final class PutBatch: @unchecked Sendable {
         backSlots = .allocate(capacity: 2 * Self.capacity)
         backTags = .allocate(capacity: 2 * Self.capacity)
         backTagHandles = .allocate(capacity: 2 * Self.capacity)
-        keys = .allocate(byteCount: keysCapacity, alignment: 16)
     }
 
     deinit {
-        payloads.deallocate()
-        sources.deallocate()
+        page.deallocate()
         tags.deallocate()
-        deletions.deallocate()
-        keyEnds.deallocate()
         updates.deallocate()
         slots.deallocate()
         tagHandles.deallocate()
@@ -85,13 +70,12 @@ final class PutBatch: @unchecked Sendable {
         backSlots.deallocate()
         backTags.deallocate()
         backTagHandles.deallocate()
-        keys.deallocate()
     }
 
     func reset() {
-        count = 0
+        page.count = 0
+        page.keysLength = 0
         start = 0
-        keysLength = 0
         payloadsBack = 0
         isTagged = false
         tagsBack = 0
@@ -99,26 +83,78 @@ final class PutBatch: @unchecked Sendable {
         if !refused.isEmpty { refused = [] }
     }
 
-    // MARK: - Filling
+    /// The next update cannot be: its key is too long. There is no payload.
+    @usableFromInline
+    func refuse(keyLength: Int) {
+        refused.append(keyLength)
+    }
+
+    /// The updates that are left as the core wants them, now that the keys' memory has stopped moving.
+    func prepareUpdates() {
+        var keyStart = start == 0 ? 0 : page.keyEnds[start - 1]
+        for i in start..<count {
+            updates[i].tag = isTagged ? tagHandles[i] : 0
+            updates[i].key = UnsafeRawPointer(page.keys + keyStart)
+            updates[i].key_length = page.keyEnds[i] - keyStart
+            updates[i].slot = slots[i]
+            updates[i].deletion = page.deletions[i]
+            keyStart = page.keyEnds[i]
+        }
+    }
+}
+
+/// What is written for each update of a batch: plain memory, and a struct, so that whoever writes keeps it in registers and
+/// retains nothing.
+@usableFromInline
+struct PutPage {
+    /// Where the payload of each update goes.
+    @usableFromInline let payloads: UnsafeMutablePointer<UnsafeMutableRawPointer?>
+    /// The number of each update in its call.
+    @usableFromInline let sources: UnsafeMutablePointer<Int>
+    @usableFromInline let deletions: UnsafeMutablePointer<Bool>
+    /// How many updates are complete.
+    @usableFromInline var count = 0
+
+    /// The keys' bytes end to end, and where each ends.
+    @usableFromInline var keys: UnsafeMutableRawPointer
+    @usableFromInline let keyEnds: UnsafeMutablePointer<Int>
+    @usableFromInline var keysCapacity = 8192
+    @usableFromInline var keysLength = 0
+    @usableFromInline var nextLength = 0
+
+    init() {
+        payloads = .allocate(capacity: PutBatch.capacity)
+        sources = .allocate(capacity: PutBatch.capacity)
+        deletions = .allocate(capacity: PutBatch.capacity)
+        keyEnds = .allocate(capacity: PutBatch.capacity)
+        keys = .allocate(byteCount: keysCapacity, alignment: 16)
+    }
+
+    func deallocate() {
+        payloads.deallocate()
+        sources.deallocate()
+        deletions.deallocate()
+        keyEnds.deallocate()
+        keys.deallocate()
+    }
 
     /// Writes the key of the next update, in place of what was written since the last ``commit(_:deletion:)``: a key that
     /// calls its body twice is written twice, and counted once. False: the key is too long.
     @inlinable
-    func write(key: RawSpan) -> Bool {
-        let length = key.byteCount
-        nextLength = length
-        guard length <= maximumKeyLength else { return false }
-        if keysLength + length > keysCapacity { growKeys(for: length) }
+    mutating func write(key: RawSpan) -> Bool {
+        nextLength = key.byteCount
+        guard nextLength <= maximumKeyLength else { return false }
+        if keysLength + nextLength > keysCapacity { growKeys() }
         key.withUnsafeBytes { bytes in
             guard let source = bytes.baseAddress else { return }
-            (keys + keysLength).copyMemory(from: source, byteCount: length)
+            (keys + keysLength).copyMemory(from: source, byteCount: nextLength)
         }
         return true
     }
 
     /// The next update is complete: its key was written, and its payload was constructed at `payloads[count]`.
     @inlinable
-    func commit(_ source: Int, deletion: Bool) {
+    mutating func commit(_ source: Int, deletion: Bool) {
         keysLength += nextLength
         keyEnds[count] = keysLength
         deletions[count] = deletion
@@ -126,33 +162,14 @@ final class PutBatch: @unchecked Sendable {
         count += 1
     }
 
-    /// The next update cannot be: its key is too long. There is no payload.
     @usableFromInline
-    func refuse() {
-        refused.append(nextLength)
-    }
-
-    @usableFromInline
-    func growKeys(for length: Int) {
-        let capacity = max(2 * keysCapacity, keysLength + length)
+    mutating func growKeys() {
+        let capacity = max(2 * keysCapacity, keysLength + nextLength)
         let grown = UnsafeMutableRawPointer.allocate(byteCount: capacity, alignment: 16)
         grown.copyMemory(from: keys, byteCount: keysLength)
         keys.deallocate()
         keys = grown
         keysCapacity = capacity
-    }
-
-    /// The updates that are left as the core wants them, now that the keys' memory has stopped moving.
-    func prepareUpdates() {
-        var keyStart = start == 0 ? 0 : keyEnds[start - 1]
-        for i in start..<count {
-            updates[i].tag = isTagged ? tagHandles[i] : 0
-            updates[i].key = UnsafeRawPointer(keys + keyStart)
-            updates[i].key_length = keyEnds[i] - keyStart
-            updates[i].slot = slots[i]
-            updates[i].deletion = deletions[i]
-            keyStart = keyEnds[i]
-        }
     }
 }
 

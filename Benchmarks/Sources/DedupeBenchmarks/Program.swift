@@ -1,13 +1,14 @@
 // SPDX-License-Identifier: Apache-2.0
 
 import ArgumentParser
+import CMeasure
 
 @main
 struct Program: ParsableCommand {
     static let configuration = CommandConfiguration(
         commandName: "DedupeBenchmarks",
         abstract: "Measures the Swift library beside a plain port of the original.",
-        subcommands: [Run.self, CheckYardstick.self, CountInstructions.self, PrintTable.self],
+        subcommands: [Run.self, CheckYardstick.self, CountInstructions.self, MeasureLayer.self, PrintTable.self],
         defaultSubcommand: Run.self)
 }
 
@@ -91,6 +92,21 @@ struct CountInstructions: ParsableCommand {
         commandName: "instructions", abstract: "What callgrind counts. Does nothing of use outside callgrind.")
 
     func run() { Instructions.run() }
+}
+
+struct MeasureLayer: ParsableCommand {
+    static let configuration = CommandConfiguration(
+        commandName: "layer", abstract: "Measures the Swift layer alone, and counts what it allocates.")
+
+    @Option(help: "Repetitions.")
+    var repetitions = 7
+    @Option(help: "A file with the most allocations that are allowed; fails if there are more.")
+    var thresholds: String?
+
+    func run() throws {
+        guard measure_can_count() else { throw ValidationError("allocations cannot be counted on this system") }
+        guard try Layer.check(Layer.run(repetitions: repetitions), against: thresholds) else { throw ExitCode.failure }
+    }
 }
 
 struct PrintTable: ParsableCommand {

@@ -54,7 +54,7 @@
  *                                                                      cdedupe_next_leftover()
  *   cdedupe_acquire, cdedupe_discard,      any, at once                handles: the buffer <-> the caller
  *   and the same for tags
- *   cdedupe_payload, cdedupe_tag           the handle's owner          memory belongs to the handle's owner
+ *   cdedupe_payload(s), cdedupe_tag        the handle's owner          memory belongs to the handle's owner
  *   cdedupe_put, cdedupe_put_merged        any, at once                handles go in, others come out; keys
  *                                                                      are copied
  *   cdedupe_put_status, cdedupe_restart    any, at once                -
@@ -288,6 +288,10 @@ cdedupe_result_t cdedupe_acquire(cdedupe_t *buffer, cdedupe_slot_t *slots, size_
  * caller owns the handle. O(1), takes no lock.
  */
 void *cdedupe_payload(const cdedupe_t *buffer, cdedupe_slot_t slot);
+
+/* The same for `count` slots; NULL for zeros among them. O(count). */
+void cdedupe_payloads(const cdedupe_t *buffer, const cdedupe_slot_t *slots, size_t count,
+                      void *CDEDUPE_NULLABLE *CDEDUPE_NONNULL payloads);
 
 /*
  * Gives slots back. What was in them has been destroyed or moved out by the caller. Zeros among the handles
