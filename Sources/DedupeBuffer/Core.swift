@@ -107,6 +107,8 @@ final class Core: @unchecked Sendable {
             let outcome = UInt32(batch.updates[i].outcome)
             if outcome == CDEDUPE_NEEDS_TAG.rawValue || outcome == CDEDUPE_MERGE.rawValue { break }
             keepReturned(batch.updates + i, in: batch)
+            // With the queue now.
+            if batch.isTagged && batch.updates[i].tag == 0 { batch.hasNewKeys = true }
             if outcome == CDEDUPE_OVERFLOWED.rawValue { batch.hasOverflowed = true }
             i += 1
         }
@@ -165,6 +167,7 @@ final class Core: @unchecked Sendable {
         }
         if back > 0 { cdedupe_discard(buffer, batch.backSlots, back) }
         if batch.tagsBack > 0 { cdedupe_discard_tags(buffer, batch.backTagHandles, batch.tagsBack) }
+        batch.expectsNewKeys = batch.hasNewKeys
         let refused = batch.refused
         if !refused.isEmpty { rejected.add(refused.count, ordering: .relaxed) }
         scratch.giveBack(batch)

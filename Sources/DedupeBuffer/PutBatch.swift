@@ -25,6 +25,7 @@ final class PutBatch: @unchecked Sendable {
     @usableFromInline let tags: UnsafeMutablePointer<UnsafeMutableRawPointer>
     /// Whether the last call that used this batch brought keys that were new in the queue: the next may, too.
     @exclusivity(unchecked) @usableFromInline var expectsNewKeys = false
+    @exclusivity(unchecked) var hasNewKeys = false
     @exclusivity(unchecked) @usableFromInline var hasOverflowed = false
 
     /// After the put: payloads and tags to be destroyed.
@@ -79,6 +80,7 @@ final class PutBatch: @unchecked Sendable {
         payloadsBack = 0
         isTagged = false
         tagsBack = 0
+        hasNewKeys = false
         hasOverflowed = false
         if !refused.isEmpty { refused = [] }
     }
