@@ -80,6 +80,7 @@ extension DedupeBuffer {
     @inlinable
     @inline(__always)
     func putAll(_ updates: [Update<Key, Value>], writeKey: (inout PutPage, borrowing Key, Int) -> Bool) {
+        if storage.values.merge != nil { storage.values.checkCaller() }
         var hasOverflowed = false
         updates.withUnsafeBufferPointer { updates in
             guard let first = updates.baseAddress else { return }

@@ -325,7 +325,7 @@ final class DeliveryLoop: WakeTarget, @unchecked Sendable {
     }
 }
 
-private func currentThread() -> UInt {
+func currentThread() -> UInt {
     #if canImport(Darwin)
         UInt(bitPattern: pthread_self())
     #else

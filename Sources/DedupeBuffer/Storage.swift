@@ -39,6 +39,8 @@ struct ValueFunctions<Value: Sendable>: Sendable {
     @usableFromInline let merge: (@Sendable (Value, Value) -> Value)?
     /// Where a payload's weight is.
     @usableFromInline let weightOffset: Int
+    /// Those that are in `merge` now.
+    private let mergingThreads = Locked<Set<UInt>>([])
 
     init(weight: (@Sendable (Value) -> Int)?, merge: (@Sendable (Value, Value) -> Value)?) {
         self.weight = weight
@@ -55,12 +57,27 @@ struct ValueFunctions<Value: Sendable>: Sendable {
         payload.storeBytes(of: UInt64(bytes), toByteOffset: weightOffset, as: UInt64.self)
     }
 
+    @usableFromInline
+    func mergeValues(_ older: Value, _ newer: Value) -> Value {
+        let thread = currentThread()
+        mergingThreads.withLock { _ = $0.insert(thread) }
+        defer { mergingThreads.withLock { _ = $0.remove(thread) } }
+        return merge!(older, newer)
+    }
+
+    /// Who puts an update from inside `merge` may wait for itself.
+    @usableFromInline
+    func checkCaller() {
+        precondition(
+            !mergingThreads.withLock { $0.contains(currentThread()) }, "merge must not put updates into its own buffer")
+    }
+
     /// Merges the newer payload into the older one; the newer is moved out. Both have values.
     @inlinable
     func merge(_ older: UnsafeMutableRawPointer, with newer: UnsafeMutableRawPointer) {
         let target = older.assumingMemoryBound(to: Payload<Value>.self)
         let (first, second) = (target.move(), newer.assumingMemoryBound(to: Payload<Value>.self).move())
-        let value = merge!(first.value!, second.value!)
+        let value = mergeValues(first.value!, second.value!)
         target.initialize(to: Payload(revision: second.revision, value: value))
         weigh(older)
     }
