@@ -68,7 +68,7 @@ exceeds(const struct cdedupe *buffer, const cdedupe_update_t *update)
            weight > buffer->bytes_max - statistics->pending_bytes;
 }
 
-/* Nothing is lost silently: as after a restart, the source has to send everything again, and whoever put this must tell it. */
+/* Nothing is lost silently: as after a restart, the source has to send everything again, and whoever put this must tell it. [P13] */
 static enum step
 overflow(struct hold *hold, cdedupe_update_t *update)
 {
@@ -246,7 +246,7 @@ is_unchanged(const struct cdedupe *buffer, uint32_t number, uint64_t word, const
     return revision != 0 && revision == entry_revision(entry_at(&buffer->entries, number));
 }
 
-/* idle or stale, live -> idle and seen; what a restart dropped goes with it */
+/* idle or stale, live -> idle and seen; what a restart dropped goes with it [P12] */
 static void
 suppress(struct hold *hold, uint32_t number, uint64_t word, cdedupe_update_t *update)
 {

@@ -5,13 +5,15 @@
  * A step's name (U5, T3, ...) stands in the code too, in the comment at the place that takes it:
  *
  *     U  a producer without the lock       source.c: put_share, look_up, replace_unlocked
- *     P  a producer under the lock         source.c: put_one, put_anywhere, insert, requeue, revive, replace, delete_unheard
+ *     P  a producer under the lock         source.c: put_one, put_anywhere, insert, requeue, revive, replace, delete_unheard,
+ *                                          suppress, overflow
  *     C  clearing up after a restart       garbage.c: clear_one, clear_entry
  *     T  taking a batch                    sink.c: cdedupe_take, take_some, take_word, take_entry, take_status, conclude
  *     G  giving it back: untaking          untake.c
  *     S  a status, and the sweep           status.c: put_status_some, sweep_entry, owe_deletion(_of_stale), queue_status
  *     R  a restart                         status.c: cdedupe_restart, next_restart, forget_old_restarts
  *     E  the end                           buffer.c, sink.c: cdedupe_stop, cdedupe_finish, cdedupe_release, is_over
+ *     M  merging                           source.c: begin_merge, cdedupe_put_merged; untake.c: begin_merge
  *     W  waking the loop                   buffer.h: notify, hold_wake
  *
  * What happens under the lock and nobody without the lock can see is one step with what comes before or after it.
@@ -19,8 +21,9 @@
  *
  * Parameters (-D): K keys; U updates a call; N1, N2, N3 calls of the producers, OPS1, OPS2, OPS3 the kinds that each
  * may choose from; NE entries, NS slots; BATCH; RMAX, the largest restart number (1 to 3); MEMORY: a call may run out of
- * memory once; QUIT: the loop may end its claim at any time; UNTAKE: so many items, at most, it gives back. BRK_x: a
- * deliberate fault.
+ * memory once; QUIT: the loop may end its claim at any time; UNTAKE: so many items, at most, it gives back, one a call; MERGE:
+ * values are merged (then U is 1); SUPPRESS: a value may be the one sent last, once more, and is suppressed where the sink has
+ * it; OVERFLOW: what makes one more key pending may go beyond a bound. BRK_x: a deliberate fault.
  */
 #define PUT 1
 #define DELETE 2
@@ -76,8 +79,21 @@
 #define D_ 128
 #define L_ 256
 #define I_ 512
+#define M_ 1024
 #define WORD(s, r, f) ((s) | ((r) << 4) | (f))
 #define SLOT(w) ((w) & 15)
+#ifdef MERGE
+#ifndef BRK_MERGE_PAYLOAD
+#define PAYLOAD(w) ((w) & M_ -> 0 : SLOT(w))
+#else
+#define PAYLOAD(w) SLOT(w)
+#endif
+#define IS_MERGING(w, r) (((w) & M_) && IS_CURRENT(w, r))
+#define REPLACES(w, deletes) (!((w) & M_) && ((deletes) -> !CANCELS(w) : ((w) & D_)))
+#else
+#define PAYLOAD(w) SLOT(w)
+#define REPLACES(w, deletes) (!((deletes) && CANCELS(w)))
+#endif
 #define NUMBER(w) (((w) >> 4) & 3)
 #define IS_CURRENT(w, r) (((w) & P_) && NUMBER(w) == (r))
 #define IS_STALE(w, r) (((w) & P_) && NUMBER(w) != (r))
@@ -100,6 +116,9 @@ bit stopped;
 byte restart = 1;
 bit asleep, resync, touched, claim;
 byte latest_received, latest_taken; /* 0: wait for ready; 1: resync; 2: in sync */
+#ifdef OVERFLOW
+bit overflowed;                     /* Everything is dropped until the next restart. */
+#endif
 bit restarted;                      /* Since the first item of the last batch was taken. */
 bit swallowed;                      /* Since the restart, or the last status that was queued, one was not queued. */
 byte made_unseen;                   /* Entries that untaking made unseen. */
@@ -112,6 +131,10 @@ byte status[NSTATUS];               /* Values of queued statuses; zero: free. */
 
 short word[NE + 1];
 byte key[NE + 1];                   /* 1 to K; zero: free. */
+#ifdef SUPPRESS
+byte content[NS + 1];               /* What a slot's value says: a number for each that is new; zero: a deletion. */
+byte revision[NE + 1];              /* That of the value that was taken last; zero: none. */
+#endif
 byte index_[K + 1];
 
 /* Reclamation, at the earliest moment that the sections allow; limbo.pml has the rest. */
@@ -132,6 +155,15 @@ byte wake;                          /* The hook was called. */
 #define ORPHAN 9                    /* the orphans, */
 #define SINK 8                      /* the sink, a producer's number, or zero: nobody. */
 byte owner[NS + 1];
+#ifdef MERGE
+byte first[NS + 1], last[NS + 1];   /* Versions of the values that are merged in a slot: all from the first to the last. */
+byte begun[NE + 1];                 /* The first of those that belong to what is pending in the entry. */
+#endif
+#ifdef SUPPRESS
+byte contents;                      /* Numbers given so far, */
+byte sent[K + 1];                   /* the last of them that was put for the key, */
+byte sink_content[K + 1];           /* and what the sink has. */
+#endif
 byte versions[K + 1];               /* Updates of the key so far: the newest one's version. */
 byte newest[K + 1];                 /* Newest version that no restart dropped; zero: none since. */
 bit newest_deletes[K + 1];
@@ -243,12 +275,23 @@ inline garbage_remove(e) { d_step {
     garbage_length--; garbage[garbage_length] = 0; i_ = 0
 } }
 
+#ifdef MERGE
+#define GIVE_UP(s) owner[s] = 0; first[s] = 0; last[s] = 0
+#elif defined(SUPPRESS)
+#define GIVE_UP(s) owner[s] = 0; content[s] = 0
+#else
+#define GIVE_UP(s) owner[s] = 0
+#endif
+
 inline orphan_add(s) {
     ROOM(orphans_length < 4);
     orphans[orphans_length] = s; orphans_length++; owner[s] = ORPHAN
 }
 
 /* W1: under the lock. W2: unlocked, the hook; once per sleep. */
+#ifdef MERGE
+inline notify_if_merging(w) { if :: (w) & M_ -> notify() :: else -> skip fi }
+#endif
 inline notify() { if :: asleep -> asleep = 0; hook = 1 :: else -> skip fi }
 inline call_hook() { if :: hook -> atomic { assert(wake == 0); wake = 1; hook = 0 } :: else -> skip fi }
 
@@ -279,6 +322,9 @@ inline unlock() { d_step {
        if :: word[i_] & P_ -> j_-- :: else -> skip fi;
        assert((word[i_] != 0) == (key[i_] != 0 && index_[key[i_]] == i_));
        assert(word[i_] == 0 || (word[i_] & (P_ | L_)));
+#ifdef MERGE
+       assert(!(word[i_] & M_) || ((word[i_] & P_) && !(word[i_] & D_)));
+#endif
        i_++
     :: else -> break
     od;
@@ -286,6 +332,12 @@ inline unlock() { d_step {
     i_ = ring_length; do :: i_ > 0 && !IS_STATUS(ring[i_ - 1]) -> i_-- :: else -> break od;
     assert(latest_received == (i_ > 0 -> status[(i_ > 0 -> ring[i_ - 1] - STATUS : 0)] : latest_taken));
     assert(balance == 0);  /* Statistics add up. */
+#ifdef OVERFLOW
+    assert(!overflowed || ring_length == 0);
+#endif
+#ifdef MERGE
+    assert(!asleep || ring_length == 0 || (word[(IS_STATUS(ring[0]) -> 0 : ring[0])] & M_));
+#endif
     i_ = 0; lock = 0
 } }
 
@@ -298,6 +350,9 @@ inline free_if_unseen(e) {
     if
     :: state[e] == LIMBO && readers[e] == 0 ->
        assert(word[e] == 0 && !(held & BIT(e)));
+#ifdef SUPPRESS
+       revision[e] = 0;
+#endif
        state[e] = FREE; key[e] = 0
     :: else -> skip
     fi
@@ -310,7 +365,11 @@ inline leave() { d_step {
 } }
 
 /* entry_unindex: the word is zero. */
+#ifdef MERGE
+inline unindex(e) { index_[key[e]] = 0; version[e] = 0; begun[e] = 0 }
+#else
 inline unindex(e) { index_[key[e]] = 0; version[e] = 0 }
+#endif
 
 inline limbo_add(e) {
 #ifdef BRK_EPOCH
@@ -327,13 +386,55 @@ inline hand_over(e, s, d) {
     if :: s != 0 -> assert(owner[s] == me); owner[s] = IN + e :: else -> skip fi;
     give_back(e, d)
 }
-inline give_back(e, d) { if :: d != 0 -> assert(owner[d] == IN + e); owner[d] = 0 :: else -> skip fi }
-inline free_slot(s) { if :: s != 0 -> assert(owner[s] == me); owner[s] = 0 :: else -> skip fi }
+inline give_back(e, d) { if :: d != 0 -> assert(owner[d] == IN + e); GIVE_UP(d) :: else -> skip fi }
+inline free_slot(s) { if :: s != 0 -> assert(owner[s] == me); GIVE_UP(s) :: else -> skip fi }
 
 /* The update of key k is in entry e now, and nothing dropped it. */
 inline received(e, k, deletes) {
-    versions[k]++; version[e] = versions[k]; newest[k] = versions[k]; newest_deletes[k] = deletes
+    versions[k]++; version[e] = versions[k]; newest[k] = versions[k]; newest_deletes[k] = deletes;
+#ifdef MERGE
+    begun[e] = 0;
+    if :: !(deletes) -> holds(SLOT(word[e]), versions[k]); begun[e] = versions[k] :: else -> skip fi
+#endif
 }
+
+#ifdef MERGE
+inline holds(s, v) { first[s] = v; last[s] = v }
+
+/* What is in slots `older` and `newer` becomes one value, in slot `into`, of the two; the other is `spare`. */
+inline merge(older, newer, into, spare) {
+    assert(first[older] != 0 && last[older] < first[newer]);
+#ifndef UNTAKE
+    assert(last[older] + 1 == first[newer]);                    /* (untaking goes over deletions that were replaced) */
+#endif
+    if :: into = newer; spare = older :: into = older; spare = newer fi;
+    n_ = last[newer]; i_ = first[older];
+    first[spare] = 0; last[spare] = 0; first[into] = i_; last[into] = n_; n_ = 0; i_ = 0
+}
+
+/* cdedupe_put_merged by `me`: what was in slot `pending` of the key in e is merged into slot `into`. Uses w. M2 */
+inline end_merge(k, e, pending, into) {
+    e = index_[k]; w = word[e];
+    if
+#ifndef BRK_MERGE_ANY
+    :: (w & M_) && SLOT(w) == pending ->
+#else
+    :: w & M_ ->
+#endif
+       assert(owner[into] == me);
+       if
+       :: IS_CURRENT(w, restart) ->
+          word[e] = WORD(into, NUMBER(w), w & (P_ | L_ | I_)); owner[into] = IN + e; into = 0;
+#ifndef BRK_MERGE_WAKE
+          notify()
+#endif
+       :: else -> word[e] = WORD(0, NUMBER(w), w & (P_ | L_ | I_))
+       fi
+    :: else -> skip
+    fi;
+    e = 0; w = 0
+}
+#endif
 
 /* ------------------------------------------------------------------------------------------------ */
 /* Source                                                                                           */
@@ -342,7 +443,7 @@ inline received(e, k, deletes) {
 inline clear_one() {
     if
     :: atomic { orphans_length > 0 ->
-           assert(owner[orphans[0]] == ORPHAN); owner[orphans[0]] = 0;
+           assert(owner[orphans[0]] == ORPHAN); GIVE_UP(orphans[0]);
            i_ = 0; do :: i_ + 1 < orphans_length -> orphans[i_] = orphans[i_ + 1]; i_++ :: else -> break od;
            orphans_length--; orphans[orphans_length] = 0; i_ = 0 }
     :: atomic { orphans_length == 0 && garbage_length > 0 ->
@@ -360,12 +461,12 @@ inline clear_one() {
 #else
               word[ce] = IDLE(NUMBER(cw));
 #endif
-              give_back(ce, SLOT(cw))
+              give_back(ce, PAYLOAD(cw))
            :: else ->
 #ifndef BRK_CLEAR_DEAD_STORE
               cw = word[ce];                                                    /* C3 exchange: dead */
 #endif
-              word[ce] = 0; give_back(ce, SLOT(cw));
+              word[ce] = 0; give_back(ce, PAYLOAD(cw));
               unindex(ce); limbo_add(ce)
            fi;
            ce = 0; cw = 0 }
@@ -410,6 +511,9 @@ inline finish_update() {
 proctype Producer(byte me; byte calls; short mask) {
     byte k[U], s[U], number[U]; bit deletes[U];
     byte u, todo, e, r, r0, ce, next, began, seen, mine; short op, w, cw; bit hook, stopped0, ran_out;
+#ifdef MERGE
+    byte pending, into, spare;
+#endif
 
 next_call:
     atomic {
@@ -440,6 +544,13 @@ put:
 #endif
            s[u] = 1; do :: s[u] <= NS && owner[s[u]] != 0 -> s[u]++ :: else -> break od;
            ROOM(s[u] <= NS); owner[s[u]] = me;
+#ifdef SUPPRESS
+           if
+           :: deletes[u] -> skip
+           :: !deletes[u] -> contents++; content[s[u]] = contents; sent[k[u]] = contents
+           :: !deletes[u] && sent[k[u]] != 0 -> content[s[u]] = sent[k[u]]
+           fi;
+#endif
            if :: number[u] = index_[k[u]] :: index_[k[u]] != 0 -> skip fi;
            todo = todo | BIT(u); u++
         :: else -> break
@@ -467,9 +578,11 @@ try_again:
 #if defined(BRK_UNLOCKED_CANCEL)
     :: IS_CURRENT(w, r) -> skip
 #elif defined(BRK_NO_NUMBER)
-    :: (w & P_) && !(deletes[u] && CANCELS(w)) -> skip
-#else
+    :: (w & P_) && REPLACES(w, deletes[u]) -> skip
+#elif defined(BRK_MERGE_UNLOCKED)
     :: IS_CURRENT(w, r) && !(deletes[u] && CANCELS(w)) -> skip
+#else
+    :: IS_CURRENT(w, r) && REPLACES(w, deletes[u]) -> skip
 #endif
 #ifdef BRK_PREFIX
     :: else -> if :: u + 1 < U -> u++; goto replace_unlocked :: else -> goto put_rest fi
@@ -524,6 +637,11 @@ put_one:
         do :: !(todo & BIT(u)) -> u++ :: else -> break od;
         balance++;
         if
+#ifdef OVERFLOW
+#ifndef BRK_OVERFLOW_PUT
+        :: overflowed -> balance--; free_slot(s[u]); finish_update(); unlock(); goto put_one
+#endif
+#endif
 #ifndef BRK_STOP_LOCKED
         :: stopped ->
            balance--;
@@ -550,6 +668,15 @@ put_one:
         :: else -> skip
         fi;
         assert(e == 0 || key[e] == k[u]);
+#ifdef SUPPRESS
+        if
+        :: !deletes[u] && (w & L_) && !IS_CURRENT(w, restart) && revision[e] != 0 && content[s[u]] == revision[e] -> goto suppress
+        :: else -> skip
+        fi;
+#endif
+#ifdef OVERFLOW
+        if :: e == 0 || !IS_CURRENT(w, restart) -> goto overflow :: true -> skip fi;
+#endif
         if
         :: e == 0 ->                                                            /* P3 insert */
            e = 1; do :: e <= NE && state[e] != FREE -> e++ :: else -> break od;
@@ -570,18 +697,34 @@ put_one:
 #ifndef BRK_REVIVE_STORE
            w = word[e];
 #endif
+#ifndef BRK_MERGE_REVIVED
            word[e] = PENDING(w, s[u], restart, deletes[u]);
+#else
+           word[e] = PENDING(w, s[u], restart, deletes[u]) | (w & M_);
+#endif
 #ifdef BRK_STALE_KEPT
            hand_over(e, s[u], 0);
 #else
-           hand_over(e, s[u], SLOT(w));
+           hand_over(e, s[u], PAYLOAD(w));
 #endif
 #ifndef BRK_DANGLING
            garbage_remove(e);
 #endif
            queue_entry(e); received(e, k[u], deletes[u]);
-           if :: SLOT(w) == 0 -> goto queued :: else -> goto put_next fi
-        :: IS_CURRENT(w, restart) && !DELETES_UNHEARD ->                        /* P6 replace: exchange */
+           if :: PAYLOAD(w) == 0 -> goto queued :: else -> goto put_next fi
+#ifdef MERGE
+#ifndef BRK_MERGE_NO_WAIT
+        :: IS_MERGING(w, restart) && !deletes[u] -> goto wait                   /* Somebody merges. */
+        :: IS_CURRENT(w, restart) && !deletes[u] && !(w & M_) ->                /* M1 exchange to zero */
+#else
+        :: IS_CURRENT(w, restart) && !deletes[u] ->
+#endif
+           w = word[e]; word[e] = 0; goto begin_merge
+        :: IS_CURRENT(w, restart) && deletes[u] && !DELETES_UNHEARD ->
+#else
+        :: IS_CURRENT(w, restart) && !DELETES_UNHEARD ->
+#endif
+                                                                                /* P6 replace: exchange */
 #ifndef BRK_REPLACE_STORE
            cw = word[e];
 #else
@@ -589,14 +732,20 @@ put_one:
 #endif
            word[e] = PENDING(w, s[u], restart, deletes[u]);
            assert(!(deletes[u] && CANCELS(cw)));
-           hand_over(e, s[u], SLOT(cw)); received(e, k[u], deletes[u]);
+           hand_over(e, s[u], PAYLOAD(cw)); received(e, k[u], deletes[u]);
+#if defined(MERGE) && !defined(BRK_MERGE_DELETE_WAKE)
+           notify_if_merging(cw);
+#endif
            balance--; goto put_next
         :: IS_CURRENT(w, restart) && DELETES_UNHEARD ->                         /* P7 delete unheard: exchange to zero */
 #ifndef BRK_UNHEARD_STORE
            w = word[e];
 #endif
 #ifndef BRK_UNHEARD_FIRST
-           word[e] = 0; give_back(e, SLOT(w))
+           word[e] = 0; give_back(e, PAYLOAD(w));
+#if defined(MERGE) && !defined(BRK_MERGE_CANCEL_WAKE)
+           notify_if_merging(w)
+#endif
 #else
            word[e] = PENDING(w, s[u], restart, 1); hand_over(e, s[u], SLOT(w)); received(e, k[u], 1); mine = version[e]
 #endif
@@ -624,6 +773,63 @@ queued:
 put_next:
     atomic { finish_update(); unlock(); u = 0; e = 0; w = 0; cw = 0 };
     goto put_one;
+#ifdef SUPPRESS
+suppress:
+    atomic {
+#ifndef BRK_SUPPRESS_STORE
+        w = word[e];                                                            /* P12 exchange: idle, seen */
+#endif
+#ifndef BRK_SUPPRESS_UNSEEN
+        word[e] = IDLE(restart);
+#else
+        word[e] = IDLE(NUMBER(w));
+#endif
+        assert(at_sink[k[u]] && sink_content[k[u]] == content[s[u]]);
+        if :: w & P_ -> give_back(e, SLOT(w)); garbage_remove(e) :: else -> skip fi;
+        newest[k[u]] = taken[k[u]]; newest_deletes[k[u]] = 0; version[e] = 0;
+        free_slot(s[u]); balance--;
+        goto put_next
+    };
+#endif
+#ifdef OVERFLOW
+overflow:
+    atomic { overflowed = 1; op = 3; goto drop };                               /* P13 as R1 to R4; then it is dropped */
+overflown:
+    atomic { free_slot(s[u]); balance--; op = 0; next = 0; goto put_next };
+#endif
+#ifdef MERGE
+    /* -------- Merging: the call ends; the caller merges, and comes back --------------------------- */
+begin_merge:
+    atomic {
+        if
+        :: w & D_ ->                                                            /* M1 a deletion is replaced; */
+           word[e] = PENDING(w, s[u], restart, 0); hand_over(e, s[u], SLOT(w)); received(e, k[u], 0);
+           balance--; goto put_next
+        :: else ->                                                              /* M1 a value is handed out */
+           pending = SLOT(w); assert(owner[pending] == IN + e && owner[s[u]] == me);
+           owner[pending] = me;
+#ifndef BRK_MERGE_FLAG
+           word[e] = w | M_;
+#else
+           word[e] = w;
+#endif
+           versions[k[u]]++; version[e] = versions[k[u]]; newest[k[u]] = version[e]; newest_deletes[k[u]] = 0;
+           holds(s[u], version[e]);
+           balance--; leave(); unlock(); e = 0; w = 0; number[u] = 0
+        fi
+    };
+    call_hook();                                                                /* W2 */
+    atomic { merge(pending, s[u], into, spare) };
+    atomic { GET_LOCK; end_merge(k[u], e, pending, into); unlock() };           /* M2 put it there */
+    call_hook();                                                                /* W2 */
+    atomic { free_slot(into); free_slot(spare); into = 0; spare = 0; pending = 0; finish_update(); r = 0; u = 0 };
+    goto next_call;
+wait:
+    atomic { balance--; leave(); unlock(); number[u] = 0; e = 0; w = 0 };
+    call_hook();                                                                /* W2 */
+    atomic { !IS_MERGING(word[index_[k[u]]], restart) || stopped -> enter(); u = 0 };
+    goto put_one;
+#endif
 put_done:
     atomic {                                                                    /* P11 leave the section */
 #ifndef BRK_SECTION
@@ -644,6 +850,9 @@ sweep:
     atomic {
         GET_LOCK;                                                               /* S1 lock; still in this restart? */
         if :: stopped -> goto status_done :: else -> skip fi;
+#if defined(OVERFLOW) && !defined(BRK_OVERFLOW_STATUS)
+        if :: overflowed -> goto status_done :: else -> skip fi;
+#endif
         touched = 1;
         if
         :: op == 2 && resync ->
@@ -680,7 +889,7 @@ sweep:
 #endif
            word[e] = PENDING(L_, 0, restart, 1);
            garbage_remove(e); queue_entry(e);
-           if :: SLOT(w) != 0 -> assert(owner[SLOT(w)] == IN + e); orphan_add(SLOT(w)) :: else -> skip fi
+           if :: PAYLOAD(w) != 0 -> assert(owner[SLOT(w)] == IN + e); orphan_add(SLOT(w)) :: else -> skip fi
         :: else -> word[e] = PENDING(L_, 0, restart, 1); queue_entry(e)         /* S3 store: idle -> deletion */
         fi;
         received(e, key[e], 1); e = 0; w = 0;
@@ -703,7 +912,19 @@ queue_status:
               notify()                                                          /* W1 */
            fi;
            status[e] = op;
-           n_ = 1; do :: n_ <= K -> barrier[e * (K + 1) + n_] = newest[n_]; n_++ :: else -> break od; n_ = 0
+           n_ = 1;
+           do
+           :: n_ <= K ->
+#if defined(SUPPRESS) && defined(UNTAKE)
+              /* (What was suppressed and untaken since, and then replaced, may come behind the status: see README.md.) */
+              barrier[e * (K + 1) + n_] = (newest[n_] == taken[n_] -> 0 : newest[n_]);
+#else
+              barrier[e * (K + 1) + n_] = newest[n_];
+#endif
+              n_++
+           :: else -> break
+           od;
+           n_ = 0
         fi
     };
 status_done:
@@ -717,7 +938,17 @@ put_restart:
         GET_LOCK;                                                               /* R1 lock; drop the queue */
         if :: stopped -> unlock(); goto next_call :: else -> skip fi;
         resync = 1;
+#ifdef OVERFLOW
+        overflowed = 0;
+#endif
         if :: !touched -> unlock(); goto next_call :: else -> skip fi;
+#ifdef OVERFLOW
+drop:
+        resync = 1;
+#endif
+#if defined(MERGE) && !defined(BRK_MERGE_RESTART_WAKE)
+        if :: ring_length > 0 -> notify() :: else -> skip fi;                   /* W1: it may sleep until somebody merged */
+#endif
         i_ = 0;
         do
         :: i_ < ring_length ->
@@ -747,7 +978,7 @@ walk:
 #ifndef BRK_WALK_STORE
         :: word[next] != w -> goto walk
 #endif
-        :: else -> word[next] = (w & (P_ | D_ | L_ | I_)) | SLOT(w); next++; w = 0; goto walk /* R3 compare-and-swap */
+        :: else -> word[next] = (w & (P_ | D_ | L_ | I_ | M_)) | SLOT(w); next++; w = 0; goto walk /* R3 compare-and-swap */
         fi
     };
 next_restart:
@@ -756,9 +987,18 @@ next_restart:
         restarts++;
         i_ = 1; do :: i_ <= K -> newest[i_] = 0; newest_deletes[i_] = 0; owed_version[i_] = 0; i_++ :: else -> break od;
         i_ = 1; do :: i_ <= NE -> version[i_] = 0; i_++ :: else -> break od; i_ = 0;
+#ifdef MERGE
+        i_ = 1; do :: i_ <= NE -> begun[i_] = 0; i_++ :: else -> break od; i_ = 0;
+#endif
         next = 0;
+#ifdef OVERFLOW
+        if :: op == 3 -> goto overflown :: else -> skip fi;
+#endif
         unlock()
     };
+#ifdef MERGE
+    call_hook();                                                                /* W2 */
+#endif
     goto next_call;
 
     /* -------- cdedupe_collect --------------------------------------------------------------------- */
@@ -837,18 +1077,29 @@ inline free_lent() {
 
 #ifdef UNTAKE
 /* The i-th item of the batch: its key (zero: a status) and entry; whether it is a deletion, and the key was live; its slot. */
-typedef item_t { byte key, entry, slot, before, version, taken, status; bit deletes, had; byte barrier[K + 1] };
+typedef item_t {
+    byte key, entry, slot, before, version, taken, status; bit deletes, had; byte barrier[K + 1];
+#ifdef SUPPRESS
+    byte revision, had_content;
+#endif
+};
 
 inline forget_item(i) {
-    if :: items[i].slot != 0 -> assert(owner[items[i].slot] == SINK); owner[items[i].slot] = 0 :: else -> skip fi;
+    if :: items[i].slot != 0 -> assert(owner[items[i].slot] == SINK); GIVE_UP(items[i].slot) :: else -> skip fi;
     items[i].key = 0; items[i].entry = 0; items[i].slot = 0; items[i].before = 0; items[i].version = 0; items[i].taken = 0;
     items[i].status = 0; items[i].deletes = 0; items[i].had = 0;
+#ifdef SUPPRESS
+    items[i].revision = 0; items[i].had_content = 0;
+#endif
     n_ = 0; do :: n_ <= K -> items[i].barrier[n_] = 0; n_++ :: else -> break od; n_ = 0
 }
 
 inline note_entry() {
     items[count].key = key[e]; items[count].entry = e; items[count].slot = SLOT(w); items[count].before = ((w & L_) != 0);
     items[count].version = version[e]; items[count].taken = taken[key[e]];
+#ifdef SUPPRESS
+    items[count].revision = revision[e]; items[count].had_content = sink_content[key[e]];
+#endif
     items[count].deletes = ((w & D_) != 0); items[count].had = at_sink[key[e]]
 }
 
@@ -889,11 +1140,23 @@ inline take_entry() {
     assert(((w & L_) != 0) == at_sink[key[e]]);                 /* New, updated: exact. */
 #endif
     assert(version[e] > taken[key[e]]);                         /* Nothing twice, none after a newer one. */
+#ifdef MERGE
+    assert(!(w & M_));
+    if :: w & D_ -> skip :: else -> assert(first[SLOT(w)] == begun[e] && last[SLOT(w)] == version[e]) fi; /* All, once. */
+    begun[e] = 0;
+#endif
     taken[key[e]] = version[e]; version[e] = 0;
     at_sink[key[e]] = !(w & D_);
-    give_back(e, SLOT(w));
+#ifdef SUPPRESS
+    if
+    :: w & D_ -> sink_content[key[e]] = 0
+    :: else -> sink_content[key[e]] = content[SLOT(w)]; revision[e] = content[SLOT(w)]
+    fi;
+#endif
 #ifdef UNTAKE
-    if :: SLOT(w) != 0 -> owner[SLOT(w)] = SINK :: else -> skip fi;
+    if :: SLOT(w) != 0 -> assert(owner[SLOT(w)] == IN + e); owner[SLOT(w)] = SINK :: else -> skip fi;
+#else
+    give_back(e, SLOT(w));
 #endif
     balance--; unqueue(e);
     held = held | BIT(e);
@@ -915,6 +1178,9 @@ proctype Loop() {
 #ifdef UNTAKE
     item_t items[BATCH];
     byte untakes, k, lent; bit late;
+#ifdef MERGE
+    byte me = SINK, pending, into, spare; bit hook;
+#endif
 #endif
 
     atomic { GET_LOCK; if :: stopped -> unlock(); goto ended :: else -> claim = 1; unlock() fi };
@@ -942,6 +1208,9 @@ take_some:
 #endif
            latest_taken = status[ring[0] - STATUS]; unqueue(ring[0]); count++;
            goto taken_one
+#if defined(MERGE) && !defined(BRK_MERGE_TAKE)
+        :: !IS_STATUS(ring[0]) && (word[(IS_STATUS(ring[0]) -> 0 : ring[0])] & M_) -> goto conclude /* T8 somebody merges it */
+#endif
         :: else -> e = ring[0]; cw = word[e]                                    /* T2 peek */
         fi
     };
@@ -997,6 +1266,7 @@ dealt_with:
     fi;
 
     /* -------- cdedupe_untake: the last item ------------------------------------------------------- */
+untake:
     atomic {
         GET_LOCK;
 #ifndef BRK_UNTAKE_RESTART
@@ -1004,6 +1274,14 @@ dealt_with:
 #endif
         k = items[count].key; lent = items[count].entry;
         if :: k == 0 -> goto untake_status :: else -> skip fi;
+#ifdef MERGE
+        if
+#ifndef BRK_MERGE_UNTAKE_WAIT
+        :: !items[count].deletes && !late && IS_MERGING(word[index_[k]], restart) -> unlock(); goto untake_wait
+#endif
+        :: else -> skip
+        fi;
+#endif
         /* What was cancelled since stays dealt with. */
         if :: taken[k] == items[count].version -> taken[k] = items[count].taken :: else -> skip fi;
         at_sink[k] = items[count].had; balance++;
@@ -1011,15 +1289,35 @@ dealt_with:
         e = 0;
         do :: e < count -> if :: items[e].key != 0 -> held = held | BIT(items[e].entry) :: else -> skip fi; e++ :: else -> break od;
         e = index_[k]; w = word[e];
+#ifdef SUPPRESS
+        sink_content[k] = items[count].had_content;
+#ifndef BRK_SUPPRESS_REVISION
+        if
+        :: !items[count].deletes -> revision[e] = items[count].revision
+        :: items[count].deletes && e != 0 && items[count].before -> revision[e] = revision[lent]
+        :: else -> skip
+        fi;
+#endif
+        /* Sent again since the restart, and suppressed. */
+        if :: late && !items[count].deletes && !(w & P_) && !IS_UNSEEN(w, restart) -> late = 0 :: else -> skip fi;
+#endif
         if
         :: !items[count].deletes ->
            assert(e != 0);
            if
            :: !late && !(w & P_) ->                                             /* G1 idle: pending again, a store */
               w = (items[count].before -> L_ : 0);
-              word[e] = PENDING(w, items[count].slot, restart, 0); to_queue(e); version[e] = items[count].version;
+              word[e] = PENDING(w, items[count].slot, restart, 0);
+#ifdef MERGE
+              begun[e] = first[items[count].slot];
+#endif
+              to_queue(e); version[e] = items[count].version;
               push_front(e); goto untaken
+#ifdef MERGE
+           :: !late && (w & P_) && items[count].before -> goto untake_merge
+#else
            :: !late && (w & P_) && items[count].before -> balance--; move_to_front(e); goto untaken
+#endif
            :: late && items[count].before -> balance--; goto untaken
            :: late && !items[count].before && !(w & P_) ->                      /* G2 dropped, and was new: goes */
               word[e] = 0; leave_lent(e); balance--; goto untaken
@@ -1067,21 +1365,55 @@ dealt_with:
            taken[k] = version[e]; leave_lent(e); balance = balance - 2
         :: else ->                                                              /* G8 a store: not live */
 #ifndef BRK_UNTAKE_NEW
-           word[e] = w & (1023 - L_);
+           word[e] = w & (2047 - L_);
 #else
            word[e] = w;
 #endif
+#ifdef MERGE
+           if :: late -> skip :: else -> goto untake_merge fi;
+           balance--
+#else
            balance--;
            if :: late -> skip :: else -> move_to_front(e) fi
+#endif
         fi;
         goto untaken
     };
+#ifdef MERGE
+untake_merge:
+    atomic { w = word[e]; word[e] = 0 };                                        /* M3 exchange to zero, then a store: */
+    atomic {
+        balance--; move_to_front(e);
+        if
+        :: w & D_ -> word[e] = w; goto untaken
+        :: else ->                                                              /* M3 the caller merges */
+           pending = SLOT(w); assert(owner[pending] == IN + e); owner[pending] = SINK;
+#ifndef BRK_MERGE_UNTAKE
+           word[e] = w | M_;
+#else
+           word[e] = w;
+#endif
+           begun[e] = first[items[count].slot];
+           merge(items[count].slot, pending, into, spare);
+           items[count].slot = 0; e = 0; w = 0; unlock()
+        fi
+    };
+    atomic { GET_LOCK; end_merge(k, e, pending, into); unlock() };              /* M2 by the sink, which is awake */
+    atomic {
+        free_slot(into); free_slot(spare); into = 0; spare = 0; pending = 0;
+        forget_item(count); late = 0; k = 0; lent = 0; goto dealt_with
+    };
+untake_wait:
+    atomic {
+        !IS_MERGING(word[index_[k]], restart) || restarted -> late = 0; k = 0; lent = 0; goto untake
+    };
+#endif
 untake_to_stale:
     atomic {
         w = word[e];                                                            /* G9 exchange: stale -> deletion */
         word[e] = PENDING(L_, items[count].slot, restart, 1); to_queue(e);
         garbage_remove(e); push_front(e);
-        if :: SLOT(w) != 0 -> assert(owner[SLOT(w)] == IN + e); orphan_add(SLOT(w)) :: else -> skip fi;
+        if :: PAYLOAD(w) != 0 -> assert(owner[SLOT(w)] == IN + e); orphan_add(SLOT(w)) :: else -> skip fi;
         version[e] = items[count].version;
         goto untaken
     };
@@ -1144,13 +1476,13 @@ inline hand_out_leftovers() {
     i_ = 0;
 #ifndef BRK_LEFTOVER
     do
-    :: i_ < orphans_length -> assert(owner[orphans[i_]] == ORPHAN); owner[orphans[i_]] = 0; i_++
+    :: i_ < orphans_length -> assert(owner[orphans[i_]] == ORPHAN); GIVE_UP(orphans[i_]); i_++
     :: else -> break
     od;
 #endif
     i_ = 1;
     do
-    :: i_ <= NE -> give_back(i_, SLOT(word[i_])); i_++
+    :: i_ <= NE -> give_back(i_, PAYLOAD(word[i_])); i_++
     :: else -> break
     od;
     i_ = 1; do :: i_ <= NS -> assert(owner[i_] == 0); i_++ :: else -> break od
