@@ -198,8 +198,10 @@ validate_garbage(const struct cdedupe *buffer, struct census *census, struct gar
     }
     for (link = ring_first(&buffer->links, buffer->orphans); link != buffer->orphans;
          link = link_at(&buffer->links, link)->next) {
-        /* Zero: a tag alone. */
-        census->slot_met_twice |= !map_note(&census->map, link_at(&buffer->links, link)->item);
+        uint32_t slot = link_at(&buffer->links, link)->item; /* Zero: a tag alone. */
+
+        census->slots += slot != 0;
+        census->slot_met_twice |= !map_note(&census->map, slot);
         walk->orphans++;
     }
     return NULL;
@@ -266,11 +268,11 @@ was_quiet(const struct cdedupe *buffer, uint64_t replaced_before)
 }
 
 static const char *
-validate_slots(const struct cdedupe *buffer, const struct census *census, const struct garbage_walk *garbage)
+validate_slots(const struct cdedupe *buffer, const struct census *census)
 {
     if (census->slot_met_twice)
         return "slots: one is owned twice, or free and owned";
-    if (census->slots + garbage->orphans > buffer->slots.used)
+    if (census->slots > buffer->slots.used)
         return "slots: a free one is in use";
     return NULL;
 }
@@ -306,7 +308,7 @@ validate_all(const struct cdedupe *buffer, struct slot_map map)
         return fault;
     if ((fault = validate_sums(buffer, &census, &garbage)) != NULL || !was_quiet(buffer, replaced))
         return fault;
-    return validate_slots(buffer, &census, &garbage);
+    return validate_slots(buffer, &census);
 }
 
 const char *

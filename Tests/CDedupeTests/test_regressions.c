@@ -684,6 +684,50 @@ kafka_and_controller_runtime_hold_a_lock_while_a_callback_runs(void)
 }
 
 /* ---------------------------------------------------------------------------------------------------- */
+/* Tags                                                                                                 */
+
+static cdedupe_t *
+open_tagged(void)
+{
+    cdedupe_options_t options = cdedupe_options();
+
+    options.tag_size = 8;
+    return open_buffer(options);
+}
+
+/* With a tag of its own, and no payload. */
+static cdedupe_update_t
+put_tagged(cdedupe_t *buffer, const char *key, bool deletion)
+{
+    cdedupe_update_t update = {.key = key, .key_length = strlen(key), .deletion = deletion};
+
+    CHECK_EQ(cdedupe_acquire_tags(buffer, &update.tag, 1), CDEDUPE_OK);
+    CHECK_EQ(cdedupe_put(buffer, &update, 1), CDEDUPE_OK);
+    return update;
+}
+
+/* Validation took the tag of a deletion without a payload for a slot. */
+static void
+a_tag_that_lost_its_entry_is_no_slot(void)
+{
+    cdedupe_t *buffer = open_tagged();
+    cdedupe_item_t items[10];
+    cdedupe_slot_t slot;
+    cdedupe_tag_t tag;
+    size_t count = 1;
+
+    CHECK_EQ(cdedupe_claim(buffer, CDEDUPE_BY_HAND), CDEDUPE_OK);
+    put_tagged(buffer, "a", false);
+    CHECK_EQ(take(buffer, items, 10), 1);
+    put_tagged(buffer, "a", true);
+    CHECK_EQ(cdedupe_untake(buffer, items, &count), CDEDUPE_OK);
+    CHECK(cdedupe_validate(buffer) == NULL);
+    CHECK_EQ(cdedupe_collect(buffer, &slot, &tag, 1, &count), CDEDUPE_OK);
+    CHECK(count == 1 && slot == 0 && tag != 0);
+    cdedupe_destroy(buffer);
+}
+
+/* ---------------------------------------------------------------------------------------------------- */
 
 int
 main(void)
@@ -704,5 +748,6 @@ main(void)
     RUN(zmq_conflate_a_producer_that_gives_up_on_contention_strands_the_newest);
     RUN(artemis_counters_are_wrong_after_replacing_and_updates_lost_or_doubled_by_a_restart);
     RUN(kafka_and_controller_runtime_hold_a_lock_while_a_callback_runs);
+    RUN(a_tag_that_lost_its_entry_is_no_slot);
     return check_finish();
 }
