@@ -113,6 +113,7 @@ static inline void
 hold_init(struct hold *hold, struct cdedupe *buffer)
 {
     hold->buffer = buffer;
+    hold->now = 0;
     hold->wake = false;
     reserve_init(&hold->reserve);
 }
