@@ -1,0 +1,131 @@
+// SPDX-License-Identifier: Apache-2.0
+
+import DedupeBuffer
+import DedupeBufferService
+import Foundation
+import Logging
+import Metrics
+import MetricsTestKit
+import ServiceLifecycle
+
+struct Route: Sendable, Equatable {
+    var nextHop: String
+    var weight: Int
+}
+
+/// The slow side: writes routes to a table that is not always there. What it throws on comes again, or what is newer by then.
+actor RouteTable: AsyncSyncerCallbacks {
+    struct Unavailable: Error {}
+
+    private(set) var routes: [String: Route] = [:]
+    private(set) var isInSync = false
+    private(set) var failures = 0
+    var isDown = false
+
+    func setDown(_ isDown: Bool) { self.isDown = isDown }
+
+    func onUpdates(_ updates: [Update<String, Route>]) async throws {
+        try await Task.sleep(for: .milliseconds(1))  // the way to the table and back
+        guard !isDown else {
+            failures += 1
+            throw Unavailable()
+        }
+        for update in updates { routes[update.key] = update.value }
+    }
+
+    func onStatusUpdated(_ status: SyncStatus) async throws { isInSync = status == .inSync }
+}
+
+/// The fast side: follows the datastore. Whatever goes wrong, it connects again and begins with a snapshot.
+struct DatastoreClient: Service {
+    let datastore: Datastore
+    let buffer: DedupeBuffer<String, Route>
+    let logger: Logger
+
+    func run() async throws {
+        // At shutdown the connection is closed; what has come over it before is still handed on.
+        try await withGracefulShutdownHandler {
+            while !datastore.isClosed {
+                do {
+                    try await follow()
+                } catch is Datastore.ConnectionLost {
+                    logger.warning("connection lost")
+                    try await Task.sleep(for: .milliseconds(20))
+                }
+            }
+        } onGracefulShutdown: {
+            datastore.close()
+        }
+    }
+
+    private func follow() async throws {
+        let (snapshot, changes) = datastore.connect()
+        buffer.onConnectionRestarted()
+        buffer.onStatusUpdated(.resyncInProgress)
+        buffer.onUpdates(snapshot)  // what the table has already is suppressed
+        buffer.onStatusUpdated(.inSync)  // what is not in the snapshot is deleted
+        for try await updates in changes { buffer.onUpdates(updates) }
+    }
+}
+
+@main
+struct Server {
+    static func main() async throws {
+        let metrics = TestMetrics()
+        MetricsSystem.bootstrap(metrics)  // in a server: the factory of your backend
+        LoggingSystem.bootstrap(StreamLogHandler.standardError)
+        let logger = Logger(label: "routes")
+
+        let datastore = Datastore()
+        let configuration = DedupeBufferConfiguration(
+            retry: .init(initialDelay: .milliseconds(5), maximumDelay: .milliseconds(50), maximumAttempts: nil),
+            logger: logger,
+            metrics: .init(label: "routes"),
+            suppressesUnchanged: true,
+            // More than a snapshot has, or a resync would end in an overflow again.
+            maximumPendingKeys: 2_000,
+            // A resync is what the client does when it has lost its connection: so let it lose that.
+            onOverflow: {
+                logger.warning("more than 2,000 routes pending: resync")
+                datastore.loseConnection()
+            })
+        let buffer = DedupeBuffer<String, Route>(configuration: configuration)
+        let table = RouteTable()
+
+        let delivery = DedupeBufferService(buffer: buffer, sink: table, gracePeriod: .seconds(5)) { leftovers in
+            logger.notice("delivery has ended", metadata: ["undelivered": "\(leftovers.updates)"])
+        }
+        let client = DatastoreClient(datastore: datastore, buffer: buffer, logger: logger)
+        // From the last to the first is how a group shuts down: the client ends before the delivery.
+        let group = ServiceGroup(
+            configuration: .init(
+                services: [
+                    .init(service: delivery, serviceName: "delivery"),
+                    .init(service: client, successTerminationBehavior: .ignore, serviceName: "client"),
+                    .init(
+                        service: Day(datastore: datastore, table: table, buffer: buffer),
+                        successTerminationBehavior: .gracefullyShutdownGroup, serviceName: "day"),
+                ],
+                gracefulShutdownSignals: [.sigterm], logger: logger))
+        try await group.run()
+
+        let statistics = buffer.statistics
+        print(
+            "received \(statistics.received), delivered \(statistics.delivered), replaced \(statistics.replaced),",
+            terminator: " ")
+        print("suppressed \(statistics.suppressed), dropped \(statistics.dropped),", terminator: " ")
+        print(
+            "deletions found by resyncs \(statistics.synthesizedDeletions), overflows \(statistics.overflows),",
+            terminator: " ")
+        print("failures of the table \(await table.failures)")
+
+        let counted = try metrics.expectCounter("routes_received_total").totalValue
+        let isRight = await table.routes == datastore.routes && counted == statistics.received
+        print(
+            isRight
+                ? "the table equals the datastore: \(datastore.routes.count) routes" : "WRONG: table or count differ")
+        // What this program is here to show has happened.
+        let hasShown = statistics.suppressed > 0 && statistics.synthesizedDeletions > 0 && statistics.overflows > 0
+        exit(isRight && hasShown ? EXIT_SUCCESS : EXIT_FAILURE)
+    }
+}
