@@ -30,6 +30,7 @@ struct untake {
     cdedupe_item_t *item; /* The one that goes back now. */
     bool restarted;       /* Since it was taken. */
     bool waits;           /* Somebody is merging what it would be merged with. */
+    bool incomplete;      /* The caller is to merge it. */
 };
 
 /* ---------------------------------------------------------------------------------------------------- */
@@ -435,6 +436,10 @@ untake_some(struct untake *untake, cdedupe_item_t *items, size_t *count)
             return false;
         --*count;
         buffer->batch--;
+        /* The caller has to merge first: an item before this one may be of the same key, and would wait for ever. */
+        untake->incomplete = untake->item->newer != 0;
+        if (untake->incomplete)
+            return false;
     }
     return *count > 0;
 }
@@ -456,13 +461,14 @@ cdedupe_untake(cdedupe_t *buffer, cdedupe_item_t *items, size_t *count)
     struct untake untake;
     bool more = true, valid;
 
+    untake.incomplete = false;
     hold_init(&untake.hold, buffer);
     hold_lock(&untake.hold);
     valid = buffer->claim != CLAIM_NONE && *count <= buffer->batch;
     hold_unlock(&untake.hold);
     if (!valid)
         return CDEDUPE_INVALID_ARGUMENT;
-    while (*count > 0 && (more || untake_can_go_on(&untake))) {
+    while (*count > 0 && !untake.incomplete && (more || untake_can_go_on(&untake))) {
         hold_note_time(&untake.hold);
         hold_lock(&untake.hold);
         more = untake_some(&untake, items, count);
@@ -470,5 +476,7 @@ cdedupe_untake(cdedupe_t *buffer, cdedupe_item_t *items, size_t *count)
         lock_rest(&buffer->lock);
     }
     hold_finish(&untake.hold);
+    if (untake.incomplete)
+        return CDEDUPE_INCOMPLETE;
     return *count == 0 ? CDEDUPE_OK : CDEDUPE_NO_MEMORY;
 }

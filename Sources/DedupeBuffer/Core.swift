@@ -17,6 +17,7 @@ final class Core: @unchecked Sendable {
 
     @usableFromInline let taken: TakenBatch
     private let buffer: OpaquePointer
+    private let isMerging: Bool
     private let scratch = PutBatchPool()
     private let rejected = Atomic<Int>(0)
     private let nanosecondsInSink = Atomic<Int64>(0)
@@ -29,6 +30,7 @@ final class Core: @unchecked Sendable {
         precondition(layout.payloadSize <= maximumPayloadSize, "a value may take 64 KiB at most: box large ones")
         precondition(layout.tagSize <= maximumPayloadSize, "a key may take 64 KiB at most, itself")
         taken = TakenBatch(capacity: batchSize)
+        isMerging = layout.isMerging
 
         var options = cdedupe_options()
         options.batch_size = batchSize
@@ -289,22 +291,27 @@ final class Core: @unchecked Sendable {
     func untake(
         from start: Int, merge: (UnsafeMutableRawPointer, UnsafeMutableRawPointer) -> Void, destroy: Destroy
     ) {
-        var left = taken.count - start
-        if left > 0 {
-            let result = cdedupe_untake(buffer, taken.raw + start, &left)
-            guard result == CDEDUPE_OK else { Core.fail(result) }
-            for i in start..<taken.count {
-                if taken.raw[i].newer != 0 { putMerged(i, merge) }
-                destroy(payload(taken.raw[i].slot), tag(taken.raw[i].tag))
+        if start < taken.count {
+            // Copies: what was untaken may be deleted before it is merged, and its key's memory be gone.
+            let keys = isMerging ? (start..<taken.count).map { [UInt8](taken.keyBytes($0)) } : []
+            var left = taken.count - start
+            var result = cdedupe_untake(buffer, taken.raw + start, &left)
+            while result == CDEDUPE_INCOMPLETE {
+                putMerged(start + left, key: keys[left], merge)
+                result = cdedupe_untake(buffer, taken.raw + start, &left)
             }
+            guard result == CDEDUPE_OK else { Core.fail(result) }
+            for i in start..<taken.count { destroy(payload(taken.raw[i].slot), tag(taken.raw[i].tag)) }
         }
         discardTaken()
     }
 
-    private func putMerged(_ i: Int, _ merge: (UnsafeMutableRawPointer, UnsafeMutableRawPointer) -> Void) {
+    private func putMerged(
+        _ i: Int, key: [UInt8], _ merge: (UnsafeMutableRawPointer, UnsafeMutableRawPointer) -> Void
+    ) {
         let item = taken.raw[i]
         merge(cdedupe_payload(buffer, item.slot), cdedupe_payload(buffer, item.newer))
-        cdedupe_put_merged(buffer, item.key, item.key_length, item.newer, &taken.raw[i].slot)
+        cdedupe_put_merged(buffer, key, key.count, item.newer, &taken.raw[i].slot)
         withUnsafePointer(to: item.newer) { cdedupe_discard(buffer, $0, 1) }
     }
 

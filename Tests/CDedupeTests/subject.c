@@ -949,28 +949,41 @@ free_keys(char **keys, size_t count)
     free(keys);
 }
 
+/* Those from the first to before the end; says where the next ones end. */
+static size_t
+settle_all_untaken(subject_t *subject, const cdedupe_item_t *given, char **keys, size_t base, size_t first, size_t end,
+                   uint64_t *back)
+{
+    for (size_t index = first; index < end; index++) {
+        back[index - base] = settle_untaken(subject, &given[index], &subject->core_items[index]);
+        if (keys != NULL) {
+            merge_untaken(subject, keys[index], &subject->core_items[index]);
+        }
+    }
+    return first;
+}
+
 static cdedupe_result_t
 untake_handles(subject_t *subject, size_t count, uint64_t *back)
 {
-    size_t kept = subject->kept, first = kept - count, index, left = count;
+    size_t kept = subject->kept, first = kept - count, end, left = count;
     cdedupe_item_t *given = must_resize(NULL, (subject->kept + 1) * sizeof(*given));
     cdedupe_result_t result;
     char **keys;
 
     memcpy(given, subject->core_items, subject->kept * sizeof(*given));
     keys = subject->options.merging ? copy_keys(given, subject->kept) : NULL;
-    result = cdedupe_untake(subject->core, subject->core_items + first, &left);
+    end = first + left;
+    while ((result = cdedupe_untake(subject->core, subject->core_items + first, &left)) == CDEDUPE_INCOMPLETE) {
+        CHECK(subject->core_items[first + left].newer != 0);
+        end = settle_all_untaken(subject, given, keys, first, first + left, end, back);
+    }
     CHECK(result == CDEDUPE_INVALID_ARGUMENT || (left == 0) == (result == CDEDUPE_OK));
     if (result == CDEDUPE_INVALID_ARGUMENT) {
-        left = count;
+        left = end - first;
     }
     subject->left = left;
-    for (index = first + left; index < subject->kept; index++) {
-        back[index - first] = settle_untaken(subject, &given[index], &subject->core_items[index]);
-    }
-    for (index = first + left; keys != NULL && index < subject->kept; index++) {
-        merge_untaken(subject, keys[index], &subject->core_items[index]);
-    }
+    settle_all_untaken(subject, given, keys, first, first + left, end, back);
     discard_kept(subject, first + left);
     free(given);
     free_keys(keys, keys != NULL ? kept : 0);

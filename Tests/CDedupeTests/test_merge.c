@@ -943,6 +943,7 @@ after_a_stop_who_waited_is_dropped(void)
 typedef struct untaker {
     pthread_t thread;
     atomic_bool began, returned;
+    cdedupe_result_t result;
 } untaker_t;
 
 static void *
@@ -952,7 +953,7 @@ wait_in_untake(void *argument)
     size_t count = taken;
 
     atomic_store(&untaker->began, true);
-    CHECK_EQ(cdedupe_untake(buffer, items, &count), CDEDUPE_OK);
+    untaker->result = cdedupe_untake(buffer, items, &count);
     CHECK_EQ(count, 0);
     atomic_store(&untaker->returned, true);
     return NULL;
@@ -1001,6 +1002,7 @@ who_untakes_a_value_of_the_key_waits(void)
     CHECK_EQ(put_value("c", 7), CDEDUPE_QUEUED);
     CHECK(!end_merge(merger));
     pthread_join(untaker.thread, NULL);
+    CHECK_EQ(untaker.result, CDEDUPE_INCOMPLETE);
     CHECK_EQ(items[1].slot, 0);
     merge_untaken("a", 0);
     CHECK_TEXT(take(), "+a=123 +b=5 +c=7");
@@ -1019,6 +1021,7 @@ who_untakes_it_need_not_wait_any_longer_after_a_deletion(void)
     begin_untaking(&untaker);
     CHECK_EQ(put_deletion("a"), CDEDUPE_REPLACED);
     pthread_join(untaker.thread, NULL);
+    CHECK_EQ(untaker.result, CDEDUPE_OK);
     CHECK(items[0].slot != 0 && items[0].newer == 0);
     drop_batch();
     CHECK(end_merge(merger));
@@ -1039,13 +1042,14 @@ who_untakes_it_need_not_wait_any_longer_after_a_restart(void)
     begin_untaking(&untaker);
     CHECK_EQ(cdedupe_restart(buffer), CDEDUPE_OK);
     pthread_join(untaker.thread, NULL);
+    CHECK_EQ(untaker.result, CDEDUPE_OK);
     CHECK(items[0].slot != 0 && items[0].newer == 0);
     drop_batch();
     CHECK(end_merge(merger));
     CHECK_TEXT(take(), "empty");
 }
 
-/* Two items of an untaking are to be merged; meanwhile, one of the keys is deleted. */
+/* Two items of an untaking are to be merged, one after the other; meanwhile, one of the keys is deleted. */
 static void
 what_an_untaking_merges_can_end_as_well(void)
 {
@@ -1058,14 +1062,19 @@ what_an_untaking_merges_can_end_as_well(void)
     put_value("a", 2);
     put_value("b", 6);
     count = taken;
-    CHECK_EQ(cdedupe_untake(buffer, items, &count), CDEDUPE_OK);
+    CHECK_EQ(cdedupe_untake(buffer, items, &count), CDEDUPE_INCOMPLETE);
+    CHECK_EQ(count, 1);
+    CHECK(items[1].newer != 0);
+    merge_untaken("b", 1);
+    CHECK_EQ(cdedupe_untake(buffer, items, &count), CDEDUPE_INCOMPLETE);
+    CHECK_EQ(count, 0);
     CHECK_NO_FAULT(cdedupe_validate(buffer));
-    CHECK(items[0].newer != 0 && items[1].newer != 0);
+    CHECK(items[0].newer != 0);
     CHECK_EQ(put_deletion("a"), CDEDUPE_CANCELLED);
     merged = merge_values(items[0].slot, items[0].newer, IN_NEWER);
     cdedupe_put_merged(buffer, "a", 1, items[0].newer, &merged);
     CHECK_EQ(merged, items[0].newer);
-    merge_untaken("b", 1);
+    CHECK_EQ(cdedupe_untake(buffer, items, &count), CDEDUPE_OK);
     drop_value(items[0].newer);
     drop_value(items[0].slot);
     cdedupe_discard_tags(buffer, &items[0].tag, 1);
@@ -1183,7 +1192,7 @@ so_does_a_merge_that_an_untaking_left(void)
     CHECK_EQ(take_batch(), CDEDUPE_OK);
     put_value("a", 2);
     count = taken;
-    CHECK_EQ(cdedupe_untake(buffer, items, &count), CDEDUPE_OK);
+    CHECK_EQ(cdedupe_untake(buffer, items, &count), CDEDUPE_INCOMPLETE);
     merge_untaken("a", 0);
     CHECK_TEXT(take(), "+a=12");
 }
@@ -1532,6 +1541,7 @@ static void
 give_back(crowd_t *crowd, cdedupe_item_t *batch, size_t count, uint64_t *random)
 {
     uint32_t keys[BATCH_MAX] = {0};
+    cdedupe_result_t result;
     size_t left = count;
 
     for (size_t i = 0; i < count; i++) {
@@ -1539,12 +1549,13 @@ give_back(crowd_t *crowd, cdedupe_item_t *batch, size_t count, uint64_t *random)
             memcpy(&keys[i], batch[i].key, sizeof(keys[i]));
         }
     }
-    CHECK_EQ(cdedupe_untake(crowd->buffer, batch, &left), CDEDUPE_OK);
+    while ((result = cdedupe_untake(crowd->buffer, batch, &left)) == CDEDUPE_INCOMPLETE) {
+        merge_slots(crowd, &keys[left], sizeof(keys[left]), batch[left].slot, batch[left].newer, batch[left].newer,
+                    random_below(random, 1000));
+    }
+    CHECK_EQ(result, CDEDUPE_OK);
     for (size_t i = 0; i < count; i++) {
-        if (batch[i].newer != 0) {
-            merge_slots(crowd, &keys[i], sizeof(keys[i]), batch[i].slot, batch[i].newer, batch[i].newer,
-                        random_below(random, 1000));
-        } else {
+        if (batch[i].newer == 0) {
             CHECK(batch[i].slot == 0 || !crowd->quiet);
             come_out(crowd, batch[i].slot);
         }

@@ -499,9 +499,10 @@ uint64_t cdedupe_age(const cdedupe_t *buffer, const cdedupe_item_t *item);
  *   items    the last items of the last batch, in its order, unchanged, with their payloads in their slots. Of each, `slot`
  *            gets the handle if it came back to the caller (something newer is pending, or a restart dropped it), else
  *            zero: it is the queue's again; likewise `tag`. If values are merged, and a newer one is pending, `newer` gets
- *            its payload, and else zero: merge the two, and call cdedupe_put_merged() with `newer` as what was pending
- *   count    how many; gets how many of them are still to be untaken: zero unless memory ran out. It goes from the last
- *            to the first
+ *            its payload, and else zero: the call ends there. Merge the two, call cdedupe_put_merged() with `newer` as what
+ *            was pending, and a key of your own, and then this again
+ *   count    how many; gets how many of them are still to be untaken: zero unless memory ran out, or something is to be
+ *            merged. It goes from the last to the first: the item to be merged is items[*count]
  *
  * The caller holds the claim, and has not called cdedupe_take() since, whatever that returned. The keys of what was untaken
  * are lent no longer. A deletion that carries a payload and is cancelled by this leaves it to cdedupe_put() and
@@ -512,8 +513,9 @@ uint64_t cdedupe_age(const cdedupe_t *buffer, const cdedupe_item_t *item);
  * deletion, or one of a key that it has not got; and after a restart, of the statuses received since only the latest is
  * certain to come, perhaps later than its place, or again.
  *
- * Returns CDEDUPE_OK; CDEDUPE_NO_MEMORY: the call can be repeated; CDEDUPE_INVALID_ARGUMENT if nobody holds the claim, or the
- * last batch has not so many items left. O(count).
+ * Returns CDEDUPE_OK; CDEDUPE_NO_MEMORY: the call can be repeated; CDEDUPE_INCOMPLETE: an item is to be merged, then the call
+ * repeated, even if the count is zero; CDEDUPE_INVALID_ARGUMENT if nobody holds the claim, or the last batch has not so many
+ * items left. O(count).
  */
 cdedupe_result_t cdedupe_untake(cdedupe_t *buffer, cdedupe_item_t *items, size_t *count);
 
