@@ -498,8 +498,8 @@ uint64_t cdedupe_age(const cdedupe_t *buffer, const cdedupe_item_t *item);
  *
  *   items    the last items of the last batch, in its order, unchanged, with their payloads in their slots. Of each, `slot`
  *            gets the handle if it came back to the caller (something newer is pending, or a restart dropped it), else
- *            zero: it is the queue's again; likewise `tag`. If values are merged, and a newer one is pending, `newer` gets
- *            its payload, and else zero: the call ends there. Merge the two, call cdedupe_put_merged() with `newer` as what
+ *            zero: it is the queue's again; likewise `tag`. If values are merged, and a newer one is pending with no
+ *            deletion between them, `newer` gets its payload, and else zero: the call ends there. Merge the two, call cdedupe_put_merged() with `newer` as what
  *            was pending, and a key of your own, and then this again
  *   count    how many; gets how many of them are still to be untaken: zero unless memory ran out, or something is to be
  *            merged. It goes from the last to the first: the item to be merged is items[*count]
