@@ -10,9 +10,18 @@ struct ModelTests {
     typealias Operation = NaiveModel.Operation
 
     /// Runs a sequence on both, then delivers what is left. Returns what differs first, or nil.
-    static func compare(_ operations: [Operation], batchSize: Int, intake: (Int) -> Intake) throws -> String? {
-        let buffer: StringBuffer = makeBuffer(batchSize: batchSize)
-        var model = NaiveModel()
+    static func compare(
+        _ operations: [Operation], batchSize: Int, rules: NaiveModel.Rules = .init(), intake: (Int) -> Intake
+    ) throws -> String? {
+        let holder = Kept<StringBuffer?>(nil)
+        let overflows = Kept(0)
+        let buffer = StringBuffer(batchSize: batchSize, rules: rules) {
+            overflows.change { $0 += 1 }
+            if rules.restartsAtOverflow { holder.value?.onConnectionRestarted() }
+        }
+        holder.change { $0 = buffer }
+        defer { holder.change { $0 = nil } }
+        var model = NaiveModel(rules: rules)
 
         func step() throws -> String? { model.step(limit: batchSize, delivered: try buffer.nextBatch()) }
 
@@ -22,6 +31,7 @@ struct ModelTests {
             case .updates(let list):
                 intake(index).send(list, to: buffer)
                 for update in list { model.update(update) }
+                if rules.restartsAtOverflow, model.isOverflowed { model.restart() }
             case .status(let status):
                 buffer.onStatusUpdated(status)
                 model.status(status)
@@ -32,6 +42,9 @@ struct ModelTests {
                 difference = try step()
             }
             difference = difference ?? model.difference(from: buffer.statistics)
+            if overflows.value != model.overflows {
+                difference = difference ?? "\(overflows.value) calls of onOverflow"
+            }
             if let difference { return "operation \(index) (\(operation)): \(difference)" }
         }
         while !model.queue.isEmpty {
@@ -129,7 +142,11 @@ struct ModelTests {
 
     /// Random operations; how often each kind comes is random too, so that some sequences fill up, some stay
     /// empty, some flap and some restart all the time.
-    private static func sequence(keys: Int, length: Int, using random: inout SeededGenerator) -> [Operation] {
+    ///
+    /// `revisions`: only so many, and 0, and the value is that of the key and the revision.
+    static func sequence(
+        keys: Int, length: Int, revisions: UInt64? = nil, using random: inout SeededGenerator
+    ) -> [Operation] {
         let weights = (0..<4).map { _ in Int.random(in: 1...20, using: &random) }
         let longest = Int.random(in: 1...max(2, keys / 2), using: &random)
         let deletions = Int.random(in: 2...6, using: &random)
@@ -141,7 +158,12 @@ struct ModelTests {
                 let count = random.oneIn(15) ? 0 : Int.random(in: 1...longest, using: &random)
                 return .updates(
                     (0..<count).map { place in
-                        Update(
+                        if let revisions {
+                            return Update(
+                                key: Int.random(in: 0..<keys, using: &random), deletions: deletions,
+                                revisions: revisions, otherwise: index * 1_000 + place, using: &random)
+                        }
+                        return Update(
                             key: "key \(Int.random(in: 0..<keys, using: &random))",
                             value: random.oneIn(deletions) ? nil : index * 1_000 + place,
                             revision: random.oneIn(3) ? 0 : random.next(),
@@ -154,6 +176,27 @@ struct ModelTests {
             }
             choice -= weights[2]
             return choice < 0 ? .step : .restart
+        }
+    }
+
+    /// Long random sequences by some other rules.
+    static func compareAtRandom(
+        _ name: String, keys: Int, revisions: UInt64? = nil,
+        rules: (inout SeededGenerator) -> NaiveModel.Rules
+    ) throws {
+        let seed = announcedSeed("\(name), \(keys) keys")
+        for round in 0..<rounds(60) {
+            var random = SeededGenerator(seed: seed &+ UInt64(round &* 1_000 &+ keys))
+            let batchSize = [1, 2, 3, 10, 99, 100, 101, 1_000].randomElement(using: &random)!
+            let operations = Self.sequence(keys: keys, length: 200, revisions: revisions, using: &random)
+            let intakes = operations.map { _ in Intake.allCases.randomElement(using: &random)! }
+            let rules = rules(&random)
+            let difference = try Self.compare(operations, batchSize: batchSize, rules: rules, intake: { intakes[$0] })
+            if let difference {
+                Issue.record(
+                    "DEDUPE_TEST_SEED=\(seed), round \(round), batches of \(batchSize), \(rules): \(difference)")
+                return
+            }
         }
     }
 
@@ -215,5 +258,29 @@ struct ModelTests {
                 [.updates([.new("x", 1), .deleted("b"), .deleted("d")])],
                 [.updates([.deleted("c")]), .status(.inSync)],
             ]) != nil)
+    }
+}
+
+extension DedupeBuffer<String, Int> {
+    /// A buffer by a model's rules.
+    convenience init(
+        batchSize: Int = 100, retry: DedupeBufferRetry = .init(), rules: NaiveModel.Rules,
+        onOverflow: (@Sendable () -> Void)? = nil
+    ) {
+        self.init(
+            configuration: DedupeBufferConfiguration(
+                batchSize: batchSize, label: "test", retry: retry, suppressesUnchanged: rules.suppresses,
+                maximumPendingKeys: rules.maximumPendingKeys, maximumPendingBytes: rules.maximumPendingBytes,
+                onOverflow: onOverflow),
+            weight: rules.weight, merge: rules.merge)
+    }
+}
+
+extension Update<String, Int> {
+    /// A random update of a source that sends one value for one revision of a key; `otherwise` for revision 0.
+    init(key: Int, deletions: Int, revisions: UInt64, otherwise: Int, using random: inout SeededGenerator) {
+        let revision = UInt64.random(in: 0...revisions, using: &random)
+        let value = revision == 0 ? otherwise : -(key * 1_000 + Int(revision))
+        self.init(key: "key \(key)", value: random.oneIn(deletions) ? nil : value, revision: revision)
     }
 }

@@ -28,6 +28,17 @@ struct NaiveModel {
         }
     }
 
+    /// What a buffer was made with.
+    struct Rules: Sendable {
+        var suppresses = false
+        var maximumPendingKeys: Int?
+        var maximumPendingBytes: Int?
+        var weight: (@Sendable (Int) -> Int)?
+        var merge: (@Sendable (Int, Int) -> Int)?
+        /// Whether the callback of an overflow is the restart that it asks for.
+        var restartsAtOverflow = false
+    }
+
     struct Entry {
         var key = ""
         var value: Int?
@@ -37,6 +48,8 @@ struct NaiveModel {
         var group = 0
     }
 
+    let rules: Rules
+
     private(set) var queue: [Entry] = []
     private(set) var live: Set<String> = []
     private var unseen: Set<String>?
@@ -45,25 +58,62 @@ struct NaiveModel {
     private var latestReceived = SyncStatus.waitForDatastore
     private var latestTaken = SyncStatus.waitForDatastore
     private var groups = 0
+    /// By key what was taken last.
+    private var revisions: [String: UInt64] = [:]
+    private(set) var isOverflowed = false
 
     private(set) var received = 0
     private(set) var delivered = 0
     private(set) var replaced = 0
     private(set) var cancelled = 0
+    private(set) var suppressed = 0
     private(set) var dropped = 0
+    private(set) var overflows = 0
     private(set) var synthesized = 0
     private(set) var statusesDelivered = 0
     private(set) var batches = 0
     private(set) var peak = 0
 
+    init(rules: Rules = .init()) { self.rules = rules }
+
     var pendingKeys: Int { queue.count { $0.status == nil } }
     var pendingStatuses: Int { queue.count { $0.status != nil } }
+    var pendingBytes: Int { queue.reduce(0) { $0 + weight(of: $1.value) } }
+
+    private func weight(of value: Int?) -> Int {
+        guard rules.maximumPendingBytes != nil, let value, let weight = rules.weight else { return 0 }
+        return weight(value)
+    }
+
+    /// Whether one more entry is one too many.
+    private func exceeds(_ value: Int?) -> Bool {
+        if let maximum = rules.maximumPendingKeys, pendingKeys + 1 > maximum { return true }
+        if let maximum = rules.maximumPendingBytes, pendingBytes + weight(of: value) > maximum { return true }
+        return false
+    }
 
     /// Section 2.
     mutating func update(_ update: Update<String, Int>) {
         received += 1
+        if isOverflowed {
+            dropped += 1
+            return
+        }
         unseen?.remove(update.key)
         guard let index = queue.firstIndex(where: { $0.status == nil && $0.key == update.key }) else {
+            if rules.suppresses, update.value != nil, update.revision != 0, live.contains(update.key),
+                revisions[update.key] == update.revision
+            {
+                suppressed += 1
+                return
+            }
+            if exceeds(update.value) {
+                restart()
+                dropped += 1
+                overflows += 1
+                isOverflowed = true
+                return
+            }
             queue.append(Entry(key: update.key, value: update.value, revision: update.revision))
             peak = max(peak, pendingKeys)
             return
@@ -77,7 +127,11 @@ struct NaiveModel {
             if !live.contains(update.key), !withheldValues.contains(update.key) { return cancel(at: index) }
         }
         replaced += 1
-        queue[index].value = update.value
+        if let merge = rules.merge, let older = queue[index].value, let newer = update.value {
+            queue[index].value = merge(older, newer)
+        } else {
+            queue[index].value = update.value
+        }
         queue[index].revision = update.revision
     }
 
@@ -112,6 +166,7 @@ struct NaiveModel {
 
     /// Section 3.
     mutating func status(_ status: SyncStatus) {
+        if isOverflowed { return }
         if status == .inSync, let owed = unseen {
             unseen = nil
             groups += 1
@@ -137,6 +192,7 @@ struct NaiveModel {
         (withheldValues, withheldDeletions) = ([], [:])
         unseen = live
         latestReceived = latestTaken
+        isOverflowed = false
     }
 
     /// Section 4: takes a batch of at most `limit` entries and compares it with `calls` (nil: the queue was
@@ -173,6 +229,7 @@ struct NaiveModel {
                 continue
             }
             delivered += 1
+            revisions[entry.key] = entry.revision
             if let value = entry.value {
                 let type: UpdateType = live.insert(entry.key).inserted ? .new : .updated
                 run.append(Item(key: entry.key, value: value, revision: entry.revision, type: type))
@@ -218,7 +275,10 @@ struct NaiveModel {
             ("delivered", statistics.delivered, delivered),
             ("replaced", statistics.replaced, replaced),
             ("cancelled", statistics.cancelled, cancelled),
+            ("suppressed", statistics.suppressed, suppressed),
             ("dropped", statistics.dropped, dropped),
+            ("overflows", statistics.overflows, overflows),
+            ("pendingBytes", statistics.pendingBytes, pendingBytes),
             ("rejected", statistics.rejected, 0),
             ("synthesizedDeletions", statistics.synthesizedDeletions, synthesized),
             ("statusesDelivered", statistics.statusesDelivered, statusesDelivered),

@@ -14,9 +14,10 @@ struct StatisticsTests {
         let all = [
             s.pendingKeys, s.pendingStatuses, s.peakPendingKeys, s.liveKeys, s.received, s.delivered, s.replaced,
             s.cancelled, s.dropped, s.rejected, s.synthesizedDeletions, s.statusesReceived, s.statusesDelivered,
-            s.batches,
+            s.batches, s.suppressed, s.overflows, s.pendingBytes,
         ]
         #expect(all.allSatisfy { $0 == 0 })
+        #expect(s.oldestPendingAge == .zero)
         #expect(s == StringBuffer().statistics)
     }
 

@@ -411,7 +411,7 @@ extension DedupeBuffer where Value: Equatable {
 extension DedupeBufferStatistics {
     /// Received and synthesized less all the ways in which an update ends: zero whenever nothing runs.
     var unaccounted: Int {
-        received + synthesizedDeletions - delivered - replaced - cancelled - dropped - pendingKeys
+        received + synthesizedDeletions - delivered - replaced - cancelled - suppressed - dropped - pendingKeys
     }
 }
 

@@ -1,0 +1,576 @@
+// SPDX-License-Identifier: Apache-2.0
+
+// A buffer with bounds: beyond them the backlog goes, the owner is told once, and a restart begins anew.
+
+import DedupeBuffer
+import Dispatch
+import Foundation
+import Testing
+
+@Suite("Bounds")
+struct BoundTests {
+    private let overflows = Kept(0)
+
+    /// Weighs an update by its value.
+    private func makeBuffer(
+        keys: Int? = nil, bytes: Int? = nil, batchSize: Int = 100, merge: (@Sendable (Int, Int) -> Int)? = nil
+    ) -> StringBuffer {
+        let overflows = overflows
+        let configuration = DedupeBufferConfiguration(
+            batchSize: batchSize, retry: DedupeBufferRetry(maximumAttempts: 1), maximumPendingKeys: keys,
+            maximumPendingBytes: bytes, onOverflow: { overflows.change { $0 += 1 } })
+        return StringBuffer(configuration: configuration, weight: { $0 }, merge: merge)
+    }
+
+    /// A buffer whose callback gets the buffer.
+    private func withBuffer(
+        keys: Int, onOverflow: @escaping @Sendable (StringBuffer) -> Void, _ body: (StringBuffer) throws -> Void
+    ) rethrows {
+        let holder = Kept<StringBuffer?>(nil)
+        let overflows = overflows
+        let configuration = DedupeBufferConfiguration(
+            maximumPendingKeys: keys,
+            onOverflow: {
+                overflows.change { $0 += 1 }
+                if let buffer = holder.value { onOverflow(buffer) }
+            })
+        let buffer = StringBuffer(configuration: configuration)
+        holder.change { $0 = buffer }
+        defer { holder.change { $0 = nil } }
+        try body(buffer)
+    }
+
+    private static func list(_ range: Range<Int>, named name: String = "key") -> [Update<String, Int>] {
+        range.map { (n: Int) in Update(key: "\(name) \(n)", value: 1) }
+    }
+
+    private func list(_ range: Range<Int>) -> [Update<String, Int>] { Self.list(range) }
+
+    // MARK: Keys
+
+    @Test func bounds_areOffByDefault() {
+        let configuration = DedupeBufferConfiguration()
+        #expect(configuration.maximumPendingKeys == nil)
+        #expect(configuration.maximumPendingBytes == nil)
+        #expect(configuration.onOverflow == nil)
+        let buffer = StringBuffer()
+        buffer.onUpdates(list(0..<10_000))
+        #expect(buffer.statistics.pendingKeys == 10_000)
+        #expect(buffer.statistics.overflows == 0)
+        #expect(buffer.statistics.pendingBytes == 0)
+    }
+
+    @Test(arguments: [1, 2, 100])
+    func asManyKeysAsAllowed_arePending(bound: Int) throws {
+        let buffer = makeBuffer(keys: bound)
+        buffer.onUpdates(list(0..<bound))
+        #expect(buffer.statistics.pendingKeys == bound)
+        #expect(overflows.value == 0)
+        #expect(try buffer.flush().items().count == bound)
+        buffer.onUpdates(list(bound..<2 * bound))
+        #expect(overflows.value == 0)
+        #expect(try buffer.flush().items().count == bound)
+    }
+
+    @Test(arguments: [1, 2, 100], Intake.allCases)
+    func oneMore_dropsTheBacklog_andIsToldOnce(bound: Int, intake: Intake) throws {
+        let buffer = makeBuffer(keys: bound)
+        intake.send(list(0..<bound), to: buffer)
+        intake.send(list(bound..<bound + 1), to: buffer)
+        #expect(overflows.value == 1)
+        let statistics = buffer.statistics
+        #expect(statistics.overflows == 1)
+        #expect(statistics.pendingKeys == 0)
+        #expect(statistics.dropped == bound + 1)
+        #expect(statistics.rejected == 0)
+        #expect(statistics.peakPendingKeys == bound)
+        #expect(statistics.unaccounted == 0)
+        #expect(try buffer.nextBatch() == nil)
+        // Until the restart nothing comes in, and nobody is told again.
+        intake.send(list(0..<3 * bound), to: buffer)
+        #expect(overflows.value == 1)
+        #expect(buffer.statistics.overflows == 1)
+        #expect(buffer.statistics.dropped == 4 * bound + 1)
+        #expect(try buffer.nextBatch() == nil)
+        #expect(buffer.statistics.unaccounted == 0)
+    }
+
+    @Test func replacements_areNeverRefused() throws {
+        let buffer = makeBuffer(keys: 2)
+        buffer.set("a", 1)
+        buffer.set("b", 1)
+        for n in 2...5 {
+            buffer.set("a", n)
+            buffer.set("b", n)
+        }
+        buffer.delete("a")
+        #expect(overflows.value == 0)
+        #expect(try buffer.flush() == [.updates([.new("b", 5)])])
+    }
+
+    @Test func deletionOfAKeyWithNothingPending_countsToo() throws {
+        let buffer = makeBuffer(keys: 1)
+        buffer.set("a", 1)
+        _ = try buffer.flush()
+        buffer.set("b", 1)
+        buffer.delete("a")
+        #expect(overflows.value == 1)
+        buffer.onConnectionRestarted()
+        buffer.onStatusUpdated(.inSync)
+        #expect(try buffer.flush() == [.updates([.deleted("a")]), .status(.inSync)])
+    }
+
+    @Test func statusesInBetween_areIgnored() throws {
+        let buffer = makeBuffer(keys: 1)
+        buffer.set("a", 1)
+        _ = try buffer.flush()
+        buffer.onUpdates(list(0..<2))
+        for status in [SyncStatus.resyncInProgress, .inSync, .waitForDatastore] { buffer.onStatusUpdated(status) }
+        #expect(try buffer.nextBatch() == nil)
+        #expect(buffer.statistics.pendingStatuses == 0)
+        #expect(buffer.statistics.synthesizedDeletions == 0)
+        // They are no status that the next one could be compared with, either.
+        buffer.onConnectionRestarted()
+        buffer.onStatusUpdated(.inSync)
+        #expect(try buffer.flush() == [.updates([.deleted("a")]), .status(.inSync)])
+    }
+
+    @Test func statusesBefore_areDroppedWithTheBacklog() throws {
+        let buffer = makeBuffer(keys: 1)
+        buffer.set("a", 1)
+        buffer.onStatusUpdated(.inSync)
+        buffer.set("b", 1)
+        #expect(overflows.value == 1)
+        #expect(buffer.statistics.pendingStatuses == 0)
+        #expect(try buffer.nextBatch() == nil)
+        buffer.onConnectionRestarted()
+        buffer.onStatusUpdated(.inSync)
+        #expect(try buffer.flush() == [.status(.inSync)])
+    }
+
+    @Test func restart_endsIt_andWhatVanishedMeanwhileIsDeleted() throws {
+        let buffer = makeBuffer(keys: 3)
+        buffer.onUpdates(list(0..<3))
+        _ = try buffer.flush()
+        buffer.onUpdates(list(3..<7))
+        // This deletion is dropped; the resync finds it.
+        buffer.delete("key 1")
+        buffer.onConnectionRestarted()
+        buffer.onStatusUpdated(.resyncInProgress)
+        buffer.onUpdates([Update(key: "key 0", value: 2), Update(key: "key 2", value: 2)])
+        buffer.onStatusUpdated(.inSync)
+        #expect(
+            try buffer.flush() == [
+                .status(.resyncInProgress), .updates([.updated("key 0", 2), .updated("key 2", 2), .deleted("key 1")]),
+                .status(.inSync),
+            ])
+        #expect(buffer.statistics.liveKeys == 2)
+        #expect(buffer.statistics.unaccounted == 0)
+    }
+
+    @Test func eachOverflow_isToldOnce() throws {
+        let buffer = makeBuffer(keys: 2)
+        for round in 1...5 {
+            buffer.onUpdates(list(0..<10))
+            buffer.onUpdates(list(0..<10))
+            #expect(overflows.value == round)
+            #expect(buffer.statistics.overflows == round)
+            buffer.onConnectionRestarted()
+        }
+        #expect(buffer.statistics.dropped == 100)
+        #expect(buffer.statistics.unaccounted == 0)
+    }
+
+    @Test func deletionsThatAResyncFinds_mayGoBeyond() throws {
+        let buffer = makeBuffer(keys: 2)
+        for n in 0..<10 {
+            buffer.set("key \(n)", 1)
+            _ = try buffer.flush()
+        }
+        buffer.onConnectionRestarted()
+        buffer.set("new", 1)
+        buffer.onStatusUpdated(.inSync)
+        #expect(overflows.value == 0)
+        #expect(buffer.statistics.pendingKeys == 11)
+        buffer.set("key 0", 2)
+        #expect(overflows.value == 0)
+        #expect(try buffer.flush().items().count == 11)
+    }
+
+    @Test func withoutACallback_itIsOnlyCounted() throws {
+        let buffer = StringBuffer(configuration: DedupeBufferConfiguration(maximumPendingKeys: 1))
+        buffer.onUpdates(list(0..<3))
+        #expect(buffer.statistics.overflows == 1)
+        #expect(try buffer.nextBatch() == nil)
+        buffer.onConnectionRestarted()
+        buffer.set("a", 1)
+        #expect(try buffer.flush() == [.updates([.new("a", 1)])])
+    }
+
+    @Test func afterTheStop_nothingOverflows() {
+        let buffer = makeBuffer(keys: 1)
+        buffer.stop()
+        buffer.onUpdates(list(0..<3))
+        #expect(overflows.value == 0)
+        #expect(buffer.statistics.dropped == 3)
+        #expect(buffer.statistics.unaccounted == 0)
+    }
+
+    @Test func whatTheSinkHas_doesNotCountAsPending() throws {
+        let (buffer, sink) = (makeBuffer(keys: 2), StringSink())
+        buffer.onUpdates(list(0..<2))
+        sink.onEachCall { _ in buffer.onUpdates(Self.list(2..<4)) }
+        try bounded("a batch") { try buffer.sendNextBatchToSink(sink) }
+        #expect(overflows.value == 0)
+        #expect(buffer.statistics.pendingKeys == 2)
+    }
+
+    // MARK: The callback
+
+    @Test func callback_mayRestart_andNothingOfThatCallComesAfterwards() throws {
+        try withBuffer(keys: 10, onOverflow: { $0.onConnectionRestarted() }) { buffer in
+            let updates = list(0..<10_000)
+            try bounded("a callback that restarts") { buffer.onUpdates(updates) }
+            #expect(overflows.value == 1)
+            #expect(buffer.statistics.pendingKeys == 0)
+            #expect(buffer.statistics.dropped == 10_000)
+            #expect(buffer.statistics.unaccounted == 0)
+            #expect(try buffer.nextBatch() == nil)
+            buffer.onUpdates(list(0..<10))
+            #expect(overflows.value == 1)
+            #expect(try buffer.flush().items().count == 10)
+        }
+    }
+
+    @Test(arguments: Intake.allCases)
+    func callback_maySendEverythingAgain(intake: Intake) throws {
+        try withBuffer(
+            keys: 10,
+            onOverflow: { buffer in
+                buffer.onConnectionRestarted()
+                intake.send(Self.list(0..<5, named: "again"), to: buffer)
+                buffer.onStatusUpdated(.inSync)
+            }
+        ) { buffer in
+            for count in [11, 63, 64, 65, 129, 1_000] {
+                let updates = list(0..<count)
+                let before = overflows.value
+                try bounded("a callback that sends all") { intake.send(updates, to: buffer) }
+                #expect(overflows.value == before + 1)
+                let delivered = try buffer.flush().items().map(\.key)
+                #expect(delivered == ["again 0", "again 1", "again 2", "again 3", "again 4"])
+                #expect(buffer.statistics.unaccounted == 0)
+            }
+        }
+    }
+
+    @Test func callback_mayOverflowAgain() throws {
+        let left = Kept(3)
+        try withBuffer(
+            keys: 2,
+            onOverflow: { buffer in
+                buffer.onConnectionRestarted()
+                let again = left.change { left in
+                    left -= 1
+                    return left > 0
+                }
+                buffer.onUpdates(Self.list(0..<(again ? 5 : 2), named: "again"))
+            }
+        ) { buffer in
+            let updates = list(0..<3)
+            try bounded("callbacks in callbacks") { buffer.onUpdates(updates) }
+            #expect(overflows.value == 3)
+            #expect(buffer.statistics.overflows == 3)
+            #expect(try buffer.flush().items().map(\.key) == ["again 0", "again 1"])
+        }
+    }
+
+    @Test func callback_mayStopTheBuffer() throws {
+        try withBuffer(keys: 1, onOverflow: { $0.stop() }) { buffer in
+            let updates = list(0..<3)
+            try bounded("a callback that stops") { buffer.onUpdates(updates) }
+            #expect(overflows.value == 1)
+            #expect(throws: DedupeBufferError.stopped) { try buffer.startSending(to: StringSink()) }
+        }
+    }
+
+    @Test func callback_isCalledByTheThreadThatSends_withNoLockHeld() throws {
+        let other = Kept<Bool>(false)
+        let thread = Kept<ObjectIdentifier?>(nil)
+        try withBuffer(
+            keys: 1,
+            onOverflow: { buffer in
+                thread.change { $0 = ObjectIdentifier(Thread.current) }
+                let worker = Worker<Void>("another thread's calls") {
+                    buffer.onConnectionRestarted()
+                    buffer.set("other", 1)
+                    _ = buffer.statistics
+                    _ = try buffer.flush()
+                }
+                let isFree = (try? worker.join()) != nil
+                other.change { $0 = isFree }
+            }
+        ) { buffer in
+            let updates = list(0..<2)
+            let sender = try bounded("overflow") {
+                buffer.onUpdates(updates)
+                return ObjectIdentifier(Thread.current)
+            }
+            #expect(other.value)
+            #expect(thread.value == sender)
+            #expect(try buffer.flush() == [])
+        }
+    }
+
+    @Test func updatesThatAreRefused_areToldToo() {
+        let told = Kept<[String]>([])
+        let configuration = DedupeBufferConfiguration(
+            maximumPendingKeys: 1, onOverflow: { told.change { $0.append("overflow") } },
+            onRejection: { _ in told.change { $0.append("rejection") } })
+        let buffer = StringBuffer(configuration: configuration)
+        let long = String(repeating: "k", count: 70_000)
+        buffer.onUpdates(list(0..<2) + [Update(key: long, value: 1)])
+        #expect(told.value.sorted() == ["overflow", "rejection"])
+        #expect(buffer.statistics.dropped == 3)
+        #expect(buffer.statistics.rejected == 1)
+        #expect(buffer.statistics.unaccounted == 0)
+    }
+
+    // MARK: Bytes
+
+    @Test func pendingBytes_areTheWeightsOfWhatIsPending() throws {
+        let buffer = makeBuffer(bytes: 1_000, batchSize: 1)
+        buffer.set("a", 10)
+        buffer.set("b", 20)
+        #expect(buffer.statistics.pendingBytes == 30)
+        buffer.set("a", 5)
+        #expect(buffer.statistics.pendingBytes == 25)
+        buffer.delete("a")
+        #expect(buffer.statistics.pendingBytes == 20)
+        buffer.set("c", 0)
+        buffer.delete("d")
+        #expect(buffer.statistics.pendingBytes == 20)
+        _ = try buffer.nextBatch()
+        #expect(buffer.statistics.pendingBytes == 0)
+        buffer.set("e", 7)
+        buffer.onConnectionRestarted()
+        #expect(buffer.statistics.pendingBytes == 0)
+        buffer.set("b", 9)
+        #expect(buffer.statistics.pendingBytes == 9)
+        buffer.delete("b")
+        #expect(buffer.statistics.pendingBytes == 0)
+        #expect(overflows.value == 0)
+    }
+
+    @Test func withoutAByteBound_nothingIsWeighed() {
+        let weighed = Kept(0)
+        let buffer = StringBuffer(
+            weight: { value in
+                weighed.change { $0 += 1 }
+                return value
+            })
+        buffer.set("a", 10)
+        #expect(weighed.value == 0)
+        #expect(buffer.statistics.pendingBytes == 0)
+    }
+
+    @Test func weight_isAskedOnceForEachValue() throws {
+        let weighed = Kept<[Int]>([])
+        let buffer = StringBuffer(
+            configuration: DedupeBufferConfiguration(maximumPendingBytes: 100),
+            weight: { value in
+                weighed.change { $0.append(value) }
+                return value
+            })
+        buffer.onUpdates([
+            Update(key: "a", value: 1), Update(key: "b", value: 2), Update(key: "a", value: 3),
+            Update(key: "a", value: nil),
+        ])
+        _ = try buffer.flush()
+        #expect(weighed.value == [1, 2, 3])
+    }
+
+    @Test func bytesUpToTheBound_arePending_oneMoreOverflows() throws {
+        let buffer = makeBuffer(bytes: 100)
+        buffer.set("a", 60)
+        buffer.set("b", 40)
+        #expect(overflows.value == 0)
+        #expect(buffer.statistics.pendingBytes == 100)
+        buffer.set("c", 1)
+        #expect(overflows.value == 1)
+        #expect(buffer.statistics.pendingBytes == 0)
+        #expect(buffer.statistics.dropped == 3)
+        buffer.onConnectionRestarted()
+        buffer.set("a", 100)
+        #expect(overflows.value == 1)
+        #expect(try buffer.flush() == [.updates([.new("a", 100)])])
+    }
+
+    @Test func heavierReplacement_isNotRefused() throws {
+        let buffer = makeBuffer(bytes: 100)
+        buffer.set("a", 60)
+        buffer.set("a", 500)
+        #expect(overflows.value == 0)
+        #expect(buffer.statistics.pendingBytes == 500)
+        buffer.set("b", 1)
+        #expect(overflows.value == 1)
+        buffer.onConnectionRestarted()
+        buffer.set("b", 1)
+        #expect(try buffer.flush() == [.updates([.new("b", 1)])])
+    }
+
+    @Test func mergedValues_areWeighedAsTheyAre() throws {
+        let buffer = makeBuffer(bytes: 100, merge: { $0 + $1 })
+        buffer.set("a", 60)
+        buffer.set("a", 30)
+        #expect(buffer.statistics.pendingBytes == 90)
+        buffer.set("b", 10)
+        #expect(overflows.value == 0)
+        buffer.set("a", 1)
+        #expect(buffer.statistics.pendingBytes == 101)
+        #expect(try buffer.flush() == [.updates([.new("a", 91), .new("b", 10)])])
+        #expect(buffer.statistics.pendingBytes == 0)
+    }
+
+    @Test func whatAFailingSinkGivesBack_weighsAgain_andMayGoBeyond() async throws {
+        let buffer = makeBuffer(keys: 2, bytes: 100)
+        buffer.onUpdates([Update(key: "a", value: 50), Update(key: "b", value: 50)])
+        let sink = ScriptedSink<Int> { _, _ in
+            buffer.onUpdates([Update(key: "a", value: 30), Update(key: "c", value: 40)])
+            throw SinkFailure()
+        }
+        await #expect(throws: SinkFailure.self) { try await within("run") { try await buffer.run(sink: sink) } }
+        #expect(overflows.value == 0)
+        #expect(buffer.statistics.pendingKeys == 3)
+        #expect(buffer.statistics.pendingBytes == 120)
+        let calls = try bounded("flush") { try buffer.flush() }
+        #expect(calls == [.updates([.new("a", 30), .new("b", 50), .new("c", 40)])])
+        #expect(buffer.statistics.pendingBytes == 0)
+    }
+
+    // MARK: Against the model
+
+    @Test(arguments: [2, 8, 60], [false, true])
+    func keyBound_atRandom(keys: Int, restarts: Bool) throws {
+        try ModelTests.compareAtRandom("key bound", keys: keys, revisions: 3) { random in
+            NaiveModel.Rules(
+                suppresses: random.oneIn(2), maximumPendingKeys: Int.random(in: 1...keys, using: &random),
+                restartsAtOverflow: restarts)
+        }
+    }
+
+    @Test(arguments: [2, 8, 60], [false, true])
+    func byteBound_atRandom(keys: Int, restarts: Bool) throws {
+        try ModelTests.compareAtRandom("byte bound", keys: keys) { random in
+            var rules = NaiveModel.Rules(weight: { $0 & 7 }, restartsAtOverflow: restarts)
+            rules.maximumPendingBytes = Int.random(in: 7...7 * keys, using: &random)
+            if random.oneIn(3) { rules.maximumPendingKeys = keys / 2 }
+            if random.oneIn(2) { rules.merge = { older, newer in older &* 31 &+ newer } }
+            return rules
+        }
+    }
+
+    // MARK: Threads
+
+    /// Each writer's keys are its own. Whoever is told begins anew for all.
+    @Test func overflowsBesideALoop_areToldOnceEach_andAllIsAccountedFor() throws {
+        let (overflows, sink) = (overflows, ReplayingSink())
+        let holder = Kept<StringBuffer?>(nil)
+        let buffer = StringBuffer(
+            configuration: DedupeBufferConfiguration(
+                batchSize: 3, maximumPendingKeys: 20, maximumPendingBytes: 100,
+                onOverflow: {
+                    overflows.change { $0 += 1 }
+                    holder.value?.onConnectionRestarted()
+                }), weight: { $0 & 15 })
+        holder.change { $0 = buffer }
+        defer { holder.change { $0 = nil } }
+        let loop = try RunningLoop(.ownQueue, of: buffer, to: sink)
+        let writers = (0..<4).map { writer in
+            Worker<Void>("writer \(writer)") {
+                var random = SeededGenerator(seed: UInt64(writer))
+                for n in 0..<rounds(2_000) {
+                    var updates: [Update<String, Int>] = []
+                    for _ in 0..<10 {
+                        let key = "key \(writer) \(Int.random(in: 0..<20, using: &random))"
+                        updates.append(Update(key: key, value: random.oneIn(4) ? nil : n))
+                    }
+                    buffer.onUpdates(updates)
+                }
+            }
+        }
+        for writer in writers { try writer.join() }
+        // A restart and a snapshot that fits.
+        buffer.onConnectionRestarted()
+        buffer.onUpdates(list(0..<10))
+        buffer.onStatusUpdated(.inSync)
+        try bounded("finish") { buffer.finish() }
+        try loop.end()
+        #expect(sink.violations == [])
+        let expected: [String: Int] = .init(uniqueKeysWithValues: (0..<10).map { n in ("key \(n)", 1) })
+        #expect(sink.state == expected)
+        let statistics = buffer.statistics
+        #expect(statistics.overflows == overflows.value)
+        #expect(statistics.overflows > 0)
+        #expect(statistics.pendingBytes == 0)
+        #expect(statistics.unaccounted == 0)
+    }
+
+    @Test func valuesThatAnOverflowDrops_endOnce() throws {
+        let tracker = LifetimeTracker()
+        do {
+            let buffer = DedupeBuffer<String, Tracked>(
+                configuration: DedupeBufferConfiguration(maximumPendingKeys: 10, maximumPendingBytes: 1_000),
+                weight: { _ in 1 })
+            for round in 0..<10 {
+                buffer.onUpdates((0..<30).map { Update(key: "key \($0 % (8 + round))", value: tracker.make()) })
+                if round % 3 == 0 { buffer.onConnectionRestarted() }
+            }
+            try buffer.sendNextBatchToSinkOrNothing(ForgettingSink())
+            buffer.onConnectionRestarted()
+            buffer.onUpdates((0..<5).map { Update(key: "key \($0)", value: tracker.make()) })
+        }
+        #expect(tracker.created == 305)
+        #expect(tracker.alive == 0)
+        #expect(tracker.destroyedTwice == [])
+    }
+
+    // MARK: Misuse
+
+    @Test func bytesWithoutAWeight_isMisuse() async {
+        await #expect(processExitsWith: .failure) {
+            _ = StringBuffer(configuration: DedupeBufferConfiguration(maximumPendingBytes: 1))
+        }
+    }
+
+    @Test func zeroKeys_isMisuse() async {
+        await #expect(processExitsWith: .failure) {
+            _ = StringBuffer(configuration: DedupeBufferConfiguration(maximumPendingKeys: 0))
+        }
+    }
+
+    @Test func zeroBytes_isMisuse() async {
+        await #expect(processExitsWith: .failure) {
+            _ = StringBuffer(configuration: DedupeBufferConfiguration(maximumPendingBytes: 0), weight: { $0 })
+        }
+    }
+
+    @Test func negativeWeight_isMisuse() async {
+        await #expect(processExitsWith: .failure) {
+            let buffer = StringBuffer(
+                configuration: DedupeBufferConfiguration(maximumPendingBytes: 10), weight: { $0 })
+            buffer.onUpdates([Update(key: "a", value: -1)])
+        }
+    }
+
+    @Test func smallestBounds_areNoMisuse() {
+        _ = StringBuffer(
+            configuration: DedupeBufferConfiguration(maximumPendingKeys: 1, maximumPendingBytes: 1), weight: { $0 })
+    }
+}
+
+extension DedupeBuffer {
+    fileprivate func sendNextBatchToSinkOrNothing(_ sink: some SyncerCallbacks<Key, Value>) throws {
+        do { try sendNextBatchToSink(sink) } catch DedupeBufferError.emptyQueue {}
+    }
+}
