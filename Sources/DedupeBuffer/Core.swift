@@ -289,7 +289,7 @@ final class Core: @unchecked Sendable {
     /// and to be moved out; `destroy` gets what has no place in the queue any more.
     @usableFromInline
     func untake(
-        from start: Int, merge: (UnsafeMutableRawPointer, UnsafeMutableRawPointer) -> Void, destroy: Destroy
+        from start: Int, merge: (UnsafeMutableRawPointer, UnsafeMutableRawPointer) -> Any, destroy: Destroy
     ) {
         if start < taken.count {
             // Copies: what was untaken may be deleted before it is merged, and its key's memory be gone.
@@ -307,11 +307,13 @@ final class Core: @unchecked Sendable {
     }
 
     private func putMerged(
-        _ i: Int, key: [UInt8], _ merge: (UnsafeMutableRawPointer, UnsafeMutableRawPointer) -> Void
+        _ i: Int, key: [UInt8], _ merge: (UnsafeMutableRawPointer, UnsafeMutableRawPointer) -> Any
     ) {
         let item = taken.raw[i]
-        merge(cdedupe_payload(buffer, item.slot), cdedupe_payload(buffer, item.newer))
-        cdedupe_put_merged(buffer, key, key.count, item.newer, &taken.raw[i].slot)
+        // What was merged lives until its place is nobody's secret any more.
+        withExtendedLifetime(merge(cdedupe_payload(buffer, item.slot), cdedupe_payload(buffer, item.newer))) {
+            cdedupe_put_merged(buffer, key, key.count, item.newer, &taken.raw[i].slot)
+        }
         withUnsafePointer(to: item.newer) { cdedupe_discard(buffer, $0, 1) }
     }
 
@@ -364,7 +366,7 @@ final class Core: @unchecked Sendable {
         statistics.memory = Int(raw.memory)
         statistics.suppressed = Int(raw.suppressed)
         statistics.overflows = Int(raw.overflows)
-        statistics.pendingBytes = Int(raw.pending_bytes)
+        statistics.pendingBytes = Int(clamping: raw.pending_bytes)
         statistics.oldestPendingAge = .nanoseconds(Int64(raw.oldest_pending_age))
         return statistics
     }

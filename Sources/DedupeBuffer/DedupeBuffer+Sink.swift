@@ -44,7 +44,7 @@ extension DedupeBuffer {
 
     /// Delivers one batch to `sink` on the calling thread. Never waits.
     ///
-    /// - Throws: ``DedupeBufferError/emptyQueue``; ``DedupeBufferError/alreadySending`` if a loop runs, or from inside
+    /// - Throws: ``DedupeBufferError/emptyQueue``, also while the first update is being merged; ``DedupeBufferError/alreadySending`` if a loop runs, or from inside
     ///   the sink; ``DedupeBufferError/stopped``.
     @inlinable
     public func sendNextBatchToSink(_ sink: some SyncerCallbacks<Key, Value>) throws(DedupeBufferError) {

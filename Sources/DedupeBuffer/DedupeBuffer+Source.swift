@@ -82,6 +82,7 @@ extension DedupeBuffer {
     func putAll(_ updates: [Update<Key, Value>], writeKey: (inout PutPage, borrowing Key, Int) -> Bool) {
         if storage.values.merge != nil { storage.values.checkCaller() }
         var hasOverflowed = false
+        var refused: [Int] = []
         updates.withUnsafeBufferPointer { updates in
             guard let first = updates.baseAddress else { return }
             var next = 0
@@ -95,11 +96,12 @@ extension DedupeBuffer {
                 batch.page = page
                 putBatch(batch, of: first)
                 hasOverflowed = hasOverflowed || batch.hasOverflowed
-                endPut(batch)
+                refused += endPut(batch)
                 next = end
             }
         }
-        // Not before the last of the updates: they are from before the resync that this asks for.
+        // Not before the last of the updates: what the handlers put comes after them.
+        if !refused.isEmpty { report(refused) }
         if hasOverflowed { reportOverflow() }
     }
 
@@ -150,8 +152,7 @@ extension DedupeBuffer {
             case .done: return
             case .needsTag: addTags(to: batch, of: first)
             case .merge(let older, let newer):
-                storage.values.merge(older, with: newer)
-                core.putMerged(batch)
+                withExtendedLifetime(storage.values.merge(older, with: newer)) { core.putMerged(batch) }
             }
         }
     }
@@ -166,11 +167,10 @@ extension DedupeBuffer {
     }
 
     @inlinable
-    func endPut(_ batch: PutBatch) {
+    func endPut(_ batch: PutBatch) -> [Int] {
         for i in 0..<batch.payloadsBack { Storage<Key, Value>.destroy(batch.backPayloads[i], nil) }
         for i in 0..<batch.tagsBack { Storage<Key, Value>.destroy(nil, batch.backTags[i]) }
-        let refused = core.endPut(batch)
-        if !refused.isEmpty { report(refused) }
+        return core.endPut(batch)
     }
 
     @usableFromInline

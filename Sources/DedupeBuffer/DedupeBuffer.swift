@@ -56,8 +56,8 @@ public final class DedupeBuffer<Key: DedupeKey, Value: Sendable>: RestartAwareCa
     ///     ``events`` when they give the older one back, with no lock held. Meanwhile whoever has an update for this key
     ///     waits, and so does the sink when the key is its next; all others go on.
     ///
-    /// - Important: `merge` may not put updates into this buffer: it could wait for itself, and so ends the program. Nor may
-    ///   it wait for the sink.
+    /// - Important: `merge` may not put updates into this buffer, nor may a `deinit` that runs in it: it could wait for
+    ///   itself, and so ends the program. Nor may it wait for the sink.
     public init(
         configuration: DedupeBufferConfiguration = .init(), weight: (@Sendable (Value) -> Int)? = nil,
         merge: (@Sendable (_ older: Value, _ newer: Value) -> Value)? = nil

@@ -28,7 +28,7 @@ final class Storage<Key: DedupeKey, Value: Sendable>: Sendable {
     /// Gives the taken batch's items from `start` on back to the queue.
     @inlinable
     func untake(from start: Int) {
-        core.untake(from: start, merge: values.merge(_:with:), destroy: Self.destroy)
+        core.untake(from: start, merge: { values.merge($0, with: $1) }, destroy: Self.destroy)
     }
 }
 
@@ -40,7 +40,7 @@ struct ValueFunctions<Value: Sendable>: Sendable {
     /// Where a payload's weight is.
     @usableFromInline let weightOffset: Int
     /// Those that are in `merge` now.
-    private let mergingThreads = Locked<Set<UInt>>([])
+    private let mergingThreads = Locked<[UInt]>([])
 
     init(weight: (@Sendable (Value) -> Int)?, merge: (@Sendable (Value, Value) -> Value)?) {
         self.weight = weight
@@ -57,12 +57,29 @@ struct ValueFunctions<Value: Sendable>: Sendable {
         payload.storeBytes(of: UInt64(bytes), toByteOffset: weightOffset, as: UInt64.self)
     }
 
+    /// Merges the newer payload into the older one; the newer is moved out. Both have values.
+    ///
+    /// - Returns: what both were, to be let go when the result has been put: until then a `deinit` that puts an update of
+    ///   the key would wait for itself.
+    @inlinable
+    func merge(
+        _ older: UnsafeMutableRawPointer, with newer: UnsafeMutableRawPointer
+    ) -> (Payload<Value>, Payload<Value>) {
+        let target = older.assumingMemoryBound(to: Payload<Value>.self)
+        let merged = (target.move(), newer.assumingMemoryBound(to: Payload<Value>.self).move())
+        whileMerging {
+            target.initialize(
+                to: Payload(revision: merged.1.revision, value: merge!(merged.0.value!, merged.1.value!)))
+            weigh(older)
+        }
+        return merged
+    }
+
     @usableFromInline
-    func mergeValues(_ older: Value, _ newer: Value) -> Value {
-        let thread = currentThread()
-        mergingThreads.withLock { _ = $0.insert(thread) }
-        defer { mergingThreads.withLock { _ = $0.remove(thread) } }
-        return merge!(older, newer)
+    func whileMerging(_ body: () -> Void) {
+        mergingThreads.withLock { $0.append(currentThread()) }
+        defer { mergingThreads.withLock { _ = $0.remove(at: $0.lastIndex(of: currentThread())!) } }
+        body()
     }
 
     /// Who puts an update from inside `merge` may wait for itself.
@@ -70,15 +87,5 @@ struct ValueFunctions<Value: Sendable>: Sendable {
     func checkCaller() {
         precondition(
             !mergingThreads.withLock { $0.contains(currentThread()) }, "merge must not put updates into its own buffer")
-    }
-
-    /// Merges the newer payload into the older one; the newer is moved out. Both have values.
-    @inlinable
-    func merge(_ older: UnsafeMutableRawPointer, with newer: UnsafeMutableRawPointer) {
-        let target = older.assumingMemoryBound(to: Payload<Value>.self)
-        let (first, second) = (target.move(), newer.assumingMemoryBound(to: Payload<Value>.self).move())
-        let value = mergeValues(first.value!, second.value!)
-        target.initialize(to: Payload(revision: second.revision, value: value))
-        weigh(older)
     }
 }
