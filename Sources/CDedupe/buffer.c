@@ -411,11 +411,14 @@ cdedupe_finish(cdedupe_t *buffer, cdedupe_finish_t when)
 /* ---------------------------------------------------------------------------------------------------- */
 /* Inspection                                                                                           */
 
+/* Of the first update: a status may be before it, but never two. */
 static uint64_t
 oldest_age(const struct cdedupe *buffer, uint32_t now)
 {
     uint32_t first = ring_first(&buffer->links, buffer->ring);
 
+    if (first != buffer->ring && item_is_status(link_at(&buffer->links, first)->item))
+        first = link_at(&buffer->links, first)->next;
     return first == buffer->ring ? 0 : clock_age(link_at(&buffer->links, first)->queued, now);
 }
 

@@ -319,7 +319,10 @@ final class Core: @unchecked Sendable {
 
     /// How long the oldest update of the taken batch was pending. The caller holds the claim.
     var ageOfTakenBatch: Duration {
-        taken.count == 0 ? .zero : .nanoseconds(Int64(cdedupe_age(buffer, taken.raw)))
+        // A status may be before the first update, but never two.
+        let first = taken.count > 1 && taken.status(0) != nil ? 1 : 0
+        guard first < taken.count, taken.status(first) == nil else { return .zero }
+        return .nanoseconds(Int64(cdedupe_age(buffer, taken.raw + first)))
     }
 
     func addTimeInSink(_ time: Duration) {

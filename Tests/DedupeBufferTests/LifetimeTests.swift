@@ -533,3 +533,56 @@ struct BufferLifetimeTests {
         buffer.stop()
     }
 }
+
+/// A key that holds something that ends.
+private struct MortalKey: DedupeKey {
+    let name: String
+    let life: Tracked?
+
+    func withKeyBytes<R, E: Error>(_ body: (RawSpan) throws(E) -> R) throws(E) -> R { try name.withKeyBytes(body) }
+
+    init(name: String, life: Tracked?) {
+        self.name = name
+        self.life = life
+    }
+
+    init?(keyBytes: RawSpan) {
+        guard let name = String(keyBytes: keyBytes) else { return nil }
+        self.init(name: name, life: nil)
+    }
+}
+
+@Suite("Keys' lifetimes")
+struct KeyLifetimeTests {
+    /// Whatever becomes of an update, its key does not outlive it, and ends once.
+    @Test(arguments: [Int?.none, 30])
+    func keys_endWithTheirUpdates(bound: Int?) throws {
+        let tracker = LifetimeTracker()
+        do {
+            var configuration = DedupeBufferConfiguration(batchSize: 7, suppressesUnchanged: true)
+            configuration.maximumPendingKeys = bound
+            var merge: (@Sendable (Int, Int) -> Int)?
+            if bound != nil { merge = { older, newer in older + newer } }
+            let buffer = DedupeBuffer<MortalKey, Int>(configuration: configuration, merge: merge)
+            let sink = ForgettingSink<MortalKey, Int>()
+            var random = SeededGenerator(seed: 1)
+            for _ in 0..<400 {
+                var updates: [Update<MortalKey, Int>] = []
+                for _ in 0..<Int.random(in: 1...150, using: &random) {
+                    let key = MortalKey(name: "key \(Int.random(in: 0..<60, using: &random))", life: tracker.make())
+                    updates.append(Update(key: key, value: random.oneIn(3) ? nil : 1, revision: 1))
+                }
+                buffer.onUpdates(updates)
+                updates = []
+                #expect(tracker.alive <= 60)
+                if random.oneIn(10) { buffer.onConnectionRestarted() }
+                if random.oneIn(10) { buffer.onStatusUpdated(.inSync) }
+                do { try buffer.sendNextBatchToSink(sink) } catch DedupeBufferError.emptyQueue {}
+            }
+            let statistics = buffer.statistics
+            #expect(statistics.unaccounted == 0)
+        }
+        #expect(tracker.alive == 0)
+        #expect(tracker.destroyedTwice == [])
+    }
+}

@@ -291,6 +291,15 @@ struct MetricsTests {
         #expect(try watch.timer("oldest_pending_age_seconds").values.allSatisfy { $0 >= 0 })
     }
 
+    @Test func ageTimer_getsHowLongABatchWasPending() throws {
+        let watch = Watch()
+        let buffer = watch.makeBuffer()
+        buffer.set("a", 1)
+        usleep(30_000)
+        _ = try buffer.flush()
+        #expect(try watch.timer("oldest_pending_age_seconds").values.contains { $0 >= 20_000_000 })
+    }
+
     @Test func timeInSink_ofATask_hasAValueForEachEvent() async throws {
         let buffer = watch.makeBuffer()
         buffer.set("a", 1)

@@ -3,6 +3,7 @@
 // Every update received ends in one way and is counted there; and the words of the library.
 
 import DedupeBuffer
+import Foundation
 import Testing
 
 @Suite("Statistics")
@@ -86,6 +87,24 @@ struct StatisticsTests {
         try bounded("a batch") { try buffer.sendNextBatchToSink(sink) }
         #expect(pending.value == 3)
         #expect(buffer.statistics.pendingKeys == 3)
+    }
+
+    @Test func oldestPendingAge_isThatOfTheOldest_alsoWhenItWasReplaced() throws {
+        buffer.set("a", 1)
+        usleep(30_000)
+        buffer.set("a", 2)
+        buffer.set("b", 1)
+        #expect(buffer.statistics.oldestPendingAge >= .milliseconds(20))
+        _ = try buffer.flush()
+        #expect(buffer.statistics.oldestPendingAge == .zero)
+        buffer.onStatusUpdated(.inSync)
+        usleep(2_000)
+        #expect(buffer.statistics.oldestPendingAge == .zero)
+        buffer.set("b", 2)
+        usleep(30_000)
+        #expect(buffer.statistics.oldestPendingAge >= .milliseconds(20))
+        buffer.onConnectionRestarted()
+        #expect(buffer.statistics.oldestPendingAge == .zero)
     }
 
     @Test func peakPendingKeys_isTheHighest() throws {

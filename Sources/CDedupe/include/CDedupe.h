@@ -570,7 +570,7 @@ typedef struct {
     uint64_t overflows;          /* How often a bound was exceeded. */
     uint64_t pending_bytes;      /* What the pending payloads weigh together; zero without a bound of bytes. */
     uint64_t
-        oldest_pending_age; /* Nanoseconds, as cdedupe_age() has them, of what is first in the queue; zero: nothing. */
+        oldest_pending_age; /* Nanoseconds, as cdedupe_age() has them, of the first update in the queue; zero: none. */
 } cdedupe_statistics_t;
 
 /*
