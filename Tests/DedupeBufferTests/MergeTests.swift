@@ -197,8 +197,7 @@ struct MergeTests {
             buffer.delete("a")
             buffer.set("a", [2])
         }
-        // What is pending does not tell that a deletion came before it.
-        withKnownIssue { #expect(calls == [.updates([.new("a", [2])])]) }
+        #expect(calls == [.updates([.new("a", [2])])])
     }
 
     @Test func deletionThatAFailingSinkGivesBack_isReplaced() async throws {
