@@ -24,7 +24,7 @@ struct BoundTests {
 
     /// A buffer whose callback gets the buffer.
     private func withBuffer(
-        keys: Int, onOverflow: @escaping @Sendable (StringBuffer) -> Void, _ body: (StringBuffer) throws -> Void
+        keys: Int, onOverflow: @escaping @Sendable (StringBuffer) -> Void, body: (StringBuffer) throws -> Void
     ) rethrows {
         let holder = Kept<StringBuffer?>(nil)
         let overflows = overflows
@@ -228,18 +228,20 @@ struct BoundTests {
     // MARK: The callback
 
     @Test func callback_mayRestart_andNothingOfThatCallComesAfterwards() throws {
-        try withBuffer(keys: 10, onOverflow: { $0.onConnectionRestarted() }) { buffer in
-            let updates = list(0..<10_000)
-            try bounded("a callback that restarts") { buffer.onUpdates(updates) }
-            #expect(overflows.value == 1)
-            #expect(buffer.statistics.pendingKeys == 0)
-            #expect(buffer.statistics.dropped == 10_000)
-            #expect(buffer.statistics.unaccounted == 0)
-            #expect(try buffer.nextBatch() == nil)
-            buffer.onUpdates(list(0..<10))
-            #expect(overflows.value == 1)
-            #expect(try buffer.flush().items().count == 10)
-        }
+        try withBuffer(
+            keys: 10, onOverflow: { $0.onConnectionRestarted() },
+            body: { buffer in
+                let updates = list(0..<10_000)
+                try bounded("a callback that restarts") { buffer.onUpdates(updates) }
+                #expect(overflows.value == 1)
+                #expect(buffer.statistics.pendingKeys == 0)
+                #expect(buffer.statistics.dropped == 10_000)
+                #expect(buffer.statistics.unaccounted == 0)
+                #expect(try buffer.nextBatch() == nil)
+                buffer.onUpdates(list(0..<10))
+                #expect(overflows.value == 1)
+                #expect(try buffer.flush().items().count == 10)
+            })
     }
 
     @Test(arguments: Intake.allCases)
@@ -250,18 +252,18 @@ struct BoundTests {
                 buffer.onConnectionRestarted()
                 intake.send(Self.list(0..<5, named: "again"), to: buffer)
                 buffer.onStatusUpdated(.inSync)
-            }
-        ) { buffer in
-            for count in [11, 63, 64, 65, 129, 1_000] {
-                let updates = list(0..<count)
-                let before = overflows.value
-                try bounded("a callback that sends all") { intake.send(updates, to: buffer) }
-                #expect(overflows.value == before + 1)
-                let delivered = try buffer.flush().items().map(\.key)
-                #expect(delivered == ["again 0", "again 1", "again 2", "again 3", "again 4"])
-                #expect(buffer.statistics.unaccounted == 0)
-            }
-        }
+            },
+            body: { buffer in
+                for count in [11, 63, 64, 65, 129, 1_000] {
+                    let updates = list(0..<count)
+                    let before = overflows.value
+                    try bounded("a callback that sends all") { intake.send(updates, to: buffer) }
+                    #expect(overflows.value == before + 1)
+                    let delivered = try buffer.flush().items().map(\.key)
+                    #expect(delivered == ["again 0", "again 1", "again 2", "again 3", "again 4"])
+                    #expect(buffer.statistics.unaccounted == 0)
+                }
+            })
     }
 
     @Test func callback_mayOverflowAgain() throws {
@@ -275,23 +277,25 @@ struct BoundTests {
                     return left > 0
                 }
                 buffer.onUpdates(Self.list(0..<(again ? 5 : 2), named: "again"))
-            }
-        ) { buffer in
-            let updates = list(0..<3)
-            try bounded("callbacks in callbacks") { buffer.onUpdates(updates) }
-            #expect(overflows.value == 3)
-            #expect(buffer.statistics.overflows == 3)
-            #expect(try buffer.flush().items().map(\.key) == ["again 0", "again 1"])
-        }
+            },
+            body: { buffer in
+                let updates = list(0..<3)
+                try bounded("callbacks in callbacks") { buffer.onUpdates(updates) }
+                #expect(overflows.value == 3)
+                #expect(buffer.statistics.overflows == 3)
+                #expect(try buffer.flush().items().map(\.key) == ["again 0", "again 1"])
+            })
     }
 
     @Test func callback_mayStopTheBuffer() throws {
-        try withBuffer(keys: 1, onOverflow: { $0.stop() }) { buffer in
-            let updates = list(0..<3)
-            try bounded("a callback that stops") { buffer.onUpdates(updates) }
-            #expect(overflows.value == 1)
-            #expect(throws: DedupeBufferError.stopped) { try buffer.startSending(to: StringSink()) }
-        }
+        try withBuffer(
+            keys: 1, onOverflow: { $0.stop() },
+            body: { buffer in
+                let updates = list(0..<3)
+                try bounded("a callback that stops") { buffer.onUpdates(updates) }
+                #expect(overflows.value == 1)
+                #expect(throws: DedupeBufferError.stopped) { try buffer.startSending(to: StringSink()) }
+            })
     }
 
     @Test func callback_isCalledByTheThreadThatSends_withNoLockHeld() throws {
@@ -309,17 +313,17 @@ struct BoundTests {
                 }
                 let isFree = (try? worker.join()) != nil
                 other.change { $0 = isFree }
-            }
-        ) { buffer in
-            let updates = list(0..<2)
-            let sender = try bounded("overflow") {
-                buffer.onUpdates(updates)
-                return ObjectIdentifier(Thread.current)
-            }
-            #expect(other.value)
-            #expect(thread.value == sender)
-            #expect(try buffer.flush() == [])
-        }
+            },
+            body: { buffer in
+                let updates = list(0..<2)
+                let sender = try bounded("overflow") {
+                    buffer.onUpdates(updates)
+                    return ObjectIdentifier(Thread.current)
+                }
+                #expect(other.value)
+                #expect(thread.value == sender)
+                #expect(try buffer.flush() == [])
+            })
     }
 
     @Test func updatesThatAreRefused_areToldToo() {
