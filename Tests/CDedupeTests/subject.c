@@ -7,6 +7,7 @@
 #include "check.h"
 
 #define PAYLOAD_MAGIC UINT64_C(0x7061796c6f616421)
+#define TAG_MAGIC UINT64_C(0x7461677461677461)
 #define POISON UINT64_C(0xdeaddeaddeaddead)
 
 enum { LONG_VALUE = 9 }; /* Ids in a long value. */
@@ -15,7 +16,15 @@ enum { LONG_VALUE = 9 }; /* Ids in a long value. */
 typedef struct payload {
     uint64_t magic;
     uint64_t object; /* Index of the object that keeps book of it. */
+    uint64_t revision;
+    uint64_t weight;
 } payload_t;
+
+/* And in a tag. */
+typedef struct tag {
+    uint64_t magic;
+    uint64_t object;
+} tag_t;
 
 static void *
 must_resize(void *memory, size_t size)
@@ -41,39 +50,85 @@ wake_hook(void *context)
 }
 
 /* ---------------------------------------------------------------------------------------------------- */
-/* The book of payloads                                                                                 */
+/* The books                                                                                            */
+
+static void
+grow_book(book_t *book)
+{
+    size_t count = book->object_count;
+    size_t more = count * 2 + 16;
+
+    book->objects = must_resize(book->objects, more * sizeof(*book->objects));
+    book->free_objects = must_resize(book->free_objects, more * sizeof(*book->free_objects));
+    memset(book->objects + count, 0, (more - count) * sizeof(*book->objects));
+    for (; book->object_count < more; book->object_count++) {
+        book->free_objects[book->free_count++] = (uint32_t)book->object_count;
+    }
+}
 
 static uint32_t
-new_object(subject_t *subject, uint64_t id)
+new_object(book_t *book, uint64_t id)
 {
     uint32_t number;
 
-    if (subject->free_count == 0) {
-        size_t count = subject->object_count;
-        size_t more = count * 2 + 16;
+    if (book->free_count == 0) {
+        grow_book(book);
+    }
+    number = book->free_objects[--book->free_count];
+    book->objects[number].id = id;
+    book->objects[number].owner = OWNER_TEST;
+    book->living++;
+    return number;
+}
 
-        subject->objects = must_resize(subject->objects, more * sizeof(*subject->objects));
-        subject->free_objects = must_resize(subject->free_objects, more * sizeof(*subject->free_objects));
-        memset(subject->objects + count, 0, (more - count) * sizeof(*subject->objects));
-        for (; subject->object_count < more; subject->object_count++) {
-            subject->free_objects[subject->free_count++] = (uint32_t)subject->object_count;
+static void
+end_object(book_t *book, object_t *object)
+{
+    CHECK_EQ(object->owner, OWNER_TEST);
+    object->owner = OWNER_NOBODY;
+    book->free_objects[book->free_count++] = (uint32_t)(object - book->objects);
+    book->living--;
+}
+
+/* All that is queued is dropped. */
+static void
+drop_queue(book_t *book)
+{
+    size_t index;
+
+    for (index = 0; index < book->object_count; index++) {
+        if (book->objects[index].owner == OWNER_QUEUE) {
+            book->objects[index].owner = OWNER_GARBAGE;
         }
     }
-    number = subject->free_objects[--subject->free_count];
-    subject->objects[number].id = id;
-    subject->objects[number].owner = OWNER_TEST;
-    subject->living++;
-    return number;
+}
+
+static void
+close_book(book_t *book)
+{
+    free(book->objects);
+    free(book->free_objects);
+}
+
+/* It comes back from the buffer: from its queue, or from what a restart dropped. Returns its id. */
+static uint64_t
+leave_buffer(object_t *object, bool from_queue, bool from_garbage)
+{
+    CHECK((from_queue && object->owner == OWNER_QUEUE) || (from_garbage && object->owner == OWNER_GARBAGE));
+    object->owner = OWNER_TEST;
+    return object->id;
 }
 
 static uint32_t
 construct(subject_t *subject, cdedupe_slot_t slot, uint64_t id)
 {
     payload_t *payload = cdedupe_payload(subject->core, slot);
-    uint32_t number = new_object(subject, id);
+    uint32_t number = new_object(&subject->payloads, id);
 
     payload->magic = PAYLOAD_MAGIC;
     payload->object = number;
+    payload->revision = subject_revision(id);
+    payload->weight = subject_weight(id);
     return number;
 }
 
@@ -83,41 +138,113 @@ object_of(subject_t *subject, cdedupe_slot_t slot)
 {
     payload_t *payload = cdedupe_payload(subject->core, slot);
 
-    if (!CHECK_EQ(payload->magic, PAYLOAD_MAGIC) || !CHECK(payload->object < subject->object_count)) {
+    if (!CHECK_EQ(payload->magic, PAYLOAD_MAGIC) || !CHECK(payload->object < subject->payloads.object_count)) {
         abort(); /* Somebody wrote over it, or it was destroyed: there is no sense in going on. */
     }
-    return &subject->objects[payload->object];
+    return &subject->payloads.objects[payload->object];
 }
 
-/* A payload comes back from the buffer: from its queue, or from what a restart dropped. Returns its id. */
 static uint64_t
 come_back(subject_t *subject, cdedupe_slot_t slot, bool from_queue, bool from_garbage)
 {
-    object_t *object = object_of(subject, slot);
-
-    CHECK((from_queue && object->owner == OWNER_QUEUE) || (from_garbage && object->owner == OWNER_GARBAGE));
-    object->owner = OWNER_TEST;
-    return object->id;
+    return leave_buffer(object_of(subject, slot), from_queue, from_garbage);
 }
 
 static void
 destroy(subject_t *subject, cdedupe_slot_t slot)
 {
     payload_t *payload = cdedupe_payload(subject->core, slot);
-    object_t *object = object_of(subject, slot);
 
-    CHECK_EQ(object->owner, OWNER_TEST);
-    object->owner = OWNER_NOBODY;
-    subject->free_objects[subject->free_count++] = (uint32_t)payload->object;
-    subject->living--;
+    end_object(&subject->payloads, object_of(subject, slot));
     payload->magic = POISON;
 }
 
 static void
 discard(subject_t *subject, cdedupe_slot_t slot)
 {
-    destroy(subject, slot);
-    cdedupe_discard(subject->core, &slot, 1);
+    if (slot != 0) {
+        destroy(subject, slot);
+        cdedupe_discard(subject->core, &slot, 1);
+    }
+}
+
+/* ---------------------------------------------------------------------------------------------------- */
+/* Tags                                                                                                 */
+
+static uint64_t
+hash_of(const void *key, size_t length)
+{
+    const unsigned char *bytes = key;
+    uint64_t hash = UINT64_C(14695981039346656037);
+    size_t index;
+
+    for (index = 0; index < length; index++) {
+        hash = (hash ^ bytes[index]) * UINT64_C(1099511628211);
+    }
+    return hash;
+}
+
+static cdedupe_result_t
+make_tag(subject_t *subject, cdedupe_update_t *update)
+{
+    cdedupe_result_t result = cdedupe_acquire_tags(subject->core, &update->tag, 1);
+    tag_t *tag;
+
+    if (result != CDEDUPE_OK) {
+        update->tag = 0;
+        return result;
+    }
+    CHECK(update->tag != 0);
+    tag = cdedupe_tag(subject->core, update->tag);
+    tag->magic = TAG_MAGIC;
+    tag->object = new_object(&subject->tags, hash_of(update->key, update->key_length));
+    return result;
+}
+
+static object_t *
+object_of_tag(subject_t *subject, cdedupe_tag_t handle)
+{
+    tag_t *tag = cdedupe_tag(subject->core, handle);
+
+    if (!CHECK_EQ(tag->magic, TAG_MAGIC) || !CHECK(tag->object < subject->tags.object_count)) {
+        abort();
+    }
+    return &subject->tags.objects[tag->object];
+}
+
+static void
+destroy_tag(subject_t *subject, cdedupe_tag_t handle)
+{
+    tag_t *tag = cdedupe_tag(subject->core, handle);
+
+    end_object(&subject->tags, object_of_tag(subject, handle));
+    tag->magic = POISON;
+}
+
+static void
+discard_tag(subject_t *subject, cdedupe_tag_t tag)
+{
+    if (tag != 0) {
+        destroy_tag(subject, tag);
+        cdedupe_discard_tags(subject->core, &tag, 1);
+    }
+}
+
+/* A key was queued without a tag being wanted: it has the one that it had before a restart. */
+static void
+tag_is_back(subject_t *subject, uint64_t hash)
+{
+    size_t index;
+
+    for (index = 0; index < subject->tags.object_count; index++) {
+        object_t *object = &subject->tags.objects[index];
+
+        if (object->owner == OWNER_GARBAGE && object->id == hash) {
+            object->owner = OWNER_QUEUE;
+            return;
+        }
+    }
+    CHECK(index < subject->tags.object_count); /* Else a key was queued without a tag. */
 }
 
 /* ---------------------------------------------------------------------------------------------------- */
@@ -153,7 +280,15 @@ create(subject_t *subject)
     options.hash_seed = subject->options.hash_seed;
     options.wake = wake_hook;
     options.wake_context = subject;
-    options.clock = standing_clock;
+    options.clock = subject->options.clock != NULL ? subject->options.clock : standing_clock;
+    options.suppress_unchanged = subject->options.suppress;
+    options.revision_offset = offsetof(payload_t, revision);
+    options.maximum_pending_keys = subject->options.maximum_keys;
+    options.maximum_pending_bytes = subject->options.maximum_bytes;
+    options.weight_offset = offsetof(payload_t, weight);
+    options.merging = subject->options.merging;
+    options.tag_size = subject->options.tags ? sizeof(tag_t) : 0;
+    options.tag_alignment = _Alignof(tag_t);
     if (subject->options.hooks != NULL) {
         hooks_use(subject->options.hooks, &options);
     }
@@ -189,11 +324,19 @@ static void
 destroy_leftovers(subject_t *subject)
 {
     uint64_t cursor = 0;
+    cdedupe_tag_t tag = 0;
     cdedupe_slot_t slot;
 
-    while ((slot = cdedupe_next_leftover(subject->core, &cursor, NULL)) != 0) {
-        come_back(subject, slot, true, true);
-        destroy(subject, slot);
+    while ((slot = cdedupe_next_leftover(subject->core, &cursor, subject->options.tags ? &tag : NULL)) != 0 ||
+           tag != 0) {
+        if (slot != 0) {
+            come_back(subject, slot, true, true);
+            destroy(subject, slot);
+        }
+        if (tag != 0) {
+            leave_buffer(object_of_tag(subject, tag), true, true);
+            destroy_tag(subject, tag);
+        }
     }
 }
 
@@ -203,15 +346,16 @@ subject_close(subject_t *subject)
     if (subject->core != NULL) {
         discard_kept(subject, 0);
         destroy_leftovers(subject);
-        CHECK_EQ(subject->living, 0);
+        CHECK_EQ(subject->payloads.living, 0);
+        CHECK_EQ(subject->tags.living, 0);
     }
     cdedupe_destroy(subject->core);
     cdedupe_bytes_destroy(subject->bytes);
     free(subject->items);
     free(subject->core_items);
     free(subject->bytes_items);
-    free(subject->objects);
-    free(subject->free_objects);
+    close_book(&subject->payloads);
+    close_book(&subject->tags);
     free(subject->updates);
     free(subject->numbers);
     free(subject->text);
@@ -269,36 +413,57 @@ put_all_bytes(subject_t *subject, subject_update_t *updates, size_t count)
     return result;
 }
 
+/* The caller's again, or never anything else. */
+static void
+discard_update(subject_t *subject, cdedupe_update_t *update)
+{
+    discard(subject, update->slot);
+    discard_tag(subject, update->tag);
+    update->slot = 0;
+    update->tag = 0;
+}
+
+/* Every other time a tag is given before it is asked for. */
+static cdedupe_result_t
+prepare_one(subject_t *subject, const subject_update_t *from, cdedupe_update_t *update, uint32_t *number)
+{
+    cdedupe_result_t result;
+
+    memset(update, 0, sizeof(*update));
+    update->key = from->key;
+    update->key_length = from->length;
+    update->deletion = from->deletion;
+    if (from->id != 0) {
+        result = cdedupe_acquire(subject->core, &update->slot, 1);
+        if (result != CDEDUPE_OK) {
+            update->slot = 0;
+            return result;
+        }
+        CHECK(update->slot != 0);
+        *number = construct(subject, update->slot, from->id);
+    }
+    if (subject->options.tags && subject->turns++ % 2 == 0 && from->length <= CDEDUPE_KEY_MAX) {
+        return make_tag(subject, update);
+    }
+    return CDEDUPE_OK;
+}
+
 /* Slots with payloads for all updates that have one, or none at all. */
 static cdedupe_result_t
 prepare(subject_t *subject, const subject_update_t *updates, size_t count)
 {
-    cdedupe_result_t result;
     size_t index;
 
     for (index = 0; index < count; index++) {
-        cdedupe_update_t *update = &subject->updates[index];
+        cdedupe_result_t result =
+            prepare_one(subject, &updates[index], &subject->updates[index], &subject->numbers[index]);
 
-        memset(update, 0, sizeof(*update));
-        update->key = updates[index].key;
-        update->key_length = updates[index].length;
-        update->deletion = updates[index].deletion;
-        update->displaced = UINT32_MAX; /* Outputs are written, whatever was there. */
-        update->outcome = 99;
-        if (updates[index].id == 0) {
-            continue;
-        }
-        result = cdedupe_acquire(subject->core, &update->slot, 1);
         if (result != CDEDUPE_OK) {
-            while (index-- > 0) {
-                if (subject->updates[index].slot != 0) {
-                    discard(subject, subject->updates[index].slot);
-                }
+            for (size_t i = 0; i <= index; i++) {
+                discard_update(subject, &subject->updates[i]);
             }
             return result;
         }
-        CHECK(update->slot != 0);
-        subject->numbers[index] = construct(subject, update->slot, updates[index].id);
     }
     return CDEDUPE_OK;
 }
@@ -313,30 +478,71 @@ settle_displaced(subject_t *subject, subject_update_t *update, cdedupe_slot_t sl
     uint64_t id = come_back(subject, slot, true, true);
 
     if (!garbage) {
-        CHECK(update->outcome == CDEDUPE_REPLACED || update->outcome == CDEDUPE_CANCELLED);
+        CHECK(update->outcome == CDEDUPE_REPLACED || update->outcome == CDEDUPE_CANCELLED ||
+              update->outcome == CDEDUPE_MERGE);
         update->displaced = id;
+    } else {
+        CHECK(update->outcome == CDEDUPE_QUEUED || update->outcome == CDEDUPE_SUPPRESSED);
     }
-    discard(subject, slot);
+    if (update->outcome != CDEDUPE_MERGE) {
+        discard(subject, slot);
+    }
+}
+
+/* The header's words on the tags. */
+static void
+settle_tag(subject_t *subject, const cdedupe_update_t *put, cdedupe_tag_t given)
+{
+    uint64_t hash = subject->options.tags ? hash_of(put->key, put->key_length) : 0;
+
+    if (!subject->options.tags) {
+        CHECK(put->tag == 0 && put->displaced_tag == 0);
+        return;
+    }
+    if (put->displaced_tag != 0) {
+        bool from_queue = put->outcome == CDEDUPE_CANCELLED || subject->untook;
+
+        if (put->outcome == CDEDUPE_CANCELLED) {
+            CHECK_EQ(object_of_tag(subject, put->displaced_tag)->id, hash);
+        }
+        leave_buffer(object_of_tag(subject, put->displaced_tag), from_queue, true);
+        discard_tag(subject, put->displaced_tag);
+    }
+    if (given != 0 && put->tag == 0) {
+        /* REPLACED: a deletion that nobody sent. */
+        CHECK(put->outcome == CDEDUPE_QUEUED || put->outcome == CDEDUPE_REPLACED);
+        object_of_tag(subject, given)->owner = OWNER_QUEUE;
+    } else if (put->outcome != CDEDUPE_QUEUED) {
+        CHECK_EQ(put->tag, given);
+    } else {
+        CHECK_EQ(put->tag, given);
+        tag_is_back(subject, hash);
+    }
+    CHECK(put->outcome != CDEDUPE_NEEDS_TAG || given == 0);
+    CHECK(put->outcome != CDEDUPE_CANCELLED || put->displaced_tag != 0);
 }
 
 /* The header's words on `slot` and `displaced`, for one update that was put; `given` is what went in. */
 static void
-settle(subject_t *subject, subject_update_t *update, const cdedupe_update_t *put, cdedupe_slot_t given, uint32_t number)
+settle(subject_t *subject, subject_update_t *update, cdedupe_update_t *put, const cdedupe_update_t *given,
+       uint32_t number)
 {
     update->outcome = (cdedupe_outcome_t)put->outcome;
+    if (put->outcome == CDEDUPE_OVERFLOWED) {
+        drop_queue(&subject->payloads);
+        drop_queue(&subject->tags);
+    }
     if (put->outcome == CDEDUPE_QUEUED || put->outcome == CDEDUPE_REPLACED) {
         CHECK_EQ(put->slot, 0);
-        if (given != 0) {
-            subject->objects[number].owner = OWNER_QUEUE;
-        }
     } else {
-        CHECK_EQ(put->slot, given);
+        CHECK_EQ(put->slot, given->slot);
     }
     if (put->displaced != 0) {
         settle_displaced(subject, update, put->displaced);
     }
-    if (put->slot != 0) {
-        discard(subject, put->slot);
+    settle_tag(subject, put, given->tag);
+    if (given->slot != 0 && put->slot == 0) {
+        subject->payloads.objects[number].owner = OWNER_QUEUE;
     }
 }
 
@@ -350,27 +556,103 @@ reserve_scratch(subject_t *subject, size_t count)
     }
 }
 
+/* Makes one of two values, in the slot of the one or of the other, and puts it. */
+static void
+merge(subject_t *subject, const void *key, size_t length, cdedupe_slot_t older, cdedupe_slot_t newer,
+      cdedupe_slot_t pending)
+{
+    uint64_t id = subject_merged(object_of(subject, older)->id, object_of(subject, newer)->id);
+    cdedupe_slot_t kept = subject->turns++ % 2 == 0 ? older : newer;
+    cdedupe_slot_t other = kept == older ? newer : older;
+    cdedupe_slot_t merged = kept;
+    uint32_t number;
+
+    destroy(subject, older);
+    destroy(subject, newer);
+    number = construct(subject, kept, id);
+    cdedupe_put_merged(subject->core, key, length, pending, &merged);
+    CHECK_EQ(merged, 0); /* Nobody was there to end it. */
+    subject->payloads.objects[number].owner = OWNER_QUEUE;
+    cdedupe_discard(subject->core, &other, 1);
+    subject->merges++;
+}
+
+/* Puts what is left from `first` on; returns where that ended. */
+static size_t
+put_some(subject_t *subject, subject_update_t *updates, size_t first, size_t count, cdedupe_result_t *result)
+{
+    cdedupe_update_t *given = must_resize(NULL, (count + 1) * sizeof(*given));
+    size_t index;
+
+    for (index = first; index < count; index++) {
+        cdedupe_update_t *update = &subject->updates[index];
+
+        update->displaced = UINT32_MAX; /* Outputs are written, whatever was there. */
+        update->displaced_tag = UINT32_MAX;
+        update->outcome = 99;
+    }
+    memcpy(given, subject->updates, count * sizeof(*given));
+    *result = cdedupe_put(subject->core, subject->updates + first, count - first);
+    for (index = first; index < count; index++) {
+        settle(subject, &updates[index], &subject->updates[index], &given[index], subject->numbers[index]);
+        if (updates[index].outcome == CDEDUPE_UNTOUCHED || updates[index].outcome == CDEDUPE_REJECTED ||
+            updates[index].outcome == CDEDUPE_NEEDS_TAG || updates[index].outcome == CDEDUPE_MERGE) {
+            break;
+        }
+        discard_update(subject, &subject->updates[index]);
+    }
+    for (size_t i = index + 1; i < count; i++) {
+        settle(subject, &updates[i], &subject->updates[i], &given[i], subject->numbers[i]);
+        CHECK_EQ(updates[i].outcome, CDEDUPE_UNTOUCHED);
+    }
+    free(given);
+    return index;
+}
+
+/* What a put came upon that it left to its caller. False: there is no memory for that. */
+static bool
+go_on(subject_t *subject, subject_update_t *update, cdedupe_update_t *put)
+{
+    if (update->outcome == CDEDUPE_MERGE) {
+        CHECK(subject->options.merging && !update->deletion);
+        merge(subject, put->key, put->key_length, put->displaced, put->slot, put->displaced);
+        put->slot = 0;
+        discard_update(subject, put);
+        return true;
+    }
+    CHECK_EQ(update->outcome, CDEDUPE_NEEDS_TAG);
+    if (make_tag(subject, put) != CDEDUPE_OK) {
+        update->outcome = CDEDUPE_REJECTED;
+        return false;
+    }
+    return true;
+}
+
 static cdedupe_result_t
 put_handles(subject_t *subject, subject_update_t *updates, size_t count)
 {
     cdedupe_result_t result;
-    cdedupe_slot_t *given;
-    size_t index;
+    size_t index = 0;
 
-    reserve_scratch(subject, count);
+    reserve_scratch(subject, count + 1); /* Not NULL, whatever the count. */
     result = prepare(subject, updates, count);
     if (result != CDEDUPE_OK) {
         return result;
     }
-    given = must_resize(NULL, (count + 1) * sizeof(*given));
-    for (index = 0; index < count; index++) {
-        given[index] = subject->updates[index].slot;
+    do {
+        index = put_some(subject, updates, index, count, &result);
+        CHECK((index < count) == (result != CDEDUPE_OK));
+        if (result == CDEDUPE_INCOMPLETE) {
+            if (!go_on(subject, &updates[index], &subject->updates[index])) {
+                result = CDEDUPE_NO_MEMORY;
+            } else if (updates[index].outcome == CDEDUPE_MERGE) {
+                index++;
+            }
+        }
+    } while (result == CDEDUPE_INCOMPLETE && (index < count || (result = CDEDUPE_OK)));
+    for (; index < count; index++) {
+        discard_update(subject, &subject->updates[index]);
     }
-    result = cdedupe_put(subject->core, subject->updates, count);
-    for (index = 0; index < count; index++) {
-        settle(subject, &updates[index], &subject->updates[index], given[index], subject->numbers[index]);
-    }
-    free(given);
     return result;
 }
 
@@ -408,12 +690,10 @@ subject_restart(subject_t *subject)
 {
     cdedupe_result_t result =
         subject->bytes != NULL ? cdedupe_bytes_restart(subject->bytes) : cdedupe_restart(subject->core);
-    size_t index;
 
-    for (index = 0; result == CDEDUPE_OK && index < subject->object_count; index++) {
-        if (subject->objects[index].owner == OWNER_QUEUE) {
-            subject->objects[index].owner = OWNER_GARBAGE;
-        }
+    if (result == CDEDUPE_OK) {
+        drop_queue(&subject->payloads);
+        drop_queue(&subject->tags);
     }
     check_if_paranoid(subject);
     return result;
@@ -423,6 +703,7 @@ cdedupe_result_t
 subject_collect_some(subject_t *subject, size_t capacity)
 {
     cdedupe_slot_t *slots;
+    cdedupe_tag_t *tags;
     cdedupe_result_t result;
     size_t count = 0;
     size_t index;
@@ -431,15 +712,27 @@ subject_collect_some(subject_t *subject, size_t capacity)
         return CDEDUPE_EMPTY;
     }
     slots = must_resize(NULL, capacity * sizeof(*slots));
-    result = cdedupe_collect(subject->core, slots, NULL, capacity, &count);
+    tags = must_resize(NULL, capacity * sizeof(*tags));
+    result = cdedupe_collect(subject->core, slots, subject->options.tags ? tags : NULL, capacity, &count);
     CHECK(count <= capacity && (result == CDEDUPE_OK || count == 0));
     for (index = 0; index < count; index++) {
-        come_back(subject, slots[index], subject->untook, true);
-        destroy(subject, slots[index]);
+        if (slots[index] != 0) {
+            come_back(subject, slots[index], subject->untook, true);
+            destroy(subject, slots[index]);
+        }
+        if (subject->options.tags && tags[index] != 0) {
+            leave_buffer(object_of_tag(subject, tags[index]), subject->untook, true);
+            destroy_tag(subject, tags[index]);
+        }
+        CHECK(slots[index] != 0 || (subject->options.tags && tags[index] != 0));
     }
     cdedupe_discard(subject->core, slots, count);
+    if (subject->options.tags) {
+        cdedupe_discard_tags(subject->core, tags, count);
+    }
     check_if_paranoid(subject);
     free(slots);
+    free(tags);
     return result;
 }
 
@@ -454,8 +747,11 @@ subject_collect(subject_t *subject, size_t capacity)
     while (subject_collect_some(subject, capacity) == CDEDUPE_OK) {
     }
     CHECK(!cdedupe_has_garbage(subject->core));
-    for (index = 0; index < subject->object_count; index++) {
-        CHECK(subject->objects[index].owner != OWNER_GARBAGE); /* None may stay behind. */
+    for (index = 0; index < subject->payloads.object_count; index++) {
+        CHECK(subject->payloads.objects[index].owner != OWNER_GARBAGE); /* None may stay behind. */
+    }
+    for (index = 0; index < subject->tags.object_count; index++) {
+        CHECK(subject->tags.objects[index].owner != OWNER_GARBAGE);
     }
 }
 
@@ -504,8 +800,9 @@ subject_finish(subject_t *subject, cdedupe_finish_t when)
 static subject_item_t
 item_from_bytes(const subject_t *subject, const cdedupe_bytes_item_t *from)
 {
-    subject_item_t item = {from->key, from->key_length, from->revision, (cdedupe_kind_t)from->kind,
-                           (cdedupe_status_t)from->status};
+    subject_item_t item = {
+        from->key, from->key_length, from->revision, (cdedupe_kind_t)from->kind, (cdedupe_status_t)from->status, false,
+        0};
 
     if (from->kind == CDEDUPE_NEW || from->kind == CDEDUPE_UPDATED) {
         uint64_t value[LONG_VALUE];
@@ -522,16 +819,32 @@ item_from_bytes(const subject_t *subject, const cdedupe_bytes_item_t *from)
 static subject_item_t
 item_from_core(subject_t *subject, const cdedupe_item_t *from)
 {
-    subject_item_t item = {from->key, from->key_length, 0, (cdedupe_kind_t)from->kind, (cdedupe_status_t)from->status};
+    subject_item_t item = {from->key,
+                           from->key_length,
+                           0,
+                           (cdedupe_kind_t)from->kind,
+                           (cdedupe_status_t)from->status,
+                           from->tag != 0,
+                           cdedupe_age(subject->core, from)};
 
+    if (from->tag != 0) {
+        /* A deletion that nobody sent may have one that a restart dropped. */
+        bool is_bare = from->kind == CDEDUPE_DELETED && from->slot == 0;
+
+        CHECK_EQ(leave_buffer(object_of_tag(subject, from->tag), true, is_bare), hash_of(from->key, from->key_length));
+    } else {
+        CHECK(!subject->options.tags || from->kind == CDEDUPE_STATUS ||
+              (from->kind == CDEDUPE_DELETED && from->slot == 0));
+    }
     if (from->slot != 0) {
         item.id = come_back(subject, from->slot, true, false);
-        if (!subject->keeps_batch) {
-            discard(subject, from->slot);
-        }
+    }
+    if (!subject->keeps_batch) {
+        discard(subject, from->slot);
+        discard_tag(subject, from->tag);
     }
     if (from->kind == CDEDUPE_STATUS) {
-        CHECK_EQ(from->slot, 0);
+        CHECK(from->slot == 0 && from->tag == 0);
     }
     if (from->kind == CDEDUPE_NEW || from->kind == CDEDUPE_UPDATED) {
         CHECK(from->slot != 0);
@@ -544,11 +857,10 @@ static void
 discard_kept(subject_t *subject, size_t first)
 {
     while (subject->kept > first) {
-        cdedupe_slot_t slot = subject->core_items[--subject->kept].slot;
+        const cdedupe_item_t *item = &subject->core_items[--subject->kept];
 
-        if (slot != 0) {
-            discard(subject, slot);
-        }
+        discard(subject, item->slot);
+        discard_tag(subject, item->tag);
     }
 }
 
@@ -581,14 +893,72 @@ subject_take(subject_t *subject, size_t capacity)
     return result;
 }
 
+/* Returns the id of what came back, or zero. */
+static uint64_t
+settle_untaken(subject_t *subject, const cdedupe_item_t *given, const cdedupe_item_t *item)
+{
+    CHECK(item->slot == given->slot || item->slot == 0);
+    CHECK(item->tag == given->tag || item->tag == 0);
+    CHECK(item->newer == 0 || (subject->options.merging && item->slot != 0));
+    if (given->tag != 0 && item->tag == 0) {
+        object_of_tag(subject, given->tag)->owner = OWNER_QUEUE;
+    }
+    if (item->slot == 0) {
+        if (given->slot != 0) {
+            object_of(subject, given->slot)->owner = OWNER_QUEUE;
+        }
+        return 0;
+    }
+    if (item->newer != 0) {
+        come_back(subject, item->newer, true, false);
+    }
+    return object_of(subject, item->slot)->id;
+}
+
+/* The payload of an item that something newer is to be merged with goes into that. */
+static void
+merge_untaken(subject_t *subject, const void *key, cdedupe_item_t *item)
+{
+    if (item->newer != 0) {
+        merge(subject, key, item->key_length, item->slot, item->newer, item->newer);
+        item->slot = 0;
+    }
+}
+
+/* After untaking, the keys are lent no longer, but merging still wants them. */
+static char **
+copy_keys(const cdedupe_item_t *items, size_t count)
+{
+    char **keys = must_resize(NULL, (count + 1) * sizeof(*keys));
+
+    for (size_t i = 0; i < count; i++) {
+        keys[i] = must_resize(NULL, items[i].key_length + 1);
+        if (items[i].key_length > 0) {
+            memcpy(keys[i], items[i].key, items[i].key_length);
+        }
+    }
+    return keys;
+}
+
+static void
+free_keys(char **keys, size_t count)
+{
+    for (size_t i = 0; i < count; i++) {
+        free(keys[i]);
+    }
+    free(keys);
+}
+
 static cdedupe_result_t
 untake_handles(subject_t *subject, size_t count, uint64_t *back)
 {
-    size_t first = subject->kept - count, index, left = count;
+    size_t kept = subject->kept, first = kept - count, index, left = count;
     cdedupe_item_t *given = must_resize(NULL, (subject->kept + 1) * sizeof(*given));
     cdedupe_result_t result;
+    char **keys;
 
     memcpy(given, subject->core_items, subject->kept * sizeof(*given));
+    keys = subject->options.merging ? copy_keys(given, subject->kept) : NULL;
     result = cdedupe_untake(subject->core, subject->core_items + first, &left);
     CHECK(result == CDEDUPE_INVALID_ARGUMENT || (left == 0) == (result == CDEDUPE_OK));
     if (result == CDEDUPE_INVALID_ARGUMENT) {
@@ -596,16 +966,14 @@ untake_handles(subject_t *subject, size_t count, uint64_t *back)
     }
     subject->left = left;
     for (index = first + left; index < subject->kept; index++) {
-        cdedupe_slot_t slot = given[index].slot;
-
-        CHECK(subject->core_items[index].slot == slot || subject->core_items[index].slot == 0);
-        back[index - first] = subject->core_items[index].slot == 0 ? 0 : object_of(subject, slot)->id;
-        if (slot != 0 && subject->core_items[index].slot == 0) {
-            object_of(subject, slot)->owner = OWNER_QUEUE;
-        }
+        back[index - first] = settle_untaken(subject, &given[index], &subject->core_items[index]);
+    }
+    for (index = first + left; keys != NULL && index < subject->kept; index++) {
+        merge_untaken(subject, keys[index], &subject->core_items[index]);
     }
     discard_kept(subject, first + left);
     free(given);
+    free_keys(keys, keys != NULL ? kept : 0);
     return result;
 }
 

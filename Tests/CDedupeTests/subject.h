@@ -5,7 +5,9 @@
  * An update carries an `id` in place of a value. At the bytes level it is the value and the revision. At the
  * handle level it is in the payload, and the subject keeps book of every payload: who owns it, that it comes
  * back only in ways that the header allows, and that it is destroyed exactly once. A deletion with id zero
- * carries no payload.
+ * carries no payload. Of tags it keeps book in the same way; they say which key they belong to.
+ *
+ * If values are merged, a put does so at once, as do all that an untaking asks for.
  *
  * Not for several threads.
  */
@@ -26,7 +28,43 @@ typedef struct subject_options {
     uint64_t hash_seed; /* Zero: random, as the buffer's users have it. */
     hooks_t *hooks;     /* NULL: the library's own allocator. */
     bool long_values;   /* Bytes level: those of odd ids do not fit into a slot. */
+
+    /* As the buffer's options. Merging and tags: handle level. */
+    bool suppress;
+    uint64_t maximum_keys;
+    uint64_t maximum_bytes;
+    bool merging;
+    bool tags;
+    uint64_t (*clock)(void *context); /* NULL: it stands. */
 } subject_options_t;
+
+/*
+ * What the buffer sees of an id at the handle level; at the bytes level the revision is the id, and a value's weight its
+ * length.
+ */
+static inline uint64_t
+subject_revision(uint64_t id)
+{
+    return id % 1000;
+}
+
+static inline uint64_t
+subject_weight(uint64_t id)
+{
+    return id % 5;
+}
+
+/* What two values make: an id whose hexadecimal digits tell which they were, in which order. */
+static inline uint64_t
+subject_merged(uint64_t older, uint64_t newer)
+{
+    uint64_t rest;
+
+    for (rest = newer; rest != 0; rest >>= 4) {
+        older <<= 4;
+    }
+    return older + newer == 0 ? 1 : older + newer;
+}
 
 typedef struct subject_update {
     const void *key;
@@ -43,9 +81,11 @@ typedef struct subject_item {
     uint64_t id; /* Zero for a deletion that carries none. */
     cdedupe_kind_t kind;
     cdedupe_status_t status;
+    bool tagged;
+    uint64_t age;
 } subject_item_t;
 
-/* Who owns a payload. */
+/* Who owns a payload or a tag. */
 typedef enum owner {
     OWNER_NOBODY = 0, /* Destroyed. */
     OWNER_TEST,
@@ -54,9 +94,18 @@ typedef enum owner {
 } owner_t;
 
 typedef struct object {
-    uint64_t id;
+    uint64_t id; /* Of a tag: the hash of its key. */
     owner_t owner;
 } object_t;
+
+/* All payloads, or all tags. */
+typedef struct book {
+    object_t *objects;
+    size_t object_count;
+    uint32_t *free_objects;
+    size_t free_count;
+    size_t living; /* Objects that are not destroyed. */
+} book_t;
 
 typedef struct subject {
     subject_options_t options;
@@ -77,11 +126,10 @@ typedef struct subject {
     uint64_t wakes;
     void (*on_wake)(struct subject *subject); /* If not NULL, called by the hook. */
 
-    object_t *objects;
-    size_t object_count;
-    uint32_t *free_objects;
-    size_t free_count;
-    size_t living; /* Objects that are not destroyed. */
+    book_t payloads;
+    book_t tags;
+    uint64_t turns; /* Of two ways to do a thing, one after the other. */
+    uint64_t merges;
 
     cdedupe_update_t *updates; /* Scratch for subject_put(). */
     uint32_t *numbers;
@@ -99,7 +147,7 @@ subject_options_t subject_defaults(subject_level_t level);
 
 cdedupe_result_t subject_open(subject_t *subject, const subject_options_t *options);
 
-/* Destroys the buffer; at the handle level, gets the leftovers first and checks that no payload is missing. */
+/* Destroys the buffer; at the handle level, gets the leftovers first and checks that no payload or tag is missing. */
 void subject_close(subject_t *subject);
 
 cdedupe_result_t subject_put(subject_t *subject, subject_update_t *updates, size_t count);

@@ -896,7 +896,7 @@ a_take_hands_over_at_most_a_batch(void)
     EXPECT_STEP("+k10=11 +k11=12");
     for (index = 0; s->core != NULL && index < count; index++) {
         cdedupe_discard(s->core, &items[index].slot, 1);
-        s->living--; /* Taken behind the book's back. */
+        s->payloads.living--; /* Taken behind the book's back. */
     }
     close_it();
 }
@@ -1887,7 +1887,7 @@ restarts_without_collecting_keep_one_payload_per_key(void)
         put(s, "b", 2);
         put(s, "c", 3);
         restart();
-        CHECK(s->core == NULL || s->living <= 3);
+        CHECK(s->core == NULL || s->payloads.living <= 3);
     }
     close_it(); /* The leftovers hold what was not collected. */
 }

@@ -117,7 +117,7 @@ check_slots(const pair_t *pair)
     const subject_t *subject = &pair->subject;
 
     if (subject->core != NULL) {
-        CHECK_EQ(slots_out(subject->core), subject->living + pair->held_count);
+        CHECK_EQ(slots_out(subject->core), subject->payloads.living + pair->held_count);
     } else {
         cdedupe_statistics_t statistics = subject_statistics((subject_t *)subject);
 

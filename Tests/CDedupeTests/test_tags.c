@@ -1,0 +1,757 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/*
+ * What belongs to a pending key rather than to one of its updates: its tag and its age. Rule by rule; then tags with
+ * memory that runs out. test_exhaustive.c compares tags with the model in all short sequences.
+ *
+ * The subject keeps book of tags; it gives one to every other update before it is asked for it, and to the rest when
+ * they need one.
+ */
+#include <stddef.h>
+#include <stdlib.h>
+
+#include "check.h"
+#include "hooks.h"
+#include "subject.h"
+
+static subject_t subject;
+
+/* A quarter of a millisecond. */
+#define TICK ((uint64_t)1 << 18)
+
+static uint64_t now;
+
+static uint64_t
+clock_by_hand(void *context)
+{
+    CHECK(context == NULL);
+    return now;
+}
+
+static void
+open_with_tags(bool tags)
+{
+    subject_options_t options = subject_defaults(SUBJECT_HANDLES);
+
+    options.tags = tags;
+    options.clock = clock_by_hand;
+    now = 1000 * TICK;
+    CHECK_EQ(subject_open(&subject, &options), CDEDUPE_OK);
+    subject.keeps_batch = true;
+    CHECK_EQ(subject_claim(&subject, CDEDUPE_LOOP), CDEDUPE_OK);
+}
+
+/* Both ways round: which update gets its tag early. */
+static void
+with_tags(void (*test)(void))
+{
+    for (uint64_t first = 0; first < 2; first++) {
+        open_with_tags(true);
+        subject.turns = first;
+        test();
+        subject_collect(&subject, 3);
+        subject_close(&subject);
+    }
+}
+
+static void
+untake(size_t count)
+{
+    uint64_t back[16];
+
+    CHECK_EQ(subject_untake(&subject, count, back), CDEDUPE_OK);
+}
+
+/* ---------------------------------------------------------------------------------------------------- */
+/* Tags, by a subject                                                                                   */
+
+static void
+a_pending_key_has_one_tag_whatever_replaces_its_update(void)
+{
+    put(&subject, "a", 1);
+    put(&subject, "a", 2);
+    put(&subject, "b", 3);
+    del(&subject, "b");
+    del_id(&subject, "c", 4);
+    put(&subject, "c", 5);
+    CHECK_EQ(subject.tags.living, 2);
+    CHECK_TEXT(step(&subject), "+a=2 +c=5");
+    CHECK(subject.items[0].tagged && subject.items[1].tagged);
+}
+
+static void
+a_deletion_that_somebody_sent_has_one(void)
+{
+    del(&subject, "a");
+    CHECK_TEXT(step(&subject), "-a");
+    CHECK(subject.items[0].tagged);
+}
+
+static void
+a_deletion_that_nobody_sent_has_none(void)
+{
+    put(&subject, "a", 1);
+    CHECK_TEXT(step(&subject), "+a=1");
+    subject_restart(&subject);
+    subject_status(&subject, CDEDUPE_IN_SYNC);
+    CHECK_TEXT(step(&subject), "-a | <in-sync>");
+    CHECK(!subject.items[0].tagged && !subject.items[1].tagged);
+}
+
+static void
+after_a_restart_a_key_has_the_old_tag_or_a_new_one(void)
+{
+    put(&subject, "a", 1);
+    put(&subject, "b", 2);
+    del(&subject, "c");
+    subject_restart(&subject);
+    put(&subject, "a", 3);
+    put(&subject, "b", 4);
+    put(&subject, "c", 5);
+    CHECK_TEXT(step(&subject), "+a=3 +b=4 +c=5");
+}
+
+static void
+tags_that_a_restart_dropped_come_back(void)
+{
+    put(&subject, "a", 1);
+    del(&subject, "b");
+    subject_restart(&subject);
+    subject_collect(&subject, 1);
+    CHECK_EQ(subject.tags.living, 0);
+    CHECK_EQ(subject.payloads.living, 0);
+}
+
+static void
+what_is_untaken_has_its_tag_again(void)
+{
+    put(&subject, "a", 1);
+    del(&subject, "b");
+    subject_status(&subject, CDEDUPE_IN_SYNC);
+    CHECK_TEXT(step(&subject), "+a=1 -b | <in-sync>");
+    untake(3);
+    CHECK_EQ(subject.tags.living, 2);
+    CHECK_TEXT(step(&subject), "+a=1 -b | <in-sync>");
+    CHECK(subject.items[0].tagged && subject.items[1].tagged);
+}
+
+static void
+what_takes_the_place_of_the_untaken_has_one(void)
+{
+    put(&subject, "a", 1);
+    put(&subject, "b", 2);
+    CHECK_TEXT(step(&subject), "+a=1 +b=2");
+    put(&subject, "a", 3);
+    del(&subject, "b");
+    untake(2);
+    subject_collect(&subject, 3); /* That of the deletion which met a value that was new. */
+    CHECK_EQ(subject.tags.living, 1);
+    CHECK_TEXT(step(&subject), "+a=3");
+}
+
+static void
+what_a_restart_dropped_of_the_untaken_comes_back(void)
+{
+    put(&subject, "a", 1);
+    del(&subject, "b");
+    CHECK_TEXT(step(&subject), "+a=1 -b");
+    subject_restart(&subject);
+    untake(2);
+    CHECK_EQ(subject.tags.living, 0);
+}
+
+static void
+a_deletion_that_nobody_sent_goes_back_without(void)
+{
+    put(&subject, "a", 1);
+    CHECK_TEXT(step(&subject), "+a=1");
+    subject_restart(&subject);
+    subject_status(&subject, CDEDUPE_IN_SYNC);
+    CHECK_TEXT(step(&subject), "-a | <in-sync>");
+    untake(2);
+    CHECK_TEXT(step(&subject), "-a | <in-sync>");
+    CHECK(!subject.items[0].tagged);
+    put(&subject, "a", 2);
+    untake(2);
+    CHECK_TEXT(step(&subject), "~a=2 | <in-sync>");
+    CHECK(subject.items[0].tagged);
+}
+
+/* The in-sync is long past when a deletion is untaken: it is owed, has a tag or none, and the old one is not lost. */
+static void
+a_deletion_owed_at_once_may_do_without(void)
+{
+    put(&subject, "a", 1);
+    CHECK_TEXT(step(&subject), "+a=1");
+    del(&subject, "a");
+    CHECK_TEXT(step(&subject), "-a");
+    subject_restart(&subject);
+    subject_status(&subject, CDEDUPE_IN_SYNC);
+    untake(1);
+    CHECK_TEXT(step(&subject), "-a | <in-sync>");
+}
+
+static void
+leftovers_have_theirs(void)
+{
+    put(&subject, "a", 1);
+    del(&subject, "b");
+    subject_restart(&subject);
+    put(&subject, "b", 2);
+    del(&subject, "c");
+    subject_stop(&subject);
+    put(&subject, "d", 3);
+    CHECK(subject.tags.living >= 2);
+}
+
+/* ---------------------------------------------------------------------------------------------------- */
+/* Tags, call by call                                                                                   */
+
+static cdedupe_t *
+create_with_tags(size_t size, size_t alignment, cdedupe_result_t wanted)
+{
+    cdedupe_options_t options = cdedupe_options();
+    cdedupe_t *buffer;
+
+    options.tag_size = size;
+    options.tag_alignment = alignment;
+    CHECK_EQ(cdedupe_create(&options, &buffer), wanted);
+    CHECK_EQ(buffer != NULL, wanted == CDEDUPE_OK);
+    return buffer;
+}
+
+static void
+tags_have_limits_as_payloads_do(void)
+{
+    cdedupe_destroy(create_with_tags(1, 1, CDEDUPE_OK));
+    cdedupe_destroy(create_with_tags(CDEDUPE_PAYLOAD_MAX, CDEDUPE_ALIGNMENT_MAX, CDEDUPE_OK));
+    create_with_tags(CDEDUPE_PAYLOAD_MAX + 1, 8, CDEDUPE_INVALID_ARGUMENT);
+    create_with_tags(8, 2 * CDEDUPE_ALIGNMENT_MAX, CDEDUPE_INVALID_ARGUMENT);
+    create_with_tags(8, 0, CDEDUPE_INVALID_ARGUMENT);
+    create_with_tags(8, 12, CDEDUPE_INVALID_ARGUMENT);
+}
+
+static void
+a_tags_memory_is_aligned_and_its_own(void)
+{
+    enum { MANY = 3000, SIZE = 72, ALIGNMENT = 64 };
+    static cdedupe_tag_t tags[MANY];
+    cdedupe_t *buffer = create_with_tags(SIZE, ALIGNMENT, CDEDUPE_OK);
+
+    CHECK_EQ(cdedupe_acquire_tags(buffer, tags, MANY), CDEDUPE_OK);
+    for (size_t i = 0; i < MANY; i++) {
+        CHECK_EQ((uintptr_t)cdedupe_tag(buffer, tags[i]) % ALIGNMENT, 0);
+        memset(cdedupe_tag(buffer, tags[i]), (int)(i % 251), SIZE);
+    }
+    for (size_t i = 0; i < MANY; i++) {
+        const unsigned char *bytes = cdedupe_tag(buffer, tags[i]);
+
+        CHECK(bytes[0] == i % 251 && bytes[SIZE - 1] == i % 251);
+    }
+    CHECK_NO_FAULT(cdedupe_validate(buffer));
+    cdedupe_discard_tags(buffer, tags, MANY);
+    CHECK_NO_FAULT(cdedupe_validate(buffer));
+    cdedupe_destroy(buffer);
+}
+
+static void
+without_the_option_there_are_none(void)
+{
+    cdedupe_t *buffer = create_with_tags(0, 8, CDEDUPE_OK);
+    cdedupe_tag_t tag = 7;
+
+    CHECK_EQ(cdedupe_acquire_tags(buffer, &tag, 1), CDEDUPE_INVALID_ARGUMENT);
+    cdedupe_destroy(buffer);
+    open_with_tags(false);
+    put(&subject, "a", 1); /* The subject checks that none appear. */
+    del(&subject, "a");
+    subject_restart(&subject);
+    subject_collect(&subject, 1);
+    subject_close(&subject);
+}
+
+static cdedupe_slot_t
+slot_in(cdedupe_t *buffer)
+{
+    cdedupe_slot_t slot = 0;
+
+    CHECK_EQ(cdedupe_acquire(buffer, &slot, 1), CDEDUPE_OK);
+    return slot;
+}
+
+/* It is not counted, it changes nothing, and what is handed in is handed back. */
+static void
+an_update_that_needs_a_tag_was_not_put(void)
+{
+    cdedupe_t *buffer = create_with_tags(8, 8, CDEDUPE_OK);
+    cdedupe_update_t updates[3] = {{.key = "a", .key_length = 1}, {.key = "b", .key_length = 1}, {.key = "c"}};
+    cdedupe_statistics_t statistics;
+    cdedupe_slot_t given[3];
+    cdedupe_tag_t tag;
+
+    for (size_t i = 0; i < 3; i++) {
+        updates[i].key_length = 1;
+        updates[i].slot = given[i] = slot_in(buffer);
+    }
+    CHECK_EQ(cdedupe_acquire_tags(buffer, &updates[0].tag, 1), CDEDUPE_OK);
+    tag = updates[0].tag;
+    CHECK_EQ(cdedupe_put(buffer, updates, 3), CDEDUPE_INCOMPLETE);
+    CHECK_EQ(updates[0].outcome, CDEDUPE_QUEUED);
+    CHECK_EQ(updates[0].tag, 0);
+    CHECK_EQ(updates[1].outcome, CDEDUPE_NEEDS_TAG);
+    CHECK_EQ(updates[1].slot, given[1]);
+    CHECK_EQ(updates[2].outcome, CDEDUPE_UNTOUCHED);
+    CHECK_EQ(updates[2].slot, given[2]);
+    cdedupe_statistics(buffer, &statistics, sizeof(statistics));
+    CHECK_EQ(statistics.received, 1);
+    CHECK_EQ(statistics.pending_keys, 1);
+    CHECK_NO_FAULT(cdedupe_validate(buffer));
+    CHECK_EQ(cdedupe_acquire_tags(buffer, &updates[1].tag, 1), CDEDUPE_OK);
+    CHECK(updates[1].tag != tag);
+    CHECK_EQ(cdedupe_acquire_tags(buffer, &updates[2].tag, 1), CDEDUPE_OK);
+    CHECK_EQ(cdedupe_put(buffer, updates + 1, 2), CDEDUPE_OK);
+    CHECK_EQ(updates[2].outcome, CDEDUPE_QUEUED);
+    CHECK_NO_FAULT(cdedupe_validate(buffer));
+    cdedupe_destroy(buffer);
+}
+
+/* The key was new: a call that goes no further leaves no trace of it. */
+static void
+it_may_be_given_up(void)
+{
+    cdedupe_t *buffer = create_with_tags(8, 8, CDEDUPE_OK);
+    cdedupe_statistics_t statistics;
+    char key[32];
+
+    for (int i = 0; i < 5000; i++) {
+        cdedupe_update_t update = {.key = key, .deletion = true};
+
+        update.key_length = (size_t)snprintf(key, sizeof(key), "a key that is given up %d", i);
+        CHECK_EQ(cdedupe_put(buffer, &update, 1), CDEDUPE_INCOMPLETE);
+        CHECK_EQ(update.outcome, CDEDUPE_NEEDS_TAG);
+    }
+    cdedupe_statistics(buffer, &statistics, sizeof(statistics));
+    CHECK_EQ(statistics.received, 0);
+    CHECK_EQ(statistics.pending_keys, 0);
+    CHECK(statistics.memory < 100000);
+    CHECK_NO_FAULT(cdedupe_validate(buffer));
+    cdedupe_destroy(buffer);
+}
+
+/* What would overflow does not go to the back of the queue: it needs none. */
+static void
+what_is_refused_needs_no_tag(void)
+{
+    cdedupe_options_t options = cdedupe_options();
+    cdedupe_update_t update = {.key = "a", .key_length = 1, .deletion = true};
+    cdedupe_t *buffer;
+
+    options.tag_size = 8;
+    options.maximum_pending_keys = 1;
+    CHECK_EQ(cdedupe_create(&options, &buffer), CDEDUPE_OK);
+    CHECK_EQ(cdedupe_acquire_tags(buffer, &update.tag, 1), CDEDUPE_OK);
+    CHECK_EQ(cdedupe_put(buffer, &update, 1), CDEDUPE_OK);
+    update.key = "b";
+    CHECK_EQ(cdedupe_put(buffer, &update, 1), CDEDUPE_OK);
+    CHECK_EQ(update.outcome, CDEDUPE_OVERFLOWED);
+    CHECK_EQ(cdedupe_put(buffer, &update, 1), CDEDUPE_OK);
+    CHECK_EQ(update.outcome, CDEDUPE_DROPPED);
+    cdedupe_stop(buffer);
+    CHECK_EQ(cdedupe_put(buffer, &update, 1), CDEDUPE_OK);
+    CHECK_EQ(update.outcome, CDEDUPE_DROPPED);
+    cdedupe_destroy(buffer);
+}
+
+static void
+a_suppressed_value_needs_no_tag(void)
+{
+    subject_options_t options = subject_defaults(SUBJECT_HANDLES);
+
+    options.tags = true;
+    options.suppress = true;
+    CHECK_EQ(subject_open(&subject, &options), CDEDUPE_OK);
+    CHECK_EQ(subject_claim(&subject, CDEDUPE_LOOP), CDEDUPE_OK);
+    put(&subject, "a", 5);
+    CHECK_TEXT(step(&subject), "+a=5");
+    for (int i = 0; i < 4; i++) { /* With a tag and without. */
+        subject.turns++;
+        CHECK_EQ(put(&subject, "a", 5), CDEDUPE_SUPPRESSED);
+        CHECK_EQ(subject.tags.living, 0);
+    }
+    subject_close(&subject);
+}
+
+/* Collecting hands out pairs, of which one half may be missing. */
+static void
+collected_in_pairs(void)
+{
+    cdedupe_t *buffer = create_with_tags(8, 8, CDEDUPE_OK);
+    cdedupe_update_t updates[2] = {{.key = "a", .key_length = 1}, {.key = "b", .key_length = 1, .deletion = true}};
+    cdedupe_slot_t slots[4] = {9, 9, 9, 9}, slot;
+    cdedupe_tag_t tags[4] = {9, 9, 9, 9}, given[2];
+    size_t count, found = 0;
+
+    slot = updates[0].slot = slot_in(buffer);
+    CHECK_EQ(cdedupe_acquire_tags(buffer, given, 2), CDEDUPE_OK);
+    updates[0].tag = given[0];
+    updates[1].tag = given[1];
+    CHECK_EQ(cdedupe_put(buffer, updates, 2), CDEDUPE_OK);
+    CHECK_EQ(cdedupe_restart(buffer), CDEDUPE_OK);
+    CHECK(cdedupe_has_garbage(buffer));
+    while (cdedupe_collect(buffer, slots, tags, 4, &count) == CDEDUPE_OK) {
+        for (size_t i = 0; i < count; i++, found++) {
+            CHECK((tags[i] == given[0] && slots[i] == slot) || (tags[i] == given[1] && slots[i] == 0));
+        }
+    }
+    CHECK_EQ(found, 2);
+    CHECK(!cdedupe_has_garbage(buffer));
+    cdedupe_destroy(buffer);
+}
+
+/* ---------------------------------------------------------------------------------------------------- */
+/* Memory runs out                                                                                      */
+
+static hooks_t hooks;
+
+/* What lacked memory is done again, until there is some. */
+static void
+insist(const char *key, bool deletion, uint64_t id)
+{
+    subject_update_t update = {key, strlen(key), deletion, id, CDEDUPE_UNTOUCHED, 0};
+    cdedupe_result_t result;
+
+    while ((result = subject_put(&subject, &update, 1)) != CDEDUPE_OK) {
+        CHECK_EQ(result, CDEDUPE_NO_MEMORY);
+        if (hooks.failures > 3) {
+            hooks.fail_at = 0;
+        }
+    }
+}
+
+static void
+insist_on_untaking(size_t count)
+{
+    uint64_t back[100];
+
+    while (subject_untake(&subject, count, back) == CDEDUPE_NO_MEMORY) {
+        count = subject.left;
+        hooks.fail_at = 0;
+    }
+}
+
+/* Hundreds of keys and tags, restarts, untaking. */
+static void
+much_happens(void)
+{
+    char key[32];
+    size_t delivered = 0;
+
+    for (uint64_t i = 0; i < 300; i++) {
+        snprintf(key, sizeof(key), "a key, and a long one, %d", (int)(i * 7 % 200));
+        insist(key, i % 5 == 0, i % 10 == 0 ? 0 : i + 1);
+        if (i % 90 == 40) {
+            subject_restart(&subject);
+        }
+        if (i % 60 == 50) {
+            CHECK_EQ(subject_take(&subject, 30), CDEDUPE_OK);
+            insist_on_untaking(20);
+        }
+        if (i % 100 == 70) {
+            subject_collect(&subject, 7);
+        }
+    }
+    while (subject_take(&subject, 100) == CDEDUPE_OK) {
+        delivered += subject.count;
+    }
+    CHECK_EQ(subject_statistics(&subject).pending_keys, 0);
+    CHECK(delivered > 0);
+}
+
+static void
+the_nth_allocation_fails(void)
+{
+    subject_options_t options = subject_defaults(SUBJECT_HANDLES);
+    uint64_t allocations = 0;
+    bool failed = true;
+
+    options.hooks = &hooks;
+    options.tags = true;
+    options.suppress = true;
+    options.hash_seed = 1;
+    options.merging = true;
+    for (uint64_t n = 1; failed; n++) {
+        hooks.failures = 0;
+        hooks.fail_at = hooks.allocations + n;
+        hooks.fail_onwards = n % 2 == 0;
+        if (subject_open(&subject, &options) == CDEDUPE_OK) {
+            subject.keeps_batch = true;
+            CHECK_EQ(subject_claim(&subject, CDEDUPE_BY_HAND), CDEDUPE_OK);
+            much_happens();
+            subject_close(&subject);
+        }
+        failed = hooks.failures > 0;
+        allocations = n;
+        CHECK_EQ(hooks.held_blocks, 0);
+    }
+    CHECK(allocations > 20);
+    hooks_close(&hooks);
+}
+
+/* ---------------------------------------------------------------------------------------------------- */
+/* Ages                                                                                                 */
+
+static uint64_t
+oldest(void)
+{
+    return subject_statistics(&subject).oldest_pending_age;
+}
+
+static void
+with_a_clock(void (*test)(void))
+{
+    open_with_tags(false);
+    test();
+    subject_collect(&subject, 3);
+    subject_close(&subject);
+}
+
+static void
+an_item_is_as_old_as_its_place(void)
+{
+    put(&subject, "a", 1);
+    now += 10 * TICK;
+    put(&subject, "b", 2);
+    now += 5 * TICK;
+    CHECK_TEXT(step(&subject), "+a=1 +b=2");
+    CHECK_EQ(subject.items[0].age, 15 * TICK);
+    CHECK_EQ(subject.items[1].age, 5 * TICK);
+}
+
+static void
+it_ages_while_it_is_lent(void)
+{
+    put(&subject, "a", 1);
+    CHECK_TEXT(step(&subject), "+a=1");
+    now += 10 * TICK;
+    CHECK_EQ(cdedupe_age(subject.core, &subject.core_items[0]), 10 * TICK);
+}
+
+static void
+a_replacement_keeps_the_age(void)
+{
+    put(&subject, "a", 1);
+    now += 10 * TICK;
+    put(&subject, "a", 2);
+    CHECK_EQ(oldest(), 10 * TICK);
+    now += 10 * TICK;
+    CHECK_EQ(oldest(), 20 * TICK);
+    CHECK_TEXT(step(&subject), "+a=2");
+    CHECK_EQ(subject.items[0].age, 20 * TICK);
+}
+
+static void
+a_key_that_is_queued_again_is_young(void)
+{
+    put(&subject, "a", 1);
+    CHECK_TEXT(step(&subject), "+a=1");
+    now += 10 * TICK;
+    put(&subject, "a", 2);
+    CHECK_EQ(oldest(), 0);
+    CHECK_TEXT(step(&subject), "~a=2");
+    put(&subject, "b", 3);
+    now += 10 * TICK;
+    del(&subject, "b");
+    put(&subject, "b", 4);
+    CHECK_EQ(oldest(), 0);
+    now += 10 * TICK;
+    subject_restart(&subject);
+    put(&subject, "b", 5);
+    now += TICK;
+    CHECK_EQ(oldest(), TICK);
+}
+
+static void
+what_is_untaken_keeps_its_age(void)
+{
+    put(&subject, "a", 1);
+    now += 10 * TICK;
+    CHECK_TEXT(step(&subject), "+a=1");
+    now += 10 * TICK;
+    untake(1);
+    CHECK_EQ(oldest(), 20 * TICK);
+    now += 10 * TICK;
+    CHECK_TEXT(step(&subject), "+a=1");
+    CHECK_EQ(subject.items[0].age, 30 * TICK);
+}
+
+static void
+what_takes_the_place_of_the_untaken_is_as_old(void)
+{
+    put(&subject, "a", 1);
+    CHECK_TEXT(step(&subject), "+a=1");
+    now += 10 * TICK;
+    put(&subject, "b", 2);
+    put(&subject, "a", 3);
+    now += 10 * TICK;
+    untake(1);
+    CHECK_EQ(oldest(), 20 * TICK);
+    CHECK_TEXT(step(&subject), "+a=3 +b=2");
+    CHECK_EQ(subject.items[0].age, 20 * TICK);
+    CHECK_EQ(subject.items[1].age, 10 * TICK);
+}
+
+static void
+an_empty_queue_has_no_age(void)
+{
+    CHECK_EQ(oldest(), 0);
+    put(&subject, "a", 1);
+    now += 10 * TICK;
+    CHECK_EQ(oldest(), 10 * TICK);
+    subject_restart(&subject);
+    CHECK_EQ(oldest(), 0);
+}
+
+static void
+what_is_first_is_looked_at(void)
+{
+    put(&subject, "a", 1);
+    now += 10 * TICK;
+    put(&subject, "b", 2);
+    now += 10 * TICK;
+    CHECK_EQ(subject_take(&subject, 1), CDEDUPE_OK);
+    CHECK_EQ(oldest(), 10 * TICK);
+}
+
+static void
+an_owed_deletion_is_as_old_as_the_in_sync(void)
+{
+    put(&subject, "a", 1);
+    CHECK_TEXT(step(&subject), "+a=1");
+    now += 10 * TICK;
+    subject_restart(&subject);
+    now += 10 * TICK;
+    subject_status(&subject, CDEDUPE_IN_SYNC);
+    now += 10 * TICK;
+    CHECK_EQ(oldest(), 10 * TICK);
+    CHECK_TEXT(step(&subject), "-a | <in-sync>");
+    CHECK_EQ(subject.items[0].age, 10 * TICK);
+}
+
+/* Never more than the time that passed, nor less by a whole step. */
+static void
+ages_are_rounded_down(void)
+{
+    static const uint64_t starts[] = {0, 1, TICK / 2, TICK - 1};
+    static const uint64_t lengths[] = {0, 1, TICK - 1, TICK, TICK + 1, 3 * TICK + TICK / 2};
+
+    for (size_t i = 0; i < 4; i++) {
+        for (size_t j = 0; j < 6; j++) {
+            now = now / TICK * TICK + 10 * TICK + starts[i];
+            put(&subject, "a", 1);
+            now += lengths[j];
+            CHECK(oldest() < lengths[j] + TICK && oldest() + TICK > lengths[j]);
+            subject_take(&subject, 1);
+        }
+    }
+}
+
+static void
+they_begin_again_after_thirteen_days(void)
+{
+    put(&subject, "a", 1);
+    now += ((uint64_t)1 << 32) * TICK + 7 * TICK;
+    CHECK_EQ(oldest(), 7 * TICK);
+    CHECK_TEXT(step(&subject), "+a=1");
+    CHECK_EQ(subject.items[0].age, 7 * TICK);
+    now = UINT64_MAX - 3 * TICK;
+    put(&subject, "a", 2);
+    now = UINT64_MAX;
+    CHECK_EQ(oldest(), 3 * TICK);
+}
+
+static void
+by_default_the_clock_is_the_systems(void)
+{
+    cdedupe_bytes_t *buffer;
+    cdedupe_statistics_t statistics;
+    uint64_t age = 0;
+
+    CHECK_EQ(cdedupe_bytes_create(NULL, &buffer), CDEDUPE_OK);
+    CHECK_EQ(cdedupe_bytes_put(buffer, "a", 1, "1", 1, 0, NULL), CDEDUPE_OK);
+    do {
+        cdedupe_bytes_statistics(buffer, &statistics, sizeof(statistics));
+        CHECK(statistics.oldest_pending_age >= age);
+        age = statistics.oldest_pending_age;
+    } while (age < 3 * TICK);
+    CHECK_EQ(statistics.oldest_pending_age % TICK, 0);
+    cdedupe_bytes_destroy(buffer);
+}
+
+/* Who was compiled before there were such counters gets what it knows. */
+static void
+an_older_callers_statistics_end_earlier(void)
+{
+    cdedupe_statistics_t statistics;
+    size_t size = offsetof(cdedupe_statistics_t, suppressed);
+
+    open_with_tags(false);
+    memset(&statistics, 0x5a, sizeof(statistics));
+    cdedupe_statistics(subject.core, &statistics, size);
+    CHECK_EQ(statistics.pending_keys, 0);
+    CHECK_EQ(statistics.suppressed, UINT64_C(0x5a5a5a5a5a5a5a5a));
+    CHECK_EQ(statistics.oldest_pending_age, UINT64_C(0x5a5a5a5a5a5a5a5a));
+    subject_close(&subject);
+}
+
+#define RUN_WITH_TAGS(test) (check_test = #test, with_tags(test))
+#define RUN_WITH_A_CLOCK(test) (check_test = #test, with_a_clock(test))
+
+static void
+run_tags(void)
+{
+    RUN_WITH_TAGS(a_pending_key_has_one_tag_whatever_replaces_its_update);
+    RUN_WITH_TAGS(a_deletion_that_somebody_sent_has_one);
+    RUN_WITH_TAGS(a_deletion_that_nobody_sent_has_none);
+    RUN_WITH_TAGS(after_a_restart_a_key_has_the_old_tag_or_a_new_one);
+    RUN_WITH_TAGS(tags_that_a_restart_dropped_come_back);
+    RUN_WITH_TAGS(what_is_untaken_has_its_tag_again);
+    RUN_WITH_TAGS(what_takes_the_place_of_the_untaken_has_one);
+    RUN_WITH_TAGS(what_a_restart_dropped_of_the_untaken_comes_back);
+    RUN_WITH_TAGS(a_deletion_that_nobody_sent_goes_back_without);
+    RUN_WITH_TAGS(a_deletion_owed_at_once_may_do_without);
+    RUN_WITH_TAGS(leftovers_have_theirs);
+    RUN(tags_have_limits_as_payloads_do);
+    RUN(a_tags_memory_is_aligned_and_its_own);
+    RUN(without_the_option_there_are_none);
+    RUN(an_update_that_needs_a_tag_was_not_put);
+    RUN(it_may_be_given_up);
+    RUN(what_is_refused_needs_no_tag);
+    RUN(a_suppressed_value_needs_no_tag);
+    RUN(collected_in_pairs);
+    RUN(the_nth_allocation_fails);
+}
+
+static void
+run_ages(void)
+{
+    RUN_WITH_A_CLOCK(an_item_is_as_old_as_its_place);
+    RUN_WITH_A_CLOCK(it_ages_while_it_is_lent);
+    RUN_WITH_A_CLOCK(a_replacement_keeps_the_age);
+    RUN_WITH_A_CLOCK(a_key_that_is_queued_again_is_young);
+    RUN_WITH_A_CLOCK(what_is_untaken_keeps_its_age);
+    RUN_WITH_A_CLOCK(what_takes_the_place_of_the_untaken_is_as_old);
+    RUN_WITH_A_CLOCK(an_empty_queue_has_no_age);
+    RUN_WITH_A_CLOCK(what_is_first_is_looked_at);
+    RUN_WITH_A_CLOCK(an_owed_deletion_is_as_old_as_the_in_sync);
+    RUN_WITH_A_CLOCK(ages_are_rounded_down);
+    RUN_WITH_A_CLOCK(they_begin_again_after_thirteen_days);
+    RUN(by_default_the_clock_is_the_systems);
+    RUN(an_older_callers_statistics_end_earlier);
+}
+
+int
+main(void)
+{
+    run_tags();
+    run_ages();
+    return check_finish();
+}
