@@ -200,7 +200,8 @@ begin_merge(struct hold *hold, uint32_t number, cdedupe_update_t *update)
     if ((before & WORD_DELETION) || word_slot(before) == 0) {
         weigh_in(buffer, update->slot);
         /* Release, with the acquire of replace_unlocked(): the payload. */
-        sync_store_release(&entry->word, word_pending(before, update->slot, buffer->restart, false));
+        sync_store_release(&entry->word, word_pending(before, update->slot, buffer->restart, false) |
+                                             (before & WORD_DELETION ? WORD_ALONE : 0));
         buffer->statistics.replaced++;
         finish_update(update, 0, word_slot(before), CDEDUPE_REPLACED);
         return STEP_DONE;
@@ -492,7 +493,7 @@ replaces(const struct cdedupe *buffer, uint64_t word, uint32_t restart, const cd
 {
     if (!word_is_current(word, restart) || (word & WORD_MERGING) || (buffer->tagged && (word & WORD_DELETION)))
         return false;
-    return update->deletion ? !word_deletion_cancels(word) : !buffer->merging || (word & WORD_DELETION);
+    return update->deletion ? !word_deletion_cancels(word) : !buffer->merging;
 }
 
 /*

@@ -19,7 +19,7 @@
  *                                    one that is first there   queued because it was the same, is queued now
  *
  * "Was new", "was": what the item says in `before`. Where values are merged, a newer value that is pending is given to the
- * caller, to be merged with the item. And a value that the source has sent again since the restart, which was suppressed
+ * caller, to be merged with the item, unless a deletion came between them. And a value that the source has sent again since the restart, which was suppressed
  * because the sink had taken it, is pending again too.
  */
 #include "buffer.h"
@@ -174,13 +174,16 @@ make_new(struct entry *entry)
     sync_store_release(&entry->word, word & ~WORD_LIVE);
 }
 
-/* A value that is pending now has to be merged with the item: the caller gets it. See begin_merge(). [M3] */
+/*
+ * A value that is pending now has to be merged with the item: the caller gets it. See begin_merge(). But if a deletion came
+ * in between, that ended the item. [M3]
+ */
 static void
 begin_merge(struct untake *untake, struct entry *entry)
 {
     uint64_t word = sync_exchange(&entry->word, 0);
 
-    if (!(word & WORD_DELETION) && word_slot(word) != 0 && untake->item->slot != 0) {
+    if (!(word & (WORD_DELETION | WORD_ALONE)) && word_slot(word) != 0 && untake->item->slot != 0) {
         weigh_out(untake->hold.buffer, word_slot(word));
         untake->item->newer = word_slot(word);
         word |= WORD_MERGING;

@@ -85,6 +85,8 @@ validate_entry(const struct cdedupe *buffer, uint32_t number, struct census *cen
         return "entry: neither pending nor idle";
     if ((word & WORD_MERGING) && (!buffer->merging || !pending || (word & WORD_DELETION)))
         return "entry: merging, but not a pending value";
+    if ((word & WORD_ALONE) && (!buffer->merging || !pending || (word & WORD_DELETION)))
+        return "entry: alone, but not a pending value";
     if (pending && link_at(&buffer->links, entry->link)->item != number)
         return "entry: pending, but its link is another's";
     if (word_is_current(word, buffer->restart)) {

@@ -2,16 +2,17 @@
 /*
  * The word: everything that can be said about a key, in 64 bits.
  *
- *    63                     32 31                  5   4   3   2   1   0
- *   +-------------------------+---------------------+---+---+---+---+---+
- *   |          slot           |   restart number    | M | I | L | D | P |
- *   +-------------------------+---------------------+---+---+---+---+---+
+ *    63                     32 31              6   5   4   3   2   1   0
+ *   +-------------------------+-----------------+---+---+---+---+---+---+
+ *   |          slot           | restart number  | A | M | I | L | D | P |
+ *   +-------------------------+-----------------+---+---+---+---+---+---+
  *
  *   P  pending: an update is queued, or was when a restart dropped the queue
  *   D  the pending update is a deletion
  *   L  live
  *   I  indexed; a word without it is zero: the entry is dead
  *   M  merging: P, not D, and the slot is with a producer, who is about to merge what is in it; it only tells whose turn it is
+ *   A  alone: where values are merged, the pending value came after a deletion, with which all older values ended
  *
  *   current   P, and the restart number is the buffer's: its link is in the ring
  *   stale     P, and it is not: a restart dropped it, its link is in the garbage list
@@ -26,7 +27,7 @@
 
 /* Tests that want to see the number wrap build with 3. */
 #ifndef CDEDUPE_RESTART_BITS
-#define CDEDUPE_RESTART_BITS 27
+#define CDEDUPE_RESTART_BITS 26
 #endif
 
 #define WORD_PENDING ((uint64_t)1)
@@ -34,8 +35,9 @@
 #define WORD_LIVE ((uint64_t)4)
 #define WORD_INDEXED ((uint64_t)8)
 #define WORD_MERGING ((uint64_t)16)
+#define WORD_ALONE ((uint64_t)32)
 
-enum { WORD_FLAG_BITS = 5 };
+enum { WORD_FLAG_BITS = 6 };
 
 /*
  * Restart numbers go from 1 to WORD_RESTART_MAX and around. Zero is older than all of them: when the number

@@ -177,6 +177,24 @@ an_untaken_deletion_is_not_merged_with_a_value(void)
     CHECK_TEXT(step(&subject), "~a=3");
 }
 
+/* Had the first value never been taken, the deletion would have ended it. */
+static void
+an_untaken_value_is_not_merged_with_what_came_after_a_deletion(void)
+{
+    put(&subject, "a", 1);
+    CHECK_TEXT(step(&subject), "+a=1");
+    del(&subject, "a");
+    CHECK_EQ(put(&subject, "a", 2), CDEDUPE_REPLACED);
+    CHECK_EQ(put(&subject, "a", 3), CDEDUPE_MERGE);
+    untake(1);
+    CHECK_EQ(subject_statistics(&subject).replaced, 3);
+    CHECK_TEXT(step(&subject), "+a=35"); /* 0x23 */
+    put(&subject, "a", 4);
+    untake(1);
+    CHECK_EQ(subject_take(&subject, 1), CDEDUPE_OK);
+    CHECK_EQ(subject.items[0].id, 0x234);
+}
+
 static void
 untaken_twice_it_is_merged_twice(void)
 {
@@ -1639,6 +1657,12 @@ every_value_is_merged_once_and_in_order(void)
     crowd_at_work(true, 5, 10);
 }
 
+static void
+with_deletions_and_restarts_every_value_comes_out_once(void)
+{
+    crowd_at_work(false, 5, 10);
+}
+
 #define RUN_WITH_A_SUBJECT(test) (check_test = #test, with_a_subject(test))
 #define RUN_WITH_A_LOOP(test) (check_test = #test, with_a_loop(test, 0))
 #define RUN_WITH_A_LEFTOVER(test) (check_test = #test, with_a_loop(test, 1))
@@ -1655,6 +1679,7 @@ run_scenes(void)
     RUN_WITH_A_SUBJECT(what_is_untaken_is_merged_with_what_is_newer);
     RUN_WITH_A_SUBJECT(an_untaken_value_is_not_merged_with_a_deletion);
     RUN_WITH_A_SUBJECT(an_untaken_deletion_is_not_merged_with_a_value);
+    RUN_WITH_A_SUBJECT(an_untaken_value_is_not_merged_with_what_came_after_a_deletion);
     RUN_WITH_A_SUBJECT(untaken_twice_it_is_merged_twice);
     RUN(by_default_nothing_is_merged);
     RUN(bytes_are_not_merged);
@@ -1725,5 +1750,6 @@ main(void)
     run_waiting();
     run_sleeping();
     RUN(every_value_is_merged_once_and_in_order);
+    RUN(with_deletions_and_restarts_every_value_comes_out_once);
     return check_finish();
 }

@@ -495,8 +495,9 @@ uint64_t cdedupe_age(const cdedupe_t *buffer, const cdedupe_item_t *item);
  *
  *   items    the last items of the last batch, in its order, unchanged, with their payloads in their slots. Of each, `slot`
  *            gets the handle if it came back to the caller (something newer is pending, or a restart dropped it), else
- *            zero: it is the queue's again; likewise `tag`. If values are merged, and a newer one is pending, `newer` gets
- *            its payload, and else zero: merge the two, and call cdedupe_put_merged() with `newer` as what was pending
+ *            zero: it is the queue's again; likewise `tag`. If values are merged, and a newer one is pending and came before
+ *            any deletion, `newer` gets its payload, and else zero: merge the two, and call cdedupe_put_merged() with `newer`
+ *            as what was pending; its key is lent no longer
  *   count    how many; gets how many of them are still to be untaken: zero unless memory ran out. It goes from the last
  *            to the first
  *
