@@ -86,6 +86,7 @@ struct cdedupe {
     bool swallowed;   /* Since the restart, or the last status that was queued, one was not queued: it was the same. */
     uint32_t made_unseen;    /* Counts entries that untaking made unseen: sweeps under way may have passed them. */
     uint32_t slots_sparse;   /* Less than half of the slots' cells are in use; read without the lock. */
+    uint64_t batch_received; /* How many updates had been received under the lock when the last batch was begun. */
     uint64_t slots_returned; /* Without a magazine, since magazines were emptied. */
     uint64_t uncleared;      /* Links in garbage and orphans; read as a hint without the lock. */
     cdedupe_statistics_t statistics;

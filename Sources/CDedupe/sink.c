@@ -199,11 +199,16 @@ take_some(struct hold *hold, cdedupe_item_t *items, size_t capacity, size_t *cou
 {
     struct cdedupe *buffer = hold->buffer;
 
-    /* What is untaken must be of one side of a restart: of this, if nothing was taken before it. */
-    if (*count == 0)
+    /*
+     * What is untaken must be of one side of a restart: of this, if nothing was taken before it. And where values are merged,
+     * no key may be in a batch twice, or untaking would wait for what it has itself given out to be merged.
+     */
+    if (*count == 0) {
         buffer->restarted = false;
-    else if (buffer->restarted)
+        buffer->batch_received = buffer->statistics.received;
+    } else if (buffer->restarted || (buffer->merging && buffer->batch_received != buffer->statistics.received)) {
         return false;
+    }
     for (unsigned steps = 0; *count < capacity; steps++) {
         uint32_t link = ring_first(&buffer->links, buffer->ring);
 

@@ -1663,6 +1663,14 @@ with_deletions_and_restarts_every_value_comes_out_once(void)
     crowd_at_work(false, 5, 10);
 }
 
+/* Batches that are taken in more than one go: a key may come up again meanwhile. */
+static void
+so_in_large_batches(void)
+{
+    crowd_at_work(true, KEYS_MAX, BATCH_MAX);
+    crowd_at_work(false, KEYS_MAX, BATCH_MAX);
+}
+
 #define RUN_WITH_A_SUBJECT(test) (check_test = #test, with_a_subject(test))
 #define RUN_WITH_A_LOOP(test) (check_test = #test, with_a_loop(test, 0))
 #define RUN_WITH_A_LEFTOVER(test) (check_test = #test, with_a_loop(test, 1))
@@ -1751,5 +1759,6 @@ main(void)
     run_sleeping();
     RUN(every_value_is_merged_once_and_in_order);
     RUN(with_deletions_and_restarts_every_value_comes_out_once);
+    RUN(so_in_large_batches);
     return check_finish();
 }
