@@ -100,6 +100,23 @@ a_deletion_that_nobody_sent_has_none(void)
     CHECK(!subject.items[0].tagged && !subject.items[1].tagged);
 }
 
+/* Not even that of the update which the restart dropped, and which nobody has cleared up. */
+static void
+so_if_something_was_pending_before_the_restart(void)
+{
+    put(&subject, "a", 1);
+    put(&subject, "b", 2);
+    CHECK_TEXT(step(&subject), "+a=1 +b=2");
+    put(&subject, "a", 3);
+    del(&subject, "b");
+    subject_restart(&subject);
+    subject_status(&subject, CDEDUPE_IN_SYNC);
+    CHECK_EQ(subject_take(&subject, 10), CDEDUPE_OK);
+    CHECK(!subject.items[0].tagged && !subject.items[1].tagged);
+    subject_collect(&subject, 3);
+    CHECK_EQ(subject.tags.living, 0);
+}
+
 static void
 what_replaces_a_deletion_that_nobody_sent_has_one(void)
 {
@@ -209,18 +226,25 @@ a_deletion_that_nobody_sent_goes_back_without(void)
     CHECK(subject.items[0].tagged);
 }
 
-/* The in-sync is long past when a deletion is untaken: it is owed, has a tag or none, and the old one is not lost. */
+/* The in-sync is long past when a deletion is untaken: it is owed at once. */
 static void
-a_deletion_owed_at_once_may_do_without(void)
+a_deletion_owed_at_once_has_its_own(void)
 {
-    put(&subject, "a", 1);
-    CHECK_TEXT(step(&subject), "+a=1");
-    del(&subject, "a");
-    CHECK_TEXT(step(&subject), "-a");
-    subject_restart(&subject);
-    subject_status(&subject, CDEDUPE_IN_SYNC);
-    untake(1);
-    CHECK_TEXT(step(&subject), "-a | <in-sync>");
+    for (int again = 0; again < 2; again++) {
+        put(&subject, "a", 1);
+        CHECK_EQ(subject_take(&subject, 10), CDEDUPE_OK);
+        del(&subject, "a");
+        CHECK_EQ(subject_take(&subject, 10), CDEDUPE_OK);
+        if (again == 1) { /* This is dropped, and nobody has cleared it up. */
+            put(&subject, "a", 2);
+        }
+        subject_restart(&subject);
+        subject_status(&subject, CDEDUPE_IN_SYNC);
+        untake(1);
+        CHECK_EQ(subject_take(&subject, 10), CDEDUPE_OK);
+        CHECK_EQ(subject.items[0].kind, CDEDUPE_DELETED);
+        CHECK(subject.items[0].tagged);
+    }
 }
 
 static void
@@ -924,6 +948,7 @@ run_tags(void)
     RUN_WITH_TAGS(a_pending_key_has_one_tag_whatever_replaces_its_update);
     RUN_WITH_TAGS(a_deletion_that_somebody_sent_has_one);
     RUN_WITH_TAGS(a_deletion_that_nobody_sent_has_none);
+    RUN_WITH_TAGS(so_if_something_was_pending_before_the_restart);
     RUN_WITH_TAGS(what_replaces_a_deletion_that_nobody_sent_has_one);
     RUN_WITH_TAGS(so_if_a_restart_dropped_the_deletion);
     RUN_WITH_TAGS(after_a_restart_a_key_has_the_old_tag_or_a_new_one);
@@ -932,7 +957,7 @@ run_tags(void)
     RUN_WITH_TAGS(what_takes_the_place_of_the_untaken_has_one);
     RUN_WITH_TAGS(what_a_restart_dropped_of_the_untaken_comes_back);
     RUN_WITH_TAGS(a_deletion_that_nobody_sent_goes_back_without);
-    RUN_WITH_TAGS(a_deletion_owed_at_once_may_do_without);
+    RUN_WITH_TAGS(a_deletion_owed_at_once_has_its_own);
     RUN_WITH_TAGS(leftovers_have_theirs);
     RUN(tags_have_limits_as_payloads_do);
     RUN(a_tags_memory_is_aligned_and_its_own);

@@ -458,7 +458,7 @@ typedef struct {
     const void *CDEDUPE_NULLABLE key; /* Lent until the next take or release. NULL for a status. */
     size_t key_length;
     cdedupe_slot_t slot;  /* The payload, now the caller's; zero for a deletion that carries none. */
-    cdedupe_tag_t tag;    /* The same; zero only for a deletion that nobody sent, and without tags. */
+    cdedupe_tag_t tag;    /* The same; zero for a deletion that nobody sent, and without tags. */
     uint8_t kind;         /* A cdedupe_kind_t. */
     uint8_t status;       /* A cdedupe_status_t, if the kind is CDEDUPE_STATUS. */
     uint8_t before;       /* For cdedupe_untake(): whether the key was live, or the status that was taken before; */
