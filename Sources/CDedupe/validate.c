@@ -177,6 +177,7 @@ struct garbage_walk {
     uint64_t stale;
     uint64_t statuses;
     uint64_t orphans;
+    uint64_t slots; /* Of the orphans; the others are tags alone. */
 };
 
 static const char *
@@ -200,8 +201,10 @@ validate_garbage(const struct cdedupe *buffer, struct census *census, struct gar
     }
     for (link = ring_first(&buffer->links, buffer->orphans); link != buffer->orphans;
          link = link_at(&buffer->links, link)->next) {
-        /* Zero: a tag alone. */
-        census->slot_met_twice |= !map_note(&census->map, link_at(&buffer->links, link)->item);
+        uint32_t slot = link_at(&buffer->links, link)->item;
+
+        census->slot_met_twice |= !map_note(&census->map, slot);
+        walk->slots += slot != 0;
         walk->orphans++;
     }
     return NULL;
@@ -272,7 +275,7 @@ validate_slots(const struct cdedupe *buffer, const struct census *census, const 
 {
     if (census->slot_met_twice)
         return "slots: one is owned twice, or free and owned";
-    if (census->slots + garbage->orphans > buffer->slots.used)
+    if (census->slots + garbage->slots > buffer->slots.used)
         return "slots: a free one is in use";
     return NULL;
 }

@@ -198,6 +198,21 @@ what_takes_the_place_of_the_untaken_has_one(void)
     CHECK_TEXT(step(&subject), "+a=3");
 }
 
+/* The tag of a deletion that met a value which was new; it has no payload, and nobody has cleared it up. */
+static void
+a_tag_alone_is_no_payload(void)
+{
+    put(&subject, "a", 1);
+    del(&subject, "b");
+    CHECK_TEXT(step(&subject), "+a=1 -b");
+    del(&subject, "a");
+    untake(2);
+    CHECK_NO_FAULT(subject_validate(&subject));
+    put(&subject, "b", 2);
+    CHECK_NO_FAULT(subject_validate(&subject));
+    CHECK_TEXT(step(&subject), "+b=2");
+}
+
 static void
 what_a_restart_dropped_of_the_untaken_comes_back(void)
 {
@@ -955,6 +970,7 @@ run_tags(void)
     RUN_WITH_TAGS(tags_that_a_restart_dropped_come_back);
     RUN_WITH_TAGS(what_is_untaken_has_its_tag_again);
     RUN_WITH_TAGS(what_takes_the_place_of_the_untaken_has_one);
+    RUN_WITH_TAGS(a_tag_alone_is_no_payload);
     RUN_WITH_TAGS(what_a_restart_dropped_of_the_untaken_comes_back);
     RUN_WITH_TAGS(a_deletion_that_nobody_sent_goes_back_without);
     RUN_WITH_TAGS(a_deletion_owed_at_once_has_its_own);
