@@ -120,6 +120,7 @@ cdedupe_bytes_create(const cdedupe_options_t *given, cdedupe_bytes_t **out)
     options.revision_offset = offsetof(struct value, revision);
     options.weight_offset = offsetof(struct value, length);
     options.tag_size = 0;
+    options.tag_alignment = cdedupe_options().tag_alignment;
     if (options.merging)
         return CDEDUPE_INVALID_ARGUMENT;
     result = cdedupe_create(&options, &core);

@@ -101,6 +101,24 @@ link_new_for(struct hold *hold, uint32_t number, cdedupe_update_t *update)
     return link;
 }
 
+/*
+ * A pending deletion that nobody sent has no tag: what takes its place brings one, or is to. The same if a restart dropped it.
+ * Only the lock's holder replaces deletions where there are tags, see replaces().
+ */
+static bool
+bring_tag(struct hold *hold, const struct entry *entry, cdedupe_update_t *update)
+{
+    struct cdedupe *buffer = hold->buffer;
+
+    if (!buffer->tagged || link_tag(buffer, entry->link) != 0)
+        return true;
+    if (update->tag == 0)
+        return false;
+    link_set_tag(buffer, entry->link, update->tag);
+    update->tag = 0;
+    return true;
+}
+
 /* A current entry leaves: its word is zero, and the sink never hears of what was pending. Its tag is the caller's. */
 static cdedupe_tag_t
 remove_current(struct hold *hold, uint32_t number)
@@ -204,6 +222,8 @@ revive(struct hold *hold, struct entry *entry, uint64_t word, cdedupe_update_t *
 
     if (exceeds(buffer, update))
         return overflow(hold, update);
+    if (!bring_tag(hold, entry, update))
+        return ask_for_tag(update);
     weigh_in(buffer, update->slot);
     /* An exchange: who read the restart number before the restart may still be replacing the stale payload. */
     before = sync_exchange(&entry->word, word_pending(word, update->slot, buffer->restart, update->deletion));
@@ -278,6 +298,8 @@ put_present(struct hold *hold, uint32_t number, uint64_t word, cdedupe_update_t 
         return requeue(hold, number, word, update);
     if (word_is_stale(word, buffer->restart))
         return revive(hold, entry_at(&buffer->entries, number), word, update);
+    if (!bring_tag(hold, entry_at(&buffer->entries, number), update))
+        return ask_for_tag(update);
     if (buffer->merging && !update->deletion)
         return word & WORD_MERGING ? STEP_WAIT : begin_merge(hold, number, update);
     if (update->deletion && !(word & WORD_LIVE))
@@ -469,7 +491,7 @@ look_up(struct put *put)
 static bool
 replaces(const struct cdedupe *buffer, uint64_t word, uint32_t restart, const cdedupe_update_t *update)
 {
-    if (!word_is_current(word, restart) || (word & WORD_MERGING))
+    if (!word_is_current(word, restart) || (word & WORD_MERGING) || (buffer->tagged && (word & WORD_DELETION)))
         return false;
     return update->deletion ? !word_deletion_cancels(word) : !buffer->merging;
 }

@@ -134,8 +134,9 @@ owe_deletion_of_stale(struct hold *hold, uint32_t number)
     /* Acquire, with the release of replace_unlocked(): the payload that becomes an orphan. */
     before = sync_exchange(&entry->word, word_pending(WORD_LIVE, 0, buffer->restart, true));
     garbage_remove(hold, entry->link);
+    orphan_add(hold, word_payload(before), link_tag(buffer, entry->link));
+    link_set_tag(buffer, entry->link, 0);
     queue_entry(hold, entry->link);
-    orphan_add(hold, word_payload(before), 0);
     buffer->statistics.synthesized_deletions++;
     return true;
 }

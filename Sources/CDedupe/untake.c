@@ -282,7 +282,9 @@ untake_to_stale(struct untake *untake, uint32_t number)
     link_at(&buffer->links, entry->link)->queued = untake->item->queued;
     count_pending(buffer);
     push_front(buffer, entry->link);
-    orphan_add(hold, word_payload(before), 0);
+    orphan_add(hold, word_payload(before), link_tag(buffer, entry->link));
+    link_set_tag(buffer, entry->link, untake->item->tag);
+    untake->item->tag = 0;
 }
 
 static void

@@ -98,7 +98,7 @@ extension DedupeBuffer {
             key: key, value: content?.value, revision: content?.revision ?? 0, updateType: batch.updateType(i))
     }
 
-    /// The key of an update that a resync has queued: nobody has sent one.
+    /// The key of a deletion that nobody has sent.
     @inlinable
     static func readKey(of batch: TakenBatch, _ i: Int) -> Key {
         guard let key = Key(keyBytes: batch.keyBytes(i).bytes) else {

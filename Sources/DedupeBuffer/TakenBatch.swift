@@ -8,7 +8,7 @@ final class TakenBatch {
     @exclusivity(unchecked) @usableFromInline var count = 0
     /// The payload of each item; `nil`: a status, or a deletion that nobody sent.
     @usableFromInline let payloads: UnsafeMutablePointer<UnsafeMutableRawPointer?>
-    /// The tag of each item; `nil`: a status, or a key that a resync queued, whatever has replaced its deletion.
+    /// The tag of each item; `nil` as for the payload.
     @usableFromInline let tags: UnsafeMutablePointer<UnsafeMutableRawPointer?>
     let raw: UnsafeMutablePointer<cdedupe_item_t>
     let capacity: Int

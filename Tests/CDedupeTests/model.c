@@ -30,6 +30,8 @@ model_close(model_t *model)
     free(model->queue);
     free(model->live);
     free(model->unseen);
+    free(model->resent);
+    free(model->revisions);
 }
 
 static void
@@ -41,17 +43,39 @@ reserve_queue(model_t *model, size_t capacity)
     }
 }
 
+/* An array by key; what is new is zero. */
+static void *
+grow(void *array, size_t size, size_t keys, size_t more)
+{
+    char *grown = must_resize(array, more * size);
+
+    memset(grown + keys * size, 0, (more - keys) * size);
+    return grown;
+}
+
 static void
 reserve_keys(model_t *model, size_t keys)
 {
     if (model->keys < keys) {
         size_t more = keys * 2 + 8;
 
-        model->live = must_resize(model->live, more * sizeof(*model->live));
-        model->unseen = must_resize(model->unseen, more * sizeof(*model->unseen));
-        memset(model->live + model->keys, 0, (more - model->keys) * sizeof(*model->live));
-        memset(model->unseen + model->keys, 0, (more - model->keys) * sizeof(*model->unseen));
+        model->live = grow(model->live, sizeof(*model->live), model->keys, more);
+        model->unseen = grow(model->unseen, sizeof(*model->unseen), model->keys, more);
+        model->resent = grow(model->resent, sizeof(*model->resent), model->keys, more);
+        model->revisions = grow(model->revisions, sizeof(*model->revisions), model->keys, more);
         model->keys = more;
+    }
+}
+
+/* And one of another model, which has no more keys. */
+static void
+copy_array(void *target, size_t target_keys, const void *source, size_t keys, size_t size)
+{
+    if (target_keys > 0) { /* Else the arrays are NULL, which the standard's functions do not take. */
+        memset(target, 0, target_keys * size);
+    }
+    if (keys > 0) {
+        memcpy(target, source, keys * size);
     }
 }
 
@@ -68,17 +92,15 @@ model_copy(model_t *target, const model_t *source)
     target->capacity = kept.capacity;
     target->live = kept.live;
     target->unseen = kept.unseen;
+    target->resent = kept.resent;
+    target->revisions = kept.revisions;
     target->keys = kept.keys;
-    if (target->keys > 0) { /* Else the arrays are NULL, which the standard's functions do not take. */
-        memset(target->live, 0, target->keys * sizeof(*target->live));
-        memset(target->unseen, 0, target->keys * sizeof(*target->unseen));
-    }
+    copy_array(target->live, kept.keys, source->live, source->keys, sizeof(*source->live));
+    copy_array(target->unseen, kept.keys, source->unseen, source->keys, sizeof(*source->unseen));
+    copy_array(target->resent, kept.keys, source->resent, source->keys, sizeof(*source->resent));
+    copy_array(target->revisions, kept.keys, source->revisions, source->keys, sizeof(*source->revisions));
     if (source->count > 0) {
         memcpy(target->queue, source->queue, source->count * sizeof(*source->queue));
-    }
-    if (source->keys > 0) {
-        memcpy(target->live, source->live, source->keys * sizeof(*source->live));
-        memcpy(target->unseen, source->unseen, source->keys * sizeof(*source->unseen));
     }
 }
 
@@ -182,6 +204,76 @@ merge_statuses_before(model_t *model, size_t index)
     remove_at(model, index - 1);
 }
 
+/* What all that is pending weighs together. */
+static uint64_t
+weight(const model_t *model)
+{
+    uint64_t sum = 0;
+    size_t index;
+
+    for (index = 0; model->rules.maximum_bytes != 0 && index < model->count; index++) {
+        if (!is_status(model, index)) {
+            sum += model->rules.weight(model->queue[index].id, model->queue[index].deletion);
+        }
+    }
+    return sum;
+}
+
+static void
+weigh(model_t *model)
+{
+    model->statistics.pending_bytes = weight(model);
+}
+
+/* Whether one more would be too many. */
+static bool
+exceeds(const model_t *model, bool deletion, uint64_t id)
+{
+    const model_rules_t *rules = &model->rules;
+
+    if (rules->maximum_keys != 0 && model->statistics.pending_keys + 1 > rules->maximum_keys) {
+        return true;
+    }
+    return rules->maximum_bytes != 0 && weight(model) + rules->weight(id, deletion) > rules->maximum_bytes;
+}
+
+/* A restart, or an overflow. */
+static void
+drop_everything(model_t *model)
+{
+    model->statistics.dropped += model->statistics.pending_keys;
+    while (model->count > 0) {
+        remove_at(model, model->count - 1);
+    }
+    if (model->keys > 0) {
+        memcpy(model->unseen, model->live, model->keys * sizeof(*model->live));
+        memset(model->resent, 0, model->keys * sizeof(*model->resent));
+    }
+    model->latest = model->latest_taken; /* D2 */
+    model->restarted = true;
+    model->swallowed = false;
+    model->resync = true;
+    weigh(model);
+}
+
+static cdedupe_outcome_t
+overflow(model_t *model)
+{
+    drop_everything(model);
+    model->statistics.dropped++;
+    model->statistics.overflows++;
+    model->overflowed = true;
+    return CDEDUPE_OVERFLOWED;
+}
+
+/* Whether the sink has it. Nothing is pending. */
+static bool
+is_unchanged(const model_t *model, size_t key, bool deletion, uint64_t id)
+{
+    return model->rules.revision != NULL && !deletion && model->live[key] && model->rules.revision(id) != 0 &&
+           model->rules.revision(id) == model->revisions[key];
+}
+
 /* Fewer ifs are possible; these are the rows of the contract's table. */
 static cdedupe_outcome_t
 put_pending(model_t *model, size_t index, bool deletion, uint64_t id)
@@ -195,21 +287,44 @@ put_pending(model_t *model, size_t index, bool deletion, uint64_t id)
         return CDEDUPE_CANCELLED;
     }
     model->statistics.replaced++;
+    entry->sent = true;
+    if (model->rules.merged != NULL && !deletion && !entry->deletion) {
+        entry->id = model->rules.merged(entry->id, id);
+        return CDEDUPE_MERGE;
+    }
+    entry->alone = entry->deletion && !deletion;
     entry->deletion = deletion;
     entry->id = id;
     return CDEDUPE_REPLACED;
 }
 
+static cdedupe_outcome_t
+put_new(model_t *model, size_t key, bool deletion, uint64_t id)
+{
+    const model_entry_t entry = {.key = key, .id = id, .deletion = deletion, .sent = true};
+
+    if (is_unchanged(model, key, deletion, id)) {
+        model->statistics.suppressed++;
+        model->resent[key] = true;
+        return CDEDUPE_SUPPRESSED;
+    }
+    if (exceeds(model, deletion, id)) {
+        return overflow(model);
+    }
+    append(model, &entry);
+    return CDEDUPE_QUEUED;
+}
+
 cdedupe_outcome_t
 model_put(model_t *model, size_t key, bool deletion, uint64_t id, uint64_t *displaced)
 {
-    const model_entry_t entry = {.key = key, .id = id, .deletion = deletion};
+    cdedupe_outcome_t outcome;
     size_t index;
 
     *displaced = 0;
     note_input(model);
     model->statistics.received++;
-    if (model->stopped) {
+    if (model->stopped || model->overflowed) {
         model->statistics.dropped++;
         return CDEDUPE_DROPPED;
     }
@@ -218,10 +333,12 @@ model_put(model_t *model, size_t key, bool deletion, uint64_t id, uint64_t *disp
     index = find(model, key);
     if (index < model->count) {
         *displaced = model->queue[index].id;
-        return put_pending(model, index, deletion, id);
+        outcome = put_pending(model, index, deletion, id);
+    } else {
+        outcome = put_new(model, key, deletion, id);
     }
-    append(model, &entry);
-    return CDEDUPE_QUEUED;
+    weigh(model);
+    return outcome;
 }
 
 /* What a resync owes: a deletion for every key that is live and was not heard of. */
@@ -251,6 +368,9 @@ model_status(model_t *model, cdedupe_status_t status)
         return CDEDUPE_STOPPED;
     }
     model->statistics.statuses_received++;
+    if (model->overflowed) {
+        return CDEDUPE_OK;
+    }
     if (status == CDEDUPE_IN_SYNC && model->resync) {
         synthesize_deletions(model);
         model->resync = false;
@@ -276,17 +396,8 @@ model_restart(model_t *model)
     if (model->stopped) {
         return CDEDUPE_STOPPED;
     }
-    model->statistics.dropped += model->statistics.pending_keys;
-    while (model->count > 0) {
-        remove_at(model, model->count - 1);
-    }
-    if (model->keys > 0) {
-        memcpy(model->unseen, model->live, model->keys * sizeof(*model->live));
-    }
-    model->latest = model->latest_taken; /* D2 */
-    model->restarted = true;
-    model->swallowed = false;
-    model->resync = true;
+    model->overflowed = false;
+    drop_everything(model);
     return CDEDUPE_OK;
 }
 
@@ -375,6 +486,8 @@ take_front(model_t *model)
                          .kind = CDEDUPE_STATUS,
                          .status = entry.status,
                          .taken_before = model->latest_taken,
+                         .sent = entry.sent,
+                         .revision_before = entry.key == MODEL_NO_KEY ? 0 : model->revisions[entry.key],
                          .was_live = entry.key != MODEL_NO_KEY && model->live[entry.key]};
 
     remove_at(model, 0);
@@ -388,6 +501,10 @@ take_front(model_t *model)
     if (model->live[entry.key] != !entry.deletion) {
         model->live[entry.key] = !entry.deletion;
         model->statistics.live_keys += entry.deletion ? (uint64_t)-1 : 1;
+    }
+    model->resent[entry.key] = false;
+    if (model->rules.revision != NULL) {
+        model->revisions[entry.key] = entry.deletion ? 0 : model->rules.revision(entry.id);
     }
     return item;
 }
@@ -428,6 +545,7 @@ model_take(model_t *model, size_t limit, const size_t *hints, size_t hint_count,
         model->batch[model->batch_count++] = items[*count];
         (*count)++;
     }
+    weigh(model);
     model->statistics.batches++;
     return CDEDUPE_OK;
 }
@@ -461,15 +579,18 @@ move_to_front(model_t *model, size_t index)
 static uint64_t
 untake_value(model_t *model, const model_item_t *item)
 {
-    const model_entry_t entry = {.key = item->key, .id = item->id};
+    const model_entry_t entry = {.key = item->key, .id = item->id, .sent = item->sent};
     size_t index = find(model, item->key);
     bool pending = index < model->count;
+    /* A value that was sent again since the restart is not lost with this one. */
+    bool dropped = model->restarted && (pending || !model->resent[item->key]);
 
+    model->revisions[item->key] = item->revision_before;
     if (!item->was_live) {
         model->live[item->key] = false;
         model->unseen[item->key] = false;
     }
-    if (model->restarted) {
+    if (dropped) {
         model->statistics.dropped++;
     } else if (!pending) {
         prepend(model, &entry);
@@ -480,6 +601,9 @@ untake_value(model_t *model, const model_item_t *item)
         merge_statuses_before(model, index);
     } else {
         model->statistics.replaced++;
+        if (model->rules.merged != NULL && !model->queue[index].deletion && !model->queue[index].alone) {
+            model->queue[index].id = model->rules.merged(item->id, model->queue[index].id);
+        }
         move_to_front(model, index);
     }
     return item->id;
@@ -488,12 +612,13 @@ untake_value(model_t *model, const model_item_t *item)
 static uint64_t
 untake_deletion(model_t *model, const model_item_t *item)
 {
-    const model_entry_t entry = {.key = item->key, .id = item->id, .deletion = true};
+    const model_entry_t entry = {.key = item->key, .id = item->id, .deletion = true, .sent = item->sent};
     size_t index = find(model, item->key);
     bool pending = index < model->count;
 
     if (item->was_live) {
         model->live[item->key] = true;
+        model->revisions[item->key] = item->revision_before;
         model->unseen[item->key] = model->restarted && model->resync && !pending;
     }
     if (!pending && (!model->restarted || (item->was_live && !model->resync))) {
@@ -555,6 +680,7 @@ model_untake(model_t *model, size_t count, uint64_t *back)
     while (count-- > 0) {
         untake_one(model, &model->batch[--model->batch_count], &back[count]);
     }
+    weigh(model);
     return CDEDUPE_OK;
 }
 

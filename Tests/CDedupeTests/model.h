@@ -6,6 +6,9 @@
  * Keys are small numbers; names turn strings into them. An update carries an `id`, which stands for its value,
  * its revision and its payload at once; zero is "none".
  *
+ * What the buffer does only if it is asked to, the model does by its `rules`. Where values are merged, whoever puts one
+ * merges at once.
+ *
  * One thing the contract leaves open: the order among the deletions that one in-sync owes. The model puts them
  * into the queue as a *group* whose inner order is unknown, and model_take() is told what the real buffer
  * delivered: within a group, and only there, it follows that.
@@ -21,12 +24,23 @@ extern "C" {
 
 #define MODEL_NO_KEY ((size_t)-1)
 
+/* The buffer's options, as far as they are about what happens to updates. All zero: none. */
+typedef struct model_rules {
+    uint64_t (*revision)(uint64_t id); /* If not NULL, unchanged values are suppressed. */
+    uint64_t maximum_keys;
+    uint64_t maximum_bytes;
+    uint64_t (*weight)(uint64_t id, bool deletion);     /* Not NULL if there is a maximum of bytes. */
+    uint64_t (*merged)(uint64_t older, uint64_t newer); /* If not NULL, values are merged. */
+} model_rules_t;
+
 /* One thing in the queue. */
 typedef struct model_entry {
     size_t key; /* MODEL_NO_KEY: a status. */
     uint64_t id;
     cdedupe_status_t status;
     bool deletion;
+    bool sent;      /* Somebody put it, so it has a tag, if there are tags. */
+    bool alone;     /* Merging: it came after a deletion. */
     bool owed;      /* Was queued when a finish "when delivered" was called. */
     unsigned group; /* Not zero: a deletion synthesized by the in-sync of this number. */
 } model_entry_t;
@@ -37,24 +51,31 @@ typedef struct model_item {
     uint64_t id;
     cdedupe_kind_t kind;
     cdedupe_status_t status;
+    bool sent;
     bool was_live;                 /* Before it was taken, for model_untake(). */
+    uint64_t revision_before;      /* That of the value taken before it, or zero. */
     cdedupe_status_t taken_before; /* The same for a status: the one taken before it. */
 } model_item_t;
 
 enum { MODEL_BATCH = 100 };
 
 typedef struct model {
+    model_rules_t rules;
+
     model_entry_t *queue;
     size_t count;
     size_t capacity;
 
-    bool *live;   /* By key. */
-    bool *unseen; /* By key: live at the last restart and not heard of since. */
+    bool *live;          /* By key. */
+    bool *unseen;        /* By key: live at the last restart and not heard of since. */
+    bool *resent;        /* By key: a value was suppressed since the restart, and since it was taken. */
+    uint64_t *revisions; /* By key: of the value taken last, if it is live. */
     size_t keys;
 
     cdedupe_status_t latest; /* Received, in the sense of the contract's section 3. */
     cdedupe_status_t latest_taken;
-    bool resync; /* From a restart to the in-sync after it. */
+    bool resync;     /* From a restart to the in-sync after it. */
+    bool overflowed; /* From an overflow to the restart after it. */
     unsigned groups;
 
     bool claimed;
@@ -75,6 +96,7 @@ typedef struct model {
     cdedupe_statistics_t statistics; /* All but memory. */
 } model_t;
 
+/* Without rules; they may be set then. */
 void model_open(model_t *model);
 void model_close(model_t *model);
 

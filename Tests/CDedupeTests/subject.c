@@ -230,21 +230,26 @@ discard_tag(subject_t *subject, cdedupe_tag_t tag)
     }
 }
 
-/* A key was queued without a tag being wanted: it has the one that it had before a restart. */
+/*
+ * A key was queued without a tag being wanted: it has the one that it had before a restart. After untaking there may be
+ * another, of a deletion that was cancelled; nobody can tell which it is, and either may come back from anywhere.
+ */
 static void
 tag_is_back(subject_t *subject, uint64_t hash)
 {
+    bool found = false;
     size_t index;
 
     for (index = 0; index < subject->tags.object_count; index++) {
         object_t *object = &subject->tags.objects[index];
 
         if (object->owner == OWNER_GARBAGE && object->id == hash) {
+            CHECK(!found || subject->untook);
             object->owner = OWNER_QUEUE;
-            return;
+            found = true;
         }
     }
-    CHECK(index < subject->tags.object_count); /* Else a key was queued without a tag. */
+    CHECK(found);
 }
 
 /* ---------------------------------------------------------------------------------------------------- */
@@ -828,10 +833,7 @@ item_from_core(subject_t *subject, const cdedupe_item_t *from)
                            cdedupe_age(subject->core, from)};
 
     if (from->tag != 0) {
-        /* A deletion that nobody sent may have one that a restart dropped. */
-        bool is_bare = from->kind == CDEDUPE_DELETED && from->slot == 0;
-
-        CHECK_EQ(leave_buffer(object_of_tag(subject, from->tag), true, is_bare), hash_of(from->key, from->key_length));
+        CHECK_EQ(leave_buffer(object_of_tag(subject, from->tag), true, false), hash_of(from->key, from->key_length));
     } else {
         CHECK(!subject->options.tags || from->kind == CDEDUPE_STATUS ||
               (from->kind == CDEDUPE_DELETED && from->slot == 0));

@@ -7,7 +7,7 @@
  *   test_exhaustive [length] [seed]     length 1 to 12, default 6; seed of the random walks
  *
  * Operations: set and delete of three keys, three statuses, restart, step; in a second pass also stop and both
- * kinds of finish.
+ * kinds of finish; then all of them with what a buffer does only if asked: it suppresses, overflows, merges, has tags.
  *
  * Two savings, or it would take minutes:
  *   - Keys are used in the order of their names: a sequence that uses b before a is one that uses a before b
@@ -60,7 +60,18 @@ typedef struct pass {
     size_t length;
 } pass_t;
 
+/* What the buffer of a pass is asked to do. */
+typedef struct extras {
+    const char *name;
+    bool suppress;
+    uint64_t maximum_keys;
+    uint64_t maximum_bytes; /* By level: see weight_of_bytes() and subject_weight(). */
+    bool merging;           /* Handle level, as tags are. */
+    bool tags;
+} extras_t;
+
 static pass_t pass;
+static extras_t extras;
 static operation_t sequence[LENGTH_MAX];
 static size_t run_length;              /* So much of it is being run. */
 static model_t models[LENGTH_MAX + 1]; /* The model before operation i. */
@@ -74,9 +85,9 @@ describe(FILE *out)
 {
     size_t index;
 
-    fprintf(out, "  %s level, batches of %zu, %s, %s:", pass.level == SUBJECT_BYTES ? "bytes" : "handle",
-            pass.batch_size, pass.claim == CDEDUPE_LOOP ? "loop" : "by hand",
-            pass.collect ? "collecting" : "not collecting");
+    fprintf(out, "  %s level%s%s, batches of %zu, %s, %s:", pass.level == SUBJECT_BYTES ? "bytes" : "handle",
+            extras.name != NULL ? ", " : "", extras.name != NULL ? extras.name : "", pass.batch_size,
+            pass.claim == CDEDUPE_LOOP ? "loop" : "by hand", pass.collect ? "collecting" : "not collecting");
     for (index = 0; index < run_length; index++) {
         fprintf(out, " %s;", operation_names[sequence[index]]);
     }
@@ -114,6 +125,10 @@ compare_statistics(const model_t *model)
     CHECK_EQ(got.statuses_delivered, wanted.statuses_delivered);
     CHECK_EQ(got.batches, wanted.batches);
     CHECK_EQ(got.memory, wanted.memory);
+    CHECK_EQ(got.suppressed, wanted.suppressed);
+    CHECK_EQ(got.overflows, wanted.overflows);
+    CHECK_EQ(got.pending_bytes, wanted.pending_bytes);
+    CHECK_EQ(got.oldest_pending_age, wanted.oldest_pending_age);
 }
 
 static void
@@ -125,6 +140,7 @@ compare_item(const subject_item_t *got, size_t got_key, const model_item_t *want
         CHECK_EQ(got->status, wanted->status);
     } else {
         CHECK_EQ(got->id, wanted->id);
+        CHECK_EQ(got->tagged, extras.tags && wanted->sent);
     }
 }
 
@@ -162,13 +178,23 @@ number_of_letter(const subject_item_t *item)
     return item->length == 1 && item->key[0] >= 'a' && item->key[0] <= 'c' ? (size_t)(item->key[0] - 'a') : 99;
 }
 
+/* Where values are suppressed, there are two revisions. At the bytes level the id is the revision. */
+static uint64_t
+id_at(size_t position)
+{
+    if (!extras.suppress) {
+        return position + 1;
+    }
+    return (pass.level == SUBJECT_BYTES ? 0 : (position + 1) * 1000) + 1 + position % 2;
+}
+
 /* The update of the operation at `position`. Every other deletion carries no payload. */
 static subject_update_t
 update_at(size_t position)
 {
     bool deletion = sequence[position] >= DELETE_A;
     size_t key = (size_t)(sequence[position] - (deletion ? DELETE_A : SET_A));
-    subject_update_t update = {key_texts[key], 1, deletion, position + 1, CDEDUPE_UNTOUCHED, 0};
+    subject_update_t update = {key_texts[key], 1, deletion, id_at(position), CDEDUPE_UNTOUCHED, 0};
 
     if (deletion && position % 2 == 1) {
         update.id = 0;
@@ -321,6 +347,11 @@ open_subject(void)
     options.batch_size = pass.batch_size;
     options.hash_seed = 1;
     options.hooks = &hooks;
+    options.suppress = extras.suppress;
+    options.maximum_keys = extras.maximum_keys;
+    options.maximum_bytes = extras.maximum_bytes;
+    options.merging = extras.merging;
+    options.tags = extras.tags;
     if (subject_open(&subject, &options) != CDEDUPE_OK) {
         abort();
     }
@@ -401,6 +432,40 @@ run_all_from(size_t depth, size_t used)
     }
 }
 
+static uint64_t
+revision_of_bytes(uint64_t id)
+{
+    return id;
+}
+
+static uint64_t
+weight_of_bytes(uint64_t id, bool deletion)
+{
+    (void)id;
+    return deletion ? 0 : 8;
+}
+
+static uint64_t
+weight_of_handles(uint64_t id, bool deletion)
+{
+    (void)deletion;
+    return subject_weight(id);
+}
+
+/* A model of what the pass's buffer should be. */
+static void
+open_model(model_t *model)
+{
+    bool bytes = pass.level == SUBJECT_BYTES;
+
+    model_open(model);
+    model->rules.maximum_keys = extras.maximum_keys;
+    model->rules.maximum_bytes = extras.maximum_bytes;
+    model->rules.weight = bytes ? weight_of_bytes : weight_of_handles;
+    model->rules.revision = !extras.suppress ? NULL : bytes ? revision_of_bytes : subject_revision;
+    model->rules.merged = extras.merging ? subject_merged : NULL;
+}
+
 static void
 run_pass(size_t length, pass_t how)
 {
@@ -408,7 +473,7 @@ run_pass(size_t length, pass_t how)
     pass.length = length;
     compared = 0;
     model_close(&models[0]);
-    model_open(&models[0]);
+    open_model(&models[0]);
     CHECK_EQ(model_claim(&models[0], pass.claim), CDEDUPE_OK);
     run_all_from(0, 0);
 }
@@ -440,6 +505,54 @@ run_passes(size_t length)
     }
 }
 
+/* Two keys or six bytes of handles are few enough to be exceeded soon; a value of bytes weighs eight. */
+static const extras_t all_extras[] = {
+    {"suppressing", true, 0, 0, false, false},
+    {"one key", false, 1, 0, false, false},
+    {"two keys", false, 2, 0, false, false},
+    {"few bytes", false, 0, 6, false, false},
+    {"merging", false, 0, 0, true, false},
+    {"tags", false, 0, 0, false, true},
+    {"suppressing, two keys", true, 2, 0, false, false},
+    {"merging, tags, few bytes", false, 0, 6, true, true},
+    {"suppressing, merging, tags, two keys", true, 2, 0, true, true},
+};
+
+enum { EXTRAS = sizeof(all_extras) / sizeof(all_extras[0]) };
+
+static bool
+only_handles(const extras_t *which)
+{
+    return which->merging || which->tags;
+}
+
+static void
+run_extras(size_t length)
+{
+    static const size_t batch_sizes[] = {1, 2, 100};
+    size_t index, batch;
+
+    for (index = 0; index < EXTRAS; index++) {
+        extras = all_extras[index];
+        for (batch = 0; batch < 3; batch++) {
+            check_test = "extras";
+            run_pass(length, (pass_t){SUBJECT_HANDLES, batch_sizes[batch], batch == 1 ? CDEDUPE_LOOP : CDEDUPE_BY_HAND,
+                                      batch == 0, true, UNTAKE_ALL, 0});
+        }
+        if (!only_handles(&extras)) {
+            check_test = "extras_of_bytes";
+            extras.maximum_bytes *= 3;
+            run_pass(length, (pass_t){SUBJECT_BYTES, 2, CDEDUPE_LOOP, false, true, UNTAKE_ALL, 0});
+        }
+    }
+    check_test = "extras_and_the_end";
+    for (index = 2; index < EXTRAS; index += 3) {
+        extras = all_extras[index];
+        run_pass(length, (pass_t){SUBJECT_HANDLES, 2, CDEDUPE_LOOP, index == 2, true, FINISH_EMPTY, 0});
+    }
+    extras = (extras_t){.name = NULL};
+}
+
 /* ---------------------------------------------------------------------------------------------------- */
 /* Random walks                                                                                         */
 
@@ -469,7 +582,21 @@ number_of_walk_key(const subject_item_t *item)
 static void
 describe_walk(FILE *out)
 {
-    fprintf(out, "  random walk with seed %" PRIu64 "\n", walk_seed);
+    fprintf(out, "  random walk with seed %" PRIu64 "%s%s\n", walk_seed, extras.name != NULL ? ", " : "",
+            extras.name != NULL ? extras.name : "");
+}
+
+/* Where values are suppressed, of one of three revisions. */
+static uint64_t
+walk_id(uint64_t *id)
+{
+    uint64_t revision = random_below(3) + 1;
+
+    ++*id;
+    if (!extras.suppress) {
+        return *id;
+    }
+    return pass.level == SUBJECT_BYTES ? revision : *id * 1000 + revision;
 }
 
 static void
@@ -486,7 +613,7 @@ walk_updates(model_t *model, uint64_t *id)
 
         numbers[index] = (size_t)random_below(keys);
         updates[index] = (subject_update_t){
-            walk_keys[numbers[index]], strlen(walk_keys[numbers[index]]), deletion, ++*id, CDEDUPE_UNTOUCHED, 0};
+            walk_keys[numbers[index]], strlen(walk_keys[numbers[index]]), deletion, walk_id(id), CDEDUPE_UNTOUCHED, 0};
         if (deletion && random_below(2) == 0) {
             updates[index].id = 0;
         }
@@ -532,7 +659,7 @@ walk(size_t steps)
     size_t index;
 
     open_subject();
-    model_open(&model);
+    open_model(&model);
     model_claim(&model, pass.claim);
     random_state = walk_seed * UINT64_C(0x9e3779b97f4a7c15) + 1;
     for (index = 0; index < steps; index++) {
@@ -575,6 +702,26 @@ run_walks(uint64_t seed, size_t walks, size_t steps)
     }
 }
 
+/* The same, with bounds that are exceeded now and then. */
+static void
+run_walks_with_extras(uint64_t seed, size_t walks, size_t steps)
+{
+    for (walk_seed = seed; walk_seed < seed + walks; walk_seed++) {
+        extras = all_extras[walk_seed % EXTRAS];
+        extras.maximum_keys *= 15;
+        extras.maximum_bytes *= 20;
+        pass = (pass_t){only_handles(&extras) || walk_seed % 2 == 0 ? SUBJECT_HANDLES : SUBJECT_BYTES,
+                        walk_seed % 4 == 0 ? 7 : 100,
+                        CDEDUPE_BY_HAND,
+                        false,
+                        false,
+                        UNTAKE_ALL,
+                        0};
+        walk(steps);
+    }
+    extras = (extras_t){.name = NULL};
+}
+
 int
 main(int argc, char **argv)
 {
@@ -594,8 +741,10 @@ main(int argc, char **argv)
     }
     check_describe = describe;
     run_passes(length);
+    run_extras(length > 1 ? length - 1 : 1);
     printf("%" PRIu64 " sequences\n", sequences);
     run_walks(seed, length >= 5 ? 60 : 12, 3000);
+    run_walks_with_extras(seed, length >= 5 ? 90 : 18, 2000);
     for (index = 0; index <= LENGTH_MAX; index++) {
         model_close(&models[index]);
     }

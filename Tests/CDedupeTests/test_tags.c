@@ -1,16 +1,19 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /*
  * What belongs to a pending key rather than to one of its updates: its tag and its age. Rule by rule; then tags with
- * memory that runs out. test_exhaustive.c compares tags with the model in all short sequences.
+ * memory that runs out, and with producers at work. test_exhaustive.c compares tags with the model in all short sequences.
  *
  * The subject keeps book of tags; it gives one to every other update before it is asked for it, and to the rest when
  * they need one.
  */
+#include <pthread.h>
+#include <stdatomic.h>
 #include <stddef.h>
 #include <stdlib.h>
 
 #include "check.h"
 #include "hooks.h"
+#include "random.h"
 #include "subject.h"
 
 static subject_t subject;
@@ -97,6 +100,53 @@ a_deletion_that_nobody_sent_has_none(void)
     CHECK(!subject.items[0].tagged && !subject.items[1].tagged);
 }
 
+/* Not even that of the update which the restart dropped, and which nobody has cleared up. */
+static void
+so_if_something_was_pending_before_the_restart(void)
+{
+    put(&subject, "a", 1);
+    put(&subject, "b", 2);
+    CHECK_TEXT(step(&subject), "+a=1 +b=2");
+    put(&subject, "a", 3);
+    del(&subject, "b");
+    subject_restart(&subject);
+    subject_status(&subject, CDEDUPE_IN_SYNC);
+    CHECK_EQ(subject_take(&subject, 10), CDEDUPE_OK);
+    CHECK(!subject.items[0].tagged && !subject.items[1].tagged);
+    subject_collect(&subject, 3);
+    CHECK_EQ(subject.tags.living, 0);
+}
+
+static void
+what_replaces_a_deletion_that_nobody_sent_has_one(void)
+{
+    put(&subject, "a", 1);
+    put(&subject, "b", 2);
+    CHECK_TEXT(step(&subject), "+a=1 +b=2");
+    subject_restart(&subject);
+    subject_status(&subject, CDEDUPE_IN_SYNC);
+    CHECK_EQ(put(&subject, "a", 2), CDEDUPE_REPLACED);
+    CHECK_EQ(del(&subject, "b"), CDEDUPE_REPLACED);
+    CHECK_EQ(subject.tags.living, 4); /* Two in the batch. */
+    CHECK_EQ(subject_take(&subject, 10), CDEDUPE_OK);
+    CHECK(subject.items[0].tagged && subject.items[1].tagged);
+}
+
+static void
+so_if_a_restart_dropped_the_deletion(void)
+{
+    put(&subject, "a", 1);
+    put(&subject, "b", 2);
+    CHECK_TEXT(step(&subject), "+a=1 +b=2");
+    subject_restart(&subject);
+    subject_status(&subject, CDEDUPE_IN_SYNC);
+    subject_restart(&subject);
+    CHECK_EQ(put(&subject, "a", 2), CDEDUPE_QUEUED);
+    CHECK_EQ(del(&subject, "b"), CDEDUPE_QUEUED);
+    CHECK_TEXT(step(&subject), "~a=2 -b");
+    CHECK(subject.items[0].tagged && subject.items[1].tagged);
+}
+
 static void
 after_a_restart_a_key_has_the_old_tag_or_a_new_one(void)
 {
@@ -148,6 +198,21 @@ what_takes_the_place_of_the_untaken_has_one(void)
     CHECK_TEXT(step(&subject), "+a=3");
 }
 
+/* The tag of a deletion that met a value which was new; it has no payload, and nobody has cleared it up. */
+static void
+a_tag_alone_is_no_payload(void)
+{
+    put(&subject, "a", 1);
+    del(&subject, "b");
+    CHECK_TEXT(step(&subject), "+a=1 -b");
+    del(&subject, "a");
+    untake(2);
+    CHECK_NO_FAULT(subject_validate(&subject));
+    put(&subject, "b", 2);
+    CHECK_NO_FAULT(subject_validate(&subject));
+    CHECK_TEXT(step(&subject), "+b=2");
+}
+
 static void
 what_a_restart_dropped_of_the_untaken_comes_back(void)
 {
@@ -176,18 +241,25 @@ a_deletion_that_nobody_sent_goes_back_without(void)
     CHECK(subject.items[0].tagged);
 }
 
-/* The in-sync is long past when a deletion is untaken: it is owed, has a tag or none, and the old one is not lost. */
+/* The in-sync is long past when a deletion is untaken: it is owed at once. */
 static void
-a_deletion_owed_at_once_may_do_without(void)
+a_deletion_owed_at_once_has_its_own(void)
 {
-    put(&subject, "a", 1);
-    CHECK_TEXT(step(&subject), "+a=1");
-    del(&subject, "a");
-    CHECK_TEXT(step(&subject), "-a");
-    subject_restart(&subject);
-    subject_status(&subject, CDEDUPE_IN_SYNC);
-    untake(1);
-    CHECK_TEXT(step(&subject), "-a | <in-sync>");
+    for (int again = 0; again < 2; again++) {
+        put(&subject, "a", 1);
+        CHECK_EQ(subject_take(&subject, 10), CDEDUPE_OK);
+        del(&subject, "a");
+        CHECK_EQ(subject_take(&subject, 10), CDEDUPE_OK);
+        if (again == 1) { /* This is dropped, and nobody has cleared it up. */
+            put(&subject, "a", 2);
+        }
+        subject_restart(&subject);
+        subject_status(&subject, CDEDUPE_IN_SYNC);
+        untake(1);
+        CHECK_EQ(subject_take(&subject, 10), CDEDUPE_OK);
+        CHECK_EQ(subject.items[0].kind, CDEDUPE_DELETED);
+        CHECK(subject.items[0].tagged);
+    }
 }
 
 static void
@@ -251,6 +323,26 @@ a_tags_memory_is_aligned_and_its_own(void)
     cdedupe_discard_tags(buffer, tags, MANY);
     CHECK_NO_FAULT(cdedupe_validate(buffer));
     cdedupe_destroy(buffer);
+}
+
+/* Whatever they say. */
+static void
+bytes_have_no_use_for_such_options(void)
+{
+    cdedupe_options_t options = cdedupe_options();
+    cdedupe_bytes_t *buffer;
+
+    options.payload_size = SIZE_MAX;
+    options.payload_alignment = 3;
+    options.tag_size = SIZE_MAX;
+    options.tag_alignment = 3;
+    options.revision_offset = SIZE_MAX;
+    options.weight_offset = SIZE_MAX;
+    options.suppress_unchanged = true;
+    options.maximum_pending_bytes = 100;
+    CHECK_EQ(cdedupe_bytes_create(&options, &buffer), CDEDUPE_OK);
+    CHECK_EQ(cdedupe_bytes_put(buffer, "a", 1, "1", 1, 0, NULL), CDEDUPE_OK);
+    cdedupe_bytes_destroy(buffer);
 }
 
 static void
@@ -497,6 +589,166 @@ the_nth_allocation_fails(void)
 }
 
 /* ---------------------------------------------------------------------------------------------------- */
+/* Producers at work                                                                                    */
+
+enum { PRODUCERS = 3, KEYS = 20, CALLS = 15000, TAG_FREE = 0x66726565, TAG_USED = 0x75736564 };
+
+typedef struct crowd {
+    cdedupe_t *buffer;
+    atomic_uint running;
+    atomic_ullong made, gone; /* Tags. */
+} crowd_t;
+
+typedef struct mark {
+    uint32_t state;
+    uint32_t key;
+} mark_t;
+
+typedef struct member {
+    crowd_t *crowd;
+    uint64_t random;
+} member_t;
+
+static void
+end_tag(crowd_t *crowd, cdedupe_tag_t tag)
+{
+    if (tag != 0) {
+        mark_t *mark = cdedupe_tag(crowd->buffer, tag);
+
+        CHECK_EQ(mark->state, TAG_USED);
+        mark->state = TAG_FREE;
+        cdedupe_discard_tags(crowd->buffer, &tag, 1);
+        atomic_fetch_add(&crowd->gone, 1);
+    }
+}
+
+static cdedupe_tag_t
+begin_tag(crowd_t *crowd, uint32_t key)
+{
+    cdedupe_tag_t tag = 0;
+
+    CHECK_EQ(cdedupe_acquire_tags(crowd->buffer, &tag, 1), CDEDUPE_OK);
+    *(mark_t *)cdedupe_tag(crowd->buffer, tag) = (mark_t){TAG_USED, key};
+    atomic_fetch_add(&crowd->made, 1);
+    return tag;
+}
+
+static void
+produce_one(member_t *member)
+{
+    crowd_t *crowd = member->crowd;
+    uint32_t key = (uint32_t)random_below(&member->random, KEYS);
+    uint64_t choice = random_below(&member->random, 100);
+    cdedupe_update_t update = {.key = &key, .key_length = sizeof(key), .deletion = choice < 20};
+
+    if (choice == 99) {
+        CHECK_EQ(cdedupe_restart(crowd->buffer), CDEDUPE_OK);
+        CHECK_EQ(cdedupe_put_status(crowd->buffer, CDEDUPE_IN_SYNC), CDEDUPE_OK);
+        return;
+    }
+    update.slot = choice % 4 == 0 && update.deletion ? 0 : slot_in(crowd->buffer);
+    update.tag = choice % 2 == 0 ? begin_tag(crowd, key) : 0;
+    if (cdedupe_put(crowd->buffer, &update, 1) == CDEDUPE_INCOMPLETE) {
+        CHECK_EQ(update.outcome, CDEDUPE_NEEDS_TAG);
+        update.tag = begin_tag(crowd, key);
+        CHECK_EQ(cdedupe_put(crowd->buffer, &update, 1), CDEDUPE_OK);
+    }
+    cdedupe_discard(crowd->buffer, &update.slot, 1);
+    cdedupe_discard(crowd->buffer, &update.displaced, 1);
+    end_tag(crowd, update.tag);
+    end_tag(crowd, update.displaced_tag);
+}
+
+static void *
+produce(void *argument)
+{
+    member_t *member = argument;
+
+    for (size_t i = 0; i < CALLS; i++) {
+        produce_one(member);
+    }
+    atomic_fetch_sub(&member->crowd->running, 1);
+    return NULL;
+}
+
+static void
+consume(crowd_t *crowd, cdedupe_item_t *batch, size_t count, uint64_t *random)
+{
+    size_t back = (size_t)random_below(random, count + 1), left = back;
+
+    for (size_t i = 0; i < count; i++) {
+        const cdedupe_item_t *item = &batch[i];
+
+        CHECK(item->tag != 0 || item->kind == CDEDUPE_STATUS || item->kind == CDEDUPE_DELETED);
+        CHECK(item->tag == 0 || memcmp(&((mark_t *)cdedupe_tag(crowd->buffer, item->tag))->key, item->key, 4) == 0);
+    }
+    CHECK_EQ(cdedupe_untake(crowd->buffer, batch + count - back, &left), CDEDUPE_OK);
+    for (size_t i = 0; i < count; i++) {
+        cdedupe_discard(crowd->buffer, &batch[i].slot, 1);
+        end_tag(crowd, batch[i].tag);
+    }
+}
+
+static void
+consume_all(crowd_t *crowd)
+{
+    cdedupe_item_t batch[16];
+    cdedupe_slot_t slots[4];
+    cdedupe_tag_t tags[4];
+    uint64_t random = 5;
+    size_t count;
+
+    for (;;) {
+        bool last = atomic_load(&crowd->running) == 0;
+
+        if (cdedupe_take(crowd->buffer, batch, 16, &count) == CDEDUPE_OK) {
+            consume(crowd, batch, count, &random);
+        } else if (last) {
+            break;
+        }
+        if (random_below(&random, 4) == 0 && cdedupe_collect(crowd->buffer, slots, tags, 4, &count) == CDEDUPE_OK) {
+            for (size_t i = 0; i < count; i++) {
+                end_tag(crowd, tags[i]);
+            }
+            cdedupe_discard(crowd->buffer, slots, count);
+        }
+    }
+}
+
+static void
+every_tag_comes_back_once_and_goes_with_its_key(void)
+{
+    static member_t members[PRODUCERS];
+    cdedupe_options_t options = cdedupe_options();
+    pthread_t threads[PRODUCERS];
+    uint64_t cursor = 0;
+    cdedupe_tag_t tag = 0;
+    crowd_t crowd;
+
+    options.tag_size = sizeof(mark_t);
+    CHECK_EQ(cdedupe_create(&options, &crowd.buffer), CDEDUPE_OK);
+    CHECK_EQ(cdedupe_claim(crowd.buffer, CDEDUPE_BY_HAND), CDEDUPE_OK);
+    atomic_init(&crowd.running, PRODUCERS);
+    atomic_init(&crowd.made, 0);
+    atomic_init(&crowd.gone, 0);
+    for (size_t i = 0; i < PRODUCERS; i++) {
+        members[i].crowd = &crowd;
+        members[i].random = i + 1;
+        pthread_create(&threads[i], NULL, produce, &members[i]);
+    }
+    consume_all(&crowd);
+    for (size_t i = 0; i < PRODUCERS; i++) {
+        pthread_join(threads[i], NULL);
+    }
+    CHECK_NO_FAULT(cdedupe_validate(crowd.buffer));
+    while (cdedupe_next_leftover(crowd.buffer, &cursor, &tag) != 0 || tag != 0) {
+        atomic_fetch_add(&crowd.gone, tag != 0);
+    }
+    CHECK_EQ(atomic_load(&crowd.gone), atomic_load(&crowd.made));
+    cdedupe_destroy(crowd.buffer);
+}
+
+/* ---------------------------------------------------------------------------------------------------- */
 /* Ages                                                                                                 */
 
 static uint64_t
@@ -711,16 +963,21 @@ run_tags(void)
     RUN_WITH_TAGS(a_pending_key_has_one_tag_whatever_replaces_its_update);
     RUN_WITH_TAGS(a_deletion_that_somebody_sent_has_one);
     RUN_WITH_TAGS(a_deletion_that_nobody_sent_has_none);
+    RUN_WITH_TAGS(so_if_something_was_pending_before_the_restart);
+    RUN_WITH_TAGS(what_replaces_a_deletion_that_nobody_sent_has_one);
+    RUN_WITH_TAGS(so_if_a_restart_dropped_the_deletion);
     RUN_WITH_TAGS(after_a_restart_a_key_has_the_old_tag_or_a_new_one);
     RUN_WITH_TAGS(tags_that_a_restart_dropped_come_back);
     RUN_WITH_TAGS(what_is_untaken_has_its_tag_again);
     RUN_WITH_TAGS(what_takes_the_place_of_the_untaken_has_one);
+    RUN_WITH_TAGS(a_tag_alone_is_no_payload);
     RUN_WITH_TAGS(what_a_restart_dropped_of_the_untaken_comes_back);
     RUN_WITH_TAGS(a_deletion_that_nobody_sent_goes_back_without);
-    RUN_WITH_TAGS(a_deletion_owed_at_once_may_do_without);
+    RUN_WITH_TAGS(a_deletion_owed_at_once_has_its_own);
     RUN_WITH_TAGS(leftovers_have_theirs);
     RUN(tags_have_limits_as_payloads_do);
     RUN(a_tags_memory_is_aligned_and_its_own);
+    RUN(bytes_have_no_use_for_such_options);
     RUN(without_the_option_there_are_none);
     RUN(an_update_that_needs_a_tag_was_not_put);
     RUN(it_may_be_given_up);
@@ -728,6 +985,7 @@ run_tags(void)
     RUN(a_suppressed_value_needs_no_tag);
     RUN(collected_in_pairs);
     RUN(the_nth_allocation_fails);
+    RUN(every_tag_comes_back_once_and_goes_with_its_key);
 }
 
 static void

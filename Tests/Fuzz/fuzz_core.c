@@ -118,6 +118,7 @@ check_slots(const pair_t *pair)
 
     if (subject->core != NULL) {
         CHECK_EQ(slots_out(subject->core), subject->payloads.living + pair->held_count);
+        CHECK_EQ(tags_out(subject->core), subject->tags.living);
     } else {
         cdedupe_statistics_t statistics = subject_statistics((subject_t *)subject);
 
@@ -137,12 +138,13 @@ compare(pair_t *pair)
 }
 
 static void
-compare_item(const subject_item_t *got, size_t got_key, const model_item_t *wanted)
+compare_item(const subject_item_t *got, size_t got_key, const model_item_t *wanted, bool tagged)
 {
     CHECK_EQ(got->kind, wanted->kind);
     CHECK_EQ(got_key, wanted->key);
     CHECK(got->kind != CDEDUPE_STATUS || got->status == wanted->status);
     CHECK(got->kind == CDEDUPE_STATUS || got->id == wanted->id);
+    CHECK(!tagged || got->tagged == wanted->sent);
 }
 
 /* Notes what was taken; gives back the keys' numbers. */
@@ -251,10 +253,22 @@ put_all(pair_t *pair, subject_update_t *updates, size_t count)
     }
 }
 
+/* Where values are suppressed, there are few revisions; see subject_revision(). */
+static uint64_t
+make_id(pair_t *pair)
+{
+    uint64_t id = ++pair->last_id;
+
+    if (!pair->subject.options.suppress) {
+        return id;
+    }
+    return pair->subject.core == NULL ? id % 3 + 1 : id * 1000 + id % 3;
+}
+
 static subject_update_t
 make_update(pair_t *pair, size_t key, bool deletion, bool bare)
 {
-    subject_update_t update = {key_bytes(key), key_length(key), deletion, ++pair->last_id, CDEDUPE_UNTOUCHED, 0};
+    subject_update_t update = {key_bytes(key), key_length(key), deletion, make_id(pair), CDEDUPE_UNTOUCHED, 0};
 
     if (bare) {
         update.id = 0;
@@ -359,7 +373,7 @@ take(pair_t *pair, size_t capacity)
     CHECK_EQ(result, model_take(&pair->model, limit, keys, pair->subject.count, wanted, &count));
     CHECK_EQ(pair->subject.count, count);
     for (size_t i = 0; i < count && i < pair->subject.count; i++) {
-        compare_item(&pair->subject.items[i], keys[i], &wanted[i]);
+        compare_item(&pair->subject.items[i], keys[i], &wanted[i], pair->subject.options.tags);
     }
     return result;
 }
@@ -506,8 +520,59 @@ wake(subject_t *subject)
     subject_check(subject);
 }
 
+/* What the buffer does only if it is asked to; `extras` is a byte of the input, zero: nothing. */
 static void
-open_pair(pair_t *pair, unsigned settings)
+choose_extras(subject_options_t *options, unsigned extras)
+{
+    static const uint64_t keys[] = {0, 1, 5, 40}, bytes[] = {0, 10, 60, 300};
+
+    options->suppress = extras & 1;
+    options->merging = (extras & 2) && options->level == SUBJECT_HANDLES;
+    options->tags = (extras & 4) && options->level == SUBJECT_HANDLES;
+    options->maximum_keys = keys[extras >> 3 & 3];
+    options->maximum_bytes = bytes[extras >> 5 & 3];
+}
+
+static uint64_t
+revision_of_bytes(uint64_t id)
+{
+    return id;
+}
+
+static uint64_t
+weight_of_bytes(uint64_t id, bool deletion)
+{
+    (void)id;
+    return deletion ? 0 : 8;
+}
+
+static uint64_t
+weight_of_long_bytes(uint64_t id, bool deletion)
+{
+    return deletion ? 0 : id % 2 == 1 ? 72 : 8;
+}
+
+static uint64_t
+weight_of_handles(uint64_t id, bool deletion)
+{
+    (void)deletion;
+    return subject_weight(id);
+}
+
+static void
+choose_rules(model_rules_t *rules, const subject_options_t *options)
+{
+    bool bytes = options->level == SUBJECT_BYTES;
+
+    rules->maximum_keys = options->maximum_keys;
+    rules->maximum_bytes = options->maximum_bytes;
+    rules->weight = !bytes ? weight_of_handles : options->long_values ? weight_of_long_bytes : weight_of_bytes;
+    rules->revision = !options->suppress ? NULL : bytes ? revision_of_bytes : subject_revision;
+    rules->merged = options->merging ? subject_merged : NULL;
+}
+
+static void
+open_pair(pair_t *pair, unsigned settings, unsigned extras)
 {
     static const size_t batch_sizes[] = {BATCH, 7, 2, 1};
     subject_options_t options = subject_defaults(settings & 1 ? SUBJECT_BYTES : SUBJECT_HANDLES);
@@ -517,6 +582,7 @@ open_pair(pair_t *pair, unsigned settings)
     options.batch_size = batch_sizes[settings >> 2 & 3];
     options.long_values = (settings & 16) != 0;
     options.hash_seed = 1;
+    choose_extras(&options, extras);
     while ((result = subject_open(&pair->subject, &options)) != CDEDUPE_OK) {
         CHECK_EQ(result, CDEDUPE_NO_MEMORY);
         CHECK(options.hooks != NULL && pair->hooks.failures > 0 && pair->hooks.fail_at != 0);
@@ -527,6 +593,7 @@ open_pair(pair_t *pair, unsigned settings)
     pair->subject.paranoid = false; /* compare() is. */
     pair->subject.keeps_batch = !(settings & 128);
     model_open(&pair->model);
+    choose_rules(&pair->model.rules, &options);
     pair->open = true;
     pair->held_count = 0;
     pair->last_id = 0;
@@ -701,6 +768,15 @@ call_wrongly(pair_t *pair)
 }
 
 static void
+open_with_extras(pair_t *pair)
+{
+    unsigned settings = next_byte(), extras = next_byte();
+
+    close_pair(pair);
+    open_pair(pair, settings, extras);
+}
+
+static void
 run_rare(pair_t *pair)
 {
     unsigned which = next_byte() % 16;
@@ -729,6 +805,10 @@ run_rare(pair_t *pair)
         say("the hook will act");
         pair->hook_acts = true;
         break;
+    case 15: /* The ones between are free. */
+        say("a new buffer with extras, ");
+        open_with_extras(pair);
+        break;
     default:
         break;
     }
@@ -745,7 +825,7 @@ run_call(unsigned byte)
 
     say("%td: ", pair - pairs);
     if (!pair->open) {
-        open_pair(pair, 0);
+        open_pair(pair, 0, 0);
     }
     switch (byte & 15) {
     case 0:
@@ -784,7 +864,7 @@ run_call(unsigned byte)
     case 13:
         say("a new buffer, ");
         close_pair(pair);
-        open_pair(pair, next_byte());
+        open_pair(pair, next_byte(), 0);
         break;
     case 14:
         run_rare(pair);

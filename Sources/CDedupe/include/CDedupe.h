@@ -207,7 +207,7 @@ typedef struct {
     bool merging;
 
     /*
-     * Bytes and alignment of a tag; limits as for payloads. Each pending key has one, unless it was a resync that queued it. Zero bytes (the
+     * Bytes and alignment of a tag; limits as for payloads. Each pending key has one, but for deletions that nobody sent. Zero bytes (the
      * default): there are no tags.
      */
     size_t tag_size;
@@ -317,8 +317,8 @@ typedef enum {
     CDEDUPE_REJECTED,      /* Not possible; the call's result says why. The caller still owns `slot`. */
     CDEDUPE_SUPPRESSED,    /* The sink has it already; see suppress_unchanged. */
     CDEDUPE_OVERFLOWED,    /* Dropped, and with it all that was pending; see maximum_pending_keys. */
-    CDEDUPE_NEEDS_TAG, /* Goes to the back of the queue, for which it needs a tag. The call can be repeated with one. */
-    CDEDUPE_MERGE,     /* A value is pending, now in `displaced`: see cdedupe_put_merged(). */
+    CDEDUPE_NEEDS_TAG,     /* It needs one: for the back of the queue, or to replace a deletion that nobody sent. */
+    CDEDUPE_MERGE,         /* A value is pending, now in `displaced`: see cdedupe_put_merged(). */
 } cdedupe_outcome_t;
 
 /* One update on its way in. */
@@ -335,7 +335,8 @@ typedef struct {
     uint8_t outcome;          /* Out: a cdedupe_outcome_t. */
     /*
      * Without tags, zero. In: a tag, or zero: perhaps the update needs none. Out: the same if it still is the caller's,
-     * which only that of a QUEUED update is not, and not always; else zero.
+     * which only that of a QUEUED update is not, or of one that REPLACED a deletion which nobody sent, and not always; else
+     * zero.
      */
     cdedupe_tag_t tag;
     cdedupe_tag_t displaced_tag; /* Out: the handle of an older tag that now belongs to the caller, or zero. */
@@ -461,7 +462,7 @@ typedef struct {
     const void *CDEDUPE_NULLABLE key; /* Lent until the next take or release. NULL for a status. */
     size_t key_length;
     cdedupe_slot_t slot;  /* The payload, now the caller's; zero for a deletion that carries none. */
-    cdedupe_tag_t tag;    /* The same; zero if a resync queued the key's deletion, and without tags. */
+    cdedupe_tag_t tag;    /* The same; zero for a deletion that nobody sent, and without tags. */
     uint8_t kind;         /* A cdedupe_kind_t. */
     uint8_t status;       /* A cdedupe_status_t, if the kind is CDEDUPE_STATUS. */
     uint8_t before;       /* For cdedupe_untake(): whether the key was live, or the status that was taken before; */
