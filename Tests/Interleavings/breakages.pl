@@ -45,7 +45,7 @@ my @breakages = (
      'before = sync_exchange(&entry->word, word_pending(WORD_LIVE, 0, buffer->restart, true));',
      'before = sync_load_acquire(&entry->word); sync_store_release(&entry->word, word_pending(WORD_LIVE, 0, buffer->restart, true));'],
     ['sweep of a stale key: its payload is forgotten', 'wrap', 'status.c',
-     'orphan_add(hold, word_payload(before), 0);', '(void)before;'],
+     'orphan_add(hold, word_payload(before), link_tag(buffer, entry->link));', '(void)before;'],
     ['wrap of restart numbers: compare-and-swap -> store', 'wrap', 'status.c',
      "!sync_compare_exchange(&entry->word, word,\n" .
      "                                                   word_make(word_slot(word), WORD_RESTART_OLDER, word_flags(word)))",
