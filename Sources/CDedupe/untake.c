@@ -489,7 +489,8 @@ cdedupe_untake(cdedupe_t *buffer, cdedupe_item_t *items, size_t *count)
         hold_lock(&untake.hold);
         more = untake_some(&untake, items, count);
         hold_unlock(&untake.hold);
-        lock_rest(&buffer->lock);
+        if (more)
+            lock_rest(&buffer->lock);
     }
     hold_finish(&untake.hold);
     if (untake.incomplete)

@@ -3,7 +3,7 @@
 
 #include <string.h>
 
-#include "../CDedupeTests/model.h"
+#include "model.h"
 #include "buffer.h"
 
 /* The threads and the checks. */
@@ -32,11 +32,50 @@ static unsigned seen_count;
 /* ---------------------------------------------------------------------------------------------------- */
 /* One step                                                                                             */
 
-/* An update that went to the back of the queue may bring back what a restart dropped, of any key. */
+static bool
+merges(void)
+{
+    return program_choice(history->program, OP_MERGING) != 0;
+}
+
+/* What the model takes for the id of a payload. */
+static uint64_t
+content(unsigned id)
+{
+    return id != 0 && merges() ? UINT64_C(1) << id : id;
+}
+
+/* That as a bit, or several. */
+static uint64_t
+content_bits(uint64_t content)
+{
+    return content == 0 || merges() ? content : UINT64_C(1) << content;
+}
+
+/*
+ * An update that went to the back of the queue may bring back what a restart dropped, of any key; one that was suppressed
+ * that of its own.
+ */
 static bool
 is_right_displaced(const struct event *event, unsigned part, uint64_t displaced)
 {
-    return event->outcomes[part] == CDEDUPE_QUEUED || event->displaced[part] == displaced;
+    return event->outcomes[part] == CDEDUPE_QUEUED || event->outcomes[part] == CDEDUPE_SUPPRESSED ||
+           event->displaced[part] == displaced;
+}
+
+/* Whether something that may have stopped the buffer had not ended when the call began. */
+static bool
+began_before_stop(const struct event *event)
+{
+    for (unsigned i = 0; i < history->count; i++) {
+        const struct event *other = &history->events[i];
+
+        if ((other->kind == OP_STOP || other->kind == OP_FINISH || other->kind == OP_RELEASE ||
+             other->kind == OP_TAKE) &&
+            other->returned > event->invoked)
+            return true;
+    }
+    return false;
 }
 
 static bool
@@ -45,7 +84,16 @@ apply_put(model_t *model, const struct event *event, unsigned part)
     const struct op_update *update = &event->updates[part];
     uint64_t displaced;
 
-    return model_put(model, update->key, update->deletion, update->id, &displaced) == event->outcomes[part] &&
+    /* Such a call may still replace what was untaken after the stop: it looks once whether the buffer is stopped. */
+    if (model->stopped && event->outcomes[part] == CDEDUPE_REPLACED && began_before_stop(event)) {
+        model->stopped = false;
+        model_put(model, update->key, update->deletion, content(update->id), &displaced);
+        model->stopped = true;
+        return event->displaced[part] == displaced;
+    }
+    return !model_put_waits(model, update->key, update->deletion) &&
+           model_put_revision(model, update->key, update->deletion, content(update->id), update->revision,
+                              &displaced) == event->outcomes[part] &&
            is_right_displaced(event, part, displaced);
 }
 
@@ -123,7 +171,7 @@ apply_take(model_t *model, const struct event *event, unsigned part)
     /* A last hold that found nothing says only that there was nothing. */
     if (before > 0 && count == 0) {
         settle_finish(model);
-        return model->count == 0 || model->stopped || model->restarted;
+        return model->count == 0 || model->stopped || model->restarted || model->queue[0].merging;
     }
     /* A restart ends a take. */
     if (before > 0 && model->restarted)
@@ -138,32 +186,35 @@ apply_take(model_t *model, const struct event *event, unsigned part)
     return true;
 }
 
+/* An item is a step, though several are untaken in one hold: who replaces without the lock may come in between. */
 static unsigned
 untake_parts(const struct event *event)
 {
-    return event->argument <= HOLD_UNTAKE ? 1 : (event->argument + HOLD_UNTAKE - 1) / HOLD_UNTAKE;
+    return event->result == CDEDUPE_OK && event->argument > 0 ? event->argument : 1;
 }
 
-/* What one hold gave back: `count` items, whose payloads came back or did not. */
-static bool
-apply_untake(model_t *model, const struct event *event, unsigned part)
+/* What a finish waits for is back. */
+static void
+reopen_finish(model_t *model)
 {
-    unsigned left = event->argument - part * HOLD_UNTAKE, count = left < HOLD_UNTAKE ? left : HOLD_UNTAKE;
-    uint64_t back[MODEL_BATCH] = {0};
-    model_item_t items[MODEL_BATCH];
-
-    if (event->result != CDEDUPE_OK || count > model->batch_count)
-        return model_untake(model, left, back) == event->result;
-    memcpy(items, model->batch + model->batch_count - count, count * sizeof(*items));
-    if (model_untake(model, count, back) != CDEDUPE_OK)
-        return false;
-    /* What a finish waits for is back. */
     if (model->finish_when_delivered && model->count > 0 && model->queue[0].owed)
         model->stopped = false;
-    for (unsigned i = 0; i < count; i++)
-        if (items[i].id != 0 && (event->back >> items[i].id & 1) != (back[i] != 0))
-            return false;
-    return true;
+}
+
+/* The last item goes back; its payload came back or did not, and so did what it is to be merged with. */
+static bool
+apply_untake(model_t *model, const struct event *event)
+{
+    uint64_t back, newer, bits;
+
+    if (event->result != CDEDUPE_OK || event->argument == 0 || model->batch_count == 0)
+        return model_untake(model, event->argument, &back) == event->result;
+    bits = content_bits(model->batch[model->batch_count - 1].id);
+    if (model_untake_waits(model) || model_untake_last(model, &back, &newer) != CDEDUPE_OK)
+        return false;
+    reopen_finish(model);
+    return (bits == 0 || (event->back & bits) == (back != 0 ? bits : 0)) &&
+           (event->newer & content_bits(newer)) == content_bits(newer);
 }
 
 static bool
@@ -177,6 +228,7 @@ apply_statistics(const model_t *model, const struct event *event)
     return a->pending_keys == b->pending_keys && a->pending_statuses == b->pending_statuses &&
            a->live_keys == b->live_keys && a->received == b->received && a->delivered == b->delivered &&
            a->replaced == b->replaced && a->cancelled == b->cancelled && a->dropped == b->dropped &&
+           a->suppressed == b->suppressed && a->overflows == b->overflows &&
            a->synthesized_deletions == b->synthesized_deletions && a->statuses_delivered == b->statuses_delivered;
 }
 
@@ -188,6 +240,8 @@ apply(model_t *model, const struct action *action)
     switch (event->kind) {
     case OP_PUT:
         return apply_put(model, event, action->part);
+    case OP_MERGED:
+        return model_put_merged(model, event->argument, event->merged) == event->accepted;
     case OP_FILL:
     case OP_DROP:
         apply_fill(model, event);
@@ -199,7 +253,7 @@ apply(model_t *model, const struct action *action)
     case OP_TAKE:
         return apply_take(model, event, action->part);
     case OP_UNTAKE:
-        return apply_untake(model, event, action->part);
+        return apply_untake(model, event);
     case OP_CLAIM:
         return model_claim(model, (cdedupe_claim_t)event->argument) == event->result;
     case OP_RELEASE:
@@ -227,8 +281,8 @@ is_right_end(const model_t *model)
     uint64_t pending = 0;
 
     for (size_t i = 0; i < model->count; i++)
-        if (model->queue[i].id != 0)
-            pending |= UINT64_C(1) << model->queue[i].id;
+        if (!model->queue[i].merging)
+            pending |= content_bits(model->queue[i].id);
     return pending == history->leftovers;
 }
 
@@ -295,6 +349,9 @@ static void
 make_base(void)
 {
     model_open(&base);
+    base.merges = merges();
+    base.suppresses = program_choice(history->program, OP_SUPPRESSING) != 0;
+    base.keys_max = program_choice(history->program, OP_BOUND);
     for (unsigned i = 0; i < history->count && history->events[i].thread == THREAD_SETUP; i++)
         for (unsigned part = 0; part < event_parts(&history->events[i]); part++)
             apply(&base, &(struct action){.event = &history->events[i], .part = part});
@@ -326,8 +383,9 @@ mix_event(uint64_t hash, const struct event *event)
 {
     hash = mix(hash, event->thread * 64 + event->kind);
     hash = mix(mix(mix(hash, event->result), event->back), event->argument);
+    hash = mix(mix(mix(hash, event->newer), event->merged), event->accepted);
     for (unsigned i = 0; i < event->count; i++)
-        hash = mix(hash, event->outcomes[i] * 1024 + event->displaced[i]);
+        hash = mix(mix(hash, event->outcomes[i]), event->displaced[i]);
     for (unsigned i = 0; i < event->items_count; i++) {
         const struct event_item *item = &history->items[event->items_first + i];
 

@@ -204,7 +204,7 @@ check_program(const struct options *options, const struct program_text *text)
         preemptions = text->preemptions;
     for (unsigned bound = options->least; bound <= preemptions && right; bound++)
         right = search(options, text, bound, &schedules);
-    if (right && !options->no_stops)
+    if (right && !options->no_stops && !text->waits)
         freeze_everywhere(text, &freezes);
     totals.programs++;
     totals.schedules += schedules;

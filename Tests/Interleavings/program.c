@@ -94,6 +94,7 @@ const struct program_text program_list[] = {
     {"untake statuses, status", "claim resync +a sync take", {"wait -a", "untake take"}},
     {"untake, stop", "claim +a take", {"stop +a", "untake take"}},
     {"untake, stop, put", "claim-loop ~a take +a", {"+a", "stop", "untake take"}, .preemptions = 2},
+    {"untake after a stop, put", "claim +a take", {"+a", "stop", "untake"}, .preemptions = 2},
     {"untake, finish", "claim-loop +a +b take", {"+a finish", "untake take take"}},
     {"untake, finish, put", "claim-loop +a take", {"finish +a", "untake take take"}},
     {"untake what a finish owed, put", "claim-loop +a finish take", {"+b -a", "untake take take"}},
@@ -137,6 +138,63 @@ const struct program_text program_list[] = {
     {"counters", "claim +a", {"+a +b", "take stats", "stats"}, .preemptions = 2},
     {"collect, collect", "+a +b", {"restart collect", "collect +a"}},
 
+    /* Merging. */
+    {"merge, take", "merging claim +a", {"+a +a", "take take"}, .waits = true},
+    {"merge, merge, take", "merging claim +a", {"+a", "+a", "take take"}, .preemptions = 2, .waits = true},
+    {"merge, merge", "merging", {"+a +a", "+a +a"}, .waits = true},
+    {"merge, a loop", "merging claim-loop", {"+a +a", "+a finish", "loop"}, .preemptions = 1, .waits = true},
+    {"merge, cancel", "merging claim +a", {"+a", "-a +a", "take"}, .preemptions = 2, .waits = true},
+    {"merge, cancel, a finish owes it", "merging claim-loop +a", {"+a", "finish -a", "loop"}, .preemptions = 2, .waits = true},
+    {"merge, cancel, a status behind it", "merging claim-loop +a", {"+a", "sync -a finish", "loop"}, .preemptions = 2,
+     .waits = true},
+    {"merge, delete", "merging claim +a take +a", {"+a", "~a +a", "take"}, .preemptions = 2, .waits = true},
+    {"merge, delete, a loop", "merging claim-loop +a take +a", {"+a", "-a finish", "loop"}, .preemptions = 2,
+     .waits = true},
+    {"merge in a deletion's place", "merging claim +a take -a", {"+a +a", "~a", "take"}, .preemptions = 2, .waits = true},
+    {"merge, restart", "merging claim +a", {"+a", "restart +a", "take"}, .preemptions = 2, .waits = true},
+    {"merge, restart, merge", "merging claim +a", {"+a", "restart +a +a +a"}, .waits = true},
+    {"merge, restart, two merge", "merging claim +a", {"+a", "restart +a", "+a"}, .preemptions = 2, .waits = true},
+    {"merge, restart, collect", "merging claim +a +b take +a", {"+a +a", "restart collect sync"}, .waits = true},
+    {"merge a strange key, restart, collect", "merging +a", {"+a +a", "restart collect"}, .waits = true},
+    {"merge, restart, sweep", "merging claim +a take +a", {"+a", "restart sync take"}, .waits = true},
+    {"merge, finish, restart", "merging claim-loop +a", {"+a", "finish restart", "loop"}, .preemptions = 2, .waits = true},
+    {"merge, stop", "merging claim +a", {"+a", "stop", "+a take"}, .preemptions = 2, .waits = true},
+    {"merge, untake a new value", "merging claim +a take", {"+a +a", "untake take"}, .waits = true},
+    {"merge, untake a new value that was replaced", "merging claim +a take +a", {"+a -a", "untake take"}, .waits = true},
+    {"merge, untake a live key's value", "merging claim +a take +a take +a", {"+a ~a", "untake take"}, .waits = true},
+    {"delete, merge, untake a live key's value", "merging claim +a take +a take", {"-a +a +a", "untake take"}, .waits = true},
+    {"merge, untake a deletion", "merging claim +a take -a take +a", {"+a -a", "untake take"}, .waits = true},
+    {"merge, restart, untake", "merging claim +a take +a", {"+a", "restart +a", "untake take"}, .preemptions = 2,
+     .waits = true},
+    {"merge, untake, two put", "merging claim +a take +a", {"+a", "+a", "untake take"}, .preemptions = 2, .waits = true},
+    {"merge, untake, a finish owes it", "merging claim-loop +a take +a", {"+a finish", "untake take take"}, .waits = true},
+    {"calls of two merge", "merging +a +b", {"+a+b", "+b+a"}, .waits = true},
+
+    /* What the sink has already. */
+    {"restart, the same, in-sync", "suppressing claim +a take", {"restart =a sync", "take take"}},
+    {"the same, twice", "suppressing claim +a take", {"=a restart", "=a +a", "take"}, .preemptions = 2},
+    {"the same, delete", "suppressing claim +a take restart", {"=a +a", "-a =a"}},
+    {"the same, what a restart dropped is replaced", "suppressing claim +a take +a", {"+a -a", "restart =a"}},
+    {"the same, a deletion that a restart dropped is replaced", "suppressing claim +a take ~a", {"~a", "restart =a sync"}},
+    {"the same, sweep", "suppressing claim +a +b take restart", {"=a -b", "sync take"}},
+    {"the same, take", "suppressing claim +a take +a", {"=a", "take restart =a"}},
+    {"the same, untake", "suppressing claim +a take restart", {"=a sync", "untake take"}},
+    {"the same, put, untake", "suppressing claim +a take restart", {"=a +a", "untake take"}},
+    {"untake what came after the same", "suppressing claim +a take +a take", {"restart =a", "untake take"}},
+    {"untake what came after the same, twice", "suppressing claim +a take +a take restart", {"=a =a", "untake take"}},
+    {"untake a deletion, the same", "suppressing claim +a take -a take", {"restart =a =a", "untake take"}},
+    {"untake a deletion that was outlived, the same", "suppressing claim +a take -a take +a", {"restart =a", "untake take"}},
+
+    /* Bounds. */
+    {"overflow, replace", "bound1 claim +a", {"+a +a", "+b take"}},
+    {"overflow, take", "bound1 claim +a", {"+b +a", "take take"}},
+    {"overflow, overflow", "bound1 claim +a", {"+b restart", "+c +a", "take"}, .preemptions = 2},
+    {"overflow, restart, in-sync", "bound1 claim +a take +b", {"+a sync", "restart +a", "take"}, .preemptions = 2},
+    {"overflow, in-sync, take", "bound1 claim +a take +b", {"-a sync restart", "sync take"}},
+    {"overflow, untake", "bound2 claim +a +b take +a", {"+c +d", "untake restart take"}},
+    {"overflow, collect", "bound1 claim +a take +a", {"+b collect", "~a restart"}},
+    {"overflow, a loop", "bound1 claim-loop +a", {"+b finish", "restart +a", "loop"}, .preemptions = 1},
+
 #if CDEDUPE_RESTART_BITS == 3
     /* Restart numbers used up. */
     {"wrap: replace, restart", "claim +a take laps6 +a", {"+a -a", "restart +a"}},
@@ -145,6 +203,10 @@ const struct program_text program_list[] = {
     {"wrap: sweep", "claim +a +b take laps6 +a", {"+b", "restart sync"}},
     {"wrap: untake", "claim +a take laps5 +b", {"restart sync", "untake take"}},
     {"wrap: untake a deletion", "claim +a take -a take laps5 +b", {"restart sync", "untake take"}},
+    {"wrap: merge, restart", "merging claim +a take laps6 +a", {"+a", "restart +a +a"}, .waits = true},
+    {"wrap: merge, restart, merge", "merging laps6 +a", {"+a", "restart +a", "+a"}, .preemptions = 2, .waits = true},
+    {"wrap: the same", "suppressing claim +a take laps6 +a", {"+a", "restart =a sync"}},
+    {"wrap: overflow", "bound1 claim +a take laps6 +a", {"+a", "+b restart +a"}},
     {"wrap: garbage, take", "claim +a +b take +b laps6 -a", {"restart +b", "take sync"}},
 #endif
 
@@ -172,6 +234,10 @@ const struct program_text program_list[] = {
     {"tiny: take in two holds, untake", "claim +a +b +c +d", {"-a +a", "take untake take"}, .preemptions = 2},
     {"tiny: take in two holds, restart, untake", "claim +a +b +c +d", {"restart +a", "take untake take"},
      .preemptions = 2},
+    {"tiny: take in two holds, untake, merge", "merging claim +a +b +c +d", {"+a +a", "take untake take"}, .preemptions = 2,
+     .waits = true},
+    {"tiny: a key twice in a batch, untake, merge", "merging claim +a +b +c", {"+a", "+a", "take untake take"}, .preemptions = 2,
+     .waits = true},
     {"tiny: keys that are lent on", "claim +a take", {"-a +b -b +c -c +d -d", "untake collect take"}, .preemptions = 2},
     {"tiny: waiting for readers", "+a", {"+a +a", "+b -b +c -c +d -d"}, .preemptions = 2},
     {"tiny: both wait for readers", "+b -b +c -c", {"+b -b +d", "+c -c"}, .preemptions = 2},
@@ -237,7 +303,10 @@ static const struct word words[] = {
     {"fill", OP_FILL, 0, true},
     {"drop", OP_DROP, 0, true},
     {"laps", OP_LAPS, 0, true},
-    {"bare", OP_BARE, 0, false},
+    {"bare", OP_BARE, 1, false},
+    {"merging", OP_MERGING, 1, false},
+    {"suppressing", OP_SUPPRESSING, 1, false},
+    {"bound", OP_BOUND, 0, true},
 };
 
 static bool
@@ -255,6 +324,27 @@ parse_word(struct op *op, const char *text)
     return false;
 }
 
+static unsigned
+first_value_in(const struct op_list *list, unsigned key)
+{
+    for (unsigned i = 0; i < list->count; i++)
+        for (unsigned j = 0; j < list->ops[i].count; j++)
+            if (list->ops[i].updates[j].key == key && !list->ops[i].updates[j].deletion)
+                return list->ops[i].updates[j].id;
+    return 0;
+}
+
+/* Its id, or zero. It stands in the set-up, or in the same thread or one before it. */
+static unsigned
+first_value(const struct program *program, unsigned key)
+{
+    unsigned id = first_value_in(&program->setup, key);
+
+    for (unsigned i = 0; i < THREADS_MAX && id == 0; i++)
+        id = first_value_in(&program->threads[i], key);
+    return id;
+}
+
 static bool
 parse_updates(struct program *program, struct op *op, const char *text)
 {
@@ -262,12 +352,13 @@ parse_updates(struct program *program, struct op *op, const char *text)
     for (; *text != 0; text += 2) {
         struct op_update *update = &op->updates[op->count];
 
-        if (strchr("+-~", text[0]) == NULL || !islower((unsigned char)text[1]) || op->count == PROGRAM_UPDATES_MAX ||
+        if (strchr("+-~=", text[0]) == NULL || !islower((unsigned char)text[1]) || op->count == PROGRAM_UPDATES_MAX ||
             program->ids + 1 == PROGRAM_IDS_MAX)
             return false;
         update->key = (unsigned)(text[1] - 'a');
-        update->deletion = text[0] != '+';
+        update->deletion = strchr("-~", text[0]) != NULL;
         update->id = text[0] == '-' ? 0 : ++program->ids;
+        update->revision = text[0] == '=' ? first_value(program, update->key) : update->id;
         op->count++;
     }
     return true;
@@ -285,10 +376,18 @@ parse_list(struct program *program, struct op_list *list, const char *text)
         if (list->count++ == PROGRAM_OPS_MAX)
             return false;
         snprintf(op->text, sizeof(op->text), "%s", word);
-        if (!(strchr("+-~", word[0]) != NULL ? parse_updates(program, op, word) : parse_word(op, word)))
+        if (!(strchr("+-~=", word[0]) != NULL ? parse_updates(program, op, word) : parse_word(op, word)))
             return false;
     }
     return true;
+}
+
+unsigned
+program_choice(const struct program *program, enum op_kind kind)
+{
+    const struct op_list *setup = &program->setup;
+
+    return setup->count > 0 && setup->ops[0].kind == kind ? setup->ops[0].argument : 0;
 }
 
 bool
@@ -347,6 +446,13 @@ static const char *const setups[] = {
     "claim +x take +y",
     "bare +a",
     "+a fill15",
+    "merging claim +a",
+    "merging claim +a take +a",
+    "merging claim-loop +a take +a take",
+    "suppressing claim +a take restart",
+    "suppressing claim +a take +a take restart",
+    "bound1 claim +a",
+    "bound2 claim +a +b take +a",
 #if CDEDUPE_RESTART_BITS == 3
     "claim +a take laps6 +a",
     "claim +a +b take laps6 -a",
@@ -356,7 +462,7 @@ static const char *const setups[] = {
 
 static const char *const source_ops[] = {
     "+a",   "+a",   "+a",      "-a",   "-a",     "~a",      "+b",   "-b",    "+a+b", "+a-a",
-    "-a+a", "+b-a", "restart", "sync", "resync", "collect", "slot", "stats", "+c",
+    "-a+a", "+b-a", "restart", "sync", "resync", "collect", "slot", "stats", "+c",   "=a",
 };
 
 static const char *const sink_ops[] = {
@@ -383,6 +489,7 @@ program_random(uint64_t seed, struct program_storage *storage)
     memset(storage, 0, sizeof(*storage));
     snprintf(storage->name, sizeof(storage->name), "random %llu", (unsigned long long)seed);
     append_word(storage->setup, sizeof(storage->setup), pick(&state, setups, sizeof(setups) / sizeof(setups[0])));
+    text.waits = strncmp(storage->setup, "merging", strlen("merging")) == 0;
     for (unsigned thread = 0; thread < (three ? 3u : 2u); thread++) {
         bool sink = thread == 1 && next_random(&state) % 3 != 0;
         unsigned count = three ? 2 : 3;

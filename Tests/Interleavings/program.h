@@ -3,6 +3,7 @@
  * Programs: what two or three threads do, as text.
  *
  *   +a -a ~a        puts a value of key a, its deletion, its deletion with a payload; several in one word are one call
+ *   =a              puts the program's first value of key a once more: what the sink may have already
  *   wait resync sync    puts a status
  *   restart
  *   take take1      takes a batch, of one item
@@ -14,6 +15,9 @@
  *   stats slot      the counters; acquires a slot and discards it
  *   fill16          puts values of 16 other keys;   drop16   deletes them again, in one call
  *   bare            first in a set-up: the buffer has one context; else it has one for each thread
+ *   merging         the same: values are merged; whoever has to merge does so, and goes on with what is left of its call
+ *   suppressing     the same: what the sink has is suppressed
+ *   bound2          the same: more than two pending keys overflow
  *   laps5           five times a status and a restart: five restart numbers are used up
  *
  * Keys are letters, a to h; x and y are two keys with one tag.
@@ -50,12 +54,17 @@ enum op_kind {
     OP_DROP,
     OP_LAPS,
     OP_BARE,
+    OP_MERGING,
+    OP_SUPPRESSING,
+    OP_BOUND,
+    OP_MERGED, /* Of a history only: cdedupe_put_merged(). */
 };
 
 struct op_update {
     unsigned key;
     bool deletion;
-    unsigned id; /* Of the payload, from 1 on; zero: none. */
+    unsigned id;       /* Of the payload, from 1 on; zero: none. */
+    unsigned revision; /* The same id, or another's. */
 };
 
 struct op {
@@ -79,11 +88,15 @@ struct program {
     unsigned ids; /* Payloads are numbered 1 to this. */
 };
 
+/* The argument of the operation that is first in the set-up, if it is of that kind; else zero. */
+unsigned program_choice(const struct program *program, enum op_kind kind);
+
 struct program_text {
     const char *name;
     const char *setup;
     const char *threads[THREADS_MAX];
     unsigned preemptions; /* At most so many, however many are asked for; zero: no limit. */
+    bool waits;           /* Thread 0 is waited for: it is not stopped. */
     bool weak;            /* A sweep takes several holds, so is no single step: see linear_check_weakly(). */
 };
 

@@ -30,7 +30,8 @@ struct state {
     uint64_t clock;
     cdedupe_slot_t slots[PROGRAM_IDS_MAX]; /* By payload; zero: not acquired. */
     enum owner owners[PROGRAM_IDS_MAX];
-    cdedupe_slot_t used[THREADS_MAX]; /* By the thread that acquired it for its own use. */
+    uint64_t contents[PROGRAM_IDS_MAX]; /* What is in them: their ids; see struct history. */
+    cdedupe_slot_t used[THREADS_MAX];   /* By the thread that acquired it for its own use. */
     struct loan loan;
     struct batch batch;
     bool woken; /* Since the loop last went to sleep. */
@@ -47,8 +48,32 @@ static const struct program *program;
 static struct state state, saved_state;
 static struct history history;
 
+static bool
+merges(void)
+{
+    return program_choice(program, OP_MERGING) != 0;
+}
+
 /* ---------------------------------------------------------------------------------------------------- */
 /* Payloads                                                                                             */
+
+struct payload {
+    uint64_t content;
+    uint64_t revision;
+};
+
+static struct payload *
+payload_of(unsigned id)
+{
+    return cdedupe_payload(buffer, state.slots[id]);
+}
+
+static void
+write_payload(unsigned id, uint64_t content)
+{
+    payload_of(id)->content = content;
+    state.contents[id] = content;
+}
 
 /* The program's payloads are acquired beforehand: a call that puts has steps enough of its own. */
 static void
@@ -57,8 +82,8 @@ acquire_payloads(void)
     for (unsigned id = 1; id <= program->ids; id++) {
         if (cdedupe_acquire(buffer, &state.slots[id], 1) != CDEDUPE_OK)
             scheduler_fail("no memory for a payload");
-        *(uint64_t *)cdedupe_payload(buffer, state.slots[id]) = id;
         state.owners[id] = OWNER_TEST;
+        write_payload(id, merges() ? UINT64_C(1) << id : id);
     }
 }
 
@@ -71,8 +96,8 @@ slot_id(cdedupe_slot_t slot)
     return 0;
 }
 
-/* A payload comes back from the buffer. Its id, or zero for none. */
-static unsigned
+/* A payload comes back from the buffer. What is in it, or zero for none. */
+static uint64_t
 receive(cdedupe_slot_t slot)
 {
     unsigned id = slot_id(slot);
@@ -83,10 +108,17 @@ receive(cdedupe_slot_t slot)
         scheduler_fail("a slot came back that nobody had put");
     else if (state.owners[id] != OWNER_BUFFER)
         scheduler_fail("payload %u came back twice", id);
-    else if (*(const uint64_t *)cdedupe_payload(buffer, slot) != id)
+    else if (payload_of(id)->content != state.contents[id])
         scheduler_fail("payload %u came back changed", id);
     state.owners[id] = OWNER_TEST;
-    return id;
+    return state.contents[id];
+}
+
+/* As a bit, or several. */
+static uint64_t
+content_bits(uint64_t content)
+{
+    return content == 0 || merges() ? content : UINT64_C(1) << content;
 }
 
 static cdedupe_slot_t
@@ -146,27 +178,72 @@ end_event(struct event *event, cdedupe_result_t result)
     event->returned = ++state.clock;
 }
 
+/*
+ * Merges two payloads of the caller's, into one or the other as chance has it, and puts that where the newer of them, or what
+ * it was untaken for, was pending. `pending` is the handle that the buffer gave for that.
+ */
 static void
-do_put(unsigned thread, const struct op *op)
+merge(unsigned thread, unsigned key, cdedupe_slot_t older, cdedupe_slot_t newer, cdedupe_slot_t pending)
+{
+    unsigned first = slot_id(older), second = slot_id(newer), into = (first + second) & 1 ? first : second;
+    uint64_t both = state.contents[first] | state.contents[second];
+    cdedupe_slot_t merged = state.slots[into];
+    struct event *event;
+
+    if (state.contents[first] & state.contents[second])
+        scheduler_fail("a value is merged twice");
+    write_payload(first, 0);
+    write_payload(second, 0);
+    write_payload(into, both);
+    event = begin_event(thread, OP_MERGED, key);
+    event->merged = both;
+    give(into);
+    cdedupe_put_merged(buffer, key_text(key), strlen(key_text(key)), pending, &merged);
+    end_event(event, CDEDUPE_OK);
+    event->accepted = merged == 0;
+    receive(merged);
+}
+
+/* Of several updates; says how many are done. */
+static unsigned
+put_some(unsigned thread, const struct op_update *wanted, unsigned count)
 {
     struct event *event = begin_event(thread, OP_PUT, 0);
     cdedupe_update_t updates[PROGRAM_UPDATES_MAX];
+    unsigned done = 0;
 
     memset(updates, 0, sizeof(updates));
-    for (unsigned i = 0; i < op->count; i++) {
-        updates[i].key = key_text(op->updates[i].key);
+    for (unsigned i = 0; i < count; i++) {
+        updates[i].key = key_text(wanted[i].key);
         updates[i].key_length = strlen(updates[i].key);
-        updates[i].deletion = op->updates[i].deletion;
-        updates[i].slot = give(op->updates[i].id);
-        event->updates[i] = op->updates[i];
+        updates[i].deletion = wanted[i].deletion;
+        updates[i].slot = give(wanted[i].id);
+        if (wanted[i].id != 0)
+            payload_of(wanted[i].id)->revision = wanted[i].revision;
+        event->updates[i] = wanted[i];
     }
-    event->count = op->count;
-    end_event(event, cdedupe_put(buffer, updates, op->count));
-    for (unsigned i = 0; i < op->count; i++) {
-        event->outcomes[i] = updates[i].outcome;
-        event->displaced[i] = receive(updates[i].displaced);
+    end_event(event, cdedupe_put(buffer, updates, count));
+    for (; done < count && updates[done].outcome != CDEDUPE_UNTOUCHED; done++) {
+        event->outcomes[done] = updates[done].outcome;
+        event->displaced[done] = receive(updates[done].displaced);
+        receive(updates[done].slot);
+    }
+    for (unsigned i = done; i < count; i++)
         receive(updates[i].slot);
-    }
+    event->count = done;
+    if ((event->result == CDEDUPE_INCOMPLETE) != (done > 0 && event->outcomes[done - 1] == CDEDUPE_MERGE))
+        scheduler_fail("a call is incomplete, and does not say why");
+    else if (event->result == CDEDUPE_INCOMPLETE)
+        merge(thread, wanted[done - 1].key, updates[done - 1].displaced, updates[done - 1].slot,
+              updates[done - 1].displaced);
+    return done;
+}
+
+static void
+do_put(unsigned thread, const struct op *op)
+{
+    for (unsigned done = 0; done < op->count && scheduler_failure() == NULL;)
+        done += put_some(thread, op->updates + done, op->count - done);
 }
 
 static void
@@ -275,26 +352,52 @@ do_take(unsigned thread, unsigned capacity)
     return event->result;
 }
 
-/* The last items of the last batch go back. */
+/* What came back and is to be merged with something newer. */
 static void
-do_untake(unsigned thread, unsigned most)
+merge_untaken(unsigned thread, const cdedupe_item_t *items, size_t count)
 {
-    size_t count = most < state.batch.count ? most : state.batch.count, left = count;
+    for (size_t i = 0; i < count; i++)
+        if (items[i].newer != 0)
+            merge(thread, key_number(items[i].key, items[i].key_length), items[i].slot, items[i].newer, items[i].newer);
+}
+
+/* The last `count` items of the last batch go back, or as many of them as can before something is merged; says how many. */
+static size_t
+untake_some(unsigned thread, size_t count)
+{
     cdedupe_item_t *items = state.batch.items + state.batch.count - count;
     struct event *event = begin_event(thread, OP_UNTAKE, (unsigned)count);
-    cdedupe_result_t result;
+    size_t left = count;
 
     for (size_t i = 0; i < count; i++)
         give(slot_id(items[i].slot));
-    result = cdedupe_untake(buffer, items, &left);
-    end_event(event, result);
-    for (size_t i = 0; i < count; i++)
-        if (items[i].slot != 0)
-            event->back |= UINT64_C(1) << receive(items[i].slot);
-    state.batch.count -= count;
-    state.loan.count = (unsigned)state.batch.count;
-    if (result == CDEDUPE_OK && left != 0)
+    end_event(event, cdedupe_untake(buffer, items, &left));
+    for (size_t i = 0; i < left; i++)
+        receive(items[i].slot);
+    for (size_t i = left; i < count; i++) {
+        event->back |= content_bits(receive(items[i].slot));
+        event->newer |= content_bits(receive(items[i].newer));
+    }
+    if (event->result == CDEDUPE_OK && left != 0)
         scheduler_fail("something is still to be untaken");
+    if (event->result == CDEDUPE_INCOMPLETE) {
+        event->argument = (unsigned)(count - left);
+        event->result = CDEDUPE_OK;
+    }
+    state.batch.count -= count - left;
+    state.loan.count = (unsigned)state.batch.count;
+    merge_untaken(thread, items + left, count - left);
+    return event->result == CDEDUPE_OK ? count - left : count;
+}
+
+static void
+do_untake(unsigned thread, unsigned most)
+{
+    size_t count = most < state.batch.count ? most : state.batch.count, done = 0;
+
+    do
+        done += untake_some(thread, count - done);
+    while (done < count && scheduler_failure() == NULL);
 }
 
 static void
@@ -432,6 +535,10 @@ do_op(unsigned thread, const struct op *op)
         do_fill(thread, op);
         break;
     case OP_BARE:
+    case OP_MERGING:
+    case OP_SUPPRESSING:
+    case OP_BOUND:
+    case OP_MERGED:
         break;
     case OP_LAPS:
         do_laps(thread, op->argument);
@@ -471,6 +578,11 @@ create(void)
     options.hash_seed = SEED;
     options.wake = wake;
     options.clock = standing_clock;
+    options.payload_size = sizeof(struct payload);
+    options.merging = merges();
+    options.suppress_unchanged = program_choice(program, OP_SUPPRESSING) != 0;
+    options.revision_offset = offsetof(struct payload, revision);
+    options.maximum_pending_keys = program_choice(program, OP_BOUND);
     if (cdedupe_create(&options, &created) != CDEDUPE_OK)
         scheduler_fail("no memory for the buffer");
     return created;
@@ -482,7 +594,7 @@ add_contexts(void)
 {
     struct context *contexts[THREADS_MAX];
 
-    if (program->setup.count > 0 && program->setup.ops[0].kind == OP_BARE)
+    if (program_choice(program, OP_BARE))
         return;
     for (unsigned i = 0; i < program->threads_count; i++)
         contexts[i] = context_claim(buffer);
@@ -505,6 +617,7 @@ run_prepare(const struct program *prepared)
     scheduler_clear_failure();
     memset(&state, 0, sizeof(state));
     memset(&history, 0, sizeof(history));
+    history.program = prepared;
     region_clear();
     buffer = create();
     add_contexts();
@@ -565,7 +678,7 @@ receive_leftovers(void)
     cdedupe_slot_t slot;
 
     while ((slot = cdedupe_next_leftover(buffer, &cursor, NULL)) != 0)
-        history.leftovers |= UINT64_C(1) << receive(slot);
+        history.leftovers |= content_bits(receive(slot));
     for (unsigned id = 1; id <= program->ids; id++)
         if (state.owners[id] != OWNER_TEST)
             scheduler_fail("payload %u is lost", id);
@@ -607,26 +720,48 @@ run_history(void)
 /* ---------------------------------------------------------------------------------------------------- */
 /* Telling                                                                                              */
 
+/* What is in a payload: an id, or several that are merged. */
+static void
+print_content(FILE *out, uint64_t content)
+{
+    const char *before = "";
+
+    if (!merges())
+        fprintf(out, "%u", (unsigned)content);
+    for (unsigned id = 1; merges() && id < PROGRAM_IDS_MAX; id++)
+        if (content >> id & 1) {
+            fprintf(out, "%s%u", before, id);
+            before = "+";
+        }
+}
+
 static void
 print_back(FILE *out, const struct event *event)
 {
     for (unsigned id = 1; id < PROGRAM_IDS_MAX; id++)
         if (event->back >> id & 1)
             fprintf(out, " (back: %u)", id);
+    for (unsigned id = 1; id < PROGRAM_IDS_MAX; id++)
+        if (event->newer >> id & 1)
+            fprintf(out, " (newer: %u)", id);
 }
 
 static void
 print_updates(FILE *out, const struct event *event)
 {
-    static const char *const outcomes[] = {"untouched", "queued", "replaced", "cancelled", "dropped", "rejected"};
+    static const char *const outcomes[] = {"untouched", "queued",     "replaced",   "cancelled", "dropped",
+                                           "rejected",  "suppressed", "overflowed", "needs tag", "merge"};
 
     for (unsigned i = 0; i < event->count; i++) {
         fprintf(out, " %c%s", event->updates[i].deletion ? '-' : '+', key_text(event->updates[i].key) + 4);
         if (event->updates[i].id != 0)
             fprintf(out, "=%u", event->updates[i].id);
         fprintf(out, " %s", outcomes[event->outcomes[i]]);
-        if (event->displaced[i] != 0)
-            fprintf(out, " (back: %u)", event->displaced[i]);
+        if (event->displaced[i] != 0) {
+            fprintf(out, " (back: ");
+            print_content(out, event->displaced[i]);
+            fprintf(out, ")");
+        }
     }
 }
 
@@ -641,8 +776,10 @@ print_items(FILE *out, const struct event *event)
 
         if (item->kind == CDEDUPE_STATUS)
             fprintf(out, " <%s>", statuses[item->status]);
-        else
-            fprintf(out, " %c%s=%u", kinds[item->kind], key_text(item->key), item->id);
+        else {
+            fprintf(out, " %c%s=", kinds[item->kind], key_text(item->key));
+            print_content(out, item->id);
+        }
     }
 }
 
@@ -650,10 +787,11 @@ static void
 print_event(FILE *out, const struct event *event)
 {
     static const char *const names[] = {
-        [OP_PUT] = "put",   [OP_STATUS] = "status", [OP_RESTART] = "restart",
-        [OP_TAKE] = "take", [OP_CLAIM] = "claim",   [OP_RELEASE] = "release",
-        [OP_STOP] = "stop", [OP_FINISH] = "finish", [OP_STATISTICS] = "statistics",
-        [OP_FILL] = "fill", [OP_DROP] = "drop",     [OP_UNTAKE] = "untake",
+        [OP_PUT] = "put",           [OP_STATUS] = "status", [OP_RESTART] = "restart",
+        [OP_TAKE] = "take",         [OP_CLAIM] = "claim",   [OP_RELEASE] = "release",
+        [OP_STOP] = "stop",         [OP_FINISH] = "finish", [OP_STATISTICS] = "statistics",
+        [OP_FILL] = "fill",         [OP_DROP] = "drop",     [OP_UNTAKE] = "untake",
+        [OP_MERGED] = "put merged",
     };
 
     if (event->thread == THREAD_SETUP)
@@ -672,6 +810,11 @@ print_event(FILE *out, const struct event *event)
         fprintf(out, " %u", event->argument);
     if (event->kind == OP_PUT)
         print_updates(out, event);
+    if (event->kind == OP_MERGED) {
+        fprintf(out, ": ");
+        print_content(out, event->merged);
+        fprintf(out, event->accepted ? " took the place" : " came too late");
+    }
     print_back(out, event);
     print_items(out, event);
     if (event->result != CDEDUPE_OK)

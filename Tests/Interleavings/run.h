@@ -17,7 +17,7 @@ struct event_item {
     uint8_t kind;
     uint8_t status;
     unsigned key;
-    unsigned id;
+    uint64_t id;
 };
 
 /* One call, and what it came to. */
@@ -29,14 +29,19 @@ struct event {
     cdedupe_result_t result;
     struct op_update updates[PROGRAM_UPDATES_MAX];
     uint8_t outcomes[PROGRAM_UPDATES_MAX];
-    unsigned displaced[PROGRAM_UPDATES_MAX]; /* Payloads by id; zero: none. */
+    uint64_t displaced[PROGRAM_UPDATES_MAX]; /* Payloads by id; zero: none. */
     unsigned count;
     unsigned items_first, items_count; /* In the history's items. */
-    uint64_t back;                     /* Of untaking: payloads that came back, bits by id. */
+    uint64_t back;                     /* Of untaking: payloads that came back, bits by id, */
+    uint64_t newer;                    /* and those that they have to be merged with. */
+    uint64_t merged;                   /* Of putting what was merged: what it is, and whether it */
+    bool accepted;                     /* took the place. */
     cdedupe_statistics_t statistics;
 };
 
+/* Where values are merged an id is a set of bits, by the numbers of the payloads that are merged. */
 struct history {
+    const struct program *program;
     struct event events[EVENTS_MAX];
     unsigned count;
     struct event_item items[ITEMS_MAX];

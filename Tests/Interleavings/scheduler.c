@@ -31,6 +31,9 @@ enum { STACK_SIZE = 256 * 1024, CHOICES_MAX = 65536 };
 /* A run of more steps is a livelock; so many rounds in which all wait in vain are a deadlock. */
 enum { STEPS_MAX = 200 * 1000, VAIN_MAX = 1000 };
 
+/* How often those that yield may pass over one that can run: those that poll would else wake each other for ever. */
+enum { PASSED_MAX = 2 };
+
 /* Who waits looks again and again; who sleeps is woken or sleeps for ever. */
 enum state { READY, WAITING, ASLEEP, FROZEN, ENDED };
 
@@ -39,6 +42,7 @@ struct thread {
     enum state state;
     const volatile void *waits_for; /* NULL: anything. */
     const volatile void *last_read;
+    unsigned passed; /* How often others went first though it could have run. */
 };
 
 struct choice {
@@ -311,9 +315,26 @@ make_ready(void)
     }
 }
 
+/* Any of those that can run, but for one that has waited for its turn too long. */
+static unsigned
+choose_fairly(const unsigned ready[THREADS_MAX], unsigned count, bool yields)
+{
+    unsigned thread = ready[0];
+
+    for (unsigned i = 0; i < count; i++)
+        if (scheduler.threads[ready[i]].passed > scheduler.threads[thread].passed)
+            thread = ready[i];
+    if (scheduler.threads[thread].passed < PASSED_MAX)
+        thread = ready[choose(count)];
+    for (unsigned i = 0; i < count; i++)
+        scheduler.threads[ready[i]].passed += yields;
+    scheduler.threads[thread].passed = 0;
+    return thread;
+}
+
 /* The running thread cannot go on: another must. */
 static void
-run_another(void)
+run_another(bool yields)
 {
     unsigned ready[THREADS_MAX], count, thread;
 
@@ -325,7 +346,10 @@ run_another(void)
             scheduler_fail("a loop sleeps, and nobody wakes it");
         swap_to_main();
     }
-    thread = scheduler.followed != NULL ? follow_switch(ready[0]) : ready[choose(count)];
+    if (scheduler.followed != NULL)
+        thread = follow_switch(ready[0]);
+    else
+        thread = choose_fairly(ready, count, yields);
     note_switch(thread);
     switch_to(thread);
 }
@@ -371,7 +395,7 @@ maybe_freeze(void)
     if (scheduler.freeze_held_lock)
         return;
     scheduler.threads[0].state = FROZEN;
-    run_another();
+    run_another(false);
 }
 
 /* Where in the core a step is, as addr2line knows: the innermost function outside the files of steps. */
@@ -458,7 +482,7 @@ wait_for(const volatile void *address, enum state state, const char *what)
     trace_step(address, what, NULL);
     scheduler.threads[scheduler.running].state = state;
     scheduler.threads[scheduler.running].waits_for = address;
-    run_another();
+    run_another(address == NULL);
 }
 
 void
@@ -525,7 +549,7 @@ run_body(int thread)
 #endif
     scheduler.body((unsigned)thread);
     scheduler.threads[thread].state = ENDED;
-    run_another();
+    run_another(false);
 }
 
 static void
@@ -541,6 +565,7 @@ prepare_threads(void)
         makecontext(&thread->context, (void (*)(void))run_body, 1, (int)i);
         thread->state = READY;
         thread->last_read = NULL;
+        thread->passed = 0;
 #ifdef SCHEDULER_ASAN
         ASAN_UNPOISON_MEMORY_REGION(stacks[i], STACK_SIZE);
 #endif
