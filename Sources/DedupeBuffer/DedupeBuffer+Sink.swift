@@ -93,9 +93,11 @@ extension DedupeBuffer {
     @inlinable
     static func update(of batch: TakenBatch, _ i: Int) -> Update<Key, Value> {
         let key = batch.tags[i]?.assumingMemoryBound(to: Key.self).move() ?? readKey(of: batch, i)
-        let content = batch.payloads[i]?.assumingMemoryBound(to: Payload<Value>.self).move()
-        return Update(
-            key: key, value: content?.value, revision: content?.revision ?? 0, updateType: batch.updateType(i))
+        guard let payload = batch.payloads[i]?.assumingMemoryBound(to: Payload<Value>.self) else {
+            return Update(key: key, value: nil, updateType: batch.updateType(i))
+        }
+        let (value, revision) = Payload.move(from: payload)
+        return Update(key: key, value: value, revision: revision, updateType: batch.updateType(i))
     }
 
     /// The key of a deletion that nobody has sent.
