@@ -369,6 +369,7 @@ final class Core: @unchecked Sendable {
         statistics.memory = Int(raw.memory)
         statistics.suppressed = Int(raw.suppressed)
         statistics.overflows = Int(raw.overflows)
+        statistics.isOverflowed = raw.overflowed != 0
         statistics.pendingBytes = Int(clamping: raw.pending_bytes)
         statistics.oldestPendingAge = .nanoseconds(Int64(raw.oldest_pending_age))
         return statistics

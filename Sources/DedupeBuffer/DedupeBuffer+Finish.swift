@@ -9,15 +9,19 @@ public struct DedupeBufferLeftovers: Sendable, Hashable {
     /// Whether a batch was being delivered: the sink had not returned, or the consumer had not asked for more. What it
     /// holds is counted neither as delivered to the end nor as pending.
     public var isSinkBusy: Bool
+    /// Whether an overflow had dropped updates, and no restart had followed: the sink lacks those, and they are not
+    /// counted here.
+    public var isOverflowed: Bool
 
-    public init(updates: Int, statuses: Int, isSinkBusy: Bool) {
+    public init(updates: Int, statuses: Int, isSinkBusy: Bool, isOverflowed: Bool = false) {
         self.updates = updates
         self.statuses = statuses
         self.isSinkBusy = isSinkBusy
+        self.isOverflowed = isOverflowed
     }
 
     /// Whether everything was delivered.
-    public var isEmpty: Bool { updates == 0 && statuses == 0 && !isSinkBusy }
+    public var isEmpty: Bool { updates == 0 && statuses == 0 && !isSinkBusy && !isOverflowed }
 }
 
 // The end, for those who cannot wait for ever, and for tasks.
@@ -98,6 +102,7 @@ extension DedupeBuffer {
         let isSinkBusy = core.isDelivering
         let statistics = core.statistics
         return DedupeBufferLeftovers(
-            updates: statistics.pendingKeys, statuses: statistics.pendingStatuses, isSinkBusy: isSinkBusy)
+            updates: statistics.pendingKeys, statuses: statistics.pendingStatuses, isSinkBusy: isSinkBusy,
+            isOverflowed: statistics.isOverflowed)
     }
 }

@@ -38,6 +38,9 @@ public struct DedupeBufferStatistics: Sendable, Hashable {
     public var batches = 0
     /// How often a bound was exceeded; see ``DedupeBufferConfiguration/onOverflow``.
     public var overflows = 0
+    /// Whether the last overflow has still to be ended by ``DedupeBuffer/onConnectionRestarted()``: until then all that comes
+    /// in is dropped.
+    public var isOverflowed = false
     /// What the pending values weigh together; 0 without ``DedupeBufferConfiguration/maximumPendingBytes``.
     public var pendingBytes = 0
     /// How long the oldest update in the queue has been pending: it, or one of its key that it replaced. To the

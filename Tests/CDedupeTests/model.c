@@ -262,7 +262,7 @@ overflow(model_t *model)
     drop_everything(model);
     model->statistics.dropped++;
     model->statistics.overflows++;
-    model->overflowed = true;
+    model->statistics.overflowed = 1;
     return CDEDUPE_OVERFLOWED;
 }
 
@@ -324,7 +324,7 @@ model_put(model_t *model, size_t key, bool deletion, uint64_t id, uint64_t *disp
     *displaced = 0;
     note_input(model);
     model->statistics.received++;
-    if (model->stopped || model->overflowed) {
+    if (model->stopped || model->statistics.overflowed) {
         model->statistics.dropped++;
         return CDEDUPE_DROPPED;
     }
@@ -368,7 +368,7 @@ model_status(model_t *model, cdedupe_status_t status)
         return CDEDUPE_STOPPED;
     }
     model->statistics.statuses_received++;
-    if (model->overflowed) {
+    if (model->statistics.overflowed) {
         return CDEDUPE_OK;
     }
     if (status == CDEDUPE_IN_SYNC && model->resync) {
@@ -396,7 +396,7 @@ model_restart(model_t *model)
     if (model->stopped) {
         return CDEDUPE_STOPPED;
     }
-    model->overflowed = false;
+    model->statistics.overflowed = 0;
     drop_everything(model);
     return CDEDUPE_OK;
 }

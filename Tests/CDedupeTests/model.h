@@ -74,8 +74,7 @@ typedef struct model {
 
     cdedupe_status_t latest; /* Received, in the sense of the contract's section 3. */
     cdedupe_status_t latest_taken;
-    bool resync;     /* From a restart to the in-sync after it. */
-    bool overflowed; /* From an overflow to the restart after it. */
+    bool resync; /* From a restart to the in-sync after it. */
     unsigned groups;
 
     bool claimed;

@@ -129,6 +129,7 @@ compare_statistics(const model_t *model)
     CHECK_EQ(got.overflows, wanted.overflows);
     CHECK_EQ(got.pending_bytes, wanted.pending_bytes);
     CHECK_EQ(got.oldest_pending_age, wanted.oldest_pending_age);
+    CHECK_EQ(got.overflowed, wanted.overflowed);
 }
 
 static void

@@ -87,6 +87,7 @@ it_is_told_once(void)
     CHECK_EQ(put(&subject, "x", 5), CDEDUPE_DROPPED);
     CHECK_EQ(del(&subject, "x"), CDEDUPE_DROPPED);
     CHECK_EQ(statistics().overflows, 1);
+    CHECK_EQ(statistics().overflowed, 1);
     CHECK_EQ(statistics().dropped, 6);
     CHECK_TEXT(step(&subject), "empty");
 }
@@ -94,8 +95,10 @@ it_is_told_once(void)
 static void
 the_next_restart_ends_it(void)
 {
+    CHECK_EQ(statistics().overflowed, 0);
     overflow();
     CHECK_EQ(subject_restart(&subject), CDEDUPE_OK);
+    CHECK_EQ(statistics().overflowed, 0);
     CHECK_EQ(statistics().dropped, 3);
     CHECK_EQ(put(&subject, "z", 4), CDEDUPE_QUEUED);
     CHECK_EQ(put(&subject, "x", 5), CDEDUPE_QUEUED);

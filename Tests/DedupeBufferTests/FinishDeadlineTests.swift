@@ -45,6 +45,26 @@ struct FinishDeadlineTests {
         expectStopped(buffer)
     }
 
+    /// What an overflow dropped was not delivered, though nothing is pending.
+    @Test(arguments: Form.allCases)
+    func deadline_afterAnOverflow_isNotEmpty(form: Form) async throws {
+        let buffer = StringBuffer(configuration: .init(maximumPendingKeys: 1))
+        buffer.set("a", 1)
+        buffer.set("b", 1)
+        let left = try await finish(buffer, form, Self.never)
+        #expect(left == DedupeBufferLeftovers(updates: 0, statuses: 0, isSinkBusy: false, isOverflowed: true))
+        #expect(!left.isEmpty)
+    }
+
+    @Test(arguments: Form.allCases)
+    func deadline_afterAnOverflowThatARestartEnded_isEmpty(form: Form) async throws {
+        let buffer = StringBuffer(configuration: .init(maximumPendingKeys: 1))
+        buffer.set("a", 1)
+        buffer.set("b", 1)
+        buffer.onConnectionRestarted()
+        #expect(try await finish(buffer, form, Self.never).isEmpty)
+    }
+
     @Test(arguments: LoopKind.allCases, Form.allCases)
     func deadline_farAway_allIsDelivered(kind: LoopKind, form: Form) async throws {
         let (buffer, sink) = (buffer, StringSink())

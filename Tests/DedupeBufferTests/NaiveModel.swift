@@ -278,6 +278,7 @@ struct NaiveModel {
             ("suppressed", statistics.suppressed, suppressed),
             ("dropped", statistics.dropped, dropped),
             ("overflows", statistics.overflows, overflows),
+            ("isOverflowed", statistics.isOverflowed ? 1 : 0, isOverflowed ? 1 : 0),
             ("pendingBytes", statistics.pendingBytes, pendingBytes),
             ("rejected", statistics.rejected, 0),
             ("synthesizedDeletions", statistics.synthesizedDeletions, synthesized),

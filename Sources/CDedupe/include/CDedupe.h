@@ -572,6 +572,7 @@ typedef struct {
     uint64_t pending_bytes;      /* What the pending payloads weigh together; zero without a bound of bytes. */
     uint64_t
         oldest_pending_age; /* Nanoseconds, as cdedupe_age() has them, of the first update in the queue; zero: none. */
+    uint64_t overflowed;    /* 1 from an overflow to the restart that ends it, else 0. */
 } cdedupe_statistics_t;
 
 /*
