@@ -433,6 +433,7 @@ cdedupe_statistics(cdedupe_t *buffer, cdedupe_statistics_t *out, size_t size)
     statistics = buffer->statistics;
     statistics.oldest_pending_age = oldest_age(buffer, now);
     statistics.overflowed = buffer->overflowed;
+    statistics.stopped = buffer->stopped;
     replaced = context_count_replaced(buffer);
     lock_drop(&buffer->lock);
     /* On both sides of the sum, so it stays exact though the count goes on. */

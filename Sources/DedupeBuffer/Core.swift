@@ -345,11 +345,19 @@ final class Core: @unchecked Sendable {
 
     // MARK: - Inspection
 
+    /// Whether nothing is taken any more.
+    var isStopped: Bool { rawStatistics.stopped != 0 }
+
+    private var rawStatistics: cdedupe_statistics_t {
+        var raw = cdedupe_statistics_t()
+        cdedupe_statistics(buffer, &raw, MemoryLayout<cdedupe_statistics_t>.size)
+        return raw
+    }
+
     var statistics: DedupeBufferStatistics {
         // Read first: an update that is refused in between is counted next time, on both sides of the sum.
         let rejected = rejected.load(ordering: .relaxed)
-        var raw = cdedupe_statistics_t()
-        cdedupe_statistics(buffer, &raw, MemoryLayout<cdedupe_statistics_t>.size)
+        let raw = rawStatistics
         var statistics = DedupeBufferStatistics()
         statistics.pendingKeys = Int(raw.pending_keys)
         statistics.pendingStatuses = Int(raw.pending_statuses)

@@ -38,15 +38,16 @@ extension DedupeBuffer {
         observer?.finishing()
         defer { observer?.report() }
         let isCurrent = delivery.isCurrentTask
-        guard core.finish(whenEmpty: isCurrent), !isCurrent else { return }
+        guard beginFinish(whenEmpty: isCurrent), !isCurrent else { return }
         await delivery.end(by: nil)
     }
 
     /// Delivers what was received before the call, but stops at `deadline` if that takes longer; returns when that is
     /// done. No thread waits.
     ///
-    /// Else as `finish()`. At the deadline it returns even if the sink does not. If the calling task is cancelled, the
-    /// deadline has come.
+    /// If nothing delivers yet, though something is pending, it waits for somebody to begin: the task that is to consume may
+    /// not have run so far. Else as `finish()`. At the deadline it returns even if the sink does not. If the calling task is
+    /// cancelled, the deadline has come.
     ///
     /// - Parameter deadline: may have passed already: then it stops at once.
     /// - Returns: what was not delivered. If it returns at once because it was called by the sink, that is what is
@@ -55,7 +56,8 @@ extension DedupeBuffer {
     public func finish(deadline: ContinuousClock.Instant) async -> DedupeBufferLeftovers {
         observer?.finishing(by: deadline)
         let isCurrent = delivery.isCurrentTask
-        if core.finish(whenEmpty: isCurrent) {
+        if isAnythingPending { await delivery.beginning(by: deadline) }
+        if beginFinish(whenEmpty: isCurrent) {
             if isCurrent { return stopLater(deadline) }
             await delivery.end(by: deadline)
         }
@@ -65,7 +67,8 @@ extension DedupeBuffer {
     /// Delivers what was received before the call, but stops at `deadline` if that takes longer; returns when that is
     /// done.
     ///
-    /// As the synchronous `finish()`. At the deadline it returns even if the sink does not.
+    /// If nothing delivers yet, though something is pending, it waits for somebody to begin. Else as the synchronous
+    /// `finish()`. At the deadline it returns even if the sink does not.
     ///
     /// - Important: blocks the calling thread until then.
     /// - Parameter deadline: may have passed already: then it stops at once.
@@ -75,7 +78,8 @@ extension DedupeBuffer {
     @discardableResult
     public func finish(deadline: ContinuousClock.Instant) -> DedupeBufferLeftovers {
         observer?.finishing(by: deadline)
-        if core.finish(whenEmpty: delivery.isCurrent) {
+        if isAnythingPending { delivery.waitForBeginning(until: deadline) }
+        if beginFinish(whenEmpty: delivery.isCurrent) {
             if delivery.isCurrent { return stopLater(deadline) }
             delivery.waitForEnd(until: deadline)
         }
@@ -83,6 +87,11 @@ extension DedupeBuffer {
     }
 
     // MARK: - Implementation
+
+    private var isAnythingPending: Bool {
+        let statistics = core.statistics
+        return statistics.pendingKeys + statistics.pendingStatuses > 0
+    }
 
     private func stopNow() -> DedupeBufferLeftovers {
         stop()

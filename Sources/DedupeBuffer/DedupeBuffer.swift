@@ -93,6 +93,7 @@ public final class DedupeBuffer<Key: DedupeKey, Value: Sendable>: RestartAwareCa
         observer?.stopping()
         delivery.stop()
         core.stop()
+        delivery.stopped()
         observer?.report()
     }
 
@@ -107,9 +108,16 @@ public final class DedupeBuffer<Key: DedupeKey, Value: Sendable>: RestartAwareCa
     public func finish() {
         observer?.finishing()
         defer { observer?.report() }
-        guard core.finish(whenEmpty: delivery.isCurrent) else { return }
+        guard beginFinish(whenEmpty: delivery.isCurrent) else { return }
         // Asked again: the loop may have begun, here, since the first time.
         if !delivery.isCurrent { delivery.waitForEnd() }
+    }
+
+    /// Whether there is a loop that has still to end. If not, the buffer has stopped.
+    func beginFinish(whenEmpty: Bool) -> Bool {
+        let hasLoop = core.finish(whenEmpty: whenEmpty)
+        if !hasLoop { delivery.stopped() }
+        return hasLoop
     }
 
     // MARK: - Inspection

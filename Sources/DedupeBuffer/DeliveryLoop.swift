@@ -56,6 +56,14 @@ final class DeliveryLoop: WakeTarget, @unchecked Sendable {
         /// The buffer has gone: nothing comes in any more.
         var isAbandoned = false
         var isStopped = false
+        /// Those who wait for a loop to begin.
+        var expectant: [@Sendable () -> Void] = []
+
+        /// Whoever gets them calls them, unlocked.
+        mutating func takeExpectant() -> [@Sendable () -> Void] {
+            defer { expectant = [] }
+            return expectant
+        }
     }
 
     private let core: Core
@@ -97,7 +105,7 @@ final class DeliveryLoop: WakeTarget, @unchecked Sendable {
                 throw error
             }
             marked = target
-            state.withLock { $0.loop = loop }
+            begin(loop)
         }
         schedule(on: serial, keepAlive())
     }
@@ -107,7 +115,7 @@ final class DeliveryLoop: WakeTarget, @unchecked Sendable {
         observer?.starting("thread")
         try claim()
         let semaphore = DispatchSemaphore(value: 0)
-        state.withLock { $0.loop = Loop(place: .thread(semaphore), body: body) }
+        begin(Loop(place: .thread(semaphore), body: body))
         while true {
             switch drain() {
             case .more: continue
@@ -121,11 +129,17 @@ final class DeliveryLoop: WakeTarget, @unchecked Sendable {
     func begin(_ loop: TaskLoop) throws(DedupeBufferError) {
         observer?.starting("task")
         try claim()
-        let isStopped = state.withLock { state in
-            state.loop = Loop(place: .task(loop))
-            return state.isStopped
+        begin(Loop(place: .task(loop)))
+        if state.withLock({ $0.isStopped }) { loop.stop() }
+    }
+
+    /// The core is claimed.
+    private func begin(_ loop: Loop) {
+        let expectant = state.withLock { state in
+            state.loop = loop
+            return state.takeExpectant()
         }
-        if isStopped { loop.stop() }
+        for begun in expectant { begun() }
     }
 
     private func claim() throws(DedupeBufferError) {
@@ -259,6 +273,11 @@ final class DeliveryLoop: WakeTarget, @unchecked Sendable {
         if case .task(let loop) = place { loop.stop() }
     }
 
+    /// The core was stopped: no loop can begin any more.
+    func stopped() {
+        for begun in state.withLock({ $0.takeExpectant() }) { begun() }
+    }
+
     /// The buffer goes away. A loop on a queue sleeps, and goes with it. Tasks take what is left, now or later.
     func abandon() {
         let place = state.withLock { state in
@@ -293,8 +312,35 @@ final class DeliveryLoop: WakeTarget, @unchecked Sendable {
 
     /// The same, and no longer than until the task is cancelled; no thread waits.
     func end(by deadline: ContinuousClock.Instant?) async {
+        await Self.wait(until: deadline) { over in existing.notify(queue: .global(), execute: over) }
+    }
+
+    /// Until a loop has begun, or none can any more, no longer than until `deadline`.
+    func waitForBeginning(until deadline: ContinuousClock.Instant) {
+        let begun = DispatchSemaphore(value: 0)
+        whenBegun { begun.signal() }
+        while begun.wait(timeout: .now() + (deadline - .now) / .seconds(1)) == .timedOut && deadline > .now {}
+    }
+
+    /// The same, and no longer than until the task is cancelled; no thread waits.
+    func beginning(by deadline: ContinuousClock.Instant) async {
+        await Self.wait(until: deadline, for: whenBegun)
+    }
+
+    private func whenBegun(_ body: @escaping @Sendable () -> Void) {
+        let isBegun = state.withLock { state in
+            if state.loop == nil { state.expectant.append(body) }
+            return state.loop != nil
+        }
+        // Asked after that: whoever stops the core sees to those who wait already.
+        if isBegun || core.isStopped { body() }
+    }
+
+    private static func wait(
+        until deadline: ContinuousClock.Instant?, for event: (@escaping @Sendable () -> Void) -> Void
+    ) async {
         let over = Signal()
-        existing.notify(queue: .global()) { over.send() }
+        event { over.send() }
         let timer = deadline.map { deadline in
             Task {
                 try? await Task.sleep(until: deadline, clock: .continuous)

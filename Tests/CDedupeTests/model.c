@@ -179,6 +179,12 @@ is_delivered(const model_t *model)
     return true;
 }
 
+bool
+model_is_over(const model_t *model)
+{
+    return model->stopped || is_delivered(model);
+}
+
 /*
  * Whether a buffer that has delivered what it owed is stopped at once or by the next take, the contract does
  * not say: input in between may be dropped or queued.

@@ -116,6 +116,9 @@ void model_finish(model_t *model, cdedupe_finish_t when);
  * Takes up to `limit` entries into `items`. `hints` are the keys that the real buffer delivered, in order:
  * they choose inside groups.
  */
+/* Whether nothing is taken any more; a finish that is over may show at once, or at the next take. */
+bool model_is_over(const model_t *model);
+
 cdedupe_result_t model_take(model_t *model, size_t limit, const size_t *hints, size_t hint_count, model_item_t *items,
                             size_t *count);
 

@@ -104,6 +104,8 @@ compare_statistics(const model_t *model)
     cdedupe_statistics_t wanted = model->statistics;
 
     wanted.memory = hooks.held_bytes;
+    wanted.stopped = got.stopped;
+    CHECK(got.stopped ? model_is_over(model) : !model->stopped);
     if (model->stopped) {
         wanted.statuses_received = got.statuses_received; /* Whether ignored ones count is not written down. */
     }

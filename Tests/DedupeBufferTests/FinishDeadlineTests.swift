@@ -38,10 +38,66 @@ struct FinishDeadlineTests {
     }
 
     @Test(arguments: Form.allCases)
-    func deadline_withoutALoop_stopsAtOnce(form: Form) async throws {
+    func deadline_withoutALoop_stopsThen(form: Form) async throws {
         buffer.set("a", 1)
         buffer.onStatusUpdated(.inSync)
-        #expect(try await finish(buffer, form, Self.never) == leftovers(1, 1, busy: false))
+        #expect(try await finish(buffer, form, Self.soon) == leftovers(1, 1, busy: false))
+        expectStopped(buffer)
+    }
+
+    @Test(arguments: Form.allCases)
+    func deadline_withoutALoopOrAnythingPending_stopsAtOnce(form: Form) async throws {
+        #expect(try await finish(buffer, form, Self.never).isEmpty)
+        expectStopped(buffer)
+    }
+
+    /// The task that is to consume may not have run yet.
+    @Test(arguments: LoopKind.allCases, Form.allCases)
+    func deadline_whileNobodyDeliversYet_waitsForWhoeverBegins(kind: LoopKind, form: Form) async throws {
+        let (buffer, sink) = (buffer, StringSink())
+        buffer.set("a", 1)
+        async let left = finish(buffer, form, Self.never)
+        for _ in 0..<100 { await Task.yield() }
+        let loop = try RunningLoop(kind, of: buffer, to: sink)
+        #expect(try await left.isEmpty)
+        #expect(sink.items == [.new("a", 1)])
+        try loop.end()
+    }
+
+    /// Else it would wait for nobody.
+    @Test(arguments: Form.allCases)
+    func deadline_afterTheStopWithSomethingPending_returnsAtOnce(form: Form) async throws {
+        buffer.set("a", 1)
+        buffer.stop()
+        #expect(try await finish(buffer, form, Self.never) == leftovers(1, 0, busy: false))
+    }
+
+    @Test(arguments: Form.allCases)
+    func deadline_afterAFinishWithSomethingPending_returnsAtOnce(form: Form) async throws {
+        buffer.set("a", 1)
+        await buffer.finish()
+        #expect(try await finish(buffer, form, Self.never) == leftovers(1, 0, busy: false))
+    }
+
+    @Test(arguments: Form.allCases, [false, true])
+    func deadline_whileNobodyDeliversYet_endsWithTheBuffer(form: Form, finishes: Bool) async throws {
+        let buffer = buffer
+        buffer.set("a", 1)
+        async let left = finish(buffer, form, Self.never)
+        for _ in 0..<100 { await Task.yield() }
+        if finishes { await buffer.finish() } else { buffer.stop() }
+        #expect(try await left == leftovers(1, 0, busy: false))
+    }
+
+    /// The deadline has come, then.
+    @Test
+    func deadline_cancelledWhileNobodyDeliversYet_stops() async throws {
+        let buffer = buffer
+        buffer.set("a", 1)
+        let finishing = Task { await buffer.finish(deadline: Self.never) }
+        for _ in 0..<100 { await Task.yield() }
+        finishing.cancel()
+        #expect(try await within("finish") { await finishing.value } == leftovers(1, 0, busy: false))
         expectStopped(buffer)
     }
 

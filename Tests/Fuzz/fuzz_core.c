@@ -94,6 +94,8 @@ compare_statistics(pair_t *pair)
     cdedupe_statistics_t got = subject_statistics(&pair->subject);
     cdedupe_statistics_t wanted = pair->model.statistics;
 
+    wanted.stopped = got.stopped;
+    CHECK(got.stopped ? model_is_over(&pair->model) : !pair->model.stopped);
     wanted.memory = got.memory; /* The subject has compared it with the allocator's. */
     if (pair->model.stopped) {
         wanted.statuses_received = got.statuses_received; /* Whether ignored ones count is not written down. */

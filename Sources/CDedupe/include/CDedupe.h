@@ -573,6 +573,7 @@ typedef struct {
     uint64_t
         oldest_pending_age; /* Nanoseconds, as cdedupe_age() has them, of the first update in the queue; zero: none. */
     uint64_t overflowed;    /* 1 from an overflow to the restart that ends it, else 0. */
+    uint64_t stopped;       /* 1 if nothing is taken any more, else 0. */
 } cdedupe_statistics_t;
 
 /*
