@@ -262,7 +262,7 @@ queue_entry(struct hold *hold, uint32_t link)
     /* It may be one that a restart had dropped. */
     link_at(&hold->buffer->links, link)->queued = hold->now;
     count_pending(hold->buffer);
-    notify(hold);
+    notify_queued(hold);
 }
 
 void
@@ -279,9 +279,11 @@ count_pending(struct cdedupe *buffer)
 static void
 remove_link(struct cdedupe *buffer, uint32_t link)
 {
-    /* What is owed ends at the one before. */
+    /* What is owed, or to be taken, ends at the one before. */
     if (buffer->last_owed == link)
         buffer->last_owed = link_at(&buffer->links, link)->previous;
+    if (buffer->last_of_batch == link)
+        buffer->last_of_batch = link_at(&buffer->links, link)->previous;
     ring_remove(&buffer->links, link);
 }
 
@@ -432,6 +434,8 @@ cdedupe_statistics(cdedupe_t *buffer, cdedupe_statistics_t *out, size_t size)
     lock_take(&buffer->lock);
     statistics = buffer->statistics;
     statistics.oldest_pending_age = oldest_age(buffer, now);
+    if (buffer->bytes_carry > 0)
+        statistics.pending_bytes = UINT64_MAX;
     statistics.overflowed = buffer->overflowed;
     statistics.stopped = buffer->stopped;
     replaced = context_count_replaced(buffer);

@@ -79,6 +79,10 @@ struct cdedupe {
     uint32_t garbage;
     uint32_t orphans;
     uint32_t last_owed; /* Finishing: the last link that is still to be delivered; the ring's head: none. */
+    uint32_t
+        last_of_batch; /* While a batch is taken: the last link that is still to be in it; the ring's head: none. */
+    uint32_t
+        awaited;   /* The link that the last take could not take, since somebody was merging its update; zero: none. */
     uint32_t lent; /* Dead entries whose keys the sink may still read; chained by their links. The latest is first. */
     uint32_t lent_on; /* More of them: of items that were untaken. */
     uint32_t batch;   /* Items of the last batch that can be untaken. */
@@ -88,6 +92,7 @@ struct cdedupe {
     uint32_t slots_sparse;   /* Less than half of the slots' cells are in use; read without the lock. */
     uint64_t slots_returned; /* Without a magazine, since magazines were emptied. */
     uint64_t uncleared;      /* Links in garbage and orphans; read as a hint without the lock. */
+    uint32_t bytes_carry;    /* How often the sum of weights, which is in the statistics, goes around. */
     cdedupe_statistics_t statistics;
 
     struct arena entries;
@@ -182,6 +187,25 @@ notify(struct hold *hold)
     }
 }
 
+/* Under the lock: whether somebody is merging the update of a queued link. */
+static inline bool
+link_is_merging(const struct cdedupe *buffer, uint32_t link)
+{
+    uint32_t item = link_at(&buffer->links, link)->item;
+
+    return !item_is_status(item) && (sync_load_relaxed(&entry_at(&buffer->entries, item)->word) & WORD_MERGING) != 0;
+}
+
+/* Under the lock: something was queued. Behind what somebody is merging the loop cannot take it: the end of that wakes it. */
+static inline void
+notify_queued(struct hold *hold)
+{
+    struct cdedupe *buffer = hold->buffer;
+
+    if (buffer->asleep && !link_is_merging(buffer, ring_first(&buffer->links, buffer->ring)))
+        notify(hold);
+}
+
 /* Whether there is a link to take; if not, the reserve wants one. */
 static inline bool
 link_make_room(struct hold *hold)
@@ -231,15 +255,6 @@ link_set_tag(struct cdedupe *buffer, uint32_t link, cdedupe_tag_t tag)
         link_at(&buffer->links, link)->tag = tag;
 }
 
-/* Under the lock: whether somebody is merging the update of a queued link. */
-static inline bool
-link_is_merging(const struct cdedupe *buffer, uint32_t link)
-{
-    uint32_t item = link_at(&buffer->links, link)->item;
-
-    return !item_is_status(item) && (sync_load_relaxed(&entry_at(&buffer->entries, item)->word) & WORD_MERGING) != 0;
-}
-
 /* What the core reads in payloads: the uint64_t at an offset; zero if there is no payload, or the offset is NOWHERE. */
 #define NOWHERE SIZE_MAX
 
@@ -259,17 +274,23 @@ suppresses(const struct cdedupe *buffer)
     return buffer->revision_offset != NOWHERE;
 }
 
-/* Under the lock: a payload is pending now, or no longer. */
+/* Under the lock: a payload is pending now, or no longer. Replacements are never refused, so the sum may go around. */
 static inline void
 weigh_in(struct cdedupe *buffer, cdedupe_slot_t slot)
 {
-    buffer->statistics.pending_bytes += payload_number(buffer, slot, buffer->weight_offset);
+    uint64_t weight = payload_number(buffer, slot, buffer->weight_offset);
+
+    buffer->statistics.pending_bytes += weight;
+    buffer->bytes_carry += buffer->statistics.pending_bytes < weight;
 }
 
 static inline void
 weigh_out(struct cdedupe *buffer, cdedupe_slot_t slot)
 {
-    buffer->statistics.pending_bytes -= payload_number(buffer, slot, buffer->weight_offset);
+    uint64_t weight = payload_number(buffer, slot, buffer->weight_offset);
+
+    buffer->bytes_carry -= buffer->statistics.pending_bytes < weight;
+    buffer->statistics.pending_bytes -= weight;
 }
 
 /* A restart, or an overflow: what is pending is dropped, and all that is live unseen. */

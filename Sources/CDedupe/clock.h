@@ -37,6 +37,13 @@ clock_now(const struct clock *clock)
     return (uint32_t)(nanoseconds >> CLOCK_TICK_SHIFT);
 }
 
+/* Whether it may be read in a section, which foreign code may not hold up. */
+static inline bool
+clock_is_ours(const struct clock *clock)
+{
+    return clock->read == NULL;
+}
+
 /* Nanoseconds from one reading to a later one. */
 static inline uint64_t
 clock_age(uint32_t queued, uint32_t now)

@@ -149,7 +149,7 @@ cdedupe_collect(cdedupe_t *buffer, cdedupe_slot_t *slots, cdedupe_tag_t *tags, s
     }
     hold_finish(&hold);
     tidy_index(buffer);
-    return steps > 0 || more ? CDEDUPE_OK : CDEDUPE_EMPTY;
+    return steps > 0 || (capacity == 0 && cdedupe_has_garbage(buffer)) ? CDEDUPE_OK : CDEDUPE_EMPTY;
 }
 
 bool

@@ -66,6 +66,7 @@ cdedupe_release(cdedupe_t *buffer)
     lock_and_free_lent(&hold);
     buffer->claim = CLAIM_NONE;
     buffer->batch = 0;
+    buffer->awaited = 0;
     buffer->asleep = false;
     /* Without its loop a finish has nobody to wait for. */
     if (buffer->finishing != FINISHING_NOT)
@@ -193,6 +194,18 @@ prefetch_preview(const struct preview *preview)
         sync_prefetch(preview->entries[i]);
 }
 
+/*
+ * It takes what is queued now, and no more: so that no key is in a batch twice. What was taken, put again and taken again could
+ * not be untaken as if it never had been: for a deletion, a merge or a suppression in between there would be no trace.
+ */
+static void
+begin_batch(struct cdedupe *buffer)
+{
+    buffer->restarted = false;
+    buffer->awaited = 0;
+    buffer->last_of_batch = ring_last(&buffer->links, buffer->ring);
+}
+
 /* One hold's share. True: there may be more to take. */
 static bool
 take_some(struct hold *hold, cdedupe_item_t *items, size_t capacity, size_t *count)
@@ -201,17 +214,21 @@ take_some(struct hold *hold, cdedupe_item_t *items, size_t capacity, size_t *cou
 
     /* What is untaken must be of one side of a restart: of this, if nothing was taken before it. */
     if (*count == 0)
-        buffer->restarted = false;
+        begin_batch(buffer);
     else if (buffer->restarted)
         return false;
-    for (unsigned steps = 0; *count < capacity; steps++) {
+    for (unsigned steps = 0; *count < capacity && buffer->last_of_batch != buffer->ring; steps++) {
         uint32_t link = ring_first(&buffer->links, buffer->ring);
 
         if (steps == HOLD_TAKE)
             return true;
-        /* Until somebody has merged what is first, nothing can be taken. [T8] */
-        if (link == buffer->ring || is_over(buffer) || link_is_merging(buffer, link))
+        if (is_over(buffer))
             return false;
+        /* Until somebody has merged what is first, nothing can be taken. [T8] */
+        if (link_is_merging(buffer, link)) {
+            buffer->awaited = link;
+            return false;
+        }
         if (item_is_status(link_at(&buffer->links, link)->item))
             take_status(hold, link, &items[*count]);
         else

@@ -16,12 +16,22 @@
 enum step {
     STEP_DONE,
     STEP_NO_MEMORY,  /* Nothing has changed. */
-    STEP_WAIT,       /* The same: somebody is merging what is pending for the key. */
+    STEP_WAIT,       /* The same: somebody is merging what is pending for the key, or the sink is about to take it. */
     STEP_INCOMPLETE, /* The call ends here; the outcome says why. */
 };
 
 /* A word that others keep changing is left to the lock. */
 enum { TRIES = 4 };
+
+/*
+ * How often a call that is to merge waits for a sink that could not take because of the merge before. Once is enough for those
+ * who go through all interleavings.
+ */
+#ifdef CDEDUPE_WAITS_FOR_SINK
+enum { WAITS_FOR_SINK = CDEDUPE_WAITS_FOR_SINK };
+#else
+enum { WAITS_FOR_SINK = WAIT_YIELDS };
+#endif
 
 /* Keys copied in one hold, in bytes: with many long keys a hold ends early. */
 enum { HOLD_BYTES = OR_TINY(64 * 1024, 256) };
@@ -39,6 +49,7 @@ struct put {
     bool locked;    /* Something needed the lock, */
     bool inserted;  /* or added a key. */
     bool moved;     /* Something was queued or cancelled: what needs the lock whatever the look-ups found. */
+    unsigned waits; /* How often this share has waited. */
     enum step step; /* What came of the last update that was tried under the lock. */
     uint64_t hashes[HOLD_PUT];
     uint32_t numbers[HOLD_PUT]; /* Entries found without the lock; zero: not found. */
@@ -64,8 +75,9 @@ exceeds(const struct cdedupe *buffer, const cdedupe_update_t *update)
     const cdedupe_statistics_t *statistics = &buffer->statistics;
     uint64_t weight = payload_number(buffer, update->slot, buffer->weight_offset);
 
-    return statistics->pending_keys >= buffer->keys_max || statistics->pending_bytes > buffer->bytes_max ||
-           weight > buffer->bytes_max - statistics->pending_bytes;
+    if (statistics->pending_keys >= buffer->keys_max || buffer->bytes_carry > 0)
+        return true;
+    return statistics->pending_bytes > buffer->bytes_max || weight > buffer->bytes_max - statistics->pending_bytes;
 }
 
 /* Nothing is lost silently: as after a restart, the source has to send everything again, and whoever put this must tell it. [P13] */
@@ -207,6 +219,9 @@ begin_merge(struct hold *hold, uint32_t number, cdedupe_update_t *update)
         return STEP_DONE;
     }
     sync_store_release(&entry->word, before | WORD_MERGING);
+    /* The sink has had its chance. */
+    if (buffer->awaited == entry->link)
+        buffer->awaited = 0;
     buffer->statistics.received++;
     buffer->statistics.replaced++;
     finish_update(update, update->slot, word_slot(before), CDEDUPE_MERGE);
@@ -301,7 +316,7 @@ put_present(struct hold *hold, uint32_t number, uint64_t word, cdedupe_update_t 
     if (!bring_tag(hold, entry_at(&buffer->entries, number), update))
         return ask_for_tag(update);
     if (buffer->merging && !update->deletion)
-        return word & WORD_MERGING ? STEP_WAIT : begin_merge(hold, number, update);
+        return begin_merge(hold, number, update);
     if (update->deletion && !(word & WORD_LIVE))
         delete_unheard(hold, number, update);
     else
@@ -366,6 +381,21 @@ insert(struct hold *hold, uint64_t hash, cdedupe_update_t *update)
     return STEP_DONE;
 }
 
+/*
+ * Whether who would merge has to wait: for somebody who is at it; until it has called the hook, which may put updates of
+ * this key and would wait for the merge; or, for a while, for the sink. That was woken by the end of the merge before, but
+ * if the next one begins before it comes, it finds nothing again, and so on as long as updates of the key keep coming.
+ */
+static bool
+waits_to_merge(const struct put *put, const struct entry *entry, uint64_t word, const cdedupe_update_t *update)
+{
+    const struct cdedupe *buffer = put->hold.buffer;
+
+    if (!buffer->merging || update->deletion || !word_is_current(word, buffer->restart))
+        return false;
+    return (word & WORD_MERGING) || put->hold.wake || (entry->link == buffer->awaited && put->waits < WAITS_FOR_SINK);
+}
+
 static enum step
 put_anywhere(struct put *put, size_t i)
 {
@@ -384,6 +414,8 @@ put_anywhere(struct put *put, size_t i)
         }
         word = sync_load_relaxed(&entry_at(&buffer->entries, number)->word);
     }
+    if (waits_to_merge(put, entry_at(&buffer->entries, number), word, update))
+        return STEP_WAIT;
     return put_present(&put->hold, number, word, update);
 }
 
@@ -405,7 +437,7 @@ put_one(struct put *put, size_t i)
     }
     buffer->statistics.received++;
     put->moved |= update->outcome != CDEDUPE_REPLACED;
-    /* Whatever adds a link clears one up: so while there is garbage, all that is queued and garbage does not grow. [P10] */
+    /* Whatever adds a link clears one up: so between two resyncs all that is queued and garbage does not grow. [P10] */
     if (update->outcome == CDEDUPE_QUEUED && update->displaced == 0 && buffer->uncleared > 0)
         clear_one(&put->hold, &update->displaced, &update->displaced_tag);
     return STEP_DONE;
@@ -418,7 +450,8 @@ put_some(struct put *put)
     put->copied = 0;
     put->locked = true;
     put->step = STEP_DONE;
-    hold_note_time(&put->hold);
+    if (clock_is_ours(&put->hold.buffer->clock))
+        hold_note_time(&put->hold);
     hold_lock(&put->hold);
     while (put->done < put->count && put->copied < HOLD_BYTES && (put->step = put_one(put, put->done)) == STEP_DONE)
         put->done++;
@@ -560,6 +593,27 @@ wait_for_readers(struct cdedupe *buffer)
     }
 }
 
+/* In no section: a foreign clock is asked in good time, ours when it is needed. */
+static struct context *
+begin_section(struct put *put)
+{
+    struct cdedupe *buffer = put->hold.buffer;
+    struct context *context;
+
+    if (!clock_is_ours(&buffer->clock))
+        hold_note_time(&put->hold);
+    context = context_claim(buffer);
+    context_enter(context);
+    return context;
+}
+
+static void
+end_section(struct cdedupe *buffer, struct context *context)
+{
+    context_leave(buffer, context);
+    context_give_back(context);
+}
+
 /* Under the lock, hold after hold, until all is done or something is in the way. */
 static void
 put_rest(struct put *put)
@@ -579,7 +633,7 @@ put_can_go_on(struct put *put)
     if (put->step == STEP_INCOMPLETE)
         return false;
     hold_wake(&put->hold);
-    sched_yield();
+    wait_a_little(put->waits++);
     return true;
 }
 
@@ -605,24 +659,21 @@ put_share(struct cdedupe *buffer, cdedupe_update_t *updates, size_t count, cdedu
     put.locked = false;
     put.inserted = false;
     put.moved = false;
+    put.waits = 0;
     hold_init(&put.hold, buffer);
-    context = context_claim(buffer);
-    context_enter(context);
+    context = begin_section(&put);
     look_up(&put);
     replace_all_unlocked(&put, context);
     put_rest(&put);
-    context_leave(buffer, context);
-    context_give_back(context);
+    end_section(buffer, context);
 
     /* Something is in the way. What frees it is foreign: it runs outside the section, and then look-ups are void. */
     if (put.done < count)
         forget_lookups(&put);
     while (put.done < count && put_can_go_on(&put)) {
-        context = context_claim(buffer);
-        context_enter(context);
+        context = begin_section(&put);
         put_rest(&put);
-        context_leave(buffer, context);
-        context_give_back(context);
+        end_section(buffer, context);
     }
     hold_finish(&put.hold);
     if (put.locked)
@@ -633,23 +684,25 @@ put_share(struct cdedupe *buffer, cdedupe_update_t *updates, size_t count, cdedu
     return put.done;
 }
 
-/* How many of the next updates make a share. */
+/* How many of the next updates, up to so many, make a share. */
 static size_t
-share_length(const cdedupe_update_t *updates, size_t count)
+share_length(const cdedupe_update_t *updates, size_t count, size_t limit)
 {
     size_t length = 0;
 
-    while (length < count && length < HOLD_PUT && updates[length].key_length <= CDEDUPE_KEY_MAX)
+    while (length < count && length < limit && updates[length].key_length <= CDEDUPE_KEY_MAX)
         length++;
     return length;
 }
 
-/* The call ends here: the update that cannot be put, or not yet, and those that nobody looked at. */
+/* The call ends here: the update that cannot be put, and those that nobody looked at. */
 static cdedupe_result_t
 reject(cdedupe_update_t *updates, size_t count, cdedupe_result_t result)
 {
-    if (result != CDEDUPE_INCOMPLETE)
-        finish_update(&updates[0], updates[0].slot, 0, CDEDUPE_REJECTED);
+    /* It is called again for these; writing them each time would make a call of many merges quadratic. */
+    if (result == CDEDUPE_INCOMPLETE)
+        return result;
+    finish_update(&updates[0], updates[0].slot, 0, CDEDUPE_REJECTED);
     for (size_t i = 1; i < count; i++)
         finish_update(&updates[i], updates[i].slot, 0, CDEDUPE_UNTOUCHED);
     return result;
@@ -658,10 +711,11 @@ reject(cdedupe_update_t *updates, size_t count, cdedupe_result_t result)
 cdedupe_result_t
 cdedupe_put(cdedupe_t *buffer, cdedupe_update_t *updates, size_t count)
 {
-    size_t done = 0;
+    /* What was looked up behind an update that has to be merged first was looked up in vain: so with care at first. */
+    size_t done = 0, limit = buffer->merging ? 1 : HOLD_PUT;
 
     while (done < count) {
-        size_t share = share_length(updates + done, count - done);
+        size_t share = share_length(updates + done, count - done, limit);
         cdedupe_result_t obstacle;
 
         if (share == 0)
@@ -669,6 +723,7 @@ cdedupe_put(cdedupe_t *buffer, cdedupe_update_t *updates, size_t count)
         done += put_share(buffer, updates + done, share, &obstacle);
         if (obstacle != CDEDUPE_OK)
             return reject(updates + done, count - done, obstacle);
+        limit = limit < HOLD_PUT / 2 ? 2 * limit : HOLD_PUT;
     }
     return CDEDUPE_OK;
 }

@@ -50,12 +50,14 @@ drop_queue(struct hold *hold)
         notify(hold);
     garbage_add_queue(hold);
     buffer->last_owed = buffer->ring;
+    buffer->last_of_batch = buffer->ring;
     buffer->restarted = true;
     buffer->swallowed = false;
     statistics->dropped += statistics->pending_keys;
     statistics->pending_keys = 0;
     statistics->pending_statuses = 0;
     statistics->pending_bytes = 0;
+    buffer->bytes_carry = 0;
 }
 
 void
@@ -191,7 +193,7 @@ append_status(struct hold *hold, uint8_t status)
 
     ring_append(&buffer->links, buffer->ring, link_new(hold, ITEM_STATUS | status));
     buffer->statistics.pending_statuses++;
-    notify(hold);
+    notify_queued(hold);
 }
 
 /* False: no memory, and nothing has changed. [S5] */

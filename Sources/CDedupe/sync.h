@@ -14,6 +14,7 @@
 #include <sched.h>
 #include <stdbool.h>
 #include <stdint.h>
+#include <time.h>
 
 #if defined(__has_feature)
 #if __has_feature(thread_sanitizer)
@@ -225,6 +226,9 @@ struct lock {
 /* How often a waiter looks again before it gives its time slice away. */
 enum { LOCK_SPINS = 128 };
 
+/* How often somebody who waits for foreign code lets others run before it sleeps. */
+enum { WAIT_YIELDS = 100 };
+
 static inline void
 lock_init(struct lock *lock)
 {
@@ -286,6 +290,21 @@ lock_drop(struct lock *lock)
 #else
     ck_spinlock_unlock(&lock->spin);
 #endif
+}
+
+/*
+ * For those who wait for somebody who runs foreign code: how often they have waited so far decides how long they do now. First
+ * they let others run, which is enough for short merges; then they sleep, so that a long one costs no processor.
+ */
+static inline void
+wait_a_little(unsigned waits)
+{
+    const struct timespec pause = {.tv_nsec = 100000};
+
+    if (waits < WAIT_YIELDS)
+        sched_yield();
+    else
+        nanosleep(&pause, NULL);
 }
 
 /*

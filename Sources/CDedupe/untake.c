@@ -29,22 +29,29 @@ struct untake {
     struct hold hold;
     cdedupe_item_t *item; /* The one that goes back now. */
     bool restarted;       /* Since it was taken. */
-    bool waits;           /* Somebody is merging what it would be merged with. */
+    bool waits;           /* Somebody is merging what it would be merged with; */
+    unsigned waited;      /* so often it has waited for that. */
     bool incomplete;      /* The caller is to merge it. */
 };
 
 /* ---------------------------------------------------------------------------------------------------- */
 /* The front of the queue                                                                               */
 
+/* A finish that had got all it waited for waits for this now. */
 static void
-push_front(struct cdedupe *buffer, uint32_t link)
+owe(struct cdedupe *buffer, uint32_t link)
 {
-    ring_prepend(&buffer->links, buffer->ring, link);
-    /* A finish that had got all it waited for waits for this now. */
     if (buffer->finishing == FINISHING_WHEN_DELIVERED && buffer->last_owed == buffer->ring) {
         buffer->last_owed = link;
         sync_store_relaxed_32(&buffer->stopped, 0);
     }
+}
+
+static void
+push_front(struct cdedupe *buffer, uint32_t link)
+{
+    ring_prepend(&buffer->links, buffer->ring, link);
+    owe(buffer, link);
 }
 
 /* An entry that was not pending. The item's place in the queue is its own again, with the tag. */
@@ -392,10 +399,12 @@ drop_status(struct untake *untake)
 
     if (buffer->statistics.pending_statuses > 0)
         return;
-    if (buffer->swallowed)
+    if (buffer->swallowed) {
         append_status(&untake->hold, untake->item->status);
-    else
+        owe(buffer, ring_last(&buffer->links, buffer->ring));
+    } else {
         buffer->latest_received = untake->item->before;
+    }
 }
 
 /* [G10] */
@@ -452,7 +461,7 @@ untake_some(struct untake *untake, cdedupe_item_t *items, size_t *count)
             return false;
         --*count;
         buffer->batch--;
-        /* The caller has to merge first: an item before this one may be of the same key, and would wait for ever. */
+        /* The caller has to merge first: meanwhile others wait. */
         untake->incomplete = untake->item->newer != 0;
         if (untake->incomplete)
             return false;
@@ -467,7 +476,7 @@ untake_can_go_on(struct untake *untake)
     if (!untake->waits)
         return hold_refill(&untake->hold);
     hold_wake(&untake->hold);
-    sched_yield();
+    wait_a_little(untake->waited++);
     return true;
 }
 
@@ -478,6 +487,7 @@ cdedupe_untake(cdedupe_t *buffer, cdedupe_item_t *items, size_t *count)
     bool more = true, valid;
 
     untake.incomplete = false;
+    untake.waited = 0;
     hold_init(&untake.hold, buffer);
     hold_lock(&untake.hold);
     valid = buffer->claim != CLAIM_NONE && *count <= buffer->batch;

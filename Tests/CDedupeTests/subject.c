@@ -607,6 +607,10 @@ put_some(subject_t *subject, subject_update_t *updates, size_t first, size_t cou
         discard_update(subject, &subject->updates[index]);
     }
     for (size_t i = index + 1; i < count; i++) {
+        if (*result == CDEDUPE_INCOMPLETE) {
+            CHECK(memcmp(&subject->updates[i], &given[i], sizeof(given[i])) == 0);
+            continue;
+        }
         settle(subject, &updates[i], &subject->updates[i], &given[i], subject->numbers[i]);
         CHECK_EQ(updates[i].outcome, CDEDUPE_UNTOUCHED);
     }

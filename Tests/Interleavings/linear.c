@@ -171,8 +171,11 @@ apply_take(model_t *model, const struct event *event, unsigned part)
     /* A last hold that found nothing says only that there was nothing. */
     if (before > 0 && count == 0) {
         settle_finish(model);
-        return model->count == 0 || model->stopped || model->restarted || model->queue[0].merging;
+        return model->count == 0 || !model->queue[0].chosen || model->stopped || model->restarted ||
+               model->queue[0].merging;
     }
+    if (before == 0)
+        model_begin_batch(model);
     /* A restart ends a take. */
     if (before > 0 && model->restarted)
         return false;

@@ -489,6 +489,16 @@ take_nothing(model_t *model)
     return CDEDUPE_EMPTY;
 }
 
+void
+model_begin_batch(model_t *model)
+{
+    size_t index;
+
+    for (index = 0; index < model->count; index++) {
+        model->queue[index].chosen = true;
+    }
+}
+
 cdedupe_result_t
 model_take(model_t *model, size_t limit, const size_t *hints, size_t hint_count, model_item_t *items, size_t *count)
 {
@@ -510,7 +520,8 @@ model_take(model_t *model, size_t limit, const size_t *hints, size_t hint_count,
         model->asleep = model->loop;
         return CDEDUPE_EMPTY;
     }
-    while (*count < limit && model->count > 0 && !is_delivered(model) && !model->queue[0].merging) {
+    while (*count < limit && model->count > 0 && model->queue[0].chosen && !is_delivered(model) &&
+           !model->queue[0].merging) {
         if (*count < hint_count) {
             follow_hint(model, hints[*count]);
         }

@@ -35,6 +35,7 @@ typedef struct model_entry {
     bool owed;    /* Was queued when a finish "when delivered" was called. */
     bool alone;   /* Came after a deletion: older values are not merged with it. */
     bool merging; /* Somebody is merging what is pending; `id` is what it will be. */
+    bool chosen;  /* Was queued when the batch that is being taken was begun. */
     uint64_t revision;
     unsigned group; /* Not zero: a deletion synthesized by the in-sync of this number. */
 } model_entry_t;
@@ -117,8 +118,11 @@ void model_release(model_t *model);
 void model_stop(model_t *model);
 void model_finish(model_t *model, cdedupe_finish_t when);
 
+/* A batch begins: it takes what is queued now, in however many steps. */
+void model_begin_batch(model_t *model);
+
 /*
- * Takes up to `limit` entries into `items`. `hints` are the keys that the real buffer delivered, in order:
+ * Takes up to `limit` entries of the batch into `items`. `hints` are the keys that the real buffer delivered, in order:
  * they choose inside groups.
  */
 cdedupe_result_t model_take(model_t *model, size_t limit, const size_t *hints, size_t hint_count, model_item_t *items,

@@ -17,7 +17,8 @@
  *   pending   queued and not yet taken
  *   live      a value of the key was taken, and no deletion of it has been taken since
  *   taken     moved out of the queue into a batch: committed, whatever happens afterwards, unless it is untaken
- *   payload   what one update carries: a fixed number of bytes, never read or copied by this library
+ *   payload   what one update carries: a fixed number of bytes, never copied by this library, and read only at
+ *             `revision_offset` and `weight_offset`, where these are used
  *   slot      the memory of one payload, named by a 32-bit handle; who holds the handle owns the payload
  *   tag       what belongs to a pending key rather than to one of its updates, such as the caller's key object; its memory
  *             is named by a handle too, and it stays when updates replace one another
@@ -68,7 +69,8 @@
  *   cdedupe_statistics, cdedupe_validate   any, at once                -
  *
  * Calls from several producers are ordered by the buffer; the updates of one call keep their order. One call
- * of cdedupe_put() with many updates need not be atomic towards the sink. No call waits for the sink. Calls
+ * of cdedupe_put() with many updates need not be atomic towards the sink. No call waits for the sink, but one that is to merge
+ * (see cdedupe_put_merged()). Calls
  * that change the queue take a spinlock for a bounded number of short steps; hooks (allocator, wake) never
  * run under it, and neither does anything of the caller's.
  *
@@ -121,7 +123,7 @@ typedef enum {
     CDEDUPE_KEY_TOO_LONG,     /* A key is longer than CDEDUPE_KEY_MAX. */
     CDEDUPE_INVALID_ARGUMENT, /* An argument is outside its documented range; nothing was done. */
     CDEDUPE_NO_RANDOMNESS,    /* The system has no random bytes for the hash function's secret. */
-    CDEDUPE_INCOMPLETE,       /* The caller has to do something first; the last update's outcome says what. */
+    CDEDUPE_INCOMPLETE,       /* The caller has to do something first; where the call ended, an outcome says what. */
 } cdedupe_result_t;
 
 /* The progress of the source towards a complete picture. */
@@ -345,7 +347,7 @@ typedef struct {
 /*
  * Puts updates under their keys, in order.
  *
- *   updates   `count` of them; `slot`, `displaced`, the tags and `outcome` are written for each
+ *   updates   `count` of them; `slot`, `displaced`, the tags and `outcome` are written for each, but see CDEDUPE_INCOMPLETE
  *
  * For each update:
  *
@@ -358,15 +360,16 @@ typedef struct {
  *   deletion   a value     no       the key leaves the queue                              CANCELLED
  *   deletion   a deletion  either   one deletion, in its place                            REPLACED
  *
- * `displaced` of an update that was REPLACED or CANCELLED is the older payload of its key. After a restart, a payload
- * that the restart dropped, of whatever key, may come back in `displaced` of an update that was QUEUED or SUPPRESSED; so
- * may, after untaking, that of a deletion which was cancelled. `displaced_tag` is the tag that went with `displaced`, if
- * that has left the queue too: a pending key's tag stays when its update is replaced. On a stopped buffer every update is
- * DROPPED, and on one that has overflowed.
+ * `displaced` of an update that was REPLACED or CANCELLED is the older payload of its key, if that had one. After a
+ * restart, a payload that the restart dropped, of whatever key, may come back in `displaced` of an update that was QUEUED or
+ * SUPPRESSED; so may, after untaking, that of a deletion which was cancelled.
+ * `displaced_tag` is the tag that went with `displaced`, if that has left the queue too: a pending key's tag stays when its
+ * update is replaced. On a stopped buffer every update whose key is not too long is DROPPED, and on one that has overflowed.
  *
  * Returns CDEDUPE_OK if every update was put (or dropped); CDEDUPE_KEY_TOO_LONG or CDEDUPE_NO_MEMORY if one could not
- * be: it is REJECTED; CDEDUPE_INCOMPLETE if one NEEDS_TAG or is to MERGE. Those before it are done, those after it are
- * UNTOUCHED, and the call can be repeated from any of them. O(count), expected, plus the lengths of the keys.
+ * be: it is REJECTED, and those after it are UNTOUCHED; CDEDUPE_INCOMPLETE if one NEEDS_TAG or is to MERGE: nothing is written
+ * for those after it. Those before it are done, and the call can be repeated from any that is not. O(count), expected, plus
+ * the lengths of the keys.
  */
 cdedupe_result_t cdedupe_put(cdedupe_t *buffer, cdedupe_update_t *updates, size_t count);
 
@@ -382,7 +385,8 @@ cdedupe_result_t cdedupe_put(cdedupe_t *buffer, cdedupe_update_t *updates, size_
  *   merged   in: the payload to be pending, in whichever slot, that of `pending` too. Out: zero; or the same handle, the
  *            caller's again, if meanwhile a deletion, a restart or an overflow has ended what was pending
  *
- * The thread must call this before any other function of the buffer that puts or takes. O(1), expected.
+ * The thread must call this before any other function of the buffer that puts or takes; if it never does, the key and the
+ * sink wait until a deletion, a restart, an overflow or the stop. O(1), expected.
  */
 void cdedupe_put_merged(cdedupe_t *buffer, const void *CDEDUPE_NULLABLE key, size_t key_length, cdedupe_slot_t pending,
                         cdedupe_slot_t *merged);
@@ -411,8 +415,8 @@ cdedupe_result_t cdedupe_restart(cdedupe_t *buffer);
 
 /*
  * Clears up after restarts: hands back payloads that a restart dropped. Call it after a restart and from
- * time to time, until it finds nothing; cdedupe_has_garbage() tells cheaply. Until then they take memory,
- * never more than one per key.
+ * time to time, until it finds nothing; cdedupe_has_garbage() tells cheaply. Until then they take memory: one for each key
+ * that was pending, at each restart since the last time that nothing was found.
  *
  *   slots     room for `capacity` handles
  *   tags      the same, for the tags that went with them; one of the two may be zero. NULL if there are no tags
@@ -472,7 +476,8 @@ typedef struct {
 } cdedupe_item_t;
 
 /*
- * Takes the next batch, in the order of the queue. The caller holds the claim.
+ * Takes the next batch, in the order of the queue: of what is queued when the call begins, so that no key is in a batch
+ * twice. The caller holds the claim.
  *
  *   items     room for `capacity` items
  *   capacity  1 or more; at most the buffer's batch size of them are filled
@@ -564,12 +569,13 @@ typedef struct {
     uint64_t dropped;               /* Updates dropped by a restart, an overflow or after the stop. */
     uint64_t synthesized_deletions; /* Deletions that a resync found to be owed. */
     uint64_t statuses_received;
-    uint64_t statuses_delivered; /* The same. */
+    uint64_t statuses_delivered; /* Statuses taken, and not untaken: this may go down. */
     uint64_t batches;            /* Batches taken, untaken ones too. */
     uint64_t memory;             /* Bytes held from the allocator. */
     uint64_t suppressed;         /* Values that the sink had already. */
     uint64_t overflows;          /* How often a bound was exceeded. */
-    uint64_t pending_bytes;      /* What the pending payloads weigh together; zero without a bound of bytes. */
+    uint64_t pending_bytes; /* What the pending payloads weigh together, or the largest number if that is more; zero
+                                    without a bound of bytes. */
     uint64_t
         oldest_pending_age; /* Nanoseconds, as cdedupe_age() has them, of the first update in the queue; zero: none. */
     uint64_t overflowed;    /* 1 from an overflow to the restart that ends it, else 0. */
@@ -617,7 +623,7 @@ void cdedupe_bytes_destroy(cdedupe_bytes_t *CDEDUPE_NULLABLE buffer);
  * Puts a value under a key.
  *
  *   key, value   copied; may be NULL if the length is zero
- *   revision     carried along, never read; zero: none
+ *   revision     carried along; read only if `suppress_unchanged` is set; zero: none
  *   outcome      if not NULL, gets what became of it
  *
  * Returns CDEDUPE_OK, CDEDUPE_KEY_TOO_LONG, CDEDUPE_NO_MEMORY (nothing changed). O(lengths), expected.
