@@ -23,7 +23,8 @@
 # make check-symbols   no exported C symbol without the prefix
 # make format     C, C++ and Swift as .clang-format and .swift-format say; format-check: only whether they are, and name the licence
 # make api-check  what users may call is what API/ says, and nothing is gone that the last tag had; api-baseline: say it anew
-# make docs       the library's documentation, into .build/docs; a warning is an error. docs-check: whether the code in it compiles
+# make docs       the libraries' documentation, into .build/docs; a warning is an error
+# make docs-check whether the code in the documentation compiles
 # make install    the C library: header, static and shared library, pkg-config file   (PREFIX=/usr/local)
 # make clean
 
@@ -182,7 +183,7 @@ licence-check:
 symbol-graph: setup
 	@mkdir -p $(BUILD) && rm -rf .build/*/symbolgraph
 	@swift package $(STRICT) dump-symbol-graph --minimum-access-level public --skip-synthesized-members \
-	    > $(BUILD)/symbolgraph.log 2>&1; \
+    > $(BUILD)/symbolgraph.log 2>&1; \
 	ls .build/*/symbolgraph/DedupeBuffer.symbols.json > /dev/null 2>&1 || { cat $(BUILD)/symbolgraph.log; exit 1; }
 
 api-check api-baseline: symbol-graph lib
@@ -190,12 +191,18 @@ api-check api-baseline: symbol-graph lib
 
 DOCS = .build/docs
 docs: symbol-graph
-	@rm -rf $(DOCS) && mkdir -p $(DOCS)-graph && rm -rf $(DOCS)-graph/* && \
-	cp .build/*/symbolgraph/DedupeBuffer.symbols.json .build/*/symbolgraph/DedupeBuffer@*.symbols.json $(DOCS)-graph/
-	docc convert Sources/DedupeBuffer/Documentation.docc --fallback-display-name DedupeBuffer \
-	    --fallback-bundle-identifier DedupeBuffer --additional-symbol-graph-dir $(DOCS)-graph --output-dir $(DOCS) \
-	    > $(DOCS).log 2>&1 || { cat $(DOCS).log; exit 1; }
-	@! grep -A 4 -E '^(warning|error)' $(DOCS).log
+	@rm -rf $(DOCS) $(DOCS)-parts && mkdir -p $(DOCS)-parts/DedupeBuffer $(DOCS)-parts/DedupeBufferService
+	@cp .build/*/symbolgraph/DedupeBufferService*.symbols.json $(DOCS)-parts/DedupeBufferService/
+	@cp .build/*/symbolgraph/DedupeBuffer.symbols.json .build/*/symbolgraph/DedupeBuffer@*.symbols.json $(DOCS)-parts/DedupeBuffer/
+	$(call convert,DedupeBuffer)
+	$(call convert,DedupeBufferService,--dependency $(DOCS)-parts/DedupeBuffer.doccarchive)
+	docc merge $(DOCS)-parts/DedupeBuffer.doccarchive $(DOCS)-parts/DedupeBufferService.doccarchive \
+	    --synthesized-landing-page-name dedupe-buffer --output-path $(DOCS)
+
+# A module's pages may link to those of the modules that it depends on, if these were converted before.
+convert = docc convert Sources/$1/Documentation.docc --fallback-display-name $1 --fallback-bundle-identifier $1 \
+    --additional-symbol-graph-dir $(DOCS)-parts/$1 --output-dir $(DOCS)-parts/$1.doccarchive \
+    --enable-experimental-external-link-support --warnings-as-errors $2
 
 docs-check:
 	Tests/Docs/check
