@@ -180,20 +180,26 @@ licence-check:
 	if [ -n "$$without" ]; then echo "without a line that names the licence:"; echo "$$without"; exit 1; fi
 
 # SwiftPM's exit status is not asked for: with a standard of C++ in the manifest it fails for modules of C, which do not matter.
-symbol-graph: setup
-	@mkdir -p $(BUILD) && rm -rf .build/*/symbolgraph
-	@swift package $(STRICT) dump-symbol-graph --minimum-access-level public --skip-synthesized-members \
+define dump-symbol-graph
+@mkdir -p $(BUILD) && rm -rf .build/*/symbolgraph
+@swift package $(STRICT) dump-symbol-graph --minimum-access-level public --skip-synthesized-members $1 \
     > $(BUILD)/symbolgraph.log 2>&1; \
-	ls .build/*/symbolgraph/DedupeBuffer.symbols.json > /dev/null 2>&1 || { cat $(BUILD)/symbolgraph.log; exit 1; }
+ls .build/*/symbolgraph/DedupeBuffer.symbols.json > /dev/null 2>&1 || { cat $(BUILD)/symbolgraph.log; exit 1; }
+endef
+
+symbol-graph: setup
+	$(call dump-symbol-graph)
 
 api-check api-baseline: symbol-graph lib
 	VERSION=$(VERSION) API/api $(@:api-%=%)
 
+# The graph for this says also what types of others get from us. It is moved away, since API/api does not read that form.
 DOCS = .build/docs
-docs: symbol-graph
+docs: setup
+	$(call dump-symbol-graph,--emit-extension-block-symbols)
 	@rm -rf $(DOCS) $(DOCS)-parts && mkdir -p $(DOCS)-parts/DedupeBuffer $(DOCS)-parts/DedupeBufferService
-	@cp .build/*/symbolgraph/DedupeBufferService*.symbols.json $(DOCS)-parts/DedupeBufferService/
-	@cp .build/*/symbolgraph/DedupeBuffer.symbols.json .build/*/symbolgraph/DedupeBuffer@*.symbols.json $(DOCS)-parts/DedupeBuffer/
+	@mv .build/*/symbolgraph/DedupeBufferService*.symbols.json $(DOCS)-parts/DedupeBufferService/
+	@mv .build/*/symbolgraph/DedupeBuffer*.symbols.json $(DOCS)-parts/DedupeBuffer/
 	$(call convert,DedupeBuffer)
 	$(call convert,DedupeBufferService,--dependency $(DOCS)-parts/DedupeBuffer.doccarchive)
 	docc merge $(DOCS)-parts/DedupeBuffer.doccarchive $(DOCS)-parts/DedupeBufferService.doccarchive \
