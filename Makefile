@@ -23,7 +23,7 @@
 # make check-symbols   no exported C symbol without the prefix
 # make format     C, C++ and Swift as .clang-format and .swift-format say; format-check: only whether they are, and name the licence
 # make api-check  what users may call is what API/ says, and nothing is gone that the last tag had; api-baseline: say it anew
-# make docs       the libraries' documentation, into .build/docs; a warning is an error
+# make docs       the libraries' documentation, into .build/docs; a warning is an error, and a symbol that no list of Topics has
 # make docs-check whether the code in the documentation compiles
 # make install    the C library: header, static and shared library, pkg-config file   (PREFIX=/usr/local)
 # make clean
@@ -204,6 +204,7 @@ docs: setup
 	$(call convert,DedupeBufferService,--dependency $(DOCS)-parts/DedupeBuffer.doccarchive)
 	docc merge $(DOCS)-parts/DedupeBuffer.doccarchive $(DOCS)-parts/DedupeBufferService.doccarchive \
 	    --synthesized-landing-page-name dedupe-buffer --output-path $(DOCS)
+	Tests/Docs/curated $(DOCS)
 
 # A module's pages may link to those of the modules that it depends on, if these were converted before.
 convert = docc convert Sources/$1/Documentation.docc --fallback-display-name $1 --fallback-bundle-identifier $1 \
