@@ -4,7 +4,7 @@
 # make test       every test: C core, Swift library, filter   (WERROR=1: warnings are errors)
 # make test-c     the C core's tests alone      (VARIANT=plain|asan|tsan)
 # make test-swift the Swift tests alone         (SWIFTFLAGS="-c release", "--sanitize=thread", ...)
-# make examples   programs that use the libraries, built and run, two in C and one in Swift; `make test` runs it
+# make examples   programs that use the libraries, built and run, two in C and two in Swift; `make test` runs it
 # make test-quick the short forms of what follows: `make test` runs it
 # make fuzz       libFuzzer on the core and on the filter's parser   (SECONDS=60 each, JOBS=1; more in Tests/Fuzz/Makefile)
 # make model      the protocol as a Promela model, large configurations and deliberate faults; half an hour
@@ -249,7 +249,7 @@ install: setup lib
 	ln -sf libcdedupe.so.0 $(DESTDIR)$(PREFIX)/lib/libcdedupe.so
 	install -m 644 $(BUILD)/cdedupe.pc $(DESTDIR)$(PREFIX)/lib/pkgconfig/
 
-# The C programs are built against the installed copy, as a user would, and run; so is a server in Swift, on the package.
+# The C programs are built against the installed copy, as a user would, and run; so are those in Swift, on the package.
 examples: setup
 	$(MAKE) install DESTDIR=$(CURDIR)/$(BUILD)/installed PREFIX=/usr
 	for program in embedder counters; do \
@@ -258,6 +258,7 @@ examples: setup
 	done
 	swift build --package-path Examples/Server --scratch-path .build/server $(STRICT)
 	.build/server/debug/RouteServer
+	.build/server/debug/TrafficCounters
 
 clean:
 	rm -rf .build
