@@ -4,7 +4,7 @@
 # make test       every test: C core, Swift library, filter   (WERROR=1: warnings are errors)
 # make test-c     the C core's tests alone      (VARIANT=plain|asan|tsan)
 # make test-swift the Swift tests alone         (SWIFTFLAGS="-c release", "--sanitize=thread", ...)
-# make examples   programs that use the libraries, built and run: an embedder in C, a server in Swift; `make test` runs it
+# make examples   programs that use the libraries, built and run, two in C and two in Swift; `make test` runs it
 # make test-quick the short forms of what follows: `make test` runs it
 # make fuzz       libFuzzer on the core and on the filter's parser   (SECONDS=60 each, JOBS=1; more in Tests/Fuzz/Makefile)
 # make model      the protocol as a Promela model, large configurations and deliberate faults; half an hour
@@ -23,7 +23,8 @@
 # make check-symbols   no exported C symbol without the prefix
 # make format     C, C++ and Swift as .clang-format and .swift-format say; format-check: only whether they are, and name the licence
 # make api-check  what users may call is what API/ says, and nothing is gone that the last tag had; api-baseline: say it anew
-# make docs       the library's documentation, into .build/docs; a warning is an error. docs-check: whether the code in it compiles
+# make docs       the libraries' documentation, into .build/docs; a warning is an error, and a symbol that no list of Topics has
+# make docs-check whether the code in the documentation compiles
 # make install    the C library: header, static and shared library, pkg-config file   (PREFIX=/usr/local)
 # make clean
 
@@ -179,23 +180,36 @@ licence-check:
 	if [ -n "$$without" ]; then echo "without a line that names the licence:"; echo "$$without"; exit 1; fi
 
 # SwiftPM's exit status is not asked for: with a standard of C++ in the manifest it fails for modules of C, which do not matter.
+define dump-symbol-graph
+@mkdir -p $(BUILD) && rm -rf .build/*/symbolgraph
+@swift package $(STRICT) dump-symbol-graph --minimum-access-level public --skip-synthesized-members $1 \
+    > $(BUILD)/symbolgraph.log 2>&1; \
+ls .build/*/symbolgraph/DedupeBuffer.symbols.json > /dev/null 2>&1 || { cat $(BUILD)/symbolgraph.log; exit 1; }
+endef
+
 symbol-graph: setup
-	@rm -rf .build/*/symbolgraph
-	@swift package $(STRICT) dump-symbol-graph --minimum-access-level public --skip-synthesized-members \
-	    > $(BUILD)/symbolgraph.log 2>&1; \
-	ls .build/*/symbolgraph/DedupeBuffer.symbols.json > /dev/null 2>&1 || { cat $(BUILD)/symbolgraph.log; exit 1; }
+	$(call dump-symbol-graph)
 
 api-check api-baseline: symbol-graph lib
 	VERSION=$(VERSION) API/api $(@:api-%=%)
 
+# The graph for this says also what types of others get from us. It is moved away, since API/api does not read that form.
 DOCS = .build/docs
-docs: symbol-graph
-	@rm -rf $(DOCS) && mkdir -p $(DOCS)-graph && rm -rf $(DOCS)-graph/* && \
-	cp .build/*/symbolgraph/DedupeBuffer.symbols.json .build/*/symbolgraph/DedupeBuffer@*.symbols.json $(DOCS)-graph/
-	docc convert Sources/DedupeBuffer/Documentation.docc --fallback-display-name DedupeBuffer \
-	    --fallback-bundle-identifier DedupeBuffer --additional-symbol-graph-dir $(DOCS)-graph --output-dir $(DOCS) \
-	    > $(DOCS).log 2>&1 || { cat $(DOCS).log; exit 1; }
-	@! grep -A 4 -E '^(warning|error)' $(DOCS).log
+docs: setup
+	$(call dump-symbol-graph,--emit-extension-block-symbols)
+	@rm -rf $(DOCS) $(DOCS)-parts && mkdir -p $(DOCS)-parts/DedupeBuffer $(DOCS)-parts/DedupeBufferService
+	@mv .build/*/symbolgraph/DedupeBufferService*.symbols.json $(DOCS)-parts/DedupeBufferService/
+	@mv .build/*/symbolgraph/DedupeBuffer*.symbols.json $(DOCS)-parts/DedupeBuffer/
+	$(call convert,DedupeBuffer)
+	$(call convert,DedupeBufferService,--dependency $(DOCS)-parts/DedupeBuffer.doccarchive)
+	docc merge $(DOCS)-parts/DedupeBuffer.doccarchive $(DOCS)-parts/DedupeBufferService.doccarchive \
+	    --synthesized-landing-page-name dedupe-buffer --output-path $(DOCS)
+	Tests/Docs/curated $(DOCS)
+
+# A module's pages may link to those of the modules that it depends on, if these were converted before.
+convert = docc convert Sources/$1/Documentation.docc --fallback-display-name $1 --fallback-bundle-identifier $1 \
+    --additional-symbol-graph-dir $(DOCS)-parts/$1 --output-dir $(DOCS)-parts/$1.doccarchive \
+    --enable-experimental-external-link-support --warnings-as-errors $2
 
 docs-check:
 	Tests/Docs/check
@@ -235,14 +249,16 @@ install: setup lib
 	ln -sf libcdedupe.so.0 $(DESTDIR)$(PREFIX)/lib/libcdedupe.so
 	install -m 644 $(BUILD)/cdedupe.pc $(DESTDIR)$(PREFIX)/lib/pkgconfig/
 
-# An embedder is built against the installed copy, as a user would, and run; so is a server, on the package.
+# The C programs are built against the installed copy, as a user would, and run; so are those in Swift, on the package.
 examples: setup
 	$(MAKE) install DESTDIR=$(CURDIR)/$(BUILD)/installed PREFIX=/usr
-	$(CC) -std=c11 -Wall -Wextra $(if $(WERROR),-Werror) -O2 -I$(BUILD)/installed/usr/include -o $(BUILD)/embedder Examples/embedder.c \
-	    $(BUILD)/installed/usr/lib/libcdedupe.a -lck -lpthread
-	$(BUILD)/embedder
+	for program in embedder counters; do \
+	    $(CC) -std=c11 -Wall -Wextra $(if $(WERROR),-Werror) -O2 -I$(BUILD)/installed/usr/include -o $(BUILD)/$$program \
+	        Examples/$$program.c $(BUILD)/installed/usr/lib/libcdedupe.a -lck -lpthread && $(BUILD)/$$program || exit 1; \
+	done
 	swift build --package-path Examples/Server --scratch-path .build/server $(STRICT)
 	.build/server/debug/RouteServer
+	.build/server/debug/TrafficCounters
 
 clean:
 	rm -rf .build

@@ -3,7 +3,7 @@
 
 import PackageDescription
 
-// A package of its own, so that nobody who uses the library gets what only the example needs.
+// A package of its own, so that nobody who uses the library gets what only the examples need.
 let package = Package(
     name: "dedupe-buffer-server-example",
     platforms: [.macOS(.v15)],
@@ -24,7 +24,9 @@ let package = Package(
                 // Stands for a backend, and can be asked.
                 .product(name: "MetricsTestKit", package: "swift-metrics"),
                 .product(name: "ServiceLifecycle", package: "swift-service-lifecycle"),
-            ])
+            ]),
+        .executableTarget(
+            name: "TrafficCounters", dependencies: [.product(name: "DedupeBuffer", package: "dedupe-buffer")]),
     ],
     swiftLanguageModes: [.v6]
 )
