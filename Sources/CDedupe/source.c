@@ -2,8 +2,9 @@
 /*
  * The source's side: putting updates. See word.h for the states, and CDedupe.h for what each transition means.
  *
- * A call works on shares of up to 100 updates. Outside any lock it hashes the keys, finds their entries and compares the
- * keys, in stages over the whole share, each stage fetching what the next one needs. Then, in order:
+ * A call works on shares of up to 100 updates; where values are merged, of 1, 2, 4 and so on, as a merge ends the call. Outside
+ * any lock it hashes the keys, finds their entries and compares the keys, in stages over the whole share, each stage fetching
+ * what the next one needs. Then, in order:
  *
  *     as long as updates replace what is pending: one compare-and-swap each, without the lock
  *     from the first that does not: all the others in one hold of the lock, so that two of one key never swap

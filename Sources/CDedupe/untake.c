@@ -313,15 +313,6 @@ drop_deletion(struct untake *untake, uint32_t number)
     buffer->made_unseen += stale;
 }
 
-/* Where values are merged: the deletion that is untaken ended the values before it. See WORD_ALONE. */
-static void
-mark_alone(struct entry *entry)
-{
-    uint64_t word = sync_exchange(&entry->word, 0);
-
-    sync_store_release(&entry->word, word & WORD_DELETION ? word : word | WORD_ALONE);
-}
-
 /* The key has come up again since. The entry that it had before has what the sink had. */
 static void
 untake_outlived(struct untake *untake, uint32_t number, uint32_t before)
@@ -336,8 +327,6 @@ untake_outlived(struct untake *untake, uint32_t number, uint32_t before)
     }
     if (untake->item->before)
         make_live(entry_at(&hold->buffer->entries, number));
-    if (hold->buffer->merging)
-        mark_alone(entry_at(&hold->buffer->entries, number));
     hold->buffer->statistics.replaced++;
     move_to_front(untake, number);
 }
