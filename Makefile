@@ -30,7 +30,7 @@
 
 PREFIX ?= /usr/local
 DESTDIR ?=
-VERSION = 0.1.0
+VERSION := $(shell sed -n 's/^.define CDEDUPE_VERSION "\(.*\)"/\1/p' Sources/CDedupe/include/CDedupe.h)
 BUILD = .build/c
 CORE = $(wildcard Sources/CDedupe/*.c)
 CORE_HEADERS = $(wildcard Sources/CDedupe/*.h Sources/CDedupe/include/*.h)
@@ -52,9 +52,10 @@ SUDO = $(shell [ "$$(id -u)" = 0 ] || echo sudo)
 help:
 	@sed -n '1d; /^#/!q; s/^# //p' Makefile
 
-# Asks apt only for what is missing.
+# Asks apt only for what is missing. Where there is no apt, the packages have to be there.
 setup:
-	@missing=$$(for p in $(PACKAGES); do \
+	@command -v dpkg-query > /dev/null || { echo "needed: $(PACKAGES), by whatever names they have here"; exit 0; }; \
+	missing=$$(for p in $(PACKAGES); do \
 	    dpkg-query -W -f='$${Status}' $$p 2>/dev/null | grep -q 'ok installed' || echo $$p; done); \
 	if [ -n "$$missing" ]; then \
 	    $(SUDO) apt-get update -q && \

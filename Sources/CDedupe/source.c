@@ -81,7 +81,10 @@ exceeds(const struct cdedupe *buffer, const cdedupe_update_t *update)
     return statistics->pending_bytes > buffer->bytes_max || weight > buffer->bytes_max - statistics->pending_bytes;
 }
 
-/* Nothing is lost silently: as after a restart, the source has to send everything again, and whoever put this must tell it. [P13] */
+/*
+ * Nothing is lost silently: as after a restart, the source has to send everything again, and whoever put this must tell it.
+ * [P13]
+ */
 static enum step
 overflow(struct hold *hold, cdedupe_update_t *update)
 {
@@ -199,7 +202,8 @@ replace(struct hold *hold, uint32_t number, uint64_t word, cdedupe_update_t *upd
 
 /*
  * current value -> current, merging: its payload goes to the caller, who comes back with cdedupe_put_merged(). A deletion, or
- * a value without one, is replaced. Which of them is pending, producers without the lock may change until the exchange, as in delete_unheard(). [M1]
+ * a value without one, is replaced. Which of them is pending, producers without the lock may change until the exchange, as in
+ * delete_unheard(). [M1]
  */
 static enum step
 begin_merge(struct hold *hold, uint32_t number, cdedupe_update_t *update)

@@ -60,24 +60,31 @@
  *                                                                      are copied
  *   cdedupe_put_status, cdedupe_restart    any, at once                -
  *   cdedupe_collect                        any, at once                handles: the buffer -> the caller
+ *   cdedupe_has_garbage                    any, at once                -
  *   cdedupe_claim, cdedupe_release         any, at once                the right to take
  *   cdedupe_take                           the claim's owner           handles: the buffer -> the caller; keys
  *                                                                      are lent until the next take or release
  *   cdedupe_untake                         the claim's owner           handles: the caller -> the buffer, and some
  *                                                                      come back; keys are lent no longer
  *   cdedupe_stop, cdedupe_finish           any, at once                -
- *   cdedupe_statistics, cdedupe_validate   any, at once                -
+ *   cdedupe_statistics, cdedupe_validate,  any, at once                -
+ *   cdedupe_age, cdedupe_result_text
+ *   cdedupe_next_leftover                  one, nothing else running   handles: the buffer -> the caller
+ *
+ * Functions of the plain level (cdedupe_bytes_...) are as those of the same names.
  *
  * Calls from several producers are ordered by the buffer; the updates of one call keep their order. One call
- * of cdedupe_put() with many updates need not be atomic towards the sink. No call waits for the sink, but one that is to merge
- * (see cdedupe_put_merged()). Calls
- * that change the queue take a spinlock for a bounded number of short steps; hooks (allocator, wake) never
- * run under it, and neither does anything of the caller's.
+ * of cdedupe_put() with many updates need not be atomic towards the sink. No call waits for the sink, but one that
+ * is to merge (see cdedupe_put_merged()). Calls that change the queue take a spinlock for a bounded number of short
+ * steps; hooks (allocator, wake, clock) never run under it, and neither does anything of the caller's.
  *
  * Signal handlers may not call any of this.
  */
 #ifndef CDEDUPE_H
 #define CDEDUPE_H
+
+/* The version of this header, as https://semver.org has it. */
+#define CDEDUPE_VERSION "0.1.0"
 
 #include <stdbool.h>
 #include <stddef.h>
@@ -209,8 +216,8 @@ typedef struct {
     bool merging;
 
     /*
-     * Bytes and alignment of a tag; limits as for payloads. Each pending key has one, but for deletions that nobody sent. Zero bytes (the
-     * default): there are no tags.
+     * Bytes and alignment of a tag; limits as for payloads. Each pending key has one, but for deletions that nobody
+     * sent. Zero bytes (the default): there are no tags.
      */
     size_t tag_size;
     size_t tag_alignment;
@@ -484,8 +491,8 @@ typedef struct {
  *   count     gets how many
  *
  * Returns CDEDUPE_OK with 1 or more items; CDEDUPE_EMPTY if nothing is queued, or somebody merges what is first in the
- * queue (a CDEDUPE_LOOP then counts as asleep, until the hook is called or it takes again); CDEDUPE_STOPPED if the buffer was stopped, or finished and has
- * delivered what it owed; CDEDUPE_INVALID_ARGUMENT if nobody holds the claim. O(batch).
+ * queue (a CDEDUPE_LOOP then counts as asleep, until the hook is called or it takes again); CDEDUPE_STOPPED if the buffer
+ * was stopped, or finished and has delivered what it owed; CDEDUPE_INVALID_ARGUMENT if nobody holds the claim. O(batch).
  */
 cdedupe_result_t cdedupe_take(cdedupe_t *buffer, cdedupe_item_t *items, size_t capacity, size_t *count);
 
@@ -505,8 +512,8 @@ uint64_t cdedupe_age(const cdedupe_t *buffer, const cdedupe_item_t *item);
  *   items    the last items of the last batch, in its order, unchanged, with their payloads in their slots. Of each, `slot`
  *            gets the handle if it came back to the caller (something newer is pending, or a restart dropped it), else
  *            zero: it is the queue's again; likewise `tag`. If values are merged, and a newer one is pending with no
- *            deletion between them, `newer` gets its payload, and else zero: the call ends there. Merge the two, call cdedupe_put_merged() with `newer` as what
- *            was pending, and a key of your own, and then this again
+ *            deletion between them, `newer` gets its payload, and else zero: the call ends there. Merge the two, call
+ *            cdedupe_put_merged() with `newer` as what was pending, and a key of your own, and then this again
  *   count    how many; gets how many of them are still to be untaken: zero unless memory ran out, or something is to be
  *            merged. It goes from the last to the first: the item to be merged is items[*count]
  *
@@ -574,12 +581,10 @@ typedef struct {
     uint64_t memory;             /* Bytes held from the allocator. */
     uint64_t suppressed;         /* Values that the sink had already. */
     uint64_t overflows;          /* How often a bound was exceeded. */
-    uint64_t pending_bytes; /* What the pending payloads weigh together, or the largest number if that is more; zero
-                                    without a bound of bytes. */
-    uint64_t
-        oldest_pending_age; /* Nanoseconds, as cdedupe_age() has them, of the first update in the queue; zero: none. */
-    uint64_t overflowed;    /* 1 from an overflow to the restart that ends it, else 0. */
-    uint64_t stopped;       /* 1 if nothing is taken any more, else 0. */
+    uint64_t pending_bytes; /* What the pending payloads weigh together, UINT64_MAX if more; without a bound, zero. */
+    uint64_t oldest_pending_age; /* Nanoseconds, as cdedupe_age() has them, of the first update queued; zero: none. */
+    uint64_t overflowed;         /* 1 from an overflow to the restart that ends it, else 0. */
+    uint64_t stopped;            /* 1 if nothing is taken any more, else 0. */
 } cdedupe_statistics_t;
 
 /*
@@ -626,7 +631,8 @@ void cdedupe_bytes_destroy(cdedupe_bytes_t *CDEDUPE_NULLABLE buffer);
  *   revision     carried along; read only if `suppress_unchanged` is set; zero: none
  *   outcome      if not NULL, gets what became of it
  *
- * Returns CDEDUPE_OK, CDEDUPE_KEY_TOO_LONG, CDEDUPE_NO_MEMORY (nothing changed). O(lengths), expected.
+ * Returns CDEDUPE_OK, on a stopped or overflowed buffer with the outcome CDEDUPE_DROPPED; CDEDUPE_KEY_TOO_LONG,
+ * CDEDUPE_NO_MEMORY (nothing changed). O(lengths), expected.
  */
 cdedupe_result_t cdedupe_bytes_put(cdedupe_bytes_t *buffer, const void *CDEDUPE_NULLABLE key, size_t key_length,
                                    const void *CDEDUPE_NULLABLE value, size_t value_length, uint64_t revision,
