@@ -2,7 +2,7 @@
 /*
  * The plain level: values are bytes, copied in; on top of the handles.
  */
-#include "buffer.h"
+#include "core.h"
 
 #include <string.h>
 

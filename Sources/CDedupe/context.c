@@ -1,7 +1,7 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 #include "context.h"
 
-#include "buffer.h"
+#include "core.h"
 
 /* Numbers threads in the order in which they first come here, to spread them over the contexts. */
 static uint64_t

@@ -3,7 +3,7 @@
  * What restarts leave behind. A restart only moves the queue's links to the garbage list, whose entries' words are
  * stale from then on (statuses come along); this clears them up one by one, in whoever's call it fits.
  */
-#include "buffer.h"
+#include "core.h"
 
 static void
 count_uncleared(struct cdedupe *buffer, uint64_t count)
@@ -78,7 +78,7 @@ clear_entry(struct hold *hold, uint32_t number)
     } else {
         before = sync_exchange(&entry->word, 0);
         entry_unindex(buffer, number);
-        limbo_add(hold, number);
+        retire_entry(hold, number);
     }
     return word_payload(before);
 }
@@ -143,7 +143,7 @@ cdedupe_collect(cdedupe_t *buffer, cdedupe_slot_t *slots, cdedupe_tag_t *tags, s
             *count += slots[*count] != 0 || tag != 0;
             steps++;
         }
-        limbo_step(&hold);
+        step_limbo(&hold);
         hold_unlock(&hold);
         lock_rest(&buffer->lock);
     }

@@ -1,7 +1,10 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 #include "limbo.h"
 
-#include "buffer.h"
+#include "entry.h"
+#include "memory.h"
+#include "sync.h"
+#include "tiny.h"
 
 /* Entries freed per hold. */
 enum { LIMBO_STEP = OR_TINY(128, 2) };
@@ -15,13 +18,11 @@ limbo_init(struct limbo *limbo)
 
 /* [L1] */
 void
-limbo_add(struct hold *hold, uint32_t entry)
+limbo_add(struct limbo *limbo, const struct arena *entries, uint32_t entry)
 {
-    struct entry_generation *open = &hold->buffer->limbo.open;
-
-    entry_at(&hold->buffer->entries, entry)->link = open->entries;
-    open->entries = entry;
-    open->count++;
+    entry_at(entries, entry)->link = limbo->open.entries;
+    limbo->open.entries = entry;
+    limbo->open.count++;
 }
 
 static void
@@ -38,22 +39,21 @@ move_blocks(struct block **from, struct block **to)
 
 /* [I12] */
 void
-limbo_add_tables(struct hold *hold)
+limbo_add_tables(struct limbo *limbo, struct reserve *reserve)
 {
-    move_blocks(&hold->reserve.deferred, &hold->buffer->limbo.open_tables);
+    move_blocks(&reserve->deferred, &limbo->open_tables);
 }
 
 void
-limbo_destroy(struct cdedupe *buffer)
+limbo_destroy(struct limbo *limbo, struct memory *memory)
 {
-    struct limbo *limbo = &buffer->limbo;
     struct reserve reserve;
 
     reserve_init(&reserve);
     move_blocks(&limbo->open_tables, &reserve.retired);
     move_blocks(&limbo->closed_tables, &reserve.retired);
     move_blocks(&limbo->ready_tables, &reserve.retired);
-    reserve_release(&reserve, &buffer->memory);
+    reserve_release(&reserve, memory);
 }
 
 /* ck_epoch's callbacks, from within ck_epoch_poll and so under the lock: a closed generation's grace is over. */
@@ -103,34 +103,30 @@ close_tables(struct limbo *limbo)
 
 /* [L3] */
 static void
-free_ready_entries(struct hold *hold)
+free_ready_entries(struct entry_generation *ready, struct arena *entries, struct reserve *reserve)
 {
-    struct entry_generation *ready = &hold->buffer->limbo.ready;
-
     for (unsigned i = 0; i < LIMBO_STEP && ready->entries != 0; i++) {
         uint32_t entry = ready->entries;
 
-        ready->entries = entry_at(&hold->buffer->entries, entry)->link;
+        ready->entries = entry_at(entries, entry)->link;
         ready->count--;
-        entry_free(hold, entry);
+        arena_give_back(entries, entry, reserve);
     }
 }
 
 void
-limbo_step(struct hold *hold)
+limbo_step(struct limbo *limbo, struct arena *entries, struct reserve *reserve)
 {
-    struct limbo *limbo = &hold->buffer->limbo;
-
     /* [L2] */
     if (limbo->entries_wait || limbo->tables_wait) {
         ck_epoch_poll(&limbo->record);
         sync_sections_ended(limbo);
     }
-    move_blocks(&limbo->ready_tables, &hold->reserve.retired);
+    move_blocks(&limbo->ready_tables, &reserve->retired);
     if (!limbo->tables_wait && limbo->open_tables != NULL)
         close_tables(limbo);
     if (limbo->ready.entries != 0)
-        free_ready_entries(hold);
+        free_ready_entries(&limbo->ready, entries, reserve);
     else if (!limbo->entries_wait && limbo->open.entries != 0)
         close_entries(limbo);
 }

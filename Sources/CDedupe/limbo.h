@@ -23,9 +23,10 @@
 #include <stdbool.h>
 #include <stdint.h>
 
-struct cdedupe;
-struct hold;
+struct arena;
 struct block;
+struct memory;
+struct reserve;
 
 struct entry_generation {
     uint32_t entries; /* Chained by their links. */
@@ -48,20 +49,20 @@ struct limbo {
 void limbo_init(struct limbo *limbo);
 
 /* Frees the tables that wait. Nothing else may be running. */
-void limbo_destroy(struct cdedupe *buffer);
+void limbo_destroy(struct limbo *limbo, struct memory *memory);
 
 /* Under the lock: an entry that is dead and not indexed any more. */
-void limbo_add(struct hold *hold, uint32_t entry);
+void limbo_add(struct limbo *limbo, const struct arena *entries, uint32_t entry);
 
 /* Under the lock, at the end of a hold: takes the tables that the reserve was told to defer. */
-void limbo_add_tables(struct hold *hold);
+void limbo_add_tables(struct limbo *limbo, struct reserve *reserve);
 
 /*
- * Under the lock: moves on by a step of bounded length. Called as often as the calls' own work says, never because of
+ * Under the lock: moves on by a step of bounded length; what gets free goes to the arena, and to the reserve. Called as often as the calls' own work says, never because of
  * what memory or the hash function did: so entries get free, and numbers are used again, at points that the input alone
  * decides, as long as one thread calls. The order of the sweep's deletions goes by these numbers.
  */
-void limbo_step(struct hold *hold);
+void limbo_step(struct limbo *limbo, struct arena *entries, struct reserve *reserve);
 
 /* Under the lock: how many entries wait. */
 uint64_t limbo_count(const struct limbo *limbo);

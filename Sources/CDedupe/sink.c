@@ -2,7 +2,7 @@
 /*
  * The sink's side: the claim, and taking batches.
  */
-#include "buffer.h"
+#include "core.h"
 
 /* ---------------------------------------------------------------------------------------------------- */
 /* Claim                                                                                                */
@@ -40,7 +40,7 @@ free_lent(struct hold *hold)
             continue;
         }
         buffer->lent = entry_at(&buffer->entries, number)->link;
-        limbo_add(hold, number);
+        retire_entry(hold, number);
     }
     return false;
 }
@@ -51,7 +51,7 @@ lock_and_free_lent(struct hold *hold)
 {
     hold_lock(hold);
     while (free_lent(hold)) {
-        limbo_step(hold);
+        step_limbo(hold);
         hold_again(hold);
     }
 }
@@ -71,7 +71,7 @@ cdedupe_release(cdedupe_t *buffer)
     /* Without its loop a finish has nobody to wait for. */
     if (buffer->finishing != FINISHING_NOT)
         sync_store_relaxed_32(&buffer->stopped, 1);
-    limbo_step(&hold);
+    step_limbo(&hold);
     hold_unlock(&hold);
     hold_finish(&hold);
 }
@@ -284,7 +284,7 @@ cdedupe_take(cdedupe_t *buffer, cdedupe_item_t *items, size_t capacity, size_t *
         buffer->asleep = false;
         do {
             look_ahead(buffer, &preview);
-            limbo_step(&hold);
+            step_limbo(&hold);
             hold_unlock(&hold);
             prefetch_preview(&preview);
             lock_rest(&buffer->lock);

@@ -3,7 +3,7 @@
  * Slots and tags: cells that the caller owns for a while. Free slots come from a magazine, where there is one; tags, which
  * only new keys need, from the arena.
  */
-#include "buffer.h"
+#include "core.h"
 
 #include <string.h>
 

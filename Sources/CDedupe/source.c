@@ -9,7 +9,7 @@
  *     as long as updates replace what is pending: one compare-and-swap each, without the lock
  *     from the first that does not: all the others in one hold of the lock, so that two of one key never swap
  */
-#include "buffer.h"
+#include "core.h"
 
 #include <string.h>
 
@@ -144,7 +144,7 @@ remove_current(struct hold *hold, uint32_t number)
 
     unqueue(hold, link);
     entry_unindex(hold->buffer, number);
-    limbo_add(hold, number);
+    retire_entry(hold, number);
     return tag;
 }
 
@@ -465,7 +465,7 @@ put_some(struct put *put)
      * one tag: these things, memory and the hash function decide; see limbo.h.
      */
     if ((put->done == put->count || put->step == STEP_INCOMPLETE) && put->moved)
-        limbo_step(&put->hold);
+        step_limbo(&put->hold);
     hold_unlock(&put->hold);
     return put->step == STEP_DONE && put->done < put->count;
 }
@@ -590,7 +590,7 @@ wait_for_readers(struct cdedupe *buffer)
         hold_lock(&hold);
         wait = limbo_count(&buffer->limbo) > LIMBO_MAX + buffer->index.count;
         if (wait)
-            limbo_step(&hold);
+            step_limbo(&hold);
         hold_unlock(&hold);
         hold_finish(&hold);
         if (wait)

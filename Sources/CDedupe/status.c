@@ -2,7 +2,7 @@
 /*
  * Statuses, restarts, and the sweep that finds out which keys vanished.
  */
-#include "buffer.h"
+#include "core.h"
 
 /* ---------------------------------------------------------------------------------------------------- */
 /* Restart                                                                                              */
@@ -276,7 +276,7 @@ cdedupe_put_status(cdedupe_t *buffer, cdedupe_status_t status)
         progress = put_status_some(&sweep, status);
         if (progress == PROGRESS_DONE || progress == PROGRESS_STOPPED)
             buffer->statistics.statuses_received++;
-        limbo_step(&sweep.hold);
+        step_limbo(&sweep.hold);
         hold_unlock(&sweep.hold);
     } while (can_go_on(&sweep, progress));
     hold_finish(&sweep.hold);

@@ -22,7 +22,7 @@
  * caller, to be merged with the item, unless a deletion came between them. And a value that the source has sent again since
  * the restart, which was suppressed because the sink had taken it, is pending again too.
  */
-#include "buffer.h"
+#include "core.h"
 
 /* One call. */
 struct untake {

@@ -2,7 +2,7 @@
 /*
  * Every invariant of the buffer, in any build.
  */
-#include "buffer.h"
+#include "core.h"
 
 #include <stdlib.h>
 

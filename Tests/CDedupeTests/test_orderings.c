@@ -15,7 +15,7 @@
 #include <pthread.h>
 #include <sched.h>
 
-#include "buffer.h"
+#include "core.h"
 #include "check.h"
 
 /* More than there are threads in a scene. */

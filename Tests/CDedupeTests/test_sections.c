@@ -9,7 +9,7 @@
 #include <sched.h>
 #include <stdlib.h>
 
-#include "buffer.h"
+#include "core.h"
 #include "check.h"
 #include "hooks.h"
 

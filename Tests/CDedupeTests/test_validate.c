@@ -5,7 +5,7 @@
  */
 #include <string.h>
 
-#include "buffer.h"
+#include "core.h"
 #include "check.h"
 
 enum { KEYS = 40 };

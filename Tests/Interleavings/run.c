@@ -4,7 +4,7 @@
 #include <stdio.h>
 #include <string.h>
 
-#include "buffer.h"
+#include "core.h"
 #include "region.h"
 
 enum { SEED = 1, TAKE_MAX = 100 };

@@ -14,7 +14,7 @@
  *     R  a restart                         status.c: cdedupe_restart, next_restart, forget_old_restarts
  *     E  the end                           buffer.c, sink.c: cdedupe_stop, cdedupe_finish, cdedupe_release, is_over
  *     M  merging                           source.c: begin_merge, cdedupe_put_merged; untake.c: begin_merge
- *     W  waking the loop                   buffer.h: notify, hold_wake
+ *     W  waking the loop                   core.h: notify, hold_wake
  *
  * What happens under the lock and nobody without the lock can see is one step with what comes before or after it.
  * Wherever the code may drop the lock between two pieces of work, the model does: fewer holds are some of its runs.

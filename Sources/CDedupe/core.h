@@ -14,11 +14,11 @@
  *   source.c    puts updates        status.c   statuses, restart, resync
  *   sink.c      takes batches       garbage.c  clears up after restarts
  *   untake.c    takes that back     slots.c    slots and tags
- *   clock.h     when                buffer.c   life, the end, counters
- *   bytes.c     the plain level
+ *   queue.c     links               buffer.c   life, the end, counters
+ *   clock.h     when                bytes.c    the plain level
  */
-#ifndef CDEDUPE_BUFFER_H
-#define CDEDUPE_BUFFER_H
+#ifndef CDEDUPE_CORE_H
+#define CDEDUPE_CORE_H
 
 #include "CDedupe.h"
 
@@ -139,7 +139,7 @@ hold_lock(struct hold *hold)
 static inline void
 hold_unlock(struct hold *hold)
 {
-    limbo_add_tables(hold);
+    limbo_add_tables(&hold->buffer->limbo, &hold->reserve);
     lock_drop(&hold->buffer->lock);
 }
 
@@ -233,10 +233,24 @@ void count_pending(struct cdedupe *buffer);
 void append_status(struct hold *hold, uint8_t status);
 
 /* A dead entry leaves the index; its memory stays: the sink may need its key, and readers may be looking at it. */
-void entry_unindex(struct cdedupe *buffer, uint32_t number);
+static inline void
+entry_unindex(struct cdedupe *buffer, uint32_t number)
+{
+    index_remove(&buffer->index, entry_at(&buffer->entries, number)->hash, number);
+}
 
-/* Nobody can be looking at it any more, or ever did. */
-void entry_free(struct hold *hold, uint32_t number);
+/* Under the lock: it is dead, and not indexed any more; when nobody can be looking at it its memory is free. */
+static inline void
+retire_entry(struct hold *hold, uint32_t number)
+{
+    limbo_add(&hold->buffer->limbo, &hold->buffer->entries, number);
+}
+
+static inline void
+step_limbo(struct hold *hold)
+{
+    limbo_step(&hold->buffer->limbo, &hold->buffer->entries, &hold->reserve);
+}
 
 /* Unlocked, at the end of a call that may have removed keys: the index gives memory back, step by step. */
 void tidy_index(struct cdedupe *buffer);
