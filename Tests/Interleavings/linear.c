@@ -200,8 +200,9 @@ untake_parts(const struct event *event)
 static void
 reopen_finish(model_t *model)
 {
-    if (model->finish_when_delivered && model->count > 0 && model->queue[0].owed)
-        model->stopped = false;
+    for (size_t i = 0; i < model->count; i++)
+        if (model->finish_when_delivered && model->queue[i].owed)
+            model->stopped = false;
 }
 
 /* The last item goes back; its payload came back or did not, and so did what it is to be merged with. */

@@ -630,6 +630,7 @@ static void
 untake_status(model_t *model, const model_item_t *item)
 {
     const model_entry_t entry = {.key = MODEL_NO_KEY, .status = item->status};
+    bool is_over = is_delivered(model);
 
     model->statistics.statuses_delivered--;
     model->latest_taken = item->taken_before;
@@ -640,6 +641,8 @@ untake_status(model_t *model, const model_item_t *item)
     } else if (model->statistics.pending_statuses == 0) {
         if (model->swallowed) {
             append(model, &entry);
+            /* It was received, and what a finish waited for, if that waits for nothing else. */
+            model->queue[model->count - 1].owed = is_over;
         } else {
             model->latest = item->taken_before;
         }
