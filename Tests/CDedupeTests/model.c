@@ -28,10 +28,7 @@ void
 model_close(model_t *model)
 {
     free(model->queue);
-    free(model->live);
-    free(model->unseen);
-    free(model->resent);
-    free(model->revisions);
+    free(model->keys);
 }
 
 static void
@@ -43,39 +40,22 @@ reserve_queue(model_t *model, size_t capacity)
     }
 }
 
-/* An array by key; what is new is zero. */
-static void *
-grow(void *array, size_t size, size_t keys, size_t more)
-{
-    char *grown = must_resize(array, more * size);
-
-    memset(grown + keys * size, 0, (more - keys) * size);
-    return grown;
-}
-
 static void
-reserve_keys(model_t *model, size_t keys)
+reserve_keys(model_t *model, size_t capacity)
 {
-    if (model->keys < keys) {
-        size_t more = keys * 2 + 8;
-
-        model->live = grow(model->live, sizeof(*model->live), model->keys, more);
-        model->unseen = grow(model->unseen, sizeof(*model->unseen), model->keys, more);
-        model->resent = grow(model->resent, sizeof(*model->resent), model->keys, more);
-        model->revisions = grow(model->revisions, sizeof(*model->revisions), model->keys, more);
-        model->keys = more;
+    if (model->key_capacity < capacity) {
+        model->key_capacity = capacity * 2 + 8;
+        model->keys = must_resize(model->keys, model->key_capacity * sizeof(*model->keys));
     }
 }
 
-/* And one of another model, which has no more keys. */
+/* Of a key never heard of nothing is true. */
 static void
-copy_array(void *target, size_t target_keys, const void *source, size_t keys, size_t size)
+add_keys_up_to(model_t *model, size_t key)
 {
-    if (target_keys > 0) { /* Else the arrays are NULL, which the standard's functions do not take. */
-        memset(target, 0, target_keys * size);
-    }
-    if (keys > 0) {
-        memcpy(target, source, keys * size);
+    reserve_keys(model, key + 1);
+    for (; model->key_count <= key; model->key_count++) {
+        memset(&model->keys[model->key_count], 0, sizeof(*model->keys));
     }
 }
 
@@ -85,22 +65,18 @@ model_copy(model_t *target, const model_t *source)
     model_t kept;
 
     reserve_queue(target, source->count);
-    reserve_keys(target, source->keys);
+    reserve_keys(target, source->key_count);
     kept = *target;
     *target = *source;
     target->queue = kept.queue;
     target->capacity = kept.capacity;
-    target->live = kept.live;
-    target->unseen = kept.unseen;
-    target->resent = kept.resent;
-    target->revisions = kept.revisions;
     target->keys = kept.keys;
-    copy_array(target->live, kept.keys, source->live, source->keys, sizeof(*source->live));
-    copy_array(target->unseen, kept.keys, source->unseen, source->keys, sizeof(*source->unseen));
-    copy_array(target->resent, kept.keys, source->resent, source->keys, sizeof(*source->resent));
-    copy_array(target->revisions, kept.keys, source->revisions, source->keys, sizeof(*source->revisions));
-    if (source->count > 0) {
+    target->key_capacity = kept.key_capacity;
+    if (source->count > 0) { /* Else it may be NULL, which the standard's functions do not take. */
         memcpy(target->queue, source->queue, source->count * sizeof(*source->queue));
+    }
+    if (source->key_count > 0) {
+        memcpy(target->keys, source->keys, source->key_count * sizeof(*source->keys));
     }
 }
 
@@ -210,7 +186,7 @@ merge_statuses_before(model_t *model, size_t index)
     remove_at(model, index - 1);
 }
 
-/* What all that is pending weighs together. */
+/* What all that is pending weighs together, but for what somebody is merging. */
 static uint64_t
 weight(const model_t *model)
 {
@@ -218,7 +194,7 @@ weight(const model_t *model)
     size_t index;
 
     for (index = 0; model->rules.maximum_bytes != 0 && index < model->count; index++) {
-        if (!is_status(model, index)) {
+        if (!is_status(model, index) && !model->queue[index].merging) {
             sum += model->rules.weight(model->queue[index].id, model->queue[index].deletion);
         }
     }
@@ -247,13 +223,17 @@ exceeds(const model_t *model, bool deletion, uint64_t id)
 static void
 drop_everything(model_t *model)
 {
+    size_t key;
+
+    if (model->count > 0) {
+        wake(model); /* If it sleeps, somebody is merging what is first. */
+    }
     model->statistics.dropped += model->statistics.pending_keys;
     while (model->count > 0) {
         remove_at(model, model->count - 1);
     }
-    if (model->keys > 0) {
-        memcpy(model->unseen, model->live, model->keys * sizeof(*model->live));
-        memset(model->resent, 0, model->keys * sizeof(*model->resent));
+    for (key = 0; key < model->key_count; key++) {
+        model->keys[key].unseen = model->keys[key].live;
     }
     model->latest = model->latest_taken; /* D2 */
     model->restarted = true;
@@ -276,8 +256,8 @@ overflow(model_t *model)
 static bool
 is_unchanged(const model_t *model, size_t key, bool deletion, uint64_t id)
 {
-    return model->rules.revision != NULL && !deletion && model->live[key] && model->rules.revision(id) != 0 &&
-           model->rules.revision(id) == model->revisions[key];
+    return model->rules.revision != NULL && !deletion && model->keys[key].live && model->rules.revision(id) != 0 &&
+           model->rules.revision(id) == model->keys[key].revision;
 }
 
 /* Fewer ifs are possible; these are the rows of the contract's table. */
@@ -286,7 +266,17 @@ put_pending(model_t *model, size_t index, bool deletion, uint64_t id)
 {
     model_entry_t *entry = &model->queue[index];
 
-    if (deletion && !entry->deletion && !model->live[entry->key]) {
+    if (model->rules.merged != NULL && !deletion && !entry->deletion && entry->id != 0) {
+        model->statistics.replaced++;
+        entry->id = model->rules.merged(entry->id, id);
+        entry->merging = true;
+        return CDEDUPE_MERGE;
+    }
+    if (entry->merging) { /* A deletion ends that. */
+        entry->merging = false;
+        wake(model);
+    }
+    if (deletion && !entry->deletion && !model->keys[entry->key].live) {
         model->statistics.cancelled += 2;
         remove_at(model, index);
         merge_statuses_before(model, index);
@@ -294,10 +284,6 @@ put_pending(model_t *model, size_t index, bool deletion, uint64_t id)
     }
     model->statistics.replaced++;
     entry->sent = true;
-    if (model->rules.merged != NULL && !deletion && !entry->deletion) {
-        entry->id = model->rules.merged(entry->id, id);
-        return CDEDUPE_MERGE;
-    }
     entry->alone = entry->deletion && !deletion;
     entry->deletion = deletion;
     entry->id = id;
@@ -311,7 +297,6 @@ put_new(model_t *model, size_t key, bool deletion, uint64_t id)
 
     if (is_unchanged(model, key, deletion, id)) {
         model->statistics.suppressed++;
-        model->resent[key] = true;
         return CDEDUPE_SUPPRESSED;
     }
     if (exceeds(model, deletion, id)) {
@@ -334,16 +319,49 @@ model_put(model_t *model, size_t key, bool deletion, uint64_t id, uint64_t *disp
         model->statistics.dropped++;
         return CDEDUPE_DROPPED;
     }
-    reserve_keys(model, key + 1);
-    model->unseen[key] = false;
+    add_keys_up_to(model, key);
+    model->keys[key].unseen = false;
     index = find(model, key);
     if (index < model->count) {
-        *displaced = model->queue[index].id;
+        *displaced = model->queue[index].merging ? 0 : model->queue[index].id; /* Whoever merges has it. */
         outcome = put_pending(model, index, deletion, id);
     } else {
         outcome = put_new(model, key, deletion, id);
     }
     weigh(model);
+    return outcome;
+}
+
+bool
+model_put_waits(const model_t *model, size_t key, bool deletion)
+{
+    size_t index = find(model, key);
+
+    return !model->stopped && !deletion && index < model->count && model->queue[index].merging;
+}
+
+bool
+model_put_merged(model_t *model, size_t key, uint64_t id)
+{
+    size_t index = find(model, key);
+
+    if (index == model->count || !model->queue[index].merging || model->queue[index].id != id) {
+        return false;
+    }
+    model->queue[index].merging = false;
+    weigh(model);
+    wake(model);
+    return true;
+}
+
+cdedupe_outcome_t
+model_put_at_once(model_t *model, size_t key, bool deletion, uint64_t id, uint64_t *displaced)
+{
+    cdedupe_outcome_t outcome = model_put(model, key, deletion, id, displaced);
+
+    if (outcome == CDEDUPE_MERGE) {
+        model_put_merged(model, key, model->rules.merged(*displaced, id));
+    }
     return outcome;
 }
 
@@ -354,11 +372,11 @@ synthesize_deletions(model_t *model)
     model_entry_t entry = {.deletion = true, .group = ++model->groups};
     size_t key;
 
-    for (key = 0; key < model->keys; key++) {
-        if (model->live[key] && model->unseen[key]) {
+    for (key = 0; key < model->key_count; key++) {
+        if (model->keys[key].live && model->keys[key].unseen) {
             entry.key = key;
             append(model, &entry);
-            model->unseen[key] = false;
+            model->keys[key].unseen = false;
             model->statistics.synthesized_deletions++;
         }
     }
@@ -484,41 +502,45 @@ follow_hint(model_t *model, size_t hint)
 }
 
 static model_item_t
-take_front(model_t *model)
+take_status(model_t *model)
 {
-    const model_entry_t entry = model->queue[0];
-    model_item_t item = {.key = entry.key,
-                         .id = entry.id,
-                         .kind = CDEDUPE_STATUS,
-                         .status = entry.status,
-                         .taken_before = model->latest_taken,
-                         .sent = entry.sent,
-                         .revision_before = entry.key == MODEL_NO_KEY ? 0 : model->revisions[entry.key],
-                         .was_live = entry.key != MODEL_NO_KEY && model->live[entry.key]};
+    const model_item_t item = {.key = MODEL_NO_KEY,
+                               .kind = CDEDUPE_STATUS,
+                               .status = model->queue[0].status,
+                               .taken_before = model->latest_taken};
 
     remove_at(model, 0);
-    if (entry.key == MODEL_NO_KEY) {
-        model->latest_taken = entry.status;
-        model->statistics.statuses_delivered++;
-        return item;
-    }
+    model->latest_taken = item.status;
+    model->statistics.statuses_delivered++;
+    return item;
+}
+
+static model_item_t
+take_update(model_t *model)
+{
+    const model_entry_t entry = model->queue[0];
+    model_key_t *key = &model->keys[entry.key];
+    model_item_t item = {
+        .key = entry.key, .id = entry.id, .sent = entry.sent, .was_live = key->live, .revision_before = key->revision};
+
+    remove_at(model, 0);
     model->statistics.delivered++;
-    item.kind = entry.deletion ? CDEDUPE_DELETED : model->live[entry.key] ? CDEDUPE_UPDATED : CDEDUPE_NEW;
-    if (model->live[entry.key] != !entry.deletion) {
-        model->live[entry.key] = !entry.deletion;
+    item.kind = entry.deletion ? CDEDUPE_DELETED : key->live ? CDEDUPE_UPDATED : CDEDUPE_NEW;
+    if (key->live != !entry.deletion) {
+        key->live = !entry.deletion;
         model->statistics.live_keys += entry.deletion ? (uint64_t)-1 : 1;
     }
-    model->resent[entry.key] = false;
     if (model->rules.revision != NULL) {
-        model->revisions[entry.key] = entry.deletion ? 0 : model->rules.revision(entry.id);
+        key->revision = entry.deletion ? 0 : model->rules.revision(entry.id);
     }
     return item;
 }
 
+/* The queue is empty, or somebody is merging what is first. */
 static cdedupe_result_t
 take_nothing(model_t *model)
 {
-    if (model->finish_when_empty) {
+    if (model->finish_when_empty && model->count == 0) {
         model->stopped = true;
         return CDEDUPE_STOPPED;
     }
@@ -526,8 +548,26 @@ take_nothing(model_t *model)
     return CDEDUPE_EMPTY;
 }
 
+void
+model_begin_batch(model_t *model)
+{
+    size_t index;
+
+    for (index = 0; index < model->count; index++) {
+        model->queue[index].chosen = true;
+    }
+}
+
 cdedupe_result_t
 model_take(model_t *model, size_t limit, const size_t *hints, size_t hint_count, model_item_t *items, size_t *count)
+{
+    model_begin_batch(model);
+    return model_take_hold(model, limit, hints, hint_count, items, count);
+}
+
+cdedupe_result_t
+model_take_hold(model_t *model, size_t limit, const size_t *hints, size_t hint_count, model_item_t *items,
+                size_t *count)
 {
     *count = 0;
     if (!model->claimed) {
@@ -540,16 +580,19 @@ model_take(model_t *model, size_t limit, const size_t *hints, size_t hint_count,
         model->stopped = true;
         return CDEDUPE_STOPPED;
     }
-    if (model->count == 0) {
-        return take_nothing(model);
-    }
-    while (*count < limit && model->count > 0 && !is_delivered(model)) {
+    while (*count < limit && model->count > 0 && model->queue[0].chosen && !is_delivered(model)) {
         if (*count < hint_count) {
             follow_hint(model, hints[*count]);
         }
-        items[*count] = take_front(model);
+        if (model->queue[0].merging) {
+            break;
+        }
+        items[*count] = is_status(model, 0) ? take_status(model) : take_update(model);
         model->batch[model->batch_count++] = items[*count];
         (*count)++;
+    }
+    if (*count == 0) {
+        return take_nothing(model);
     }
     weigh(model);
     model->statistics.batches++;
@@ -582,19 +625,25 @@ move_to_front(model_t *model, size_t index)
     prepend(model, &entry);
 }
 
+/* Dropped by a restart. A key that has nothing pending and is not unseen was sent again, and suppressed. */
+static bool
+is_dropped(const model_t *model, size_t key)
+{
+    return model->restarted && (find(model, key) < model->count || model->keys[key].unseen);
+}
+
 static uint64_t
-untake_value(model_t *model, const model_item_t *item)
+untake_value(model_t *model, const model_item_t *item, uint64_t *newer)
 {
     const model_entry_t entry = {.key = item->key, .id = item->id, .sent = item->sent};
+    model_key_t *key = &model->keys[item->key];
     size_t index = find(model, item->key);
-    bool pending = index < model->count;
-    /* A value that was sent again since the restart is not lost with this one. */
-    bool dropped = model->restarted && (pending || !model->resent[item->key]);
+    bool pending = index < model->count, dropped = is_dropped(model, item->key);
 
-    model->revisions[item->key] = item->revision_before;
+    key->revision = item->revision_before;
     if (!item->was_live) {
-        model->live[item->key] = false;
-        model->unseen[item->key] = false;
+        key->live = false;
+        key->unseen = false;
     }
     if (dropped) {
         model->statistics.dropped++;
@@ -607,8 +656,11 @@ untake_value(model_t *model, const model_item_t *item)
         merge_statuses_before(model, index);
     } else {
         model->statistics.replaced++;
-        if (model->rules.merged != NULL && !model->queue[index].deletion && !model->queue[index].alone) {
-            model->queue[index].id = model->rules.merged(item->id, model->queue[index].id);
+        if (model->rules.merged != NULL && !model->queue[index].deletion && !model->queue[index].alone &&
+            model->queue[index].id != 0 && item->id != 0) {
+            *newer = model->queue[index].id;
+            model->queue[index].id = model->rules.merged(item->id, *newer);
+            model->queue[index].merging = true;
         }
         move_to_front(model, index);
     }
@@ -619,13 +671,14 @@ static uint64_t
 untake_deletion(model_t *model, const model_item_t *item)
 {
     const model_entry_t entry = {.key = item->key, .id = item->id, .deletion = true, .sent = item->sent};
+    model_key_t *key = &model->keys[item->key];
     size_t index = find(model, item->key);
     bool pending = index < model->count;
 
     if (item->was_live) {
-        model->live[item->key] = true;
-        model->revisions[item->key] = item->revision_before;
-        model->unseen[item->key] = model->restarted && model->resync && !pending;
+        key->live = true;
+        key->revision = item->revision_before;
+        key->unseen = model->restarted && model->resync && !pending;
     }
     if (!pending && (!model->restarted || (item->was_live && !model->resync))) {
         prepend(model, &entry);
@@ -635,6 +688,7 @@ untake_deletion(model_t *model, const model_item_t *item)
         model->statistics.dropped++;
     } else {
         model->statistics.replaced++;
+        model->queue[index].alone = !model->queue[index].deletion;
         move_to_front(model, index);
     }
     return item->id;
@@ -663,21 +717,41 @@ untake_status(model_t *model, const model_item_t *item)
     }
 }
 
-static void
-untake_one(model_t *model, const model_item_t *item, uint64_t *back)
+bool
+model_untake_waits(const model_t *model)
 {
+    const model_item_t *item = &model->batch[model->batch_count - 1];
+    size_t index = find(model, item->key);
+
+    return item->kind != CDEDUPE_STATUS && item->kind != CDEDUPE_DELETED && !is_dropped(model, item->key) &&
+           index < model->count && model->queue[index].merging;
+}
+
+cdedupe_result_t
+model_untake_last(model_t *model, uint64_t *back, uint64_t *newer)
+{
+    const model_item_t *item;
+
     *back = 0;
+    *newer = 0;
+    if (!model->claimed || model->batch_count == 0) {
+        return CDEDUPE_INVALID_ARGUMENT;
+    }
+    item = &model->batch[--model->batch_count];
     if (item->kind == CDEDUPE_STATUS) {
         untake_status(model, item);
-        return;
+        return CDEDUPE_OK;
     }
-    *back = item->kind == CDEDUPE_DELETED ? untake_deletion(model, item) : untake_value(model, item);
     model->statistics.delivered--;
     if (item->kind == CDEDUPE_DELETED) {
+        *back = untake_deletion(model, item);
         model->statistics.live_keys += item->was_live;
     } else {
+        *back = untake_value(model, item, newer);
         model->statistics.live_keys -= !item->was_live;
     }
+    weigh(model);
+    return CDEDUPE_OK;
 }
 
 cdedupe_result_t
@@ -687,9 +761,14 @@ model_untake(model_t *model, size_t count, uint64_t *back)
         return CDEDUPE_INVALID_ARGUMENT;
     }
     while (count-- > 0) {
-        untake_one(model, &model->batch[--model->batch_count], &back[count]);
+        size_t key = model->batch[model->batch_count - 1].key;
+        uint64_t newer;
+
+        model_untake_last(model, &back[count], &newer);
+        if (newer != 0) {
+            model_put_merged(model, key, model->rules.merged(back[count], newer));
+        }
     }
-    weigh(model);
     return CDEDUPE_OK;
 }
 

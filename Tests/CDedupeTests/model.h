@@ -6,8 +6,9 @@
  * Keys are small numbers; names turn strings into them. An update carries an `id`, which stands for its value,
  * its revision and its payload at once; zero is "none".
  *
- * What the buffer does only if it is asked to, the model does by its `rules`. Where values are merged, whoever puts one
- * merges at once.
+ * What the buffer does only if it is asked to, the model does by its `rules`. Where values are merged, a merge has
+ * two ends, and others may do something in between: so may they between two items that are untaken. The histories of
+ * ../Interleavings go by that. Tests of one thread call model_put_at_once() and model_untake(), which do all at once.
  *
  * One thing the contract leaves open: the order among the deletions that one in-sync owes. The model puts them
  * into the queue as a *group* whose inner order is unknown, and model_take() is told what the real buffer
@@ -40,7 +41,9 @@ typedef struct model_entry {
     cdedupe_status_t status;
     bool deletion;
     bool sent;      /* Somebody put it, so it has a tag, if there are tags. */
-    bool alone;     /* Merging: it came after a deletion. */
+    bool alone;     /* It came after a deletion: older values are not merged with it. */
+    bool merging;   /* Somebody is merging what is pending; `id` is what it will be. */
+    bool chosen;    /* Was queued when the batch that is being taken was begun. */
     bool owed;      /* Was queued when a finish "when delivered" was called. */
     unsigned group; /* Not zero: a deletion synthesized by the in-sync of this number. */
 } model_entry_t;
@@ -59,6 +62,13 @@ typedef struct model_item {
 
 enum { MODEL_BATCH = 100 };
 
+/* What is known of a key, beside what is in the queue. */
+typedef struct model_key {
+    bool live;
+    bool unseen;       /* Live at the last restart and not heard of since. */
+    uint64_t revision; /* Of the value taken last, if it is live. */
+} model_key_t;
+
 typedef struct model {
     model_rules_t rules;
 
@@ -66,11 +76,9 @@ typedef struct model {
     size_t count;
     size_t capacity;
 
-    bool *live;          /* By key. */
-    bool *unseen;        /* By key: live at the last restart and not heard of since. */
-    bool *resent;        /* By key: a value was suppressed since the restart, and since it was taken. */
-    uint64_t *revisions; /* By key: of the value taken last, if it is live. */
-    size_t keys;
+    model_key_t *keys; /* Those that were ever put, and those between. */
+    size_t key_count;
+    size_t key_capacity;
 
     cdedupe_status_t latest; /* Received, in the sense of the contract's section 3. */
     cdedupe_status_t latest_taken;
@@ -102,8 +110,20 @@ void model_close(model_t *model);
 /* Makes `target`, which is open, equal to `source`. */
 void model_copy(model_t *target, const model_t *source);
 
-/* An update. `displaced` gets the id of the pending update that left for it, or zero. */
+/*
+ * An update. `displaced` gets the id of the pending update that left for it, or zero. After CDEDUPE_MERGE the two are
+ * to be merged: the key waits for model_put_merged().
+ */
 cdedupe_outcome_t model_put(model_t *model, size_t key, bool deletion, uint64_t id, uint64_t *displaced);
+
+/* Whether who puts this has to wait: somebody is merging. */
+bool model_put_waits(const model_t *model, size_t key, bool deletion);
+
+/* Puts what was merged, by the rules. False: what was pending has ended meanwhile. */
+bool model_put_merged(model_t *model, size_t key, uint64_t id);
+
+/* An update; merges at once if it is to be merged. */
+cdedupe_outcome_t model_put_at_once(model_t *model, size_t key, bool deletion, uint64_t id, uint64_t *displaced);
 
 cdedupe_result_t model_status(model_t *model, cdedupe_status_t status);
 cdedupe_result_t model_restart(model_t *model);
@@ -112,20 +132,31 @@ void model_release(model_t *model);
 void model_stop(model_t *model);
 void model_finish(model_t *model, cdedupe_finish_t when);
 
+/* Whether nothing is taken any more; a finish that is over may show at once, or at the next take. */
+bool model_is_over(const model_t *model);
+
 /*
  * Takes up to `limit` entries into `items`. `hints` are the keys that the real buffer delivered, in order:
  * they choose inside groups.
  */
-/* Whether nothing is taken any more; a finish that is over may show at once, or at the next take. */
-bool model_is_over(const model_t *model);
-
 cdedupe_result_t model_take(model_t *model, size_t limit, const size_t *hints, size_t hint_count, model_item_t *items,
                             size_t *count);
 
+/* The same in steps, for those who see what comes between them: a batch takes what is queued when it begins. */
+void model_begin_batch(model_t *model);
+cdedupe_result_t model_take_hold(model_t *model, size_t limit, const size_t *hints, size_t hint_count,
+                                 model_item_t *items, size_t *count);
+
 /*
- * The last `count` of the items of the last take go back. `back` gets for each the id that comes back to the caller, or
- * zero.
+ * The last of the items of the last take goes back. `back` gets the id that comes back to the caller, or zero. `newer`
+ * gets that of what it is to be merged with, for which the key waits as after CDEDUPE_MERGE; or zero.
  */
+cdedupe_result_t model_untake_last(model_t *model, uint64_t *back, uint64_t *newer);
+
+/* Whether who untakes the last item, which there is, has to wait: the same. */
+bool model_untake_waits(const model_t *model);
+
+/* The last `count` of them go back; merges at once what is to be merged. `back` gets the id or zero for each. */
 cdedupe_result_t model_untake(model_t *model, size_t count, uint64_t *back);
 
 /* Strings to numbers, counted up from zero in the order of first use. */

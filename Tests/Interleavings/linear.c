@@ -3,7 +3,7 @@
 
 #include <string.h>
 
-#include "model.h"
+#include "../CDedupeTests/model.h"
 #include "core.h"
 
 /* The threads and the checks. */
@@ -36,6 +36,19 @@ static bool
 merges(void)
 {
     return program_choice(history->program, OP_MERGING) != 0;
+}
+
+/* The model's rules. Those that merge and those that suppress are not the same programs. */
+static uint64_t
+merged_of(uint64_t older, uint64_t newer)
+{
+    return older | newer;
+}
+
+static uint64_t
+revision_of(uint64_t id)
+{
+    return history->program->revisions[id];
 }
 
 /* What the model takes for the id of a payload. */
@@ -92,8 +105,7 @@ apply_put(model_t *model, const struct event *event, unsigned part)
         return event->displaced[part] == displaced;
     }
     return !model_put_waits(model, update->key, update->deletion) &&
-           model_put_revision(model, update->key, update->deletion, content(update->id), update->revision,
-                              &displaced) == event->outcomes[part] &&
+           model_put(model, update->key, update->deletion, content(update->id), &displaced) == event->outcomes[part] &&
            is_right_displaced(event, part, displaced);
 }
 
@@ -143,7 +155,8 @@ apply_hold(model_t *model, const struct event *event, const struct event_item *i
 
     for (unsigned i = 0; i < count; i++)
         hints[i] = items[i].kind == CDEDUPE_STATUS ? MODEL_NO_KEY : items[i].key;
-    if (model_take(model, limit, hints, count, expected, &expected_count) != event->result || expected_count != count)
+    if (model_take_hold(model, limit, hints, count, expected, &expected_count) != event->result ||
+        expected_count != count)
         return false;
     for (unsigned i = 0; i < count; i++)
         if (!is_item(&items[i], &expected[i]))
@@ -209,10 +222,10 @@ reopen_finish(model_t *model)
 static bool
 apply_untake(model_t *model, const struct event *event)
 {
-    uint64_t back, newer, bits;
+    uint64_t all[MODEL_BATCH], back, newer, bits;
 
     if (event->result != CDEDUPE_OK || event->argument == 0 || model->batch_count == 0)
-        return model_untake(model, event->argument, &back) == event->result;
+        return model_untake(model, event->argument, all) == event->result;
     bits = content_bits(model->batch[model->batch_count - 1].id);
     if (model_untake_waits(model) || model_untake_last(model, &back, &newer) != CDEDUPE_OK)
         return false;
@@ -353,9 +366,9 @@ static void
 make_base(void)
 {
     model_open(&base);
-    base.merges = merges();
-    base.suppresses = program_choice(history->program, OP_SUPPRESSING) != 0;
-    base.keys_max = program_choice(history->program, OP_BOUND);
+    base.rules.merged = merges() ? merged_of : NULL;
+    base.rules.revision = program_choice(history->program, OP_SUPPRESSING) != 0 ? revision_of : NULL;
+    base.rules.maximum_keys = program_choice(history->program, OP_BOUND);
     for (unsigned i = 0; i < history->count && history->events[i].thread == THREAD_SETUP; i++)
         for (unsigned part = 0; part < event_parts(&history->events[i]); part++)
             apply(&base, &(struct action){.event = &history->events[i], .part = part});

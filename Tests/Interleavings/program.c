@@ -358,7 +358,7 @@ parse_updates(struct program *program, struct op *op, const char *text)
         update->key = (unsigned)(text[1] - 'a');
         update->deletion = strchr("-~", text[0]) != NULL;
         update->id = text[0] == '-' ? 0 : ++program->ids;
-        update->revision = text[0] == '=' ? first_value(program, update->key) : update->id;
+        program->revisions[update->id] = text[0] == '=' ? first_value(program, update->key) : update->id;
         op->count++;
     }
     return true;

@@ -63,8 +63,7 @@ enum op_kind {
 struct op_update {
     unsigned key;
     bool deletion;
-    unsigned id;       /* Of the payload, from 1 on; zero: none. */
-    unsigned revision; /* The same id, or another's. */
+    unsigned id; /* Of the payload, from 1 on; zero: none. */
 };
 
 struct op {
@@ -85,7 +84,8 @@ struct program {
     struct op_list setup;
     struct op_list threads[THREADS_MAX];
     unsigned threads_count;
-    unsigned ids; /* Payloads are numbered 1 to this. */
+    unsigned ids;                        /* Payloads are numbered 1 to this. */
+    unsigned revisions[PROGRAM_IDS_MAX]; /* By id: the same id, or another's. */
 };
 
 /* The argument of the operation that is first in the set-up, if it is of that kind; else zero. */

@@ -219,7 +219,7 @@ put_some(unsigned thread, const struct op_update *wanted, unsigned count)
         updates[i].deletion = wanted[i].deletion;
         updates[i].slot = give(wanted[i].id);
         if (wanted[i].id != 0)
-            payload_of(wanted[i].id)->revision = wanted[i].revision;
+            payload_of(wanted[i].id)->revision = program->revisions[wanted[i].id];
         event->updates[i] = wanted[i];
     }
     end_event(event, cdedupe_put(buffer, updates, count));
