@@ -77,7 +77,7 @@ test: setup test-c test-quick check-symbols examples test-swift
 
 test-c: setup
 	$(MAKE) -C Tests/CDedupeTests run VARIANT=$(VARIANT)
-	$(if $(filter plain,$(VARIANT)),$(MAKE) -C Tests/CDedupeTests run-wrap)
+	$(if $(filter plain,$(VARIANT)),$(MAKE) -C Tests/CDedupeTests run-wrap run-tiny)
 
 # The filter's tests run the executable, which a test build alone would not make.
 test-swift: setup

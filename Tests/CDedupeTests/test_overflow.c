@@ -618,6 +618,144 @@ a_sum_that_does_not_fit_into_its_type_is_beyond(void)
     cdedupe_destroy(buffer);
 }
 
+#define HALF ((uint64_t)1 << 63)
+
+static uint64_t
+pending_bytes(cdedupe_t *buffer)
+{
+    cdedupe_statistics_t s;
+
+    cdedupe_statistics(buffer, &s, sizeof(s));
+    return s.pending_bytes;
+}
+
+/* Replacements are never refused: 2^63 twice, and 7. */
+static cdedupe_t *
+with_a_sum_beyond(void)
+{
+    cdedupe_t *buffer = create_weighing(100, CDEDUPE_OK, 8, 0);
+
+    CHECK_EQ(put_weight(buffer, "a", 1), CDEDUPE_QUEUED);
+    CHECK_EQ(put_weight(buffer, "b", 2), CDEDUPE_QUEUED);
+    CHECK_EQ(put_weight(buffer, "c", 7), CDEDUPE_QUEUED);
+    CHECK_EQ(put_weight(buffer, "a", HALF), CDEDUPE_REPLACED);
+    CHECK_EQ(pending_bytes(buffer), HALF + 9);
+    CHECK_EQ(put_weight(buffer, "b", HALF), CDEDUPE_REPLACED);
+    CHECK_EQ(pending_bytes(buffer), UINT64_MAX);
+    return buffer;
+}
+
+static void
+replacements_may_weigh_more_than_their_sum_can_tell(void)
+{
+    cdedupe_t *buffer = with_a_sum_beyond();
+
+    CHECK_EQ(put_weight(buffer, "d", 0), CDEDUPE_OVERFLOWED);
+    CHECK_EQ(pending_bytes(buffer), 0);
+    cdedupe_destroy(buffer);
+}
+
+static void
+replaced_by_less_the_sum_is_exact_again(void)
+{
+    cdedupe_t *buffer = with_a_sum_beyond();
+
+    CHECK_EQ(put_weight(buffer, "c", UINT64_MAX), CDEDUPE_REPLACED);
+    CHECK_EQ(pending_bytes(buffer), UINT64_MAX);
+    CHECK_EQ(put_weight(buffer, "a", 10), CDEDUPE_REPLACED);
+    CHECK_EQ(pending_bytes(buffer), UINT64_MAX);
+    CHECK_EQ(put_weight(buffer, "c", 7), CDEDUPE_REPLACED);
+    CHECK_EQ(pending_bytes(buffer), HALF + 17);
+    CHECK_EQ(put_weight(buffer, "b", 80), CDEDUPE_REPLACED);
+    CHECK_EQ(pending_bytes(buffer), 97);
+    CHECK_EQ(put_weight(buffer, "d", 3), CDEDUPE_QUEUED);
+    CHECK_EQ(put_weight(buffer, "e", 1), CDEDUPE_OVERFLOWED);
+    cdedupe_destroy(buffer);
+}
+
+static void
+a_restart_drops_what_was_beyond(void)
+{
+    cdedupe_t *buffer = with_a_sum_beyond();
+
+    CHECK_EQ(cdedupe_restart(buffer), CDEDUPE_OK);
+    CHECK_EQ(pending_bytes(buffer), 0);
+    CHECK_EQ(put_weight(buffer, "a", 60), CDEDUPE_QUEUED);
+    CHECK_EQ(put_weight(buffer, "d", 40), CDEDUPE_QUEUED);
+    CHECK_EQ(pending_bytes(buffer), 100);
+    CHECK_EQ(put_weight(buffer, "e", 1), CDEDUPE_OVERFLOWED);
+    /* So does an overflow. */
+    CHECK_EQ(cdedupe_restart(buffer), CDEDUPE_OK);
+    CHECK_EQ(put_weight(buffer, "a", 100), CDEDUPE_QUEUED);
+    CHECK_EQ(pending_bytes(buffer), 100);
+    cdedupe_destroy(buffer);
+}
+
+static void
+the_sum_goes_beyond_and_back_as_batches_do(void)
+{
+    cdedupe_t *buffer = with_a_sum_beyond();
+    cdedupe_item_t items[3];
+    size_t count;
+
+    CHECK_EQ(cdedupe_claim(buffer, CDEDUPE_BY_HAND), CDEDUPE_OK);
+    CHECK_EQ(cdedupe_take(buffer, items, 1, &count), CDEDUPE_OK);
+    CHECK_EQ(pending_bytes(buffer), HALF + 7);
+    CHECK_EQ(cdedupe_untake(buffer, items, &count), CDEDUPE_OK);
+    CHECK_EQ(pending_bytes(buffer), UINT64_MAX);
+    CHECK_EQ(cdedupe_take(buffer, items, 3, &count), CDEDUPE_OK);
+    CHECK_EQ(count, 3);
+    CHECK_EQ(pending_bytes(buffer), 0);
+    CHECK_EQ(put_weight(buffer, "d", 100), CDEDUPE_QUEUED);
+    CHECK_EQ(cdedupe_untake(buffer, items, &count), CDEDUPE_OK);
+    CHECK_EQ(pending_bytes(buffer), UINT64_MAX);
+    CHECK_EQ(cdedupe_take(buffer, items, 3, &count), CDEDUPE_OK);
+    CHECK_EQ(pending_bytes(buffer), 100);
+    CHECK_NO_FAULT(cdedupe_validate(buffer));
+    cdedupe_destroy(buffer);
+}
+
+/* What is put merged for a key, and what that leaves. */
+static void
+merge_weight(cdedupe_t *buffer, const char *key, uint64_t weight, uint64_t meanwhile, uint64_t after)
+{
+    cdedupe_update_t update = {.key = key, .key_length = strlen(key)};
+    cdedupe_slot_t merged;
+
+    CHECK_EQ(cdedupe_acquire(buffer, &update.slot, 1), CDEDUPE_OK);
+    memset(cdedupe_payload(buffer, update.slot), 0, 8);
+    CHECK_EQ(cdedupe_put(buffer, &update, 1), CDEDUPE_INCOMPLETE);
+    CHECK_EQ(update.outcome, CDEDUPE_MERGE);
+    CHECK_EQ(pending_bytes(buffer), meanwhile);
+    merged = update.displaced;
+    memcpy(cdedupe_payload(buffer, merged), &weight, sizeof(weight));
+    cdedupe_put_merged(buffer, key, strlen(key), update.displaced, &merged);
+    CHECK_EQ(pending_bytes(buffer), after);
+    cdedupe_discard(buffer, &update.slot, 1);
+    CHECK_NO_FAULT(cdedupe_validate(buffer));
+}
+
+static void
+so_with_what_is_merged(void)
+{
+    cdedupe_options_t options = cdedupe_options();
+    cdedupe_t *buffer;
+
+    options.payload_size = 8;
+    options.maximum_pending_bytes = 100;
+    options.merging = true;
+    CHECK_EQ(cdedupe_create(&options, &buffer), CDEDUPE_OK);
+    CHECK_EQ(put_weight(buffer, "a", 1), CDEDUPE_QUEUED);
+    CHECK_EQ(put_weight(buffer, "b", 2), CDEDUPE_QUEUED);
+    merge_weight(buffer, "a", HALF, 2, HALF + 2);
+    merge_weight(buffer, "b", HALF, HALF, UINT64_MAX);
+    merge_weight(buffer, "b", UINT64_MAX, HALF, UINT64_MAX);
+    merge_weight(buffer, "a", 4, UINT64_MAX, UINT64_MAX);
+    merge_weight(buffer, "b", 5, 4, 9);
+    CHECK_EQ(put_weight(buffer, "c", 91), CDEDUPE_QUEUED);
+    cdedupe_destroy(buffer);
+}
+
 static void
 the_weight_lies_within_the_payload(void)
 {
@@ -736,6 +874,11 @@ main(void)
     RUN(without_a_bound_nothing_is_weighed);
     RUN(either_bound_is_enough);
     RUN(a_sum_that_does_not_fit_into_its_type_is_beyond);
+    RUN(replacements_may_weigh_more_than_their_sum_can_tell);
+    RUN(replaced_by_less_the_sum_is_exact_again);
+    RUN(a_restart_drops_what_was_beyond);
+    RUN(the_sum_goes_beyond_and_back_as_batches_do);
+    RUN(so_with_what_is_merged);
     RUN(the_weight_lies_within_the_payload);
     RUN(of_every_overflow_somebody_is_told_and_the_bound_holds);
     return check_finish();

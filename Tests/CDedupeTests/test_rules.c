@@ -1914,6 +1914,33 @@ a_buffer_without_garbage_says_so(void)
     close_it();
 }
 
+/* Without room nothing is cleared up, but there is an answer. */
+static void
+collecting_without_room_tells_whether_something_is_left(void)
+{
+    cdedupe_slot_t slot = 7;
+    size_t count = 99;
+
+    if (level != SUBJECT_HANDLES) {
+        return;
+    }
+    open_new();
+    CHECK_EQ(cdedupe_collect(s->core, &slot, NULL, 0, &count), CDEDUPE_EMPTY);
+    CHECK_EQ(count, 0);
+    put(s, "a", 1);
+    CHECK_EQ(cdedupe_collect(s->core, &slot, NULL, 0, &count), CDEDUPE_EMPTY);
+    restart();
+    for (int i = 0; i < 3; i++) {
+        count = 99;
+        CHECK_EQ(cdedupe_collect(s->core, &slot, NULL, 0, &count), CDEDUPE_OK);
+        CHECK_EQ(count, 0);
+    }
+    CHECK_EQ(slot, 7);
+    subject_collect(s, 1); /* Checks that the payload is there. */
+    CHECK_EQ(cdedupe_collect(s->core, &slot, NULL, 0, &count), CDEDUPE_EMPTY);
+    close_it();
+}
+
 /* ---------------------------------------------------------------------------------------------------- */
 /* Contract, section 6: where the original failed                                                       */
 
@@ -2866,6 +2893,7 @@ static const named_test_t both_levels[] = {
     TEST(collect_hands_back_each_dropped_payload_once),
     TEST(collect_finds_what_in_sync_and_takes_left),
     TEST(restarts_without_collecting_keep_one_payload_per_key),
+    TEST(collecting_without_room_tells_whether_something_is_left),
     TEST(a_buffer_without_garbage_says_so),
     TEST(d1_repeated_in_sync_after_restart_wakes_the_loop),
     TEST(d2_a_status_dropped_by_restart_is_not_swallowed_later),

@@ -588,6 +588,41 @@ the_nth_allocation_fails(void)
     hooks_close(&hooks);
 }
 
+/* A call for many gets all of them or none; what it had by then is free again. */
+static void
+many_tags_are_acquired_all_or_none(void)
+{
+    enum { MANY = 2000, FEW = 20 };
+    static cdedupe_tag_t tags[MANY];
+    cdedupe_options_t options = cdedupe_options();
+    cdedupe_statistics_t statistics;
+    cdedupe_t *tagged;
+    uint64_t memory = 0;
+
+    memset(&hooks, 0, sizeof(hooks));
+    hooks_use(&hooks, &options);
+    options.tag_size = 64;
+    CHECK_EQ(cdedupe_create(&options, &tagged), CDEDUPE_OK);
+    for (int round = 0; round < 20; round++) {
+        hooks.fail_at = hooks.allocations + 1;
+        hooks.fail_onwards = true;
+        CHECK_EQ(cdedupe_acquire_tags(tagged, tags, MANY), CDEDUPE_NO_MEMORY);
+        hooks.fail_at = 0;
+        hooks.fail_onwards = false;
+        for (size_t i = 0; i < MANY; i++) {
+            CHECK_EQ(tags[i], 0);
+        }
+        /* What the last round had is there. */
+        CHECK_EQ(cdedupe_acquire_tags(tagged, tags, FEW), CDEDUPE_OK);
+        cdedupe_discard_tags(tagged, tags, FEW);
+        cdedupe_statistics(tagged, &statistics, sizeof(statistics));
+        memory = round == 0 ? statistics.memory : memory;
+        CHECK_EQ(statistics.memory, memory);
+    }
+    cdedupe_destroy(tagged);
+    hooks_close(&hooks);
+}
+
 /* ---------------------------------------------------------------------------------------------------- */
 /* Producers at work                                                                                    */
 
@@ -921,6 +956,37 @@ they_begin_again_after_thirteen_days(void)
 }
 
 static void
+until_then_nothing_is_too_old_to_be_told(void)
+{
+    static const uint64_t ages[] = {16383, 16384, 16385, 100000, (uint64_t)1 << 31, ((uint64_t)1 << 32) - 20000};
+
+    for (size_t i = 0; i < sizeof(ages) / sizeof(*ages); i++) {
+        put(&subject, "a", 1);
+        now += ages[i] * TICK;
+        CHECK_EQ(oldest(), ages[i] * TICK);
+        CHECK_EQ(subject_take(&subject, 1), CDEDUPE_OK);
+        CHECK_EQ(subject.items[0].age, ages[i] * TICK);
+    }
+}
+
+/* Who looked at the clock before somebody else did, and comes after it, sees what will be queued a little later. */
+static void
+what_is_not_queued_yet_has_no_age(void)
+{
+    static const uint64_t ahead[] = {1, 2, 1000, 16000};
+
+    for (size_t i = 0; i < sizeof(ahead) / sizeof(*ahead); i++) {
+        put(&subject, "a", 1);
+        now -= ahead[i] * TICK;
+        CHECK_EQ(oldest(), 0);
+        CHECK_EQ(subject_take(&subject, 1), CDEDUPE_OK);
+        CHECK_EQ(subject.items[0].age, 0);
+        now += 2 * ahead[i] * TICK;
+        CHECK_EQ(cdedupe_age(subject.core, &subject.core_items[0]), ahead[i] * TICK);
+    }
+}
+
+static void
 by_default_the_clock_is_the_systems(void)
 {
     cdedupe_bytes_t *buffer;
@@ -985,6 +1051,7 @@ run_tags(void)
     RUN(a_suppressed_value_needs_no_tag);
     RUN(collected_in_pairs);
     RUN(the_nth_allocation_fails);
+    RUN(many_tags_are_acquired_all_or_none);
     RUN(every_tag_comes_back_once_and_goes_with_its_key);
 }
 
@@ -1002,6 +1069,8 @@ run_ages(void)
     RUN_WITH_A_CLOCK(an_owed_deletion_is_as_old_as_the_in_sync);
     RUN_WITH_A_CLOCK(ages_are_rounded_down);
     RUN_WITH_A_CLOCK(they_begin_again_after_thirteen_days);
+    RUN_WITH_A_CLOCK(until_then_nothing_is_too_old_to_be_told);
+    RUN_WITH_A_CLOCK(what_is_not_queued_yet_has_no_age);
     RUN(by_default_the_clock_is_the_systems);
     RUN(an_older_callers_statistics_end_earlier);
 }

@@ -194,6 +194,21 @@ a_finish_waits_for_what_went_back(void)
     CHECK_TEXT(step(&subject), "stopped");
 }
 
+/* The second one had been received, but not queued, as the sink had one: what it gives back was that one. */
+static void
+a_finish_waits_for_a_status_that_untaking_brings_back(void)
+{
+    subject_status(&subject, CDEDUPE_IN_SYNC);
+    CHECK_TEXT(step(&subject), "<in-sync>");
+    subject_restart(&subject);
+    subject_status(&subject, CDEDUPE_IN_SYNC);
+    CHECK_EQ(subject_finish(&subject, CDEDUPE_WHEN_DELIVERED), CDEDUPE_OK);
+    untake(1);
+    CHECK_EQ(subject_statistics(&subject).stopped, 0);
+    CHECK_TEXT(step(&subject), "<in-sync>");
+    CHECK_TEXT(step(&subject), "stopped");
+}
+
 static void
 after_a_stop_it_is_a_leftover(void)
 {
@@ -396,6 +411,7 @@ main(void)
     RUN_AT_BOTH_LEVELS(a_deletion_finds_a_stale_entry_after_the_in_sync);
     RUN_AT_BOTH_LEVELS(a_status_that_was_swallowed_because_of_an_untaken_one_comes);
     RUN_AT_BOTH_LEVELS(a_finish_waits_for_what_went_back);
+    RUN_AT_BOTH_LEVELS(a_finish_waits_for_a_status_that_untaking_brings_back);
     RUN_AT_BOTH_LEVELS(after_a_stop_it_is_a_leftover);
     RUN_AT_BOTH_LEVELS(no_more_than_was_taken);
     RUN(it_goes_on_where_memory_ran_out);

@@ -1,0 +1,898 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/*
+ * What comes between two holds of one call. A call rests there if somebody waits for the lock, and waits there for a merge, or
+ * for a sink that had to wait for one: by yielding, and after a while by sleeping. sched_yield() and nanosleep() are ours, so
+ * that this thread can do what others might, at the very place. Looks inside for the lock, to tell it that somebody is waiting, and for contexts.
+ */
+#include "buffer.h"
+
+#include <pthread.h>
+#include <semaphore.h>
+#include <stdlib.h>
+#include <sys/syscall.h>
+#include <unistd.h>
+
+#include "check.h"
+#include "subject.h"
+
+/* Called at this thread's yields, with how many there were before; but for those in itself. */
+static _Thread_local void (*at_yield)(unsigned number);
+static _Thread_local unsigned yields, sleeps;
+static _Thread_local bool yielding;
+
+/* Whoever waits for itself never ends. */
+static void
+give_up(void)
+{
+    CHECK(!"it ends");
+    exit(check_finish());
+}
+
+int
+sched_yield(void)
+{
+    if (at_yield == NULL || yielding)
+        return (int)syscall(SYS_sched_yield);
+    yielding = true;
+    at_yield(yields++);
+    yielding = false;
+    return 0;
+}
+
+int
+nanosleep(const struct timespec *pause, struct timespec *left)
+{
+    if (at_yield != NULL && ++sleeps > 1000)
+        give_up();
+    return (int)syscall(SYS_nanosleep, pause, left);
+}
+
+static void
+watch_yields(void (*function)(unsigned number))
+{
+    at_yield = function;
+    yields = 0;
+    sleeps = 0;
+}
+
+/* ---------------------------------------------------------------------------------------------------- */
+/* A batch has no key twice                                                                             */
+
+static subject_t subject;
+
+static void
+with_a_subject(bool merging, bool suppress, void (*test)(void))
+{
+    subject_options_t options = subject_defaults(SUBJECT_HANDLES);
+
+    options.merging = merging;
+    options.suppress = suppress;
+    CHECK_EQ(subject_open(&subject, &options), CDEDUPE_OK);
+    subject.keeps_batch = true;
+    CHECK_EQ(subject_claim(&subject, CDEDUPE_LOOP), CDEDUPE_OK);
+    test();
+    subject_collect(&subject, 10);
+    subject_close(&subject);
+}
+
+/* With or without merging. */
+static void
+with_both(void (*test)(void))
+{
+    with_a_subject(false, false, test);
+    with_a_subject(true, false, test);
+}
+
+/* So many keys that with one before them they fill a hold: what is queued behind them is taken in the next one. */
+static void
+put_fillers(void)
+{
+    char key[8];
+
+    for (unsigned i = 1; i < HOLD_TAKE; i++) {
+        snprintf(key, sizeof(key), "f%u", i);
+        put(&subject, key, 9);
+    }
+}
+
+static void (*meanwhile)(void);
+
+/* The first yield of a take is before its first hold. */
+static void
+in_the_middle(unsigned number)
+{
+    if (number == 1)
+        meanwhile();
+}
+
+/* Takes all, in two holds; between them something happens. */
+static void
+take_while(void (*something)(void))
+{
+    meanwhile = something;
+    subject.core->lock.waiting++;
+    watch_yields(in_the_middle);
+    CHECK_EQ(subject_take(&subject, 100), CDEDUPE_OK);
+    at_yield = NULL;
+    subject.core->lock.waiting--;
+    CHECK_EQ(yields, 2);
+}
+
+static void
+untake_all(void)
+{
+    uint64_t back[100];
+
+    CHECK_EQ(subject_untake(&subject, subject.count, back), CDEDUPE_OK);
+}
+
+/* What was taken, as text, but for the fillers; valid until the next such call. */
+static const char *
+taken(void)
+{
+    static const char kinds[] = {'+', '~', '-'};
+    static char text[200];
+    size_t length = 0;
+
+    text[0] = '\0';
+    for (size_t i = 0; i < subject.count; i++) {
+        const subject_item_t *item = &subject.items[i];
+        const char *space = length > 0 ? " " : "";
+
+        if (length + 60 > sizeof(text))
+            break;
+        if (item->kind == CDEDUPE_STATUS)
+            length += (size_t)snprintf(text + length, sizeof(text) - length, "%s<%d>", space, item->status);
+        else if (item->key[0] != 'f')
+            length += (size_t)snprintf(text + length, sizeof(text) - length, "%s%c%.*s=%" PRIx64, space,
+                                       kinds[item->kind], (int)item->length, item->key, item->id);
+    }
+    return text;
+}
+
+static const char *
+take(void)
+{
+    CHECK_EQ(subject_take(&subject, 100), CDEDUPE_OK);
+    return taken();
+}
+
+static void
+put_again(void)
+{
+    CHECK_EQ(put(&subject, "a", 2), CDEDUPE_QUEUED);
+    CHECK_EQ(put(&subject, "b", 3), CDEDUPE_QUEUED);
+}
+
+static void
+what_is_put_meanwhile_comes_in_the_next_batch(void)
+{
+    put(&subject, "a", 1);
+    put_fillers();
+    put(&subject, "z", 8);
+    take_while(put_again);
+    CHECK_TEXT(taken(), "+a=1 +z=8");
+    CHECK_TEXT(take(), "~a=2 +b=3");
+}
+
+static void
+an_untaken_batch_leaves_the_newer_value(void)
+{
+    put(&subject, "a", 1);
+    put_fillers();
+    put(&subject, "z", 8);
+    take_while(put_again);
+    untake_all();
+    CHECK_EQ(subject_statistics(&subject).live_keys, 0);
+    CHECK_TEXT(take(), subject.options.merging ? "+a=12 +z=8 +b=3" : "+a=2 +z=8 +b=3");
+}
+
+static void
+delete_and_put_again(void)
+{
+    CHECK_EQ(del(&subject, "a"), CDEDUPE_QUEUED);
+    CHECK_EQ(put(&subject, "a", 2), CDEDUPE_REPLACED);
+}
+
+static void
+an_untaken_batch_is_not_merged_across_a_deletion(void)
+{
+    put(&subject, "a", 1);
+    put_fillers();
+    put(&subject, "z", 8);
+    take_while(delete_and_put_again);
+    CHECK_TEXT(taken(), "+a=1 +z=8");
+    untake_all();
+    CHECK_TEXT(take(), "+a=2 +z=8");
+}
+
+static void
+put_after_the_deletion(void)
+{
+    CHECK_EQ(put(&subject, "a", 2), CDEDUPE_QUEUED);
+}
+
+/* The key was live, so with its deletion untaken it is again. */
+static void
+an_untaken_deletion_leaves_what_came_after_it(void)
+{
+    put(&subject, "a", 1);
+    take();
+    del_id(&subject, "a", 4);
+    put_fillers();
+    put(&subject, "z", 8);
+    take_while(put_after_the_deletion);
+    CHECK_TEXT(taken(), "-a=4 +z=8");
+    untake_all();
+    CHECK_EQ(subject_statistics(&subject).live_keys, 1);
+    CHECK_TEXT(take(), "~a=2 +z=8");
+}
+
+static void
+put_a_change(void)
+{
+    CHECK_EQ(put(&subject, "a", 2), CDEDUPE_QUEUED);
+}
+
+/*
+ * The snapshot after a restart has a whole of the second value's revision. Were that suppressed, because the batch had both,
+ * an untaking would leave the second value alone, or nothing.
+ */
+static void
+what_a_snapshots_value_stands_for_is_not_lost(void)
+{
+    put(&subject, "a", 1);
+    put_fillers();
+    put(&subject, "z", 8);
+    take_while(put_a_change);
+    subject_restart(&subject);
+    put(&subject, "a", 1002);
+    untake_all();
+    subject_status(&subject, CDEDUPE_IN_SYNC);
+    CHECK_TEXT(take(), "+a=3ea <2>"); /* 1002 */
+}
+
+static void
+the_last_one_is_cancelled(void)
+{
+    CHECK_EQ(del(&subject, "z"), CDEDUPE_CANCELLED);
+    put_again();
+}
+
+/* There is nothing left of the batch; and what was put may have the place in memory that its end had. */
+static void
+a_batch_ends_before_a_last_one_that_is_cancelled_meanwhile(void)
+{
+    put(&subject, "a", 1);
+    put_fillers();
+    put(&subject, "z", 8);
+    take_while(the_last_one_is_cancelled);
+    CHECK_TEXT(taken(), "+a=1");
+    CHECK_TEXT(take(), "~a=2 +b=3");
+}
+
+static void
+it_may_be_one_of_many(void)
+{
+    put(&subject, "a", 1);
+    put_fillers();
+    put(&subject, "x", 6);
+    put(&subject, "y", 7);
+    put(&subject, "z", 8);
+    take_while(the_last_one_is_cancelled);
+    CHECK_TEXT(taken(), "+a=1 +x=6 +y=7");
+    CHECK_TEXT(take(), "~a=2 +b=3");
+}
+
+static void
+all_are_cancelled(void)
+{
+    CHECK_EQ(del(&subject, "z"), CDEDUPE_CANCELLED);
+    CHECK_EQ(del(&subject, "x"), CDEDUPE_CANCELLED);
+    CHECK_EQ(del(&subject, "y"), CDEDUPE_CANCELLED);
+    put_again();
+}
+
+static void
+so_may_all_of_them(void)
+{
+    put(&subject, "a", 1);
+    put_fillers();
+    put(&subject, "x", 6);
+    put(&subject, "y", 7);
+    put(&subject, "z", 8);
+    take_while(all_are_cancelled);
+    CHECK_TEXT(taken(), "+a=1");
+    CHECK_TEXT(take(), "~a=2 +b=3");
+}
+
+static void
+put_a_status_and_more(void)
+{
+    subject_status(&subject, CDEDUPE_IN_SYNC);
+    put_again();
+}
+
+static void
+a_status_behind_the_batch_is_not_in_it(void)
+{
+    put(&subject, "a", 1);
+    put_fillers();
+    put(&subject, "z", 8);
+    take_while(put_a_status_and_more);
+    CHECK_TEXT(taken(), "+a=1 +z=8");
+    CHECK_TEXT(take(), "<2> ~a=2 +b=3");
+}
+
+static void
+a_batch_ends_with_its_last_status_whichever_that_is_by_then(void)
+{
+    put(&subject, "a", 1);
+    put_fillers();
+    subject_status(&subject, CDEDUPE_RESYNC_IN_PROGRESS);
+    take_while(put_a_status_and_more);
+    CHECK_TEXT(taken(), "+a=1 <2>");
+    CHECK_TEXT(take(), "~a=2 +b=3");
+}
+
+static void
+cancel_between_statuses(void)
+{
+    subject_status(&subject, CDEDUPE_IN_SYNC);
+    CHECK_EQ(del(&subject, "z"), CDEDUPE_CANCELLED);
+    put_again();
+}
+
+/* The later one of the two is behind the batch. */
+static void
+a_batch_ends_before_a_status_that_meets_a_later_one(void)
+{
+    put(&subject, "a", 1);
+    put_fillers();
+    subject_status(&subject, CDEDUPE_RESYNC_IN_PROGRESS);
+    put(&subject, "z", 8);
+    take_while(cancel_between_statuses);
+    CHECK_TEXT(taken(), "+a=1");
+    CHECK_TEXT(take(), "<2> ~a=2 +b=3");
+}
+
+/* ---------------------------------------------------------------------------------------------------- */
+/* A key that is merged all the time                                                                    */
+
+/* Its payloads are decimal digits: which values were merged, in which order. */
+static cdedupe_t *buffer;
+static unsigned wakes;
+static void (*on_wake)(void);
+
+static void
+wake(void *context)
+{
+    (void)context;
+    wakes++;
+    if (on_wake != NULL)
+        on_wake();
+}
+
+static void
+open_merging(cdedupe_claim_t claim)
+{
+    cdedupe_options_t options = cdedupe_options();
+
+    options.payload_size = sizeof(uint64_t);
+    options.merging = true;
+    options.wake = wake;
+    CHECK_EQ(cdedupe_create(&options, &buffer), CDEDUPE_OK);
+    CHECK_EQ(cdedupe_claim(buffer, claim), CDEDUPE_OK);
+    wakes = 0;
+    on_wake = NULL;
+}
+
+static void
+close_merging(void)
+{
+    at_yield = NULL;
+    CHECK_NO_FAULT(cdedupe_validate(buffer));
+    cdedupe_destroy(buffer);
+}
+
+static uint64_t *
+digits(cdedupe_slot_t slot)
+{
+    return cdedupe_payload(buffer, slot);
+}
+
+static cdedupe_update_t
+make_update(const char *key, uint64_t value)
+{
+    cdedupe_update_t update = {.key = key, .key_length = strlen(key), .deletion = value == 0};
+
+    if (value != 0) {
+        CHECK_EQ(cdedupe_acquire(buffer, &update.slot, 1), CDEDUPE_OK);
+        *digits(update.slot) = value;
+    }
+    return update;
+}
+
+static void
+end_merge(cdedupe_update_t *update)
+{
+    cdedupe_slot_t merged = update->displaced;
+
+    *digits(merged) = *digits(merged) * 10 + *digits(update->slot);
+    cdedupe_put_merged(buffer, update->key, update->key_length, update->displaced, &merged);
+    cdedupe_discard(buffer, &update->slot, 1);
+    cdedupe_discard(buffer, &merged, 1);
+}
+
+/* The merge has begun when this returns. */
+static cdedupe_update_t
+begin_merge(const char *key, uint64_t value)
+{
+    cdedupe_update_t update = make_update(key, value);
+
+    CHECK_EQ(cdedupe_put(buffer, &update, 1), CDEDUPE_INCOMPLETE);
+    CHECK_EQ(update.outcome, CDEDUPE_MERGE);
+    return update;
+}
+
+/* A value, merged at once; zero: a deletion. */
+static cdedupe_outcome_t
+put_value(const char *key, uint64_t value)
+{
+    cdedupe_update_t update = make_update(key, value);
+
+    cdedupe_put(buffer, &update, 1);
+    if (update.outcome == CDEDUPE_MERGE) {
+        end_merge(&update);
+        return CDEDUPE_MERGE;
+    }
+    cdedupe_discard(buffer, &update.slot, 1);
+    cdedupe_discard(buffer, &update.displaced, 1);
+    return (cdedupe_outcome_t)update.outcome;
+}
+
+/* What is taken, as the sum of its digits; zero: nothing. */
+static uint64_t
+take_values(void)
+{
+    cdedupe_item_t items[10];
+    uint64_t sum = 0;
+    size_t count;
+
+    if (cdedupe_take(buffer, items, 10, &count) != CDEDUPE_OK)
+        return 0;
+    for (size_t i = 0; i < count; i++) {
+        sum += items[i].slot != 0 ? *digits(items[i].slot) : 0;
+        cdedupe_discard(buffer, &items[i].slot, 1);
+    }
+    return sum;
+}
+
+/* The sink comes when the key is being merged, finds nothing, and is told when the merge ends. */
+static void
+let_the_sink_come_too_early(void)
+{
+    cdedupe_update_t update;
+
+    put_value("a", 1);
+    put_value("b", 5);
+    update = begin_merge("a", 2);
+    CHECK_EQ(take_values(), 0);
+    end_merge(&update);
+    CHECK_EQ(wakes, 1);
+}
+
+static void
+nothing(unsigned number)
+{
+    (void)number;
+}
+
+static void
+the_next_merge_waits_a_bounded_time_for_the_sink(void)
+{
+    open_merging(CDEDUPE_LOOP);
+    let_the_sink_come_too_early();
+    watch_yields(nothing);
+    CHECK_EQ(put_value("a", 3), CDEDUPE_MERGE);
+    CHECK_EQ(yields, WAIT_YIELDS);
+    CHECK_EQ(sleeps, 0);
+    close_merging();
+}
+
+static void
+it_waits_once(void)
+{
+    open_merging(CDEDUPE_LOOP);
+    let_the_sink_come_too_early();
+    watch_yields(nothing);
+    put_value("a", 3);
+    watch_yields(nothing);
+    CHECK_EQ(put_value("a", 4), CDEDUPE_MERGE);
+    CHECK_EQ(yields, 0);
+    CHECK_EQ(take_values(), 1234 + 5);
+    close_merging();
+}
+
+static void
+take_in_the_third(unsigned number)
+{
+    if (number == 2)
+        CHECK_EQ(take_values(), 12 + 5);
+}
+
+static void
+a_sink_that_comes_gets_it(void)
+{
+    open_merging(CDEDUPE_LOOP);
+    let_the_sink_come_too_early();
+    watch_yields(take_in_the_third);
+    CHECK_EQ(put_value("a", 3), CDEDUPE_QUEUED);
+    CHECK_EQ(yields, 3);
+    /* Now it waits for nothing. */
+    CHECK_EQ(put_value("a", 4), CDEDUPE_MERGE);
+    CHECK_EQ(yields, 3);
+    close_merging();
+}
+
+/* Not that it finds nothing, but that it came to this key, lets others wait. */
+static void
+a_sink_that_found_nothing_at_all_is_not_waited_for(void)
+{
+    open_merging(CDEDUPE_LOOP);
+    let_the_sink_come_too_early();
+    CHECK_EQ(take_values(), 12 + 5);
+    CHECK_EQ(take_values(), 0);
+    put_value("a", 1);
+    watch_yields(nothing);
+    CHECK_EQ(put_value("a", 2), CDEDUPE_MERGE);
+    CHECK_EQ(yields, 0);
+    close_merging();
+}
+
+static void
+so_with_one_that_takes_by_hand(void)
+{
+    cdedupe_update_t update;
+
+    open_merging(CDEDUPE_BY_HAND);
+    put_value("a", 1);
+    update = begin_merge("a", 2);
+    CHECK_EQ(take_values(), 0);
+    end_merge(&update);
+    watch_yields(nothing);
+    CHECK_EQ(put_value("a", 3), CDEDUPE_MERGE);
+    CHECK_EQ(yields, WAIT_YIELDS);
+    close_merging();
+}
+
+static void
+a_sink_that_has_gone_is_not_waited_for(void)
+{
+    open_merging(CDEDUPE_LOOP);
+    let_the_sink_come_too_early();
+    cdedupe_release(buffer);
+    watch_yields(nothing);
+    CHECK_EQ(put_value("a", 3), CDEDUPE_MERGE);
+    CHECK_EQ(yields, 0);
+    close_merging();
+}
+
+static void
+only_merges_of_this_key_wait(void)
+{
+    open_merging(CDEDUPE_LOOP);
+    let_the_sink_come_too_early();
+    watch_yields(nothing);
+    CHECK_EQ(put_value("b", 6), CDEDUPE_MERGE);
+    CHECK_EQ(put_value("c", 7), CDEDUPE_QUEUED);
+    CHECK_EQ(cdedupe_put_status(buffer, CDEDUPE_IN_SYNC), CDEDUPE_OK);
+    CHECK_EQ(put_value("a", 0), CDEDUPE_CANCELLED);
+    CHECK_EQ(yields, 0);
+    close_merging();
+}
+
+/* ---------------------------------------------------------------------------------------------------- */
+/* The hook                                                                                             */
+
+static void
+take_all_or_put(void)
+{
+    if (wakes == 1) {
+        CHECK_EQ(take_values(), 7);
+        CHECK_EQ(take_values(), 0);
+    } else if (wakes == 2) {
+        CHECK_EQ(put_value("a", 2), CDEDUPE_MERGE);
+    }
+}
+
+static void
+not_many(unsigned number)
+{
+    if (number > 10)
+        give_up();
+}
+
+/* In the hook yields are not counted, but they are not many. */
+static void
+not_many_in_the_hook(void)
+{
+    void (*before)(unsigned) = at_yield;
+
+    watch_yields(not_many);
+    take_all_or_put();
+    at_yield = before;
+}
+
+/*
+ * The first of the updates wakes the loop, whose hook takes it and sleeps again. The second one wakes it again, in the hold
+ * that comes to the third: the hook, which puts a value of that key, is called before the third is merged.
+ */
+static void
+the_hook_is_called_before_a_merge_begins(void)
+{
+    cdedupe_update_t updates[3];
+
+    open_merging(CDEDUPE_LOOP);
+    CHECK_EQ(take_values(), 0);
+    updates[0] = make_update("x", 7);
+    updates[1] = make_update("a", 1);
+    updates[2] = make_update("a", 3);
+    on_wake = not_many_in_the_hook;
+    watch_yields(not_many);
+    CHECK_EQ(cdedupe_put(buffer, updates, 3), CDEDUPE_INCOMPLETE);
+    CHECK_EQ(wakes, 2);
+    CHECK_EQ(updates[2].outcome, CDEDUPE_MERGE);
+    CHECK_EQ(*digits(updates[2].displaced), 12);
+    on_wake = NULL;
+    end_merge(&updates[2]);
+    CHECK_EQ(take_values(), 123);
+    close_merging();
+}
+
+/* The loop sleeps, since what is first is being merged. */
+static cdedupe_update_t
+sleep_at_a_merge(void)
+{
+    cdedupe_update_t update;
+
+    open_merging(CDEDUPE_LOOP);
+    put_value("l", 1);
+    CHECK_EQ(take_values(), 1);
+    put_value("l", 2);
+    put_value("a", 3);
+    update = begin_merge("l", 4);
+    CHECK_EQ(take_values(), 0);
+    return update;
+}
+
+static void
+put_much_behind_it(void)
+{
+    put_value("b", 1);
+    CHECK_EQ(cdedupe_put_status(buffer, CDEDUPE_RESYNC_IN_PROGRESS), CDEDUPE_OK);
+    put_value("a", 0);
+    CHECK_EQ(cdedupe_put_status(buffer, CDEDUPE_WAIT_FOR_DATASTORE), CDEDUPE_OK);
+    put_value("c", 3);
+    CHECK_EQ(wakes, 0);
+    CHECK_EQ(take_values(), 0);
+    CHECK_EQ(wakes, 0);
+}
+
+static void
+a_loop_that_waits_for_a_merge_is_woken_by_its_end_alone(void)
+{
+    cdedupe_update_t update = sleep_at_a_merge();
+
+    put_much_behind_it();
+    end_merge(&update);
+    CHECK_EQ(wakes, 1);
+    put_value("d", 5);
+    CHECK_EQ(wakes, 1);
+    CHECK_EQ(take_values(), 24 + 1 + 3 + 5);
+    close_merging();
+}
+
+static void
+or_by_a_deletion_of_the_key(void)
+{
+    cdedupe_update_t update = sleep_at_a_merge();
+
+    put_much_behind_it();
+    CHECK_EQ(put_value("l", 0), CDEDUPE_REPLACED);
+    CHECK_EQ(wakes, 1);
+    end_merge(&update);
+    CHECK_EQ(wakes, 1);
+    CHECK_EQ(take_values(), 1 + 3);
+    close_merging();
+}
+
+static void
+or_by_a_restart(void)
+{
+    cdedupe_update_t update = sleep_at_a_merge();
+
+    put_much_behind_it();
+    CHECK_EQ(cdedupe_restart(buffer), CDEDUPE_OK);
+    CHECK_EQ(wakes, 1);
+    put_value("d", 5);
+    end_merge(&update);
+    CHECK_EQ(wakes, 1);
+    CHECK_EQ(take_values(), 5);
+    close_merging();
+}
+
+/* ---------------------------------------------------------------------------------------------------- */
+/* The clock                                                                                            */
+
+static unsigned readings;
+static sem_t clock_entered, clock_go;
+static _Thread_local unsigned until_slow; /* Readings of this thread to the one that is slow; zero: none is. */
+
+/* What is foreign holds nobody up: no lock is held meanwhile, and no section open. */
+static uint64_t
+look_around(void *context)
+{
+    (void)context;
+    readings++;
+    CHECK(!lock_is_taken(&buffer->lock));
+    for (uint64_t i = 0; i < buffer->contexts.count; i++)
+        CHECK_EQ(buffer->contexts.contexts[i]->claimed, 0);
+    return 0;
+}
+
+/* There was a reading since the last time. */
+static void
+clock_was_read(unsigned *from)
+{
+    CHECK(readings > *from);
+    *from = readings;
+}
+
+static void
+open_with_clock(uint64_t (*clock)(void *context))
+{
+    cdedupe_options_t options = cdedupe_options();
+
+    options.clock = clock;
+    CHECK_EQ(cdedupe_create(&options, &buffer), CDEDUPE_OK);
+    CHECK_EQ(cdedupe_claim(buffer, CDEDUPE_BY_HAND), CDEDUPE_OK);
+}
+
+static void
+the_clock_is_read_with_no_lock_held_and_in_no_section(void)
+{
+    cdedupe_statistics_t statistics;
+    cdedupe_item_t items[10];
+    unsigned from = 0;
+    size_t count;
+
+    readings = 0;
+    open_with_clock(look_around);
+    put_value("a", 1);
+    clock_was_read(&from);
+    put_value("b", 1);
+    put_value("a", 2);
+    put_value("a", 0);
+    CHECK_EQ(cdedupe_put_status(buffer, CDEDUPE_IN_SYNC), CDEDUPE_OK);
+    clock_was_read(&from);
+    CHECK_EQ(cdedupe_take(buffer, items, 10, &count), CDEDUPE_OK);
+    cdedupe_age(buffer, &items[0]);
+    clock_was_read(&from);
+    CHECK_EQ(cdedupe_untake(buffer, items, &count), CDEDUPE_OK);
+    clock_was_read(&from);
+    cdedupe_statistics(buffer, &statistics, sizeof(statistics));
+    clock_was_read(&from);
+    close_merging();
+}
+
+static uint64_t
+slow_clock(void *context)
+{
+    (void)context;
+    if (until_slow > 0 && --until_slow == 0) {
+        sem_post(&clock_entered);
+        sem_wait(&clock_go);
+    }
+    return 0;
+}
+
+static void *
+put_with_a_slow_clock(void *argument)
+{
+    until_slow = *(const unsigned *)argument;
+    put_value("slow", 1);
+    sem_post(&clock_entered); /* If it had not so many readings. */
+    return NULL;
+}
+
+static void
+not_for_ever(unsigned number)
+{
+    if (number > 100000)
+        give_up();
+}
+
+/* More keys come and go than may wait for somebody who is in a section. */
+static void
+put_and_delete_many(void)
+{
+    char key[16];
+
+    for (unsigned i = 0; i < 40000; i++) {
+        snprintf(key, sizeof(key), "%u", i);
+        put_value(key, 1);
+        put_value(key, 0);
+    }
+}
+
+/* Whichever reading of a call it is. */
+static void
+a_slow_clock_in_one_call_stops_no_other(void)
+{
+    for (unsigned slow = 1; slow <= 3; slow++) {
+        pthread_t thread;
+
+        open_with_clock(slow_clock);
+        sem_init(&clock_entered, 0, 0);
+        sem_init(&clock_go, 0, 0);
+        pthread_create(&thread, NULL, put_with_a_slow_clock, &slow);
+        sem_wait(&clock_entered);
+        watch_yields(not_for_ever);
+        put_and_delete_many();
+        at_yield = NULL;
+        sem_post(&clock_go);
+        pthread_join(thread, NULL);
+        sem_destroy(&clock_entered);
+        sem_destroy(&clock_go);
+        close_merging();
+    }
+}
+
+/* ---------------------------------------------------------------------------------------------------- */
+
+#define RUN_WITH_BOTH(test) (check_test = #test, with_both(test))
+#define RUN_MERGING(test) (check_test = #test, with_a_subject(true, false, test))
+
+static void
+run_batches(void)
+{
+    RUN_WITH_BOTH(what_is_put_meanwhile_comes_in_the_next_batch);
+    RUN_WITH_BOTH(an_untaken_batch_leaves_the_newer_value);
+    RUN_MERGING(an_untaken_batch_is_not_merged_across_a_deletion);
+    RUN_WITH_BOTH(an_untaken_deletion_leaves_what_came_after_it);
+    check_test = "what_a_snapshots_value_stands_for_is_not_lost";
+    with_a_subject(true, true, what_a_snapshots_value_stands_for_is_not_lost);
+    RUN_WITH_BOTH(a_batch_ends_before_a_last_one_that_is_cancelled_meanwhile);
+    RUN_WITH_BOTH(it_may_be_one_of_many);
+    RUN_WITH_BOTH(so_may_all_of_them);
+    RUN_WITH_BOTH(a_status_behind_the_batch_is_not_in_it);
+    RUN_WITH_BOTH(a_batch_ends_with_its_last_status_whichever_that_is_by_then);
+    RUN_WITH_BOTH(a_batch_ends_before_a_status_that_meets_a_later_one);
+}
+
+static void
+run_merges(void)
+{
+    RUN(the_next_merge_waits_a_bounded_time_for_the_sink);
+    RUN(it_waits_once);
+    RUN(a_sink_that_comes_gets_it);
+    RUN(a_sink_that_found_nothing_at_all_is_not_waited_for);
+    RUN(so_with_one_that_takes_by_hand);
+    RUN(a_sink_that_has_gone_is_not_waited_for);
+    RUN(only_merges_of_this_key_wait);
+    RUN(the_hook_is_called_before_a_merge_begins);
+    RUN(a_loop_that_waits_for_a_merge_is_woken_by_its_end_alone);
+    RUN(or_by_a_deletion_of_the_key);
+    RUN(or_by_a_restart);
+}
+
+int
+main(void)
+{
+    run_batches();
+    run_merges();
+    RUN(the_clock_is_read_with_no_lock_held_and_in_no_section);
+    RUN(a_slow_clock_in_one_call_stops_no_other);
+    return check_finish();
+}
