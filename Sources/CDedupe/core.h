@@ -196,7 +196,10 @@ link_is_merging(const struct cdedupe *buffer, uint32_t link)
     return !item_is_status(item) && (sync_load_relaxed(&entry_at(&buffer->entries, item)->word) & WORD_MERGING) != 0;
 }
 
-/* Under the lock: something was queued. Behind what somebody is merging the loop cannot take it: the end of that wakes it. */
+/*
+ * Under the lock: something was queued, or is merged no longer. Behind what somebody is merging the loop cannot take it: the end
+ * of that wakes it. The queue is not empty.
+ */
 static inline void
 notify_queued(struct hold *hold)
 {

@@ -51,6 +51,9 @@ remove_link(struct cdedupe *buffer, uint32_t link)
         buffer->last_owed = link_at(&buffer->links, link)->previous;
     if (buffer->last_of_batch == link)
         buffer->last_of_batch = link_at(&buffer->links, link)->previous;
+    /* Another may get its number. */
+    if (buffer->awaited == link)
+        buffer->awaited = 0;
     ring_remove(&buffer->links, link);
 }
 

@@ -148,12 +148,12 @@ remove_current(struct hold *hold, uint32_t number)
     return tag;
 }
 
-/* Nobody waits for a merge whose key is deleted: the loop may go on. */
+/* Nobody waits for a merge whose key is deleted: the loop may go on, if that was first. */
 static void
 notify_if_merging(struct hold *hold, uint64_t before)
 {
     if (before & WORD_MERGING)
-        notify(hold);
+        notify_queued(hold);
 }
 
 /*
@@ -773,7 +773,7 @@ end_merge(struct hold *hold, struct entry *entry, cdedupe_slot_t *merged)
         return;
     *merged = 0;
     /* The loop may have found nothing else to take. */
-    notify(hold);
+    notify_queued(hold);
 }
 
 void

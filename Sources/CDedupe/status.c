@@ -51,6 +51,7 @@ drop_queue(struct hold *hold)
     garbage_add_queue(hold);
     buffer->last_owed = buffer->ring;
     buffer->last_of_batch = buffer->ring;
+    buffer->awaited = 0;
     buffer->restarted = true;
     buffer->swallowed = false;
     statistics->dropped += statistics->pending_keys;

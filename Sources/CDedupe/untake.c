@@ -37,12 +37,12 @@ struct untake {
 /* ---------------------------------------------------------------------------------------------------- */
 /* The front of the queue                                                                               */
 
-/* A finish that had got all it waited for waits for this now. */
+/* A finish waits for what is at the back of the queue, and so for all before it; it may have got all it waited for. */
 static void
-owe(struct cdedupe *buffer, uint32_t link)
+owe_all(struct cdedupe *buffer)
 {
-    if (buffer->finishing == FINISHING_WHEN_DELIVERED && buffer->last_owed == buffer->ring) {
-        buffer->last_owed = link;
+    if (buffer->finishing == FINISHING_WHEN_DELIVERED) {
+        buffer->last_owed = ring_last(&buffer->links, buffer->ring);
         sync_store_relaxed_32(&buffer->stopped, 0);
     }
 }
@@ -51,7 +51,11 @@ static void
 push_front(struct cdedupe *buffer, uint32_t link)
 {
     ring_prepend(&buffer->links, buffer->ring, link);
-    owe(buffer, link);
+    /* A finish that had got all it waited for waits for this now. */
+    if (buffer->finishing == FINISHING_WHEN_DELIVERED && buffer->last_owed == buffer->ring) {
+        buffer->last_owed = link;
+        sync_store_relaxed_32(&buffer->stopped, 0);
+    }
 }
 
 /* An entry that was not pending. The item's place in the queue is its own again, with the tag. */
@@ -390,7 +394,7 @@ drop_status(struct untake *untake)
         return;
     if (buffer->swallowed) {
         append_status(&untake->hold, untake->item->status);
-        owe(buffer, ring_last(&buffer->links, buffer->ring));
+        owe_all(buffer);
     } else {
         buffer->latest_received = untake->item->before;
     }

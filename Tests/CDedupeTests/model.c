@@ -698,7 +698,6 @@ static void
 untake_status(model_t *model, const model_item_t *item)
 {
     const model_entry_t entry = {.key = MODEL_NO_KEY, .status = item->status};
-    bool is_over = is_delivered(model);
 
     model->statistics.statuses_delivered--;
     model->latest_taken = item->taken_before;
@@ -709,8 +708,8 @@ untake_status(model_t *model, const model_item_t *item)
     } else if (model->statistics.pending_statuses == 0) {
         if (model->swallowed) {
             append(model, &entry);
-            /* It was received, and what a finish waited for, if that waits for nothing else. */
-            model->queue[model->count - 1].owed = is_over;
+            /* It was received, and a finish waits for it. */
+            model->queue[model->count - 1].owed = model->finish_when_delivered;
         } else {
             model->latest = item->taken_before;
         }

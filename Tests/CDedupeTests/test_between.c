@@ -4,7 +4,7 @@
  * random updates and statuses. From one of them batches are taken and wholly untaken, with some of the updates between the
  * holds of the take; then both have the same for every key. Looks inside for the lock, to tell it that somebody is waiting.
  */
-#include "buffer.h"
+#include "core.h"
 
 #include <stdarg.h>
 #include <stdlib.h>

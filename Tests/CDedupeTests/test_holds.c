@@ -4,7 +4,7 @@
  * for a sink that had to wait for one: by yielding, and after a while by sleeping. sched_yield() and nanosleep() are ours, so
  * that this thread can do what others might, at the very place. Looks inside for the lock, to tell it that somebody is waiting, and for contexts.
  */
-#include "buffer.h"
+#include "core.h"
 
 #include <pthread.h>
 #include <semaphore.h>
@@ -592,6 +592,25 @@ only_merges_of_this_key_wait(void)
     close_merging();
 }
 
+/* The place that the sink came to is gone; another key gets its link, and is not what it waits for. */
+static void
+a_place_that_has_gone_is_not_waited_for(void)
+{
+    cdedupe_update_t update;
+
+    open_merging(CDEDUPE_LOOP);
+    put_value("a", 1);
+    update = begin_merge("a", 2);
+    CHECK_EQ(take_values(), 0);
+    CHECK_EQ(put_value("a", 0), CDEDUPE_CANCELLED);
+    end_merge(&update);
+    CHECK_EQ(put_value("c", 3), CDEDUPE_QUEUED);
+    watch_yields(nothing);
+    CHECK_EQ(put_value("c", 4), CDEDUPE_MERGE);
+    CHECK_EQ(yields, 0);
+    close_merging();
+}
+
 /* ---------------------------------------------------------------------------------------------------- */
 /* The hook                                                                                             */
 
@@ -669,7 +688,16 @@ sleep_at_a_merge(void)
 static void
 put_much_behind_it(void)
 {
+    cdedupe_update_t update;
+
     put_value("b", 1);
+    /* Merges behind it end, too. */
+    update = begin_merge("a", 4);
+    end_merge(&update);
+    update = begin_merge("a", 5);
+    put_value("a", 0);
+    end_merge(&update);
+    put_value("a", 3);
     CHECK_EQ(cdedupe_put_status(buffer, CDEDUPE_RESYNC_IN_PROGRESS), CDEDUPE_OK);
     put_value("a", 0);
     CHECK_EQ(cdedupe_put_status(buffer, CDEDUPE_WAIT_FOR_DATASTORE), CDEDUPE_OK);
@@ -881,6 +909,7 @@ run_merges(void)
     RUN(so_with_one_that_takes_by_hand);
     RUN(a_sink_that_has_gone_is_not_waited_for);
     RUN(only_merges_of_this_key_wait);
+    RUN(a_place_that_has_gone_is_not_waited_for);
     RUN(the_hook_is_called_before_a_merge_begins);
     RUN(a_loop_that_waits_for_a_merge_is_woken_by_its_end_alone);
     RUN(or_by_a_deletion_of_the_key);

@@ -210,6 +210,20 @@ a_finish_waits_for_a_status_that_untaking_brings_back(void)
 }
 
 static void
+also_behind_what_it_waits_for_already(void)
+{
+    subject_status(&subject, CDEDUPE_IN_SYNC);
+    CHECK_TEXT(step(&subject), "<in-sync>");
+    subject_restart(&subject);
+    put(&subject, "a", 1);
+    subject_status(&subject, CDEDUPE_IN_SYNC);
+    CHECK_EQ(subject_finish(&subject, CDEDUPE_WHEN_DELIVERED), CDEDUPE_OK);
+    untake(1);
+    CHECK_TEXT(step(&subject), "+a=1 | <in-sync>");
+    CHECK_TEXT(step(&subject), "stopped");
+}
+
+static void
 after_a_stop_it_is_a_leftover(void)
 {
     put(&subject, "a", 1);
@@ -412,6 +426,7 @@ main(void)
     RUN_AT_BOTH_LEVELS(a_status_that_was_swallowed_because_of_an_untaken_one_comes);
     RUN_AT_BOTH_LEVELS(a_finish_waits_for_what_went_back);
     RUN_AT_BOTH_LEVELS(a_finish_waits_for_a_status_that_untaking_brings_back);
+    RUN_AT_BOTH_LEVELS(also_behind_what_it_waits_for_already);
     RUN_AT_BOTH_LEVELS(after_a_stop_it_is_a_leftover);
     RUN_AT_BOTH_LEVELS(no_more_than_was_taken);
     RUN(it_goes_on_where_memory_ran_out);
