@@ -98,6 +98,14 @@ struct ReviewLoggingTests {
         try worker.join()
     }
 
+    /// Nothing started.
+    @Test func startSending_thatIsRefused_isNotLoggedAsABeginning() throws {
+        let buffer = makeBuffer()
+        buffer.stop()
+        #expect(throws: DedupeBufferError.stopped) { try buffer.startSending(to: StringSink()) }
+        #expect(!log.handler.entries.contains { "\($0.message)".contains("Starting") })
+    }
+
     /// `debug`: each call that the source or the owner makes.
     @Test func sendNextBatchToSink_isLogged_whenThereIsNothing() {
         let buffer = makeBuffer()
@@ -231,7 +239,37 @@ struct ReviewFinishTests {
         #expect(isStopped.value == true)
     }
 
-    /// For ever, and a second before.
+    /// "The consumer may call any method of the buffer." It asks with a time limit, as one does: by a child task.
+    @Test func finish_byAConsumer_whoseNextRanInAChildTask_returns() async throws {
+        let buffer = DedupeBuffer<String, Tracked>()
+        buffer.onStatusUpdated(.inSync)
+        let box = IteratorBox(buffer.events.makeAsyncIterator())
+        let returned = Kept(false)
+        let consumer = Task {
+            async let event = box.next()
+            _ = try await event
+            await buffer.finish()
+            returned.change { $0 = true }
+        }
+        for _ in 0..<500 where !returned.value { try await Task.sleep(for: .milliseconds(2)) }
+        #expect(returned.value, "it waits for itself")
+        consumer.cancel()
+        box.letGo()
+    }
+
+    /// Safe code: an actor that is asked twice. The second call gets an error, not the end of the program.
+    @Test func iterator_usedTwiceAtOnce_byAnActor_isNoCrash() async {
+        await #expect(processExitsWith: .success) {
+            let consumer = ConsumingActor(DedupeBuffer<String, Int>())
+            let (first, second) = (Task { try await consumer.next() }, Task { try await consumer.next() })
+            try await Task.sleep(for: .milliseconds(300))
+            await consumer.buffer.stop()
+            _ = (await first.result, await second.result)
+            exit(0)
+        }
+    }
+
+    /// Far away, but not for ever.
     @Test func distantDeadline_synchronous_isNoCrash() async {
         await #expect(processExitsWith: .success) {
             let buffer = DedupeBuffer<String, Int>()
@@ -307,6 +345,21 @@ struct ReviewFinishTests {
     }
 }
 
+private actor ConsumingActor {
+    let buffer: DedupeBuffer<String, Int>
+    private let iterator: DedupeBufferEvents<String, Int>.Iterator
+
+    init(_ buffer: DedupeBuffer<String, Int>) {
+        self.buffer = buffer
+        iterator = buffer.events.makeAsyncIterator()
+    }
+
+    func next() async throws -> DedupeBufferEvent<String, Int>? {
+        var copy = iterator
+        return try await copy.next(isolation: self)
+    }
+}
+
 private struct NullSink: SyncerCallbacks {
     func onStatusUpdated(_ status: SyncStatus) {}
     func onUpdates(_ updates: [Update<String, Int>]) {}
@@ -347,8 +400,17 @@ private struct TwoFacedKey: DedupeKey {
 
 @Suite("Review: keys")
 struct ReviewKeyTests {
-    /// Refused, or taken: but nothing outside of memory is read, and the program goes on.
-    @Test func keyThatShowsTwoFaces_doesNoHarm() async {
+    /// Refused, or taken: but nothing outside of memory is read, and the program goes on. With another key after it, whose
+    /// turn it is to make the keys' memory grow, the end is a SIGSEGV; without, a fatal error.
+    @Test func keyThatShowsTwoFaces_doesNoHarm_asTheLast() async {
+        await #expect(processExitsWith: .success) {
+            let buffer = DedupeBuffer<TwoFacedKey, Int>()
+            buffer.onUpdates([Update(key: TwoFacedKey("a"), value: 1), Update(key: TwoFacedKey("false"), value: 2)])
+            exit(0)
+        }
+    }
+
+    @Test func keyThatShowsTwoFaces_doesNoHarm_beforeAnother() async {
         await #expect(processExitsWith: .success) {
             let buffer = DedupeBuffer<TwoFacedKey, Int>()
             buffer.onUpdates([
