@@ -76,10 +76,10 @@ extension DedupeBuffer {
     // MARK: - Implementation
 
     /// Puts all updates, a share at a time; `writeKey` writes the key of an update, whose number it is told, to a
-    /// batch, and says whether it could.
+    /// batch.
     @inlinable
     @inline(__always)
-    func putAll(_ updates: [Update<Key, Value>], writeKey: (inout PutPage, borrowing Key, Int) -> Bool) {
+    func putAll(_ updates: [Update<Key, Value>], writeKey: (inout PutPage, borrowing Key, Int) -> Void) {
         if storage.values.merge != nil { storage.values.checkCaller() }
         var hasOverflowed = false
         var refused: [Int] = []
@@ -90,9 +90,7 @@ extension DedupeBuffer {
                 let end = min(next + PutBatch.capacity, updates.count)
                 let batch = core.beginPut(count: end - next)
                 var page = batch.page
-                for i in next..<end where !fill(&page, first + i, i, writeKey) {
-                    batch.refuse(keyLength: page.nextLength)
-                }
+                for i in next..<end where !fill(&page, first + i, i, writeKey) { batch.refuse(page.next) }
                 batch.page = page
                 putBatch(batch, of: first)
                 hasOverflowed = hasOverflowed || batch.hasOverflowed
@@ -110,15 +108,17 @@ extension DedupeBuffer {
     @inline(__always)
     func fill(
         _ page: inout PutPage, _ update: UnsafePointer<Update<Key, Value>>, _ i: Int,
-        _ writeKey: (inout PutPage, borrowing Key, Int) -> Bool
+        _ writeKey: (inout PutPage, borrowing Key, Int) -> Void
     ) -> Bool {
-        guard withKey(of: update, { writeKey(&page, $0, i) }) else { return false }
+        page.next = .missing
+        withKey(of: update) { writeKey(&page, $0, i) }
+        guard case .written(let keyLength) = page.next else { return false }
         let payload = page.payloads[page.count]!
         payload.initializeMemory(
             as: Payload<Value>.self,
             to: Payload(revision: update.pointee.revision, value: update.pointee.value))
         storage.values.weigh(payload)
-        page.commit(i, deletion: update.pointee.value == nil)
+        page.commit(i, keyLength: keyLength, deletion: update.pointee.value == nil)
         return true
     }
 
@@ -129,16 +129,15 @@ extension DedupeBuffer {
     /// goes back there, and that is never destroyed. The array keeps the original alive.
     @inlinable
     @inline(__always)
-    func withKey(of update: UnsafePointer<Update<Key, Value>>, _ body: (borrowing Key) -> Bool) -> Bool {
+    func withKey(of update: UnsafePointer<Update<Key, Value>>, _ body: (borrowing Key) -> Void) {
         guard Key.self == String.self || Key.self == [UInt8].self else { return body(update.pointee.key) }
         let original = UnsafeRawPointer(update) + MemoryLayout<Update<Key, Value>>.offset(of: \.key)!
-        return withUnsafeTemporaryAllocation(of: Key.self, capacity: 1) { copy in
+        withUnsafeTemporaryAllocation(of: Key.self, capacity: 1) { copy in
             let copy = copy.baseAddress!
             UnsafeMutableRawPointer(copy).copyMemory(from: original, byteCount: MemoryLayout<Key>.size)
             let key = copy.move()
-            let result = body(key)
+            body(key)
             copy.initialize(to: consume key)
-            return result
         }
     }
 

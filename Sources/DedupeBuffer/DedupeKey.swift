@@ -15,7 +15,8 @@
 public protocol DedupeKey: Sendable {
     /// Calls `body` with the key's bytes, which are valid during the call.
     ///
-    /// Called by any thread that hands updates to a buffer, once per update, with no lock held.
+    /// Called by any thread that hands updates to a buffer, once per update, with no lock held. If it calls `body` more than
+    /// once, the last call counts; not to call it is a programming error, and ends the program.
     func withKeyBytes<R, E: Error>(_ body: (RawSpan) throws(E) -> R) throws(E) -> R
 
     /// The key that wrote these bytes, or `nil` if none could have.

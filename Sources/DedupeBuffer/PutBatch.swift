@@ -87,8 +87,9 @@ final class PutBatch: @unchecked Sendable {
 
     /// The next update cannot be: its key is too long. There is no payload.
     @usableFromInline
-    func refuse(keyLength: Int) {
-        refused.append(keyLength)
+    func refuse(_ verdict: PutPage.KeyVerdict) {
+        guard case .tooLong(let length) = verdict else { preconditionFailure("withKeyBytes must call its body") }
+        refused.append(length)
     }
 
     /// The updates that are left as the core wants them, now that the keys' memory has stopped moving.
@@ -122,7 +123,19 @@ struct PutPage {
     @usableFromInline let keyEnds: UnsafeMutablePointer<Int>
     @usableFromInline var keysCapacity = 8192
     @usableFromInline var keysLength = 0
-    @usableFromInline var nextLength = 0
+    /// What became of the next update's key.
+    @usableFromInline var next = KeyVerdict.missing
+
+    /// Kept here and not told by what the key's `withKeyBytes` returns: that is foreign code, which may call its body
+    /// more than once, and return any of the answers.
+    @usableFromInline
+    enum KeyVerdict {
+        /// Nothing was written yet.
+        case missing
+        /// So many bytes lie behind the keys that are complete.
+        case written(Int)
+        case tooLong(Int)
+    }
 
     init() {
         payloads = .allocate(capacity: PutBatch.capacity)
@@ -140,24 +153,28 @@ struct PutPage {
         keys.deallocate()
     }
 
-    /// Writes the key of the next update, in place of what was written since the last ``commit(_:deletion:)``: a key that
-    /// calls its body twice is written twice, and counted once. False: the key is too long.
+    /// Writes the key of the next update, in place of what was written of it before: a key that calls its body twice is
+    /// written twice, and what the last call brought is the key.
     @inlinable
-    mutating func write(key: RawSpan) -> Bool {
-        nextLength = key.byteCount
-        guard nextLength <= maximumKeyLength else { return false }
-        if keysLength + nextLength > keysCapacity { growKeys() }
+    mutating func write(key: RawSpan) {
+        let length = key.byteCount
+        guard length <= maximumKeyLength else {
+            next = .tooLong(length)
+            return
+        }
+        if keysLength + length > keysCapacity { growKeys(for: length) }
         key.withUnsafeBytes { bytes in
             guard let source = bytes.baseAddress else { return }
-            (keys + keysLength).copyMemory(from: source, byteCount: nextLength)
+            (keys + keysLength).copyMemory(from: source, byteCount: length)
         }
-        return true
+        next = .written(length)
     }
 
-    /// The next update is complete: its key was written, and its payload was constructed at `payloads[count]`.
+    /// The next update is complete: its key of `keyLength` bytes was written, and its payload was constructed at
+    /// `payloads[count]`.
     @inlinable
-    mutating func commit(_ source: Int, deletion: Bool) {
-        keysLength += nextLength
+    mutating func commit(_ source: Int, keyLength: Int, deletion: Bool) {
+        keysLength += keyLength
         keyEnds[count] = keysLength
         deletions[count] = deletion
         sources[count] = source
@@ -165,8 +182,8 @@ struct PutPage {
     }
 
     @usableFromInline
-    mutating func growKeys() {
-        let capacity = max(2 * keysCapacity, keysLength + nextLength)
+    mutating func growKeys(for length: Int) {
+        let capacity = max(2 * keysCapacity, keysLength + length)
         let grown = UnsafeMutableRawPointer.allocate(byteCount: capacity, alignment: 16)
         grown.copyMemory(from: keys, byteCount: keysLength)
         keys.deallocate()

@@ -270,4 +270,64 @@ struct KeyTests {
         #expect(try buffer.flush() == [.updates([.deleted(Caseless(text: "key"))])])
         #expect(buffer.statistics.liveKeys == 1)
     }
+
+    // MARK: Keys that show more than one face
+
+    /// Gives its body one key after another, and returns the first answer.
+    private struct ManyFacedKey: DedupeKey {
+        var faces: [[UInt8]]
+
+        init(_ faces: [UInt8]...) { self.faces = faces }
+
+        init?(keyBytes: RawSpan) { faces = [keyBytes.withUnsafeBytes { Array($0) }] }
+
+        func withKeyBytes<R, E: Error>(_ body: (RawSpan) throws(E) -> R) throws(E) -> R {
+            let first = faces[0]
+            let answer = try body(first.span.bytes)
+            for face in faces.dropFirst() { _ = try body(face.span.bytes) }
+            return answer
+        }
+    }
+
+    private static let tooLong = [UInt8](repeating: 7, count: 1_000_000)
+
+    @Test func keyBytes_givenTwice_theLastCount() throws {
+        let buffer = DedupeBuffer<ManyFacedKey, Int>()
+        buffer.onUpdates([
+            Update(key: ManyFacedKey([1]), value: 1), Update(key: ManyFacedKey(Self.tooLong, [1, 2], [3]), value: 2),
+            Update(key: ManyFacedKey([2], [1]), value: 3),
+        ])
+        buffer.onConnectionRestarted()
+        #expect(buffer.statistics.replaced == 1)
+        #expect(buffer.statistics.dropped == 2)
+    }
+
+    /// Nothing outside of the keys' memory is read, whatever the key returned.
+    @Test(arguments: [[], [1], [2, 3]] as [[UInt8]])
+    func keyBytes_givenTwiceAndTooLongTheLastTime_areRefused(others: [UInt8]) throws {
+        let refused = Kept<[Int]>([])
+        let buffer = DedupeBuffer<ManyFacedKey, Int>(
+            configuration: DedupeBufferConfiguration(onRejection: { rejection in
+                refused.change { $0.append(rejection.keyLength) }
+            }))
+        let two = Update(key: ManyFacedKey([0], Self.tooLong), value: 2)
+        buffer.onUpdates(
+            [Update(key: ManyFacedKey([9]), value: 1), two] + others.map { Update(key: ManyFacedKey([$0]), value: 3) })
+        #expect(refused.value == [1_000_000])
+        #expect(buffer.statistics.rejected == 1)
+        #expect(buffer.statistics.pendingKeys == 1 + others.count)
+    }
+
+    /// There is no answer but one of the body's, unless it is forged.
+    private struct SilentKey: DedupeKey {
+        init() {}
+        init?(keyBytes: RawSpan) {}
+        func withKeyBytes<R, E: Error>(_ body: (RawSpan) throws(E) -> R) throws(E) -> R { () as! R }
+    }
+
+    @Test func keyBytes_notGiven_endTheProgram() async {
+        await #expect(processExitsWith: .failure) {
+            DedupeBuffer<SilentKey, Int>().onUpdates([Update(key: SilentKey(), value: 1)])
+        }
+    }
 }

@@ -149,7 +149,8 @@ struct ReviewMetricsTests {
         let kept = TestMetrics()
         let buffer = StringBuffer(
             configuration: DedupeBufferConfiguration(
-                retry: DedupeBufferRetry(maximumAttempts: 1), metrics: DedupeBufferMetrics(factory: kept, interval: .zero)))
+                retry: DedupeBufferRetry(maximumAttempts: 1),
+                metrics: DedupeBufferMetrics(factory: kept, interval: .zero)))
         buffer.set("a", 1)
         let sink = ScriptedSink<Int> { _, _ in
             buffer.set("b", 1)
@@ -180,7 +181,12 @@ struct ReviewMetricsTests {
         hooked.hook.change {
             $0 = { [unowned buffer] in
                 // So that the test comes to an end.
-                guard count.change({ $0 += 1; return $0 < 10_000 }) else { return }
+                guard
+                    count.change({
+                        $0 += 1
+                        return $0 < 10_000
+                    })
+                else { return }
                 switch which {
                 case 0: buffer.stop()
                 case 1: buffer.onConnectionRestarted()
@@ -379,47 +385,6 @@ private final class IteratorBox: @unchecked Sendable {
 
     func next() async throws -> DedupeBufferEvent<String, Tracked>? { try await iterator?.next(isolation: nil) }
     func letGo() { iterator = nil }
-}
-
-// MARK: - Keys
-
-/// Safe code: asks its body twice, the second time with more than a key may have, and returns the first answer.
-private struct TwoFacedKey: DedupeKey {
-    var name: String
-
-    init(_ name: String) { self.name = name }
-
-    init?(keyBytes: RawSpan) { name = keyBytes.withUnsafeBytes { String(decoding: $0, as: UTF8.self) } }
-
-    func withKeyBytes<R, E: Error>(_ body: (RawSpan) throws(E) -> R) throws(E) -> R {
-        let answer = try body(Array(name.utf8).span.bytes)
-        if name == "false" { _ = try body([UInt8](repeating: 7, count: 400_000_000).span.bytes) }
-        return answer
-    }
-}
-
-@Suite("Review: keys")
-struct ReviewKeyTests {
-    /// Refused, or taken: but nothing outside of memory is read, and the program goes on. With another key after it, whose
-    /// turn it is to make the keys' memory grow, the end is a SIGSEGV; without, a fatal error.
-    @Test func keyThatShowsTwoFaces_doesNoHarm_asTheLast() async {
-        await #expect(processExitsWith: .success) {
-            let buffer = DedupeBuffer<TwoFacedKey, Int>()
-            buffer.onUpdates([Update(key: TwoFacedKey("a"), value: 1), Update(key: TwoFacedKey("false"), value: 2)])
-            exit(0)
-        }
-    }
-
-    @Test func keyThatShowsTwoFaces_doesNoHarm_beforeAnother() async {
-        await #expect(processExitsWith: .success) {
-            let buffer = DedupeBuffer<TwoFacedKey, Int>()
-            buffer.onUpdates([
-                Update(key: TwoFacedKey("a"), value: 1), Update(key: TwoFacedKey("false"), value: 2),
-                Update(key: TwoFacedKey("b"), value: 3),
-            ])
-            exit(0)
-        }
-    }
 }
 
 // MARK: - Memory
