@@ -4,8 +4,8 @@ internal import Logging
 
 /// What a buffer tells its logger and its metrics. There is none where both are off.
 ///
-/// Handlers are foreign code, which may call the buffer. So none is called with a lock held; and a loop's beginning is
-/// told before its claim, its end after that: in between a handler that calls `finish()` would wait for itself.
+/// Handlers are foreign code, which may call the buffer. So none is called with a lock held; and where one is called
+/// by whoever has the claim, the thread is marked: `finish()` does not wait there.
 @usableFromInline
 final class Observer: Sendable {
     private let core: Core
@@ -102,9 +102,15 @@ final class Observer: Sendable {
 
     // MARK: - Delivery
 
-    /// A loop on a queue, a thread or a task is about to begin.
+    /// A loop on a queue, a thread or a task has its claim, and is about to begin.
     func starting(_ way: StaticString) {
         logger?.debug("Starting to deliver", metadata: ["dedupe.delivery": "\(way)"])
+    }
+
+    /// A loop could not begin, or one batch not be delivered.
+    @usableFromInline
+    func didNotDeliver(_ way: StaticString, _ error: DedupeBufferError) {
+        logger?.debug("Did not deliver", metadata: ["dedupe.delivery": "\(way)", "dedupe.error": "\(error)"])
     }
 
     func tookBatch(ofAge age: Duration) {

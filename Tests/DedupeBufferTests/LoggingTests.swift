@@ -108,6 +108,19 @@ struct LoggingTests {
             ])
     }
 
+    @Test func delivery_thatIsRefused_isNotLoggedAsABeginning() throws {
+        let buffer = log.makeBuffer()
+        #expect(throws: DedupeBufferError.emptyQueue) { try buffer.sendNextBatchToSink(StringSink()) }
+        buffer.stop()
+        #expect(throws: DedupeBufferError.stopped) { try buffer.startSending(to: StringSink()) }
+        #expect(
+            log.lines == [
+                "debug: Did not deliver dedupe.delivery=by hand dedupe.error=queue is empty",
+                "debug: Stopping",
+                "debug: Did not deliver dedupe.delivery=queue dedupe.error=buffer was stopped",
+            ])
+    }
+
     @Test func finishWithADeadline_isLogged_withTheTimeLeft() throws {
         let buffer = log.makeBuffer()
         try bounded("finish") { _ = buffer.finish(deadline: .now + .seconds(100)) }
@@ -281,21 +294,49 @@ struct LoggingTests {
         #expect(buffer.statistics.delivered == 1)
     }
 
-    @Test(arguments: LoopKind.allCases)
-    func handler_thatFinishesTheBuffer_whenALoopBegins_goesOn(_ kind: LoopKind) throws {
+    /// What is pending then is delivered.
+    @Test(arguments: LoopKind.allCases, [false, true])
+    func handler_thatFinishesTheBuffer_whenALoopBegins_goesOn(_ kind: LoopKind, withDeadline: Bool) throws {
         let calling = CallingHandler()
         let buffer = StringBuffer(configuration: DedupeBufferConfiguration(logger: calling.logger))
-        calling.call { [unowned buffer] in buffer.finish() }
-        #expect(throws: DedupeBufferError.stopped) { try RunningLoop(kind, of: buffer, to: StringSink()).end() }
+        let sink = StringSink()
+        buffer.set("a", 1)
+        calling.call { [unowned buffer] in
+            if withDeadline { buffer.finish(deadline: .now + .seconds(1_000_000)) } else { buffer.finish() }
+        }
+        try RunningLoop(kind, of: buffer, to: sink).end()
+        try sink.wait(forItems: 1)
+        try eventually("the stop") {
+            do {
+                try buffer.startSending(to: sink)
+                return false
+            } catch {
+                return error as? DedupeBufferError == .stopped
+            }
+        }
     }
 
     @Test func handler_thatFinishesTheBuffer_whenATaskBegins_goesOn() async throws {
         let calling = CallingHandler()
         let buffer = StringBuffer(configuration: DedupeBufferConfiguration(logger: calling.logger))
+        let sink = ScriptedSink<Int>()
+        buffer.set("a", 1)
         calling.call { [unowned buffer] in buffer.finish() }
-        await #expect(throws: DedupeBufferError.stopped) {
-            try await within("run") { try await buffer.run(sink: ScriptedSink<Int>()) }
-        }
+        try await within("run") { try await buffer.run(sink: sink) }
+        #expect(sink.delivered == [.updates([.new("a", 1)])])
+    }
+
+    /// Wherever that is: the handler is told of the event that is over, and of the end.
+    @Test func handler_thatFinishesTheBuffer_whenAConsumerIsLetGo_goesOn() async throws {
+        let calling = CallingHandler()
+        let buffer = StringBuffer(configuration: DedupeBufferConfiguration(logger: calling.logger))
+        buffer.set("a", 1)
+        let held = Kept(UncheckedIterator(iterator: buffer.events.makeAsyncIterator()))
+        try await within("an event") { _ = try await held.value.next() }
+        calling.call { [unowned buffer] in buffer.finish() }
+        let lettingGo = Worker("letting go of an iterator") { held.change { $0.iterator = nil } }
+        try await eventually("its end") { lettingGo.hasReturned }
+        #expect(calling.calls > 0)
     }
 
     @Test func handler_thatFinishesTheBuffer_whenATaskHasDelivered_goesOn() async throws {
@@ -306,6 +347,16 @@ struct LoggingTests {
         let sink = ScriptedSink<Int>()
         try await within("run") { try await buffer.run(sink: sink) }
         #expect(sink.calls.count == 1)
+    }
+}
+
+/// `@unchecked`: one at a time uses it.
+private struct UncheckedIterator: @unchecked Sendable {
+    var iterator: StringEvents.Iterator?
+
+    func next() async throws -> DedupeBufferEvent<String, Int>? {
+        var iterator = iterator
+        return try await iterator?.next(isolation: nil)
     }
 }
 
