@@ -317,11 +317,11 @@ final class Core: @unchecked Sendable {
         withUnsafePointer(to: item.newer) { cdedupe_discard(buffer, $0, 1) }
     }
 
-    /// How long the oldest update of the taken batch was pending. The caller holds the claim.
-    var ageOfTakenBatch: Duration {
+    /// How long the oldest update of the taken batch was pending; `nil`: it has none. The caller holds the claim.
+    var ageOfTakenBatch: Duration? {
         // A status may be before the first update, but never two.
         let first = taken.count > 1 && taken.status(0) != nil ? 1 : 0
-        guard first < taken.count, taken.status(first) == nil else { return .zero }
+        guard first < taken.count, taken.status(first) == nil else { return nil }
         return .nanoseconds(Int64(cdedupe_age(buffer, taken.raw + first)))
     }
 

@@ -220,7 +220,7 @@ final class DeliveryLoop: WakeTarget, @unchecked Sendable {
     @usableFromInline
     func take() -> Core.TakeResult {
         let result = core.take()
-        if result == .batch { observer?.tookBatch(ofAge: core.ageOfTakenBatch) }
+        if result == .batch, let observer, let age = core.ageOfTakenBatch { observer.tookBatch(ofAge: age) }
         return result
     }
 
