@@ -11,9 +11,9 @@ extension DedupeBuffer {
     /// - Complexity: O(1); O(keys) for the first ``SyncStatus/inSync`` after a restart, in small steps that let other
     ///   callers in.
     public func onStatusUpdated(_ status: SyncStatus) {
-        let resync = status == .inSync ? observer?.currentResync : nil
+        let end = status == .inSync ? observer?.nextEnd : nil
         let isTaken = core.put(status)
-        observer?.received(status, ending: isTaken ? resync : nil)
+        observer?.received(status, ending: isTaken ? end : nil)
         clearUp()
     }
 
@@ -175,6 +175,7 @@ extension DedupeBuffer {
     @usableFromInline
     func reportOverflow() {
         clearUp()
+        observer?.overflowed()
         onOverflow?()
     }
 

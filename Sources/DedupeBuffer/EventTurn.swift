@@ -94,7 +94,7 @@ final class EventTurn<Key: DedupeKey, Value: Sendable> {
         if case .updates(let updates) = event { restore(updates) }
         storage.untake(from: start)
         (start, position) = (0, 0)
-        storage.delivery.observer?.sinkGaveBack()
+        storage.delivery.observer?.report()
     }
 
     /// What was not handed out goes back, and others may claim.

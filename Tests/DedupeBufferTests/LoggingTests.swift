@@ -6,6 +6,7 @@ import DedupeBuffer
 import Dispatch
 import InMemoryLogging
 import Logging
+import MetricsTestKit
 import Testing
 
 /// A logger, and what was logged.
@@ -19,8 +20,12 @@ private struct Log {
         self.logger = logger
     }
 
-    func makeBuffer(retry: DedupeBufferRetry = .init()) -> StringBuffer {
-        StringBuffer(configuration: DedupeBufferConfiguration(retry: retry, logger: logger))
+    func makeBuffer(
+        retry: DedupeBufferRetry = .init(), metrics: DedupeBufferMetrics? = nil, maximumPendingKeys: Int? = nil
+    ) -> StringBuffer {
+        StringBuffer(
+            configuration: DedupeBufferConfiguration(
+                retry: retry, logger: logger, metrics: metrics, maximumPendingKeys: maximumPendingKeys))
     }
 
     var entries: [InMemoryLogHandler.Entry] { handler.entries }
@@ -93,16 +98,17 @@ struct LoggingTests {
     @Test func deliveryToATask_isLogged_andItsFailures() async throws {
         let buffer = log.makeBuffer(retry: DedupeBufferRetry(clock: ImpatientClock()))
         buffer.set("a", 1)
-        let sink = ScriptedSink<Int> { _, number in if number == 0 { throw SinkFailure() } }
+        let sink = ScriptedSink<Int> { _, number in if number < 2 { throw SinkFailure(number: number) } }
         let running = Task { try await buffer.run(sink: sink) }
-        try await sink.wait(forCalls: 2)
+        try await sink.wait(forCalls: 3)
         await buffer.finish()
         try await outcome(of: running, "run")
         #expect(
             log.lines.filter { !$0.contains("Finishing") } == [
                 "debug: Received updates dedupe.updates=1",
                 "debug: Starting to deliver dedupe.delivery=task",
-                "debug: Sink failed, what it was given is pending again",
+                "warning: Sink failed, what it was given is pending again dedupe.error=SinkFailure(number: 0) dedupe.failures=1",
+                "warning: Sink failed, what it was given is pending again dedupe.error=SinkFailure(number: 1) dedupe.failures=2",
                 "debug: Delivered batch dedupe.entries=1",
                 "debug: Delivery ended",
             ])
@@ -119,6 +125,22 @@ struct LoggingTests {
                 "debug: Stopping",
                 "debug: Did not deliver dedupe.delivery=queue dedupe.error=buffer was stopped",
             ])
+    }
+
+    @Test func lastFailureOfASink_isLogged_beforeItComesOut_andACancelledOneIsNone() async throws {
+        let buffer = log.makeBuffer(retry: DedupeBufferRetry(maximumAttempts: 1))
+        buffer.set("a", 1)
+        let cancelled = ScriptedSink<Int> { _, _ in
+            withUnsafeCurrentTask { $0?.cancel() }
+            throw SinkFailure()
+        }
+        await #expect(throws: CancellationError.self) {
+            try await within("run") { try await buffer.run(sink: cancelled) }
+        }
+        #expect(!log.lines.contains { $0.contains("Sink failed") })
+        let failing = ScriptedSink<Int> { _, _ in throw SinkFailure() }
+        await #expect(throws: SinkFailure()) { try await within("run") { try await buffer.run(sink: failing) } }
+        #expect(log.lines.count { $0.contains("Sink failed") } == 1)
     }
 
     @Test func finishWithADeadline_isLogged_withTheTimeLeft() throws {
@@ -203,6 +225,32 @@ struct LoggingTests {
         #expect(log.resyncs == ["warning: Resync deleted all live keys dedupe.deletions=2"])
     }
 
+    /// The source deletes one of the keys itself.
+    @Test func resync_thatDeletesAllThatIsLiveThen_isAWarning() throws {
+        let buffer = try makeBuffer(live: ["a", "b"])
+        buffer.onConnectionRestarted()
+        buffer.delete("a")
+        _ = try buffer.flush()
+        buffer.onStatusUpdated(.inSync)
+        #expect(log.resyncs == ["warning: Resync deleted all live keys dedupe.deletions=1"])
+    }
+
+    /// A key that the sink fails on counts as live until then.
+    @Test func resync_thatDeletesAllThatIsLive_afterASinkHasFailed_isAWarning() async throws {
+        let buffer = log.makeBuffer(retry: DedupeBufferRetry(maximumAttempts: 1))
+        buffer.set("a", 1)
+        try deliverAll(of: buffer)
+        buffer.set("b", 1)
+        let sink = ScriptedSink<Int> { _, _ in
+            buffer.onConnectionRestarted()
+            throw SinkFailure()
+        }
+        await #expect(throws: SinkFailure()) { try await within("run") { try await buffer.run(sink: sink) } }
+        #expect(buffer.statistics.liveKeys == 1)
+        buffer.onStatusUpdated(.inSync)
+        #expect(log.resyncs == ["warning: Resync deleted all live keys dedupe.deletions=1"])
+    }
+
     @Test func resync_whereNothingWasLive_isInfo() throws {
         resync(try makeBuffer(live: []), to: [])
         #expect(log.resyncs == ["info: Resync completed dedupe.deletions=0"])
@@ -250,6 +298,38 @@ struct LoggingTests {
         }
         for worker in workers { try worker.join() }
         #expect((1...threads * each).contains(log.resyncs.count))
+    }
+
+    // MARK: - Overflows
+
+    @Test func overflow_isAWarning_onceUntilTheRestart() throws {
+        let buffer = log.makeBuffer(maximumPendingKeys: 1)
+        buffer.set("live", 1)
+        _ = try buffer.flush()
+        for _ in 0..<2 {
+            for n in 0..<5 { buffer.set("key \(n)", n) }
+            buffer.onConnectionRestarted()
+        }
+        let overflow = "warning: Overflow: backlog dropped, a resync is needed dedupe.live_keys=1 dedupe.overflows="
+        #expect(log.lines.filter { $0.contains("Overflow") } == [overflow + "1", overflow + "2"])
+    }
+
+    /// It is ignored, until there was another restart.
+    @Test func inSync_afterAnOverflow_endsNoResync() throws {
+        let kept = TestMetrics()
+        let buffer = log.makeBuffer(metrics: DedupeBufferMetrics(factory: kept), maximumPendingKeys: 1)
+        buffer.set("live", 1)
+        _ = try buffer.flush()
+        buffer.onConnectionRestarted()
+        buffer.set("a", 1)
+        buffer.set("b", 1)
+        buffer.onStatusUpdated(.inSync)
+        #expect(log.resyncs == [])
+        #expect(try kept.expectTimer("dedupe_buffer_resync_seconds").values == [])
+        buffer.onConnectionRestarted()
+        buffer.set("live", 1)
+        buffer.onStatusUpdated(.inSync)
+        #expect(log.resyncs == ["info: Resync completed dedupe.deletions=0"])
     }
 
     // MARK: - Handlers
@@ -398,3 +478,6 @@ private final class CallingHandler: Sendable {
         func log(event: LogEvent) { owner.handle() }
     }
 }
+
+/// From a function that is not `async`.
+private func deliverAll(of buffer: StringBuffer) throws { _ = try buffer.flush() }
