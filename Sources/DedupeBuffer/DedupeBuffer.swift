@@ -122,6 +122,9 @@ public final class DedupeBuffer<Key: DedupeKey, Value: Sendable>: RestartAwareCa
 
     // MARK: - Inspection
 
+    /// The configuration's.
+    package var label: String { delivery.label }
+
     /// What became of everything so far. One consistent snapshot.
     ///
     /// - Complexity: O(1).

@@ -9,7 +9,7 @@ public struct DedupeBufferConfiguration: Sendable {
     /// What was taken is committed: a smaller batch lets a slow sink skip more, a larger one costs less per update.
     public var batchSize: Int
 
-    /// Label of the Dispatch queue that the delivery loop runs on.
+    /// Label of the Dispatch queue that the delivery loop runs on, and of the buffer where a service is logged.
     public var label: String
 
     /// How ``DedupeBuffer/run(sink:)`` goes on after its sink has failed.

@@ -66,7 +66,7 @@ final class DeliveryLoop: WakeTarget, @unchecked Sendable {
     }
 
     private let core: Core
-    private let label: String
+    let label: String
     @usableFromInline let observer: Observer?
     private let state = Locked(State())
     /// The queue that the loop needs. Locked while a loop begins, so that one that fails to does not take away the mark
