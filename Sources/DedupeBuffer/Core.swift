@@ -374,7 +374,7 @@ final class Core: @unchecked Sendable {
         statistics.statusesDelivered = Int(raw.statuses_delivered)
         statistics.batches = Int(raw.batches)
         statistics.timeInSink = .nanoseconds(nanosecondsInSink.load(ordering: .relaxed))
-        statistics.memory = Int(raw.memory)
+        statistics.memory = Int(raw.memory) + taken.memory
         statistics.suppressed = Int(raw.suppressed)
         statistics.overflows = Int(raw.overflows)
         statistics.isOverflowed = raw.overflowed != 0

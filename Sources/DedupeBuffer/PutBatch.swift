@@ -122,6 +122,8 @@ struct PutPage {
     @usableFromInline var keys: UnsafeMutableRawPointer
     @usableFromInline let keyEnds: UnsafeMutablePointer<Int>
     @usableFromInline var keysCapacity = 8192
+    /// What is kept of the keys' memory from call to call.
+    static let keysCapacityAtRest = 65_536
     @usableFromInline var keysLength = 0
     /// What became of the next update's key.
     @usableFromInline var next = KeyVerdict.missing
@@ -183,11 +185,21 @@ struct PutPage {
 
     @usableFromInline
     mutating func growKeys(for length: Int) {
-        let capacity = max(2 * keysCapacity, keysLength + length)
-        let grown = UnsafeMutableRawPointer.allocate(byteCount: capacity, alignment: 16)
-        grown.copyMemory(from: keys, byteCount: keysLength)
+        moveKeys(to: max(2 * keysCapacity, keysLength + length))
+    }
+
+    /// The keys have been put. A call with long keys does not keep memory for them for ever.
+    mutating func shrinkKeys() {
+        guard keysCapacity > Self.keysCapacityAtRest else { return }
+        keysLength = 0
+        moveKeys(to: Self.keysCapacityAtRest)
+    }
+
+    private mutating func moveKeys(to capacity: Int) {
+        let moved = UnsafeMutableRawPointer.allocate(byteCount: capacity, alignment: 16)
+        moved.copyMemory(from: keys, byteCount: keysLength)
         keys.deallocate()
-        keys = grown
+        keys = moved
         keysCapacity = capacity
     }
 }
@@ -224,6 +236,7 @@ final class PutBatchPool: @unchecked Sendable {
     }
 
     func giveBack(_ batch: PutBatch) {
+        batch.page.shrinkKeys()
         let retained = Unmanaged.passRetained(batch)
         for i in 0..<Self.size where places[i].load(ordering: .relaxed) == nil {
             if places[i].compareExchange(expected: nil, desired: retained, ordering: .releasing).exchanged { return }

@@ -2,9 +2,10 @@
 
 // DedupeKey: the conformances, and keys that are one if their bytes are.
 
-import DedupeBuffer
 import Foundation
 import Testing
+
+@testable import DedupeBuffer
 
 @Suite("Keys")
 struct KeyTests {
@@ -177,6 +178,24 @@ struct KeyTests {
         buffer.onConnectionRestarted()
         buffer.onStatusUpdated(.inSync)
         #expect(Set(try buffer.flush().items().map(\.key.count)) == Set(lengths))
+    }
+
+    /// Memory for the long keys of one call is not kept for the next.
+    @Test func memoryOfLongKeys_isGivenBack_andOthersAreWrittenRight() {
+        let pool = PutBatchPool()
+        let long = [UInt8](repeating: 7, count: 65_536)
+        for _ in 0..<3 {
+            let batch = pool.take()
+            batch.reset()
+            for n in 0..<10 {
+                batch.page.write(key: long.span.bytes)
+                batch.page.commit(n, keyLength: long.count, deletion: false)
+            }
+            #expect(batch.page.keysCapacity >= 655_360)
+            #expect(UnsafeRawBufferPointer(start: batch.page.keys, count: 655_360).allSatisfy { $0 == 7 })
+            pool.giveBack(batch)
+            #expect(batch.page.keysCapacity == 65_536)
+        }
     }
 
     @Test func manyNumbers_areKeptApart() throws {

@@ -567,6 +567,11 @@ struct TimeAndMemoryTests {
         #expect(buffer.statistics.memory >= before + 1_000_000)
     }
 
+    @Test func memory_hasTheRoomForABatch() {
+        let buffer: StringBuffer = makeBuffer(batchSize: 65_536)
+        #expect(buffer.statistics.memory > 65_536 * 16)
+    }
+
     @Test func oldestPendingAge_isZero_whereNothingIsPending() throws {
         #expect(buffer.statistics.oldestPendingAge == .zero)
         buffer.set("a", 1)
