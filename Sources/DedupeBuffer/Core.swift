@@ -84,6 +84,7 @@ final class Core: @unchecked Sendable {
         guard result == CDEDUPE_OK else { Core.fail(result) }
         for i in batch.start..<batch.count {
             batch.tags[i] = cdedupe_tag(buffer, batch.tagHandles[i])
+            batch.updates[i].tag = batch.tagHandles[i]
         }
         batch.isTagged = true
     }
@@ -101,7 +102,7 @@ final class Core: @unchecked Sendable {
     /// to be destroyed.
     @usableFromInline
     func put(_ batch: PutBatch) -> PutResult {
-        batch.prepareUpdates()
+        if !batch.isPrepared { batch.prepareUpdates() }
         let result = cdedupe_put(buffer, batch.updates + batch.start, batch.count - batch.start)
         let resolved = batch.payloadsBack
         var i = batch.start

@@ -87,10 +87,16 @@ extension DedupeBuffer {
             guard let first = updates.baseAddress else { return }
             var next = 0
             while next < updates.count {
-                let end = min(next + PutBatch.capacity, updates.count)
+                var end = min(next + PutBatch.capacity, updates.count)
                 let batch = core.beginPut(count: end - next)
                 var page = batch.page
-                for i in next..<end where !fill(&page, first + i, i, writeKey) { batch.refuse(page.next) }
+                for i in next..<end where !fill(&page, first + i, i, writeKey) {
+                    if page.nextLength == PutPage.noRoom {
+                        end = i
+                        break
+                    }
+                    batch.refuse(keyLength: -page.nextLength)
+                }
                 batch.page = page
                 putBatch(batch, of: first)
                 hasOverflowed = hasOverflowed || batch.hasOverflowed
@@ -103,16 +109,17 @@ extension DedupeBuffer {
         if hasOverflowed { reportOverflow() }
     }
 
-    /// One update into the batch. What is retained is the value alone. False: its key is too long.
+    /// One update into the batch. What is retained is the value alone. False: its key is not there, the page says why.
     @inlinable
     @inline(__always)
     func fill(
         _ page: inout PutPage, _ update: UnsafePointer<Update<Key, Value>>, _ i: Int,
         _ writeKey: (inout PutPage, borrowing Key, Int) -> Void
     ) -> Bool {
-        page.next = .missing
+        page.nextLength = PutPage.missing
         withKey(of: update) { writeKey(&page, $0, i) }
-        guard case .written(let keyLength) = page.next else { return false }
+        let keyLength = page.nextLength
+        guard keyLength >= 0 else { return false }
         let payload = page.payloads[page.count]!
         payload.initializeMemory(
             as: Payload<Value>.self,

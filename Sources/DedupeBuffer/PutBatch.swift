@@ -47,6 +47,8 @@ final class PutBatch: @unchecked Sendable {
     @exclusivity(unchecked) var slotCount = 0
     /// The updates from `start` on have tags.
     @exclusivity(unchecked) var isTagged = false
+    /// `updates` is as the core wants it; what it has not touched stays so from one put to the next.
+    @exclusivity(unchecked) var isPrepared = false
 
     init() {
         page = PutPage()
@@ -79,6 +81,7 @@ final class PutBatch: @unchecked Sendable {
         start = 0
         payloadsBack = 0
         isTagged = false
+        isPrepared = false
         tagsBack = 0
         hasNewKeys = false
         hasOverflowed = false
@@ -87,15 +90,16 @@ final class PutBatch: @unchecked Sendable {
 
     /// The next update cannot be: its key is too long. There is no payload.
     @usableFromInline
-    func refuse(_ verdict: PutPage.KeyVerdict) {
-        guard case .tooLong(let length) = verdict else { preconditionFailure("withKeyBytes must call its body") }
-        refused.append(length)
+    func refuse(keyLength: Int) {
+        precondition(keyLength > maximumKeyLength, "withKeyBytes must call its body")
+        refused.append(keyLength)
     }
 
-    /// The updates that are left as the core wants them, now that the keys' memory has stopped moving.
+    /// The updates as the core wants them, now that the keys' memory has stopped moving.
     func prepareUpdates() {
-        var keyStart = start == 0 ? 0 : page.keyEnds[start - 1]
-        for i in start..<count {
+        isPrepared = true
+        var keyStart = 0
+        for i in 0..<count {
             updates[i].tag = isTagged ? tagHandles[i] : 0
             updates[i].key = UnsafeRawPointer(page.keys + keyStart)
             updates[i].key_length = page.keyEnds[i] - keyStart
@@ -122,22 +126,19 @@ struct PutPage {
     @usableFromInline var keys: UnsafeMutableRawPointer
     @usableFromInline let keyEnds: UnsafeMutablePointer<Int>
     @usableFromInline var keysCapacity = 8192
-    /// What is kept of the keys' memory from call to call.
-    static let keysCapacityAtRest = 65_536
     @usableFromInline var keysLength = 0
-    /// What became of the next update's key.
-    @usableFromInline var next = KeyVerdict.missing
-
+    /// The length of the next update's key, which lies behind those that are complete; or ``missing``, or ``noRoom``; or the
+    /// length, negative, of one that is too long.
+    ///
     /// Kept here and not told by what the key's `withKeyBytes` returns: that is foreign code, which may call its body
     /// more than once, and return any of the answers.
-    @usableFromInline
-    enum KeyVerdict {
-        /// Nothing was written yet.
-        case missing
-        /// So many bytes lie behind the keys that are complete.
-        case written(Int)
-        case tooLong(Int)
-    }
+    @usableFromInline var nextLength = missing
+
+    /// Nothing was written yet.
+    @inlinable static var missing: Int { -1 }
+    /// It goes into the next share. So the keys of a share take no more than the longest key, and nothing has to be given
+    /// back after a call with many long ones: the system's allocator would keep it.
+    @inlinable static var noRoom: Int { -2 }
 
     init() {
         payloads = .allocate(capacity: PutBatch.capacity)
@@ -161,15 +162,18 @@ struct PutPage {
     mutating func write(key: RawSpan) {
         let length = key.byteCount
         guard length <= maximumKeyLength else {
-            next = .tooLong(length)
+            nextLength = -length
             return
         }
-        if keysLength + length > keysCapacity { growKeys(for: length) }
+        if keysLength + length > keysCapacity && !growKeys(for: length) {
+            nextLength = Self.noRoom
+            return
+        }
         key.withUnsafeBytes { bytes in
             guard let source = bytes.baseAddress else { return }
             (keys + keysLength).copyMemory(from: source, byteCount: length)
         }
-        next = .written(length)
+        nextLength = length
     }
 
     /// The next update is complete: its key of `keyLength` bytes was written, and its payload was constructed at
@@ -183,24 +187,17 @@ struct PutPage {
         count += 1
     }
 
+    /// False: there is no room for that much.
     @usableFromInline
-    mutating func growKeys(for length: Int) {
-        moveKeys(to: max(2 * keysCapacity, keysLength + length))
-    }
-
-    /// The keys have been put. A call with long keys does not keep memory for them for ever.
-    mutating func shrinkKeys() {
-        guard keysCapacity > Self.keysCapacityAtRest else { return }
-        keysLength = 0
-        moveKeys(to: Self.keysCapacityAtRest)
-    }
-
-    private mutating func moveKeys(to capacity: Int) {
-        let moved = UnsafeMutableRawPointer.allocate(byteCount: capacity, alignment: 16)
-        moved.copyMemory(from: keys, byteCount: keysLength)
+    mutating func growKeys(for length: Int) -> Bool {
+        guard keysLength + length <= maximumKeyLength else { return false }
+        let capacity = min(max(2 * keysCapacity, keysLength + length), maximumKeyLength)
+        let grown = UnsafeMutableRawPointer.allocate(byteCount: capacity, alignment: 16)
+        grown.copyMemory(from: keys, byteCount: keysLength)
         keys.deallocate()
-        keys = moved
+        keys = grown
         keysCapacity = capacity
+        return true
     }
 }
 
@@ -236,7 +233,6 @@ final class PutBatchPool: @unchecked Sendable {
     }
 
     func giveBack(_ batch: PutBatch) {
-        batch.page.shrinkKeys()
         let retained = Unmanaged.passRetained(batch)
         for i in 0..<Self.size where places[i].load(ordering: .relaxed) == nil {
             if places[i].compareExchange(expected: nil, desired: retained, ordering: .releasing).exchanged { return }

@@ -58,6 +58,35 @@ struct KeyTests {
     @Test(arguments: [0, 1, 7, 9, 16])
     func number_fromAWrongLength_isNil(length: Int) {
         #expect(key(UInt64.self, from: Array(repeating: 0, count: length)) == nil)
+        #expect(key(Int.self, from: Array(repeating: 0, count: length)) == nil)
+        #expect(key(UInt32.self, from: Array(repeating: 0, count: length)) == nil)
+    }
+
+    /// As many bytes as the type has, and the same number back.
+    private func expectRoundTrip<Key: DedupeKey & FixedWidthInteger>(of type: Key.Type) throws {
+        for number in [0, 1, .max, .min, Key.max / 3, Key.min / 3] {
+            #expect(bytes(of: number).count == Key.bitWidth / 8)
+            #expect(key(Key.self, from: bytes(of: number)) == number)
+        }
+        try expectDistinct(Key.max, .min)
+        try expectDistinct(0 as Key, 1 << (Key.bitWidth - 8))
+    }
+
+    @Test func everyInteger_roundTrips() throws {
+        try expectRoundTrip(of: Int.self)
+        try expectRoundTrip(of: UInt.self)
+        try expectRoundTrip(of: Int64.self)
+        try expectRoundTrip(of: UInt64.self)
+        try expectRoundTrip(of: Int32.self)
+        try expectRoundTrip(of: UInt32.self)
+    }
+
+    @Test func orderOfBytes_isThatOfNumbers_negativeOnesComeLast() {
+        func isOrdered(_ numbers: [some DedupeKey]) -> Bool {
+            zip(numbers, numbers.dropFirst()).allSatisfy { bytes(of: $0).lexicographicallyPrecedes(bytes(of: $1)) }
+        }
+        #expect(isOrdered([0, 1, 255, 256, 1 << 31, .max] as [UInt32]))
+        #expect(isOrdered([0, 1, 255, 256, .max, .min, -256, -1] as [Int]))
     }
 
     @Test func uuid_isItsSixteenBytes() throws {
@@ -180,22 +209,27 @@ struct KeyTests {
         #expect(Set(try buffer.flush().items().map(\.key.count)) == Set(lengths))
     }
 
-    /// Memory for the long keys of one call is not kept for the next.
-    @Test func memoryOfLongKeys_isGivenBack_andOthersAreWrittenRight() {
-        let pool = PutBatchPool()
-        let long = [UInt8](repeating: 7, count: 65_536)
-        for _ in 0..<3 {
-            let batch = pool.take()
-            batch.reset()
-            for n in 0..<10 {
-                batch.page.write(key: long.span.bytes)
-                batch.page.commit(n, keyLength: long.count, deletion: false)
-            }
-            #expect(batch.page.keysCapacity >= 655_360)
-            #expect(UnsafeRawBufferPointer(start: batch.page.keys, count: 655_360).allSatisfy { $0 == 7 })
-            pool.giveBack(batch)
-            #expect(batch.page.keysCapacity == 65_536)
+    /// All of a call's keys at once would take more than there is: they go in one after another.
+    @Test func longKeys_ofOneCall_areWrittenInShares() throws {
+        var page = PutPage()
+        defer { page.deallocate() }
+        let lengths = [1, 60_000, 5_535]
+        for (i, length) in lengths.enumerated() {
+            page.write(key: [UInt8](repeating: UInt8(i), count: length).span.bytes)
+            #expect(page.nextLength == length)
+            page.commit(i, keyLength: length, deletion: false)
         }
+        #expect(page.keysLength == 65_536 && page.keysCapacity == 65_536)
+        let written = UnsafeRawBufferPointer(start: page.keys, count: page.keysLength)
+        #expect(Array(written) == lengths.enumerated().flatMap { Array(repeating: UInt8($0), count: $1) })
+        page.write(key: ([1] as [UInt8]).span.bytes)
+        #expect(page.nextLength == PutPage.noRoom)
+
+        let buffer = DedupeBuffer<[UInt8], Int>()
+        let keys = (0..<20).map { n in [UInt8](repeating: UInt8(n), count: n % 3 == 0 ? 65_536 : 3_000 * n) }
+        buffer.onUpdates(keys.enumerated().map { Update(key: $1, value: $0) })
+        buffer.onUpdates(keys.enumerated().map { Update(key: $1, value: -$0) })
+        #expect(try buffer.flush().items() == keys.enumerated().map { .new($1, -$0) })
     }
 
     @Test func manyNumbers_areKeptApart() throws {
