@@ -47,8 +47,8 @@ public final class DedupeBuffer<Key: DedupeKey, Value: Sendable>: RestartAwareCa
     /// - Parameters:
     ///   - configuration: how it works.
     ///   - weight: what a value weighs, for ``DedupeBufferConfiguration/maximumPendingBytes``: not negative, and the same
-    ///     whenever it is asked. Called once for each update that comes in, by the thread that brings it, and for each
-    ///     result of `merge`, with no lock held.
+    ///     whenever it is asked. Called once for each value that comes in, by the thread that brings it, and for each
+    ///     result of `merge`, with no lock held; not for deletions, which weigh nothing.
     ///   - merge: how a value that comes in is merged with the pending one of its key, the older one being the first; `nil`:
     ///     it replaces that. Each value goes into what is delivered exactly once, in order; where the older one is taken
     ///     first, the newer one is delivered by itself. Deletions are not merged: they replace, and are replaced. The
