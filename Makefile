@@ -180,7 +180,7 @@ licence-check:
 
 # SwiftPM's exit status is not asked for: with a standard of C++ in the manifest it fails for modules of C, which do not matter.
 symbol-graph: setup
-	@rm -rf .build/*/symbolgraph
+	@rm -rf .build/*/symbolgraph && mkdir -p $(BUILD)
 	@swift package $(STRICT) dump-symbol-graph --minimum-access-level public --skip-synthesized-members \
 	    > $(BUILD)/symbolgraph.log 2>&1; \
 	ls .build/*/symbolgraph/DedupeBuffer.symbols.json > /dev/null 2>&1 || { cat $(BUILD)/symbolgraph.log; exit 1; }
