@@ -99,13 +99,14 @@ extension DedupeBuffer {
     ///
     /// ### Finishing
     ///
-    /// The consumer may call any method of the buffer. `finish()` returns at once where the consumer calls it while it has an
-    /// event. Recognised as the consumer is the task that made the iterator, as `for` does, and itself asks for events.
+    /// The consumer may call any method of the buffer. `finish()` returns at once where the consumer calls it while
+    /// it has an event. Recognised as the consumer is the task that made the iterator, as `for` does, and itself asks
+    /// for events.
     ///
-    /// - Important: where `next()` is called by other tasks (by a child task, to wait no longer than some time; by whoever
-    ///   calls an actor that has the iterator), nobody is recognised, and to wait for `finish()` with an event in hand is
-    ///   to wait for oneself. So it is to wait for another task that waits in `finish()`. Call ``stop()`` there, or
-    ///   `finish(deadline:)`, or let go of the iterator first.
+    /// - Important: where `next()` is called by other tasks (by a child task, to wait no longer than some time; by
+    ///   whoever calls an actor that has the iterator), nobody is recognised, and to wait for `finish()` with an
+    ///   event in hand is to wait for oneself. So it is to wait for another task that waits in `finish()`. Call
+    ///   ``stop()`` there, or `finish(deadline:)`, or let go of the iterator first.
     @inlinable
     public var events: DedupeBufferEvents<Key, Value> { DedupeBufferEvents(storage: storage) }
 }

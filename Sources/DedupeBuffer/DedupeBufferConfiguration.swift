@@ -18,11 +18,11 @@ public struct DedupeBufferConfiguration: Sendable {
     /// What the buffer is logged to; `nil`: it is not.
     ///
     /// - `debug`: each call that the source or the owner makes, and each batch.
-    /// - `info`: each resync, from ``DedupeBuffer/onConnectionRestarted()`` to the end of the next ``SyncStatus/inSync``,
-    ///   with its duration and how many keys it deleted.
+    /// - `info`: each resync, from ``DedupeBuffer/onConnectionRestarted()`` to the end of the next
+    ///   ``SyncStatus/inSync``, with its duration and how many keys it deleted.
     /// - `warning`: a resync deleted all keys that were live at the restart, or all that were when it ended; an
-    ///   overflow dropped the backlog, and a resync is needed; the sink of ``DedupeBuffer/run(sink:)`` failed, and how often
-    ///   in a row.
+    ///   overflow dropped the backlog, and a resync is needed; the sink of ``DedupeBuffer/run(sink:)`` failed, and
+    ///   how often in a row.
     ///
     /// Keys and values are never logged, but for what the errors of sinks tell.
     ///

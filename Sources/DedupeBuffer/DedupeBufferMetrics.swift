@@ -17,16 +17,17 @@ public import CoreMetrics
 /// | `…_cancelled_total` | counter | values that never left, and the deletions that met them |
 /// | `…_synthesized_total` | counter | deletions that a resync found to be owed |
 /// | `…_suppressed_total` | counter | values that the sink had already |
-/// | `…_dropped_total` | counter | updates that a restart or an overflow dropped, or that came after the stop or were refused |
+/// | `…_dropped_total` | counter | updates that a restart or an overflow dropped; that came too late, or were refused |
 /// | `…_overflows_total` | counter | how often a bound was exceeded |
 /// | `…_sink_seconds` | timer | time in the sink, for each batch; for tasks, for each event |
 /// | `…_oldest_pending_age_seconds` | timer | for each batch, how long its oldest update was pending when it was taken |
 /// | `…_resync_seconds` | timer | from a restart to the end of the next in-sync |
 ///
-/// Gauges and counters are those of ``DedupeBuffer/statistics``; timers are recorded in nanoseconds, as swift-metrics has
-/// it, and ask for seconds as their unit of display. Counters never go down: what a failing sink gives back after a report
-/// stays counted as delivered, and the next deliveries are not counted until they have made up for it. But for that,
-/// received and synthesized updates are those delivered, replaced, cancelled, suppressed, dropped and pending.
+/// Gauges and counters are those of ``DedupeBuffer/statistics``; timers are recorded in nanoseconds, as swift-metrics
+/// has it, and ask for seconds as their unit of display. Counters never go down: what a failing sink gives back after
+/// a report stays counted as delivered, and the next deliveries are not counted until they have made up for it. But
+/// for that, received and synthesized updates are those delivered, replaced, cancelled, suppressed, dropped and
+/// pending.
 ///
 /// Gauges and counters are brought up to date after each batch, at the end of a resync, after a restart, at the end of
 /// delivery, and every ``interval`` by the source's calls: so a sink that is stuck shows. They are never touched for

@@ -11,16 +11,16 @@
 /// Two keys are one exactly if their bytes are equal. `==` is not asked: canonically equivalent strings, such as "é"
 /// in its two spellings, are two keys.
 ///
-/// Strings, arrays of bytes, integers and `UUID`s are keys. Of a type of your own write those bytes that say which one it is;
-/// for other integers a declaration that they are keys is enough, as in `extension UInt16: DedupeKey {}`.
+/// Strings, arrays of bytes, integers and `UUID`s are keys. Of a type of your own write those bytes that say which
+/// one it is; for other integers a declaration that they are keys is enough, as in `extension UInt16: DedupeKey {}`.
 ///
 /// Keys are at most 65,536 bytes long; see ``DedupeBufferConfiguration/onRejection``.
 public protocol DedupeKey: Sendable {
     /// Calls `body` with the key's bytes, which are valid during the call.
     ///
-    /// Called by any thread that hands updates to a buffer, once for each update, or a second time where many long keys come
-    /// together, with no lock held. If it calls `body` more than once, the last call counts; not to call it is a
-    /// programming error, and ends the program.
+    /// Called by any thread that hands updates to a buffer, once for each update, or a second time where many long
+    /// keys come together, with no lock held. If it calls `body` more than once, the last call counts; not to call it
+    /// is a programming error, and ends the program.
     func withKeyBytes<R, E: Error>(_ body: (RawSpan) throws(E) -> R) throws(E) -> R
 
     /// The key that wrote these bytes, or `nil` if none could have.

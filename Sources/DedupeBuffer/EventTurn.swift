@@ -99,7 +99,8 @@ final class EventTurn<Key: DedupeKey, Value: Sendable> {
 
     /// What was not handed out goes back, and others may claim.
     ///
-    /// Wherever the iterator is let go: values that end here, and handlers, may finish the buffer, which waits for this.
+    /// Wherever the iterator is let go: values that end here, and handlers, may finish the buffer, which waits for
+    /// this.
     @inlinable
     func end() {
         defer { state = .ended }

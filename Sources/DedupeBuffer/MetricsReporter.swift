@@ -55,7 +55,8 @@ final class MetricsReporter: @unchecked Sendable {
 
     // MARK: - Gauges and counters
 
-    /// Brings gauges and counters up to date. If another thread is at it, that one does it once more, unless it does already.
+    /// Brings gauges and counters up to date. If another thread is at it, that one does it once more, unless it does
+    /// already.
     func report() {
         reporting.run {
             let statistics = core.statistics

@@ -127,8 +127,8 @@ struct PutPage {
     @usableFromInline let keyEnds: UnsafeMutablePointer<Int>
     @usableFromInline var keysCapacity = 8192
     @usableFromInline var keysLength = 0
-    /// The length of the next update's key, which lies behind those that are complete; or ``missing``, or ``noRoom``; or the
-    /// length, negative, of one that is too long.
+    /// The length of the next update's key, which lies behind those that are complete; or ``missing``, or ``noRoom``;
+    /// or the length, negative, of one that is too long.
     ///
     /// Kept here and not told by what the key's `withKeyBytes` returns: that is foreign code, which may call its body
     /// more than once, and return any of the answers.
@@ -136,8 +136,8 @@ struct PutPage {
 
     /// Nothing was written yet.
     @inlinable static var missing: Int { -1 }
-    /// It goes into the next share. So the keys of a share take no more than the longest key, and nothing has to be given
-    /// back after a call with many long ones: the system's allocator would keep it.
+    /// It goes into the next share. So the keys of a share take no more than the longest key, and nothing has to be
+    /// given back after a call with many long ones: the system's allocator would keep it.
     @inlinable static var noRoom: Int { -2 }
 
     init() {

@@ -66,8 +66,8 @@ final class TaskLoop: Sendable {
 
     /// The calling task is about to deal with an event, if it is the one that made this.
     ///
-    /// Others are not marked. Names are addresses: that of a task which asks once and ends is soon another one's, who would
-    /// be taken for the consumer. The maker has the iterator where it is, as a rule, and ends after it.
+    /// Others are not marked. Names are addresses: that of a task which asks once and ends is soon another one's, who
+    /// would be taken for the consumer. The maker has the iterator where it is, as a rule, and ends after it.
     @usableFromInline
     func markConsumer() {
         // Relaxed, as all of it: who finds its own name has written it.

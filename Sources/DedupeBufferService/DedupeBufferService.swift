@@ -78,8 +78,8 @@ public struct DedupeBufferService<Sink: AsyncSyncerCallbacks>: Service {
         while let step = await group.next() {
             switch step {
             case .delivered(let result):
-                // When the time is over, what fails may do so because of that. Asked of the clock: whether the finish has
-                // returned, too, and `onShutdown`, is chance.
+                // When the time is over, what fails may do so because of that. Asked of the clock: whether the finish
+                // has returned, too, and `onShutdown`, is chance.
                 if deadline.map({ $0 > .now }) ?? true { end = result }
                 group.cancelAll()
             case .shutdown:

@@ -103,12 +103,13 @@ struct LoggingTests {
         try await sink.wait(forCalls: 3)
         await buffer.finish()
         try await outcome(of: running, "run")
+        let failed = "warning: Sink failed, what it was given is pending again"
         #expect(
             log.lines.filter { !$0.contains("Finishing") } == [
                 "debug: Received updates dedupe.updates=1",
                 "debug: Starting to deliver dedupe.delivery=task",
-                "warning: Sink failed, what it was given is pending again dedupe.error=SinkFailure(number: 0) dedupe.failures=1",
-                "warning: Sink failed, what it was given is pending again dedupe.error=SinkFailure(number: 1) dedupe.failures=2",
+                failed + " dedupe.error=SinkFailure(number: 0) dedupe.failures=1",
+                failed + " dedupe.error=SinkFailure(number: 1) dedupe.failures=2",
                 "debug: Delivered batch dedupe.entries=1",
                 "debug: Delivery ended",
             ])

@@ -31,7 +31,8 @@ enum Layer {
             + measure("struct", repetitions) { Point(x: $0, y: $0) }
     }
 
-    /// With a logger that passes over what is logged for each call, and metrics that go nowhere: what watching itself costs.
+    /// With a logger that passes over what is logged for each call, and metrics that go nowhere: what watching itself
+    /// costs.
     private static var observed: DedupeBufferConfiguration {
         var logger = Logger(label: "benchmark") { _ in SwiftLogNoOpLogHandler() }
         logger.logLevel = .info
