@@ -10,6 +10,8 @@ let package = Package(
     dependencies: [
         .package(name: "dedupe-buffer", path: ".."),
         .package(url: "https://github.com/apple/swift-argument-parser", from: "1.8.2"),
+        .package(url: "https://github.com/apple/swift-log", from: "1.16.2"),
+        .package(url: "https://github.com/apple/swift-metrics", from: "2.13.0"),
     ],
     targets: [
         // What Swift cannot say itself: a count of allocations, requests to callgrind.
@@ -20,6 +22,8 @@ let package = Package(
                 "CMeasure",
                 .product(name: "DedupeBuffer", package: "dedupe-buffer"),
                 .product(name: "ArgumentParser", package: "swift-argument-parser"),
+                .product(name: "Logging", package: "swift-log"),
+                .product(name: "CoreMetrics", package: "swift-metrics"),
             ]),
     ],
     swiftLanguageModes: [.v6]

@@ -84,6 +84,7 @@ final class Core: @unchecked Sendable {
         guard result == CDEDUPE_OK else { Core.fail(result) }
         for i in batch.start..<batch.count {
             batch.tags[i] = cdedupe_tag(buffer, batch.tagHandles[i])
+            batch.updates[i].tag = batch.tagHandles[i]
         }
         batch.isTagged = true
     }
@@ -101,7 +102,7 @@ final class Core: @unchecked Sendable {
     /// to be destroyed.
     @usableFromInline
     func put(_ batch: PutBatch) -> PutResult {
-        batch.prepareUpdates()
+        if !batch.isPrepared { batch.prepareUpdates() }
         let result = cdedupe_put(buffer, batch.updates + batch.start, batch.count - batch.start)
         let resolved = batch.payloadsBack
         var i = batch.start
@@ -317,11 +318,11 @@ final class Core: @unchecked Sendable {
         withUnsafePointer(to: item.newer) { cdedupe_discard(buffer, $0, 1) }
     }
 
-    /// How long the oldest update of the taken batch was pending. The caller holds the claim.
-    var ageOfTakenBatch: Duration {
+    /// How long the oldest update of the taken batch was pending; `nil`: it has none. The caller holds the claim.
+    var ageOfTakenBatch: Duration? {
         // A status may be before the first update, but never two.
         let first = taken.count > 1 && taken.status(0) != nil ? 1 : 0
-        guard first < taken.count, taken.status(first) == nil else { return .zero }
+        guard first < taken.count, taken.status(first) == nil else { return nil }
         return .nanoseconds(Int64(cdedupe_age(buffer, taken.raw + first)))
     }
 
@@ -374,7 +375,7 @@ final class Core: @unchecked Sendable {
         statistics.statusesDelivered = Int(raw.statuses_delivered)
         statistics.batches = Int(raw.batches)
         statistics.timeInSink = .nanoseconds(nanosecondsInSink.load(ordering: .relaxed))
-        statistics.memory = Int(raw.memory)
+        statistics.memory = Int(raw.memory) + taken.memory
         statistics.suppressed = Int(raw.suppressed)
         statistics.overflows = Int(raw.overflows)
         statistics.isOverflowed = raw.overflowed != 0

@@ -43,12 +43,17 @@ public struct DedupeBufferEvents<Key: DedupeKey, Value: Sendable>: AsyncSequence
         /// No thread waits meanwhile.
         ///
         /// - Returns: `nil` after ``DedupeBuffer/stop()`` or `finish()`, or when the task was cancelled.
-        /// - Throws: ``DedupeBufferError/alreadySending``, from the first call, if somebody else consumes or delivers.
+        /// - Throws: ``DedupeBufferError/alreadySending``, from the first call, if somebody else consumes or delivers;
+        ///   from any, if another call of this iterator, or of a copy, has not returned.
         /// - Complexity: O(*n*) in the number of the event's updates.
         @inlinable
         public mutating func next(
             isolation actor: isolated (any Actor)?
         ) async throws(DedupeBufferError) -> DedupeBufferEvent<Key, Value>? {
+            guard !turn.isAsked else { throw .alreadySending }
+            turn.isAsked = true
+            defer { turn.isAsked = false }
+            turn.loop.unmarkConsumer()
             if turn.state == .new && !Task.isCancelled {
                 do throws(DedupeBufferError) {
                     try turn.begin()
@@ -56,8 +61,9 @@ public struct DedupeBufferEvents<Key: DedupeKey, Value: Sendable>: AsyncSequence
                     return nil
                 }
             }
-            turn.loop.adoptTask()
-            return await turn.next(isolation: actor)
+            let event = await turn.next(isolation: actor)
+            if event != nil { turn.loop.markConsumer() }
+            return event
         }
     }
 }
@@ -89,8 +95,18 @@ extension DedupeBuffer {
     /// last of the sequences and iterators.
     ///
     /// - Important: an event has been dealt with when the next one is asked for. A consumer that may fail, and must see
-    ///   the event again then, is better served by ``run(sink:)``. The consumer may call any method of the buffer; but
-    ///   to wait for another task that waits in `finish()` is to wait for itself.
+    ///   the event again then, is better served by ``run(sink:)``.
+    ///
+    /// ### Finishing
+    ///
+    /// The consumer may call any method of the buffer. `finish()` returns at once where the consumer calls it while
+    /// it has an event. Recognised as the consumer is the task that made the iterator, as `for` does, and itself asks
+    /// for events.
+    ///
+    /// - Important: where `next()` is called by other tasks (by a child task, to wait no longer than some time; by
+    ///   whoever calls an actor that has the iterator), nobody is recognised, and to wait for `finish()` with an
+    ///   event in hand is to wait for oneself. So it is to wait for another task that waits in `finish()`. Call
+    ///   ``stop()`` there, or `finish(deadline:)`, or let go of the iterator first.
     @inlinable
     public var events: DedupeBufferEvents<Key, Value> { DedupeBufferEvents(storage: storage) }
 }

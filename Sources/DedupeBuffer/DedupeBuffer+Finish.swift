@@ -1,5 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
 
+internal import Dispatch
+
 /// What was not delivered when a buffer stopped.
 public struct DedupeBufferLeftovers: Sendable, Hashable {
     /// Updates that stay pending.
@@ -33,6 +35,10 @@ extension DedupeBuffer {
     /// by the sink of ``run(sink:)`` or a task that it began, it returns at once, and the buffer stops when the queue
     /// is empty.
     ///
+    /// - Important: the consumer of ``events`` is recognised if it is the task that made the iterator, and itself asks
+    ///   for events. If other tasks call `next()`, child tasks for instance, it must not wait for this with an event in
+    ///   hand.
+    ///
     /// If the calling task is cancelled it returns at once, and the buffer still finishes.
     public func finish() async {
         observer?.finishing()
@@ -55,8 +61,9 @@ extension DedupeBuffer {
     @discardableResult
     public func finish(deadline: ContinuousClock.Instant) async -> DedupeBufferLeftovers {
         observer?.finishing(by: deadline)
+        let deadline = deadline.bounded
         let isCurrent = delivery.isCurrentTask
-        if isAnythingPending { await delivery.beginning(by: deadline) }
+        if !isCurrent && isAnythingPending { await delivery.beginning(by: deadline) }
         if beginFinish(whenEmpty: isCurrent) {
             if isCurrent { return stopLater(deadline) }
             await delivery.end(by: deadline)
@@ -78,7 +85,8 @@ extension DedupeBuffer {
     @discardableResult
     public func finish(deadline: ContinuousClock.Instant) -> DedupeBufferLeftovers {
         observer?.finishing(by: deadline)
-        if isAnythingPending { delivery.waitForBeginning(until: deadline) }
+        let deadline = deadline.bounded
+        if !delivery.isCurrent && isAnythingPending { delivery.waitForBeginning(until: deadline) }
         if beginFinish(whenEmpty: delivery.isCurrent) {
             if delivery.isCurrent { return stopLater(deadline) }
             delivery.waitForEnd(until: deadline)
@@ -99,8 +107,9 @@ extension DedupeBuffer {
     }
 
     private func stopLater(_ deadline: ContinuousClock.Instant) -> DedupeBufferLeftovers {
-        Task { [weak self] in
-            try? await Task.sleep(until: deadline, clock: .continuous)
+        if deadline <= .now { return stopNow() }
+        // Not by a task: sinks that block may have all the threads that tasks run on.
+        DispatchQueue.global().asyncAfter(deadline: .now() + (deadline - .now) / .seconds(1)) { [weak self] in
             self?.stop()
         }
         return leftovers
@@ -114,4 +123,9 @@ extension DedupeBuffer {
             updates: statistics.pendingKeys, statuses: statistics.pendingStatuses, isSinkBusy: isSinkBusy,
             isOverflowed: statistics.isOverflowed)
     }
+}
+
+extension ContinuousClock.Instant {
+    /// Neither before now nor so far away that what timers calculate with overflows: within a century.
+    fileprivate var bounded: Self { min(max(self, .now), .now + .seconds(100 * 365 * 86_400)) }
 }

@@ -77,7 +77,9 @@ extension DedupeBuffer {
                 turn.giveBack(event)
                 failure = error
                 guard !Task.isCancelled else { break }
-                guard let delay = retries.failed() else { throw error }
+                let delay = retries.failed()
+                observer?.sinkFailed(error, failures: retries.failures)
+                guard let delay else { throw error }
                 await turn.loop.pause(for: delay, on: retry.policy.clock)
             }
         }

@@ -48,6 +48,18 @@ extension DedupeBuffer {
     ///   the sink; ``DedupeBufferError/stopped``.
     @inlinable
     public func sendNextBatchToSink(_ sink: some SyncerCallbacks<Key, Value>) throws(DedupeBufferError) {
+        do throws(DedupeBufferError) {
+            try deliverBatch(to: sink)
+        } catch {
+            observer?.didNotDeliver("by hand", error)
+            throw error
+        }
+    }
+
+    // MARK: - Implementation
+
+    @inlinable
+    func deliverBatch(to sink: some SyncerCallbacks<Key, Value>) throws(DedupeBufferError) {
         try core.claim(loop: false)
         defer { core.release() }
         switch delivery.take() {
@@ -56,8 +68,6 @@ extension DedupeBuffer {
         case .stopped: throw .stopped
         }
     }
-
-    // MARK: - Implementation
 
     /// Hands the taken batch to the sink: a call for each run of updates, a call for each status.
     @inlinable

@@ -11,9 +11,9 @@ extension DedupeBuffer {
     /// - Complexity: O(1); O(keys) for the first ``SyncStatus/inSync`` after a restart, in small steps that let other
     ///   callers in.
     public func onStatusUpdated(_ status: SyncStatus) {
-        let resync = status == .inSync ? observer?.currentResync : nil
+        let end = status == .inSync ? observer?.nextEnd : nil
         let isTaken = core.put(status)
-        observer?.received(status, ending: isTaken ? resync : nil)
+        observer?.received(status, ending: isTaken ? end : nil)
         clearUp()
     }
 
@@ -76,10 +76,10 @@ extension DedupeBuffer {
     // MARK: - Implementation
 
     /// Puts all updates, a share at a time; `writeKey` writes the key of an update, whose number it is told, to a
-    /// batch, and says whether it could.
+    /// batch.
     @inlinable
     @inline(__always)
-    func putAll(_ updates: [Update<Key, Value>], writeKey: (inout PutPage, borrowing Key, Int) -> Bool) {
+    func putAll(_ updates: [Update<Key, Value>], writeKey: (inout PutPage, borrowing Key, Int) -> Void) {
         if storage.values.merge != nil { storage.values.checkCaller() }
         var hasOverflowed = false
         var refused: [Int] = []
@@ -87,11 +87,15 @@ extension DedupeBuffer {
             guard let first = updates.baseAddress else { return }
             var next = 0
             while next < updates.count {
-                let end = min(next + PutBatch.capacity, updates.count)
+                var end = min(next + PutBatch.capacity, updates.count)
                 let batch = core.beginPut(count: end - next)
                 var page = batch.page
                 for i in next..<end where !fill(&page, first + i, i, writeKey) {
-                    batch.refuse(keyLength: page.nextLength)
+                    if page.nextLength == PutPage.noRoom {
+                        end = i
+                        break
+                    }
+                    batch.refuse(keyLength: -page.nextLength)
                 }
                 batch.page = page
                 putBatch(batch, of: first)
@@ -105,20 +109,23 @@ extension DedupeBuffer {
         if hasOverflowed { reportOverflow() }
     }
 
-    /// One update into the batch. What is retained is the value alone. False: its key is too long.
+    /// One update into the batch. What is retained is the value alone. False: its key is not there, the page says why.
     @inlinable
     @inline(__always)
     func fill(
         _ page: inout PutPage, _ update: UnsafePointer<Update<Key, Value>>, _ i: Int,
-        _ writeKey: (inout PutPage, borrowing Key, Int) -> Bool
+        _ writeKey: (inout PutPage, borrowing Key, Int) -> Void
     ) -> Bool {
-        guard withKey(of: update, { writeKey(&page, $0, i) }) else { return false }
+        page.nextLength = PutPage.missing
+        withKey(of: update) { writeKey(&page, $0, i) }
+        let keyLength = page.nextLength
+        guard keyLength >= 0 else { return false }
         let payload = page.payloads[page.count]!
         payload.initializeMemory(
             as: Payload<Value>.self,
             to: Payload(revision: update.pointee.revision, value: update.pointee.value))
         storage.values.weigh(payload)
-        page.commit(i, deletion: update.pointee.value == nil)
+        page.commit(i, keyLength: keyLength, deletion: update.pointee.value == nil)
         return true
     }
 
@@ -129,16 +136,15 @@ extension DedupeBuffer {
     /// goes back there, and that is never destroyed. The array keeps the original alive.
     @inlinable
     @inline(__always)
-    func withKey(of update: UnsafePointer<Update<Key, Value>>, _ body: (borrowing Key) -> Bool) -> Bool {
+    func withKey(of update: UnsafePointer<Update<Key, Value>>, _ body: (borrowing Key) -> Void) {
         guard Key.self == String.self || Key.self == [UInt8].self else { return body(update.pointee.key) }
         let original = UnsafeRawPointer(update) + MemoryLayout<Update<Key, Value>>.offset(of: \.key)!
-        return withUnsafeTemporaryAllocation(of: Key.self, capacity: 1) { copy in
+        withUnsafeTemporaryAllocation(of: Key.self, capacity: 1) { copy in
             let copy = copy.baseAddress!
             UnsafeMutableRawPointer(copy).copyMemory(from: original, byteCount: MemoryLayout<Key>.size)
             let key = copy.move()
-            let result = body(key)
+            body(key)
             copy.initialize(to: consume key)
-            return result
         }
     }
 
@@ -176,6 +182,7 @@ extension DedupeBuffer {
     @usableFromInline
     func reportOverflow() {
         clearUp()
+        observer?.overflowed()
         onOverflow?()
     }
 

@@ -47,8 +47,8 @@ public final class DedupeBuffer<Key: DedupeKey, Value: Sendable>: RestartAwareCa
     /// - Parameters:
     ///   - configuration: how it works.
     ///   - weight: what a value weighs, for ``DedupeBufferConfiguration/maximumPendingBytes``: not negative, and the same
-    ///     whenever it is asked. Called once for each update that comes in, by the thread that brings it, and for each
-    ///     result of `merge`, with no lock held.
+    ///     whenever it is asked. Called once for each value that comes in, by the thread that brings it, and for each
+    ///     result of `merge`, with no lock held; not for deletions, which weigh nothing.
     ///   - merge: how a value that comes in is merged with the pending one of its key, the older one being the first; `nil`:
     ///     it replaces that. Each value goes into what is delivered exactly once, in order; where the older one is taken
     ///     first, the newer one is delivered by itself. Deletions are not merged: they replace, and are replaced. The
@@ -99,8 +99,9 @@ public final class DedupeBuffer<Key: DedupeKey, Value: Sendable>: RestartAwareCa
 
     /// Delivers what was received before the call, then stops as ``stop()`` does; returns when the loop has ended.
     ///
-    /// If no loop runs, it stops at once. Called from inside the sink, or from work on the queue that was given to
-    /// ``startSending(to:on:)``, it returns at once, and the loop ends when the queue is empty.
+    /// If no loop runs, it stops at once. Called from inside the sink, or from a handler or a value's `deinit` that
+    /// the loop runs, or from work on the queue that was given to ``startSending(to:on:)``, it returns at once, and
+    /// the loop ends when the queue is empty.
     ///
     /// - Important: blocks the calling thread for as long as the sink takes. Not to be called on a serial queue that the
     ///   queue given to ``startSending(to:on:)`` has as its target: the loop could not run meanwhile.
@@ -121,6 +122,9 @@ public final class DedupeBuffer<Key: DedupeKey, Value: Sendable>: RestartAwareCa
     }
 
     // MARK: - Inspection
+
+    /// The configuration's.
+    package var label: String { delivery.label }
 
     /// What became of everything so far. One consistent snapshot.
     ///

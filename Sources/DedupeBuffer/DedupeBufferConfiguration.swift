@@ -9,7 +9,7 @@ public struct DedupeBufferConfiguration: Sendable {
     /// What was taken is committed: a smaller batch lets a slow sink skip more, a larger one costs less per update.
     public var batchSize: Int
 
-    /// Label of the Dispatch queue that the delivery loop runs on.
+    /// Label of the Dispatch queue that the delivery loop runs on, and of the buffer where a service is logged.
     public var label: String
 
     /// How ``DedupeBuffer/run(sink:)`` goes on after its sink has failed.
@@ -17,9 +17,14 @@ public struct DedupeBufferConfiguration: Sendable {
 
     /// What the buffer is logged to; `nil`: it is not.
     ///
-    /// `debug`: each call that the source or the owner makes, and each batch. `info`: each resync, from
-    /// ``DedupeBuffer/onConnectionRestarted()`` to the end of the next ``SyncStatus/inSync``, with its duration and how
-    /// many keys it deleted. `warning` instead: it deleted all that was live. Keys and values are never logged.
+    /// - `debug`: each call that the source or the owner makes, and each batch.
+    /// - `info`: each resync, from ``DedupeBuffer/onConnectionRestarted()`` to the end of the next
+    ///   ``SyncStatus/inSync``, with its duration and how many keys it deleted.
+    /// - `warning`: a resync deleted all keys that were live at the restart, or all that were when it ended; an
+    ///   overflow dropped the backlog, and a resync is needed; the sink of ``DedupeBuffer/run(sink:)`` failed, and
+    ///   how often in a row.
+    ///
+    /// Keys and values are never logged, but for what the errors of sinks tell.
     ///
     /// The handler is called by the thread that the call is on, with no lock held, and may call the buffer.
     public var logger: Logger?

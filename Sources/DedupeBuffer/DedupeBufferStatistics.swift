@@ -51,8 +51,10 @@ public struct DedupeBufferStatistics: Sendable, Hashable {
     ///
     /// The clock is read twice for each batch, for tasks twice for each event; that takes some tens of nanoseconds.
     public var timeInSink = Duration.zero
-    /// Bytes that the buffer holds: queue, index, copies of keys, and room for updates. Not what keys and values refer
-    /// to.
+    /// Bytes that the buffer holds: queue, index, copies of keys, and room for updates and for one batch.
+    ///
+    /// Not what keys and values refer to; nor scratch memory for the source's calls, which is kept for as many as
+    /// ever ran at once, but no more than 32, with at most 96 KiB each.
     public var memory = 0
 
     public init() {}

@@ -11,11 +11,16 @@
 /// Two keys are one exactly if their bytes are equal. `==` is not asked: canonically equivalent strings, such as "é"
 /// in its two spellings, are two keys.
 ///
+/// Strings, arrays of bytes, integers and `UUID`s are keys. Of a type of your own write those bytes that say which
+/// one it is; for other integers a declaration that they are keys is enough, as in `extension UInt16: DedupeKey {}`.
+///
 /// Keys are at most 65,536 bytes long; see ``DedupeBufferConfiguration/onRejection``.
 public protocol DedupeKey: Sendable {
     /// Calls `body` with the key's bytes, which are valid during the call.
     ///
-    /// Called by any thread that hands updates to a buffer, once per update, with no lock held.
+    /// Called by any thread that hands updates to a buffer, once for each update, or a second time where many long
+    /// keys come together, with no lock held. If it calls `body` more than once, the last call counts; not to call it
+    /// is a programming error, and ends the program.
     func withKeyBytes<R, E: Error>(_ body: (RawSpan) throws(E) -> R) throws(E) -> R
 
     /// The key that wrote these bytes, or `nil` if none could have.
@@ -61,20 +66,28 @@ extension [UInt8]: DedupeKey {
     }
 }
 
-extension UInt64: DedupeKey {
-    /// Eight bytes, the most significant first.
+extension DedupeKey where Self: FixedWidthInteger & BitwiseCopyable {
+    /// The number's bytes, the most significant first: so unsigned numbers are ordered as their bytes are. Of signed
+    /// ones, in two's complement, the negative come behind the others.
     @inlinable
     public func withKeyBytes<R, E: Error>(_ body: (RawSpan) throws(E) -> R) throws(E) -> R {
         try withUnsafeBytes(of: bigEndian) { bytes throws(E) in try body(bytes.bytes) }
     }
 
-    /// `nil` if there are not eight bytes.
+    /// `nil` if there are not as many bytes as the type has.
     @inlinable
     public init?(keyBytes: RawSpan) {
-        guard keyBytes.byteCount == 8 else { return nil }
-        self.init(bigEndian: keyBytes.unsafeLoadUnaligned(as: UInt64.self))
+        guard keyBytes.byteCount == MemoryLayout<Self>.size else { return nil }
+        self.init(bigEndian: keyBytes.unsafeLoadUnaligned(as: Self.self))
     }
 }
+
+extension Int: DedupeKey {}
+extension UInt: DedupeKey {}
+extension Int64: DedupeKey {}
+extension UInt64: DedupeKey {}
+extension Int32: DedupeKey {}
+extension UInt32: DedupeKey {}
 
 extension UUID: DedupeKey {
     /// The sixteen bytes.

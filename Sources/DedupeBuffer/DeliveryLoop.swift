@@ -1,7 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0
 
 public import Dispatch
-internal import Synchronization
 
 #if canImport(Darwin)
     internal import Darwin
@@ -67,7 +66,7 @@ final class DeliveryLoop: WakeTarget, @unchecked Sendable {
     }
 
     private let core: Core
-    private let label: String
+    let label: String
     @usableFromInline let observer: Observer?
     private let state = Locked(State())
     /// The queue that the loop needs. Locked while a loop begins, so that one that fails to does not take away the mark
@@ -75,7 +74,9 @@ final class DeliveryLoop: WakeTarget, @unchecked Sendable {
     private let markedQueue = Locked<DispatchQueue?>(nil)
     /// Entered while a loop exists.
     private let existing = DispatchGroup()
-    private let deliveringThread = Atomic<UInt>(0)
+    /// Those that hold the claim and run foreign code: sinks, handlers, the ends of values. The loop cannot go on
+    /// before that returns.
+    private let inside = ThreadSet()
     /// Marks the queue on which waiting for the loop would wait for itself.
     private let queueKey = DispatchSpecificKey<Bool>()
 
@@ -92,9 +93,13 @@ final class DeliveryLoop: WakeTarget, @unchecked Sendable {
     func start(
         on target: DispatchQueue?, body: LoopBody, keepAlive: @escaping () -> AnyObject
     ) throws(DedupeBufferError) {
-        observer?.starting("queue")
         let serial = DispatchQueue(label: label, target: target)
         let loop = Loop(place: .queue(serial: serial, target: target, keepAlive: keepAlive), body: body)
+        try begin(loop, "queue") { () throws(DedupeBufferError) in try claim(marking: target) }
+        schedule(on: serial, keepAlive())
+    }
+
+    private func claim(marking target: DispatchQueue?) throws(DedupeBufferError) {
         try markedQueue.withLock { marked throws(DedupeBufferError) in
             // Marked before the claim shows: whoever finds a loop knows where not to wait for it.
             if let target { mark(target, true) }
@@ -105,17 +110,13 @@ final class DeliveryLoop: WakeTarget, @unchecked Sendable {
                 throw error
             }
             marked = target
-            begin(loop)
         }
-        schedule(on: serial, keepAlive())
     }
 
     @usableFromInline
     func runForever(_ body: LoopBody) throws(DedupeBufferError) {
-        observer?.starting("thread")
-        try claim()
         let semaphore = DispatchSemaphore(value: 0)
-        begin(Loop(place: .thread(semaphore), body: body))
+        try begin(Loop(place: .thread(semaphore), body: body), "thread", claim: claim)
         while true {
             switch drain() {
             case .more: continue
@@ -127,14 +128,21 @@ final class DeliveryLoop: WakeTarget, @unchecked Sendable {
 
     /// The calling task takes from now on, until ``endTask()``.
     func begin(_ loop: TaskLoop) throws(DedupeBufferError) {
-        observer?.starting("task")
-        try claim()
-        begin(Loop(place: .task(loop)))
+        try begin(Loop(place: .task(loop)), "task", claim: claim)
         if state.withLock({ $0.isStopped }) { loop.stop() }
     }
 
-    /// The core is claimed.
-    private func begin(_ loop: Loop) {
+    private func begin(
+        _ loop: Loop, _ way: StaticString, claim: () throws(DedupeBufferError) -> Void
+    ) throws(DedupeBufferError) {
+        do throws(DedupeBufferError) {
+            try claim()
+        } catch {
+            observer?.didNotDeliver(way, error)
+            throw error
+        }
+        // A handler that finishes the buffer here must not wait for a loop that cannot begin before it returns.
+        whileInside { observer?.starting(way) }
         let expectant = state.withLock { state in
             state.loop = loop
             return state.takeExpectant()
@@ -181,15 +189,15 @@ final class DeliveryLoop: WakeTarget, @unchecked Sendable {
 
     /// Delivers some batches. A loop that has ended already is left alone: a wake-up may have crossed its end.
     private func drain() -> DrainResult {
-        let result = drainSome()
-        if result == .ended { leave() }
-        return result
+        whileInside {
+            let result = drainSome()
+            if result == .ended { leave() }
+            return result
+        }
     }
 
     private func drainSome() -> DrainResult {
         guard let body = state.withLock({ $0.loop?.body }) else { return .asleep }
-        deliveringThread.store(currentThread(), ordering: .relaxed)
-        defer { deliveringThread.store(0, ordering: .relaxed) }
         for _ in 0..<Self.batchesPerDrain {
             switch take() {
             case .batch: body.deliver()
@@ -202,13 +210,17 @@ final class DeliveryLoop: WakeTarget, @unchecked Sendable {
         return .more
     }
 
+    /// Marks the thread meanwhile: a finish that is called in `body` does not wait for what can only come after it.
+    @usableFromInline
+    func whileInside<R>(_ body: () -> R) -> R { inside.whileInside(body) }
+
     // MARK: - Batches
 
     /// Takes the next batch. The caller holds the claim, as for all of these.
     @usableFromInline
     func take() -> Core.TakeResult {
         let result = core.take()
-        if result == .batch { observer?.tookBatch(ofAge: core.ageOfTakenBatch) }
+        if result == .batch, let observer, let age = core.ageOfTakenBatch { observer.tookBatch(ofAge: age) }
         return result
     }
 
@@ -354,9 +366,9 @@ final class DeliveryLoop: WakeTarget, @unchecked Sendable {
     /// Whether waiting for the loop here would be waiting for oneself.
     var isCurrent: Bool { isCurrentThread || isCurrentTask }
 
-    /// Whether the caller is inside the sink, or on the queue that the loop needs.
+    /// Whether the caller is inside the sink, or what else the loop runs, or on the queue that the loop needs.
     private var isCurrentThread: Bool {
-        deliveringThread.load(ordering: .relaxed) == currentThread() || DispatchQueue.getSpecific(key: queueKey) == true
+        inside.containsCurrent || DispatchQueue.getSpecific(key: queueKey) == true
     }
 
     /// Whether the calling task consumes the events, or is the sink.

@@ -17,6 +17,8 @@ final class EventTurn<Key: DedupeKey, Value: Sendable> {
     @usableFromInline var position = 0
     /// The items of the latest event begin here.
     @usableFromInline var start = 0
+    /// Whether somebody is asking for an event. Who asks at the same time, as two calls of one actor may, is refused.
+    @usableFromInline var isAsked = false
     /// When the latest event was handed out, until the consumer is done with it.
     @usableFromInline var handedOut: ContinuousClock.Instant?
 
@@ -43,26 +45,46 @@ final class EventTurn<Key: DedupeKey, Value: Sendable> {
     /// has stopped or the task was cancelled.
     @inlinable
     func next(isolation: isolated (any Actor)? = #isolation) async -> DedupeBufferEvent<Key, Value>? {
+        while true {
+            switch storage.delivery.whileInside(step) {
+            case .event(let event): return event
+            case .busy: await Task.yield()
+            case .asleep: await loop.sleep()
+            case .ended: return nil
+            }
+        }
+    }
+
+    @usableFromInline
+    enum Step {
+        case event(DedupeBufferEvent<Key, Value>)
+        /// Much is left of a restart, and others want to run.
+        case busy
+        case asleep, ended
+    }
+
+    /// What can be done without waiting.
+    @inlinable
+    func step() -> Step {
         endEvent()
         var collected = 0
         var isLastLook = false
         while state == .open && !Task.isCancelled {
-            if position < storage.core.taken.count { return takeEvent() }
+            if position < storage.core.taken.count { return .event(takeEvent()) }
             endBatch()
             switch storage.delivery.take() {
             case .batch: continue
             case .empty where storage.core.collect(Storage<Key, Value>.destroy):
                 collected += 1
-                // Much may be left of a restart, and others want to run.
-                if collected.isMultiple(of: 16) { await Task.yield() }
+                if collected == 16 { return .busy }
             case .empty where isLastLook: end()
             case .empty where storage.delivery.isAbandoned: isLastLook = true
-            case .empty: await loop.sleep()
+            case .empty: return .asleep
             case .stopped: end()
             }
         }
         end()
-        return nil
+        return .ended
     }
 
     /// The latest event was not dealt with: it and what comes after it in its batch go back to the queue.
@@ -72,17 +94,22 @@ final class EventTurn<Key: DedupeKey, Value: Sendable> {
         if case .updates(let updates) = event { restore(updates) }
         storage.untake(from: start)
         (start, position) = (0, 0)
-        storage.delivery.observer?.sinkGaveBack()
+        storage.delivery.observer?.report()
     }
 
     /// What was not handed out goes back, and others may claim.
+    ///
+    /// Wherever the iterator is let go: values that end here, and handlers, may finish the buffer, which waits for
+    /// this.
     @inlinable
     func end() {
         defer { state = .ended }
         guard state == .open else { return }
-        endEvent()
-        storage.untake(from: position)
-        storage.delivery.endTask()
+        storage.delivery.whileInside {
+            endEvent()
+            storage.untake(from: position)
+            storage.delivery.endTask()
+        }
     }
 
     // MARK: - Implementation

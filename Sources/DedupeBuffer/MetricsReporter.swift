@@ -36,6 +36,9 @@ final class MetricsReporter: @unchecked Sendable {
             CounterOfFigure(counter: make.counter("replaced_total")) { $0.replaced },
             CounterOfFigure(counter: make.counter("cancelled_total")) { $0.cancelled },
             CounterOfFigure(counter: make.counter("synthesized_total")) { $0.synthesizedDeletions },
+            CounterOfFigure(counter: make.counter("suppressed_total")) { $0.suppressed },
+            CounterOfFigure(counter: make.counter("dropped_total")) { $0.dropped },
+            CounterOfFigure(counter: make.counter("overflows_total")) { $0.overflows },
         ]
         timeInSink = make.timer("sink_seconds")
         oldestPendingAge = make.timer("oldest_pending_age_seconds")
@@ -52,7 +55,8 @@ final class MetricsReporter: @unchecked Sendable {
 
     // MARK: - Gauges and counters
 
-    /// Brings gauges and counters up to date. If another thread is at it, that one does it once more.
+    /// Brings gauges and counters up to date. If another thread is at it, that one does it once more, unless it does
+    /// already.
     func report() {
         reporting.run {
             let statistics = core.statistics

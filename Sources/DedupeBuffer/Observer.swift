@@ -4,8 +4,8 @@ internal import Logging
 
 /// What a buffer tells its logger and its metrics. There is none where both are off.
 ///
-/// Handlers are foreign code, which may call the buffer. So none is called with a lock held; and a loop's beginning is
-/// told before its claim, its end after that: in between a handler that calls `finish()` would wait for itself.
+/// Handlers are foreign code, which may call the buffer. So none is called with a lock held; and where one is called
+/// by whoever has the claim, the thread is marked: `finish()` does not wait there.
 @usableFromInline
 final class Observer: Sendable {
     private let core: Core
@@ -22,6 +22,7 @@ final class Observer: Sendable {
     }
 
     /// Brings gauges and counters up to date.
+    @usableFromInline
     func report() {
         metrics?.report()
     }
@@ -42,10 +43,10 @@ final class Observer: Sendable {
         metrics?.reportIfDue()
     }
 
-    /// A status was put; `resync` is what there was before, if this ends it.
-    func received(_ status: SyncStatus, ending resync: Resync?) {
+    /// A status was put; `end` is what it found, if it may end a resync.
+    func received(_ status: SyncStatus, ending end: ResyncEnd?) {
         logger?.debug("Received status", metadata: ["dedupe.status": "\(status)"])
-        if let resync, isOver(resync) { reportEnd(of: resync) }
+        if let end { report(end) }
         metrics?.reportIfDue()
     }
 
@@ -57,6 +58,17 @@ final class Observer: Sendable {
         metrics?.report()
     }
 
+    /// A bound was exceeded. Only a restart goes on from there.
+    func overflowed() {
+        let statistics = core.statistics
+        logger?.warning(
+            "Overflow: backlog dropped, a resync is needed",
+            metadata: [
+                "dedupe.overflows": "\(statistics.overflows)", "dedupe.live_keys": "\(statistics.liveKeys)",
+            ])
+        metrics?.report()
+    }
+
     // MARK: - Resyncs
 
     /// What began with a restart.
@@ -64,17 +76,27 @@ final class Observer: Sendable {
         let began = ContinuousClock.now
         /// Those of the sink's keys that a resync may delete.
         let liveKeys: Int
-        /// Synthesized deletions until then.
+        /// Synthesized deletions and overflows until then.
         let deletions: Int
+        let overflows: Int
 
         init(_ statistics: DedupeBufferStatistics) {
             liveKeys = statistics.liveKeys
             deletions = statistics.synthesizedDeletions
+            overflows = statistics.overflows
         }
     }
 
-    /// The resync that an in-sync which is put now would end.
-    var currentResync: Resync? { resync.withLock { $0 } }
+    /// What an in-sync finds that may end a resync.
+    struct ResyncEnd {
+        let resync: Resync
+        let liveKeys: Int
+    }
+
+    /// What an in-sync finds that is put now.
+    var nextEnd: ResyncEnd? {
+        resync.withLock { $0 }.map { ResyncEnd(resync: $0, liveKeys: core.statistics.liveKeys) }
+    }
 
     /// Whether an in-sync has ended `resync`. Not if it restarted meanwhile, or another in-sync was the first.
     private func isOver(_ ended: Resync) -> Bool {
@@ -85,13 +107,18 @@ final class Observer: Sendable {
         }
     }
 
-    private func reportEnd(of resync: Resync) {
+    /// After an overflow the in-sync was ignored: what ends then began with the restart that follows.
+    private func report(_ end: ResyncEnd) {
+        let (resync, statistics) = (end.resync, core.statistics)
+        guard statistics.overflows == resync.overflows && !statistics.isOverflowed && isOver(resync) else { return }
         let duration = ContinuousClock.now - resync.began
-        let deletions = core.statistics.synthesizedDeletions - resync.deletions
+        let deletions = statistics.synthesizedDeletions - resync.deletions
         let metadata: Logger.Metadata = [
             "dedupe.duration_seconds": "\(duration / .seconds(1))", "dedupe.deletions": "\(deletions)",
         ]
-        if deletions > 0 && deletions >= resync.liveKeys {
+        // All that was live at the restart, or all that was live in the end: the source's own deletions, and what a
+        // failing sink gave back, lower the second; keys that are new since then raise it.
+        if deletions > 0 && deletions >= min(resync.liveKeys, end.liveKeys) {
             logger?.warning("Resync deleted all live keys", metadata: metadata)
         } else {
             logger?.info("Resync completed", metadata: metadata)
@@ -102,9 +129,15 @@ final class Observer: Sendable {
 
     // MARK: - Delivery
 
-    /// A loop on a queue, a thread or a task is about to begin.
+    /// A loop on a queue, a thread or a task has its claim, and is about to begin.
     func starting(_ way: StaticString) {
         logger?.debug("Starting to deliver", metadata: ["dedupe.delivery": "\(way)"])
+    }
+
+    /// A loop could not begin, or one batch not be delivered.
+    @usableFromInline
+    func didNotDeliver(_ way: StaticString, _ error: DedupeBufferError) {
+        logger?.debug("Did not deliver", metadata: ["dedupe.delivery": "\(way)", "dedupe.error": "\(error)"])
     }
 
     func tookBatch(ofAge age: Duration) {
@@ -120,11 +153,12 @@ final class Observer: Sendable {
         metrics?.report()
     }
 
-    /// The sink failed.
+    /// The sink failed, so many times in a row.
     @usableFromInline
-    func sinkGaveBack() {
-        logger?.debug("Sink failed, what it was given is pending again")
-        metrics?.report()
+    func sinkFailed(_ error: any Error, failures: Int) {
+        logger?.warning(
+            "Sink failed, what it was given is pending again",
+            metadata: ["dedupe.error": "\(error)", "dedupe.failures": "\(failures)"])
     }
 
     /// A loop has given back its claim.

@@ -47,6 +47,8 @@ final class PutBatch: @unchecked Sendable {
     @exclusivity(unchecked) var slotCount = 0
     /// The updates from `start` on have tags.
     @exclusivity(unchecked) var isTagged = false
+    /// `updates` is as the core wants it; what it has not touched stays so from one put to the next.
+    @exclusivity(unchecked) var isPrepared = false
 
     init() {
         page = PutPage()
@@ -79,6 +81,7 @@ final class PutBatch: @unchecked Sendable {
         start = 0
         payloadsBack = 0
         isTagged = false
+        isPrepared = false
         tagsBack = 0
         hasNewKeys = false
         hasOverflowed = false
@@ -88,13 +91,15 @@ final class PutBatch: @unchecked Sendable {
     /// The next update cannot be: its key is too long. There is no payload.
     @usableFromInline
     func refuse(keyLength: Int) {
+        precondition(keyLength > maximumKeyLength, "withKeyBytes must call its body")
         refused.append(keyLength)
     }
 
-    /// The updates that are left as the core wants them, now that the keys' memory has stopped moving.
+    /// The updates as the core wants them, now that the keys' memory has stopped moving.
     func prepareUpdates() {
-        var keyStart = start == 0 ? 0 : page.keyEnds[start - 1]
-        for i in start..<count {
+        isPrepared = true
+        var keyStart = 0
+        for i in 0..<count {
             updates[i].tag = isTagged ? tagHandles[i] : 0
             updates[i].key = UnsafeRawPointer(page.keys + keyStart)
             updates[i].key_length = page.keyEnds[i] - keyStart
@@ -122,7 +127,18 @@ struct PutPage {
     @usableFromInline let keyEnds: UnsafeMutablePointer<Int>
     @usableFromInline var keysCapacity = 8192
     @usableFromInline var keysLength = 0
-    @usableFromInline var nextLength = 0
+    /// The length of the next update's key, which lies behind those that are complete; or ``missing``, or ``noRoom``;
+    /// or the length, negative, of one that is too long.
+    ///
+    /// Kept here and not told by what the key's `withKeyBytes` returns: that is foreign code, which may call its body
+    /// more than once, and return any of the answers.
+    @usableFromInline var nextLength = missing
+
+    /// Nothing was written yet.
+    @inlinable static var missing: Int { -1 }
+    /// It goes into the next share. So the keys of a share take no more than the longest key, and nothing has to be
+    /// given back after a call with many long ones: the system's allocator would keep it.
+    @inlinable static var noRoom: Int { -2 }
 
     init() {
         payloads = .allocate(capacity: PutBatch.capacity)
@@ -140,38 +156,48 @@ struct PutPage {
         keys.deallocate()
     }
 
-    /// Writes the key of the next update, in place of what was written since the last ``commit(_:deletion:)``: a key that
-    /// calls its body twice is written twice, and counted once. False: the key is too long.
+    /// Writes the key of the next update, in place of what was written of it before: a key that calls its body twice is
+    /// written twice, and what the last call brought is the key.
     @inlinable
-    mutating func write(key: RawSpan) -> Bool {
-        nextLength = key.byteCount
-        guard nextLength <= maximumKeyLength else { return false }
-        if keysLength + nextLength > keysCapacity { growKeys() }
+    mutating func write(key: RawSpan) {
+        let length = key.byteCount
+        guard length <= maximumKeyLength else {
+            nextLength = -length
+            return
+        }
+        if keysLength + length > keysCapacity && !growKeys(for: length) {
+            nextLength = Self.noRoom
+            return
+        }
         key.withUnsafeBytes { bytes in
             guard let source = bytes.baseAddress else { return }
-            (keys + keysLength).copyMemory(from: source, byteCount: nextLength)
+            (keys + keysLength).copyMemory(from: source, byteCount: length)
         }
-        return true
+        nextLength = length
     }
 
-    /// The next update is complete: its key was written, and its payload was constructed at `payloads[count]`.
+    /// The next update is complete: its key of `keyLength` bytes was written, and its payload was constructed at
+    /// `payloads[count]`.
     @inlinable
-    mutating func commit(_ source: Int, deletion: Bool) {
-        keysLength += nextLength
+    mutating func commit(_ source: Int, keyLength: Int, deletion: Bool) {
+        keysLength += keyLength
         keyEnds[count] = keysLength
         deletions[count] = deletion
         sources[count] = source
         count += 1
     }
 
+    /// False: there is no room for that much.
     @usableFromInline
-    mutating func growKeys() {
-        let capacity = max(2 * keysCapacity, keysLength + nextLength)
+    mutating func growKeys(for length: Int) -> Bool {
+        guard keysLength + length <= maximumKeyLength else { return false }
+        let capacity = min(max(2 * keysCapacity, keysLength + length), maximumKeyLength)
         let grown = UnsafeMutableRawPointer.allocate(byteCount: capacity, alignment: 16)
         grown.copyMemory(from: keys, byteCount: keysLength)
         keys.deallocate()
         keys = grown
         keysCapacity = capacity
+        return true
     }
 }
 

@@ -34,7 +34,8 @@ public struct DedupeBufferRetry: Sendable {
 @usableFromInline
 struct RetryState: Sendable {
     @usableFromInline let policy: DedupeBufferRetry
-    private var failures = 0
+    /// In a row.
+    @usableFromInline private(set) var failures = 0
     private var delay: Duration
 
     @usableFromInline

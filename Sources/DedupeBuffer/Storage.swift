@@ -40,7 +40,7 @@ struct ValueFunctions<Value: Sendable>: Sendable {
     /// Where a payload's weight is.
     @usableFromInline let weightOffset: Int
     /// Those that are in `merge` now.
-    private let mergingThreads = Locked<[UInt]>([])
+    @usableFromInline let merging = ThreadSet()
 
     init(weight: (@Sendable (Value) -> Int)?, merge: (@Sendable (Value, Value) -> Value)?) {
         self.weight = weight
@@ -67,7 +67,7 @@ struct ValueFunctions<Value: Sendable>: Sendable {
     ) -> (Payload<Value>, Payload<Value>) {
         let target = older.assumingMemoryBound(to: Payload<Value>.self)
         let merged = (target.move(), newer.assumingMemoryBound(to: Payload<Value>.self).move())
-        whileMerging {
+        merging.whileInside {
             target.initialize(
                 to: Payload(revision: merged.1.revision, value: merge!(merged.0.value!, merged.1.value!)))
             weigh(older)
@@ -75,17 +75,9 @@ struct ValueFunctions<Value: Sendable>: Sendable {
         return merged
     }
 
-    @usableFromInline
-    func whileMerging(_ body: () -> Void) {
-        mergingThreads.withLock { $0.append(currentThread()) }
-        defer { mergingThreads.withLock { _ = $0.remove(at: $0.lastIndex(of: currentThread())!) } }
-        body()
-    }
-
     /// Who puts an update from inside `merge` may wait for itself.
     @usableFromInline
     func checkCaller() {
-        precondition(
-            !mergingThreads.withLock { $0.contains(currentThread()) }, "merge must not put updates into its own buffer")
+        precondition(!merging.containsCurrent, "merge must not put updates into its own buffer")
     }
 }

@@ -20,6 +20,11 @@ final class TakenBatch {
         tags = .allocate(capacity: capacity)
     }
 
+    /// In bytes.
+    var memory: Int {
+        capacity * (MemoryLayout<cdedupe_item_t>.stride + 2 * MemoryLayout<UnsafeMutableRawPointer?>.stride)
+    }
+
     deinit {
         raw.deallocate()
         payloads.deallocate()

@@ -15,8 +15,10 @@ final class TaskLoop: Sendable {
 
     private let signal = Signal()
     private let pause = Locked(Pause())
-    /// Names the task that asked last for an event; 0: none.
-    private let task = Atomic<Int>(0)
+    /// Names the task that made this.
+    private let maker = nameOfTask()
+    /// Names the task that has an event and deals with it; 0: that is not known.
+    private let consumer = Atomic<Int>(0)
 
     // MARK: - Sleeping
 
@@ -62,10 +64,20 @@ final class TaskLoop: Sendable {
 
     // MARK: - Who it is
 
-    /// The calling task is the loop's, until another one calls this.
+    /// The calling task is about to deal with an event, if it is the one that made this.
+    ///
+    /// Others are not marked. Names are addresses: that of a task which asks once and ends is soon another one's, who
+    /// would be taken for the consumer. The maker has the iterator where it is, as a rule, and ends after it.
     @usableFromInline
-    func adoptTask() {
-        task.store(Self.nameOfTask(), ordering: .relaxed)
+    func markConsumer() {
+        // Relaxed, as all of it: who finds its own name has written it.
+        if Self.nameOfTask() == maker { consumer.store(maker, ordering: .relaxed) }
+    }
+
+    /// Whoever had an event has dealt with it.
+    @usableFromInline
+    func unmarkConsumer() {
+        consumer.store(0, ordering: .relaxed)
     }
 
     /// Runs `body` as the loop's, and whatever tasks it begins.
@@ -78,7 +90,7 @@ final class TaskLoop: Sendable {
     var isCurrent: Bool {
         if Self.current.contains(where: { $0 === self }) { return true }
         let name = Self.nameOfTask()
-        return name != 0 && name == task.load(ordering: .relaxed)
+        return name != 0 && name == consumer.load(ordering: .relaxed)
     }
 
     private static func nameOfTask() -> Int {

@@ -40,45 +40,72 @@ public struct DedupeBufferService<Sink: AsyncSyncerCallbacks>: Service {
     /// Delivers, as `DedupeBuffer.run(sink:)`, until the buffer stops.
     ///
     /// On graceful shutdown, also one that came before, what was received is delivered, and the buffer stops. After the
-    /// grace period it stops at once; a call of the sink is cancelled then, and its event stays in the queue.
+    /// grace period it stops at once; a call of the sink is cancelled then, and its event stays in the queue. Then this
+    /// returns, even if the sink has failed: `onShutdown` was told what was left.
     /// When the task is cancelled the buffer stops, and what the sink has not dealt with stays in the queue.
     ///
-    /// - Throws: what `DedupeBuffer.run(sink:)` throws.
+    /// - Throws: what `DedupeBuffer.run(sink:)` throws before the grace period is over.
     @inlinable
     public func run() async throws {
-        do {
-            try await deliver()
-        } catch let error as CancellationError {
-            buffer.stop()
-            throw error
-        }
-    }
-
-    @inlinable
-    func deliver() async throws {
+        defer { if Task.isCancelled { buffer.stop() } }
         let (beginning, begun) = AsyncStream.makeStream(of: Never.self)
-        try await withThrowingTaskGroup(of: Ended.self) { group in
+        let result = await withTaskGroup(of: Step.self, returning: Result<Void, any Error>.self) { group in
             group.addTask {
                 defer { begun.finish() }
-                try await buffer.run(sink: sink) { begun.finish() }
-                return .delivery
+                do {
+                    try await buffer.run(sink: sink) { begun.finish() }
+                    return .delivered(.success(()))
+                } catch {
+                    return .delivered(.failure(error))
+                }
             }
             group.addTask {
                 // A finish before that would find nothing that delivers.
                 for await _ in beginning {}
-                try await gracefulShutdown()
-                onShutdown(await buffer.finish(deadline: .now + gracePeriod))
+                do { try await gracefulShutdown() } catch { return .over }
                 return .shutdown
             }
-            let first = try await group.next()
-            group.cancelAll()
-            guard first == .shutdown else { return }
-            do { _ = try await group.next() } catch is CancellationError {}
+            return await end(of: &group)
         }
+        try result.get()
+    }
+
+    /// Goes through the steps as they come; returns how the delivery ended.
+    @inlinable
+    func end(of group: inout TaskGroup<Step>) async -> Result<Void, any Error> {
+        var deadline: ContinuousClock.Instant?
+        var end = Result<Void, any Error>.success(())
+        while let step = await group.next() {
+            switch step {
+            case .delivered(let result):
+                // When the time is over, what fails may do so because of that. Asked of the clock: whether the finish
+                // has returned, too, and `onShutdown`, is chance.
+                if deadline.map({ $0 > .now }) ?? true { end = result }
+                group.cancelAll()
+            case .shutdown:
+                let last = ContinuousClock.now + gracePeriod
+                deadline = last
+                group.addTask {
+                    onShutdown(await buffer.finish(deadline: last))
+                    return .over
+                }
+            case .over: group.cancelAll()
+            }
+        }
+        return end
     }
 
     @usableFromInline
-    enum Ended: Sendable {
-        case delivery, shutdown
+    enum Step: Sendable {
+        case delivered(Result<Void, any Error>)
+        /// It is to be shut down.
+        case shutdown
+        /// What waited for the shutdown, or finished the buffer, has returned.
+        case over
     }
+}
+
+extension DedupeBufferService: CustomStringConvertible {
+    /// With the buffer's label, as groups of services log it.
+    public var description: String { "DedupeBufferService(\(buffer.label))" }
 }

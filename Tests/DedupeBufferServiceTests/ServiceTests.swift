@@ -114,6 +114,41 @@ struct ServiceTests {
         #expect(buffer.statistics.pendingKeys == 1)
     }
 
+    /// A sink that fails until the grace period is over: how long `onShutdown` takes has no say in how it ends.
+    @Test(arguments: [0, 20_000] as [UInt32])
+    func gracePeriod_passesInAPause_returns(microseconds: UInt32) async throws {
+        let sink = Sink()
+        sink.onEachCall { _ in throw Failure() }
+        for _ in 0..<20 {
+            let left = Kept<Leftovers?>(nil)
+            let buffer = DedupeBuffer<String, Int>(
+                configuration: DedupeBufferConfiguration(retry: DedupeBufferRetry(initialDelay: .seconds(1_000))))
+            buffer.onUpdates([Update(key: "a", value: 1)])
+            try await testGracefulShutdown { trigger in
+                trigger.triggerGracefulShutdown()
+                let service = DedupeBufferService(buffer: buffer, sink: sink, gracePeriod: .milliseconds(3)) {
+                    leftovers in
+                    usleep(microseconds)
+                    left.change { $0 = leftovers }
+                }
+                try await service.run()
+            }
+            #expect(left.value?.updates == 1)
+        }
+    }
+
+    @Test func gracePeriod_forEver_takesAsLongAsTheSink() async throws {
+        let sink = Sink()
+        sink.onEachCall { _ in try await Task.sleep(for: .milliseconds(20)) }
+        put(1)
+        try await testGracefulShutdown { trigger in
+            trigger.triggerGracefulShutdown()
+            try await service(sink, gracePeriod: .seconds(Int64.max)).run()
+        }
+        #expect(sink.updates == 1)
+        #expect(shutdowns.value.map(\.isEmpty) == [true])
+    }
+
     // MARK: Cancellation
 
     @Test func cancellation_stops_andWhatWasNotDealtWithIsLeft() async throws {
@@ -162,6 +197,20 @@ struct ServiceTests {
         #expect(buffer.statistics.pendingKeys == 1)
     }
 
+    /// Whatever it throws: nobody has cancelled the service.
+    @Test func sink_thatGivesUp_leavesTheBufferAsItWas() async throws {
+        for error in [Failure(), CancellationError()] as [any Error] {
+            let sink = Sink()
+            let buffer = DedupeBuffer<String, Int>(
+                configuration: DedupeBufferConfiguration(retry: DedupeBufferRetry(maximumAttempts: 1)))
+            sink.onEachCall { _ in throw error }
+            buffer.onUpdates([Update(key: "a", value: 1)])
+            await #expect(throws: (any Error).self) { try await DedupeBufferService(buffer: buffer, sink: sink).run() }
+            buffer.onUpdates([Update(key: "b", value: 1)])
+            #expect(buffer.statistics.dropped == 0)
+        }
+    }
+
     @Test func stop_ofTheBuffer_endsTheService() async throws {
         let (buffer, sink) = (buffer, Sink())
         sink.onEachCall { _ in buffer.stop() }
@@ -193,6 +242,11 @@ struct ServiceTests {
         try await running.value
         #expect(sink.latest == ["last": -1])
         #expect(shutdowns.value.map(\.isEmpty) == [true])
+    }
+
+    @Test func description_hasTheBuffersLabel() {
+        let buffer = DedupeBuffer<String, Int>(configuration: DedupeBufferConfiguration(label: "routes"))
+        #expect("\(DedupeBufferService(buffer: buffer, sink: Sink()))" == "DedupeBufferService(routes)")
     }
 
     @Test func group_cancelled_ends() async throws {

@@ -154,6 +154,21 @@ struct EventLifetimeTests {
         try await expectEnd()
     }
 
+    /// What comes back from a consumer is displaced by something newer, on a thread that has nothing to do with it.
+    @Test func value_thatFinishesTheBuffer_whenAnIteratorIsLetGo_goesOn() async throws {
+        let buffer: Buffer = DedupeBufferTests.makeBuffer(batchSize: 2)
+        buffer.onStatusUpdated(.inSync)
+        buffer.set("a", tracker.make { [unowned buffer] in buffer.finish() })
+        let held = HeldIterator(buffer.events.makeAsyncIterator())
+        _ = try await within("an event") { try await held.next() }
+        buffer.set("a", tracker.make())
+        let lettingGo = Worker("letting go of an iterator") { held.letGo() }
+        try await eventually("its end") { lettingGo.hasReturned }
+        #expect(buffer.statistics.pendingKeys == 1)
+        buffer.set("b", tracker.make())
+        #expect(buffer.statistics.dropped == 1)
+    }
+
     /// Values come back from the sink, are displaced, dropped and left over.
     @Test func values_ofAFailingSink_endOnce() async throws {
         let seed = announcedSeed(#function)
@@ -165,6 +180,16 @@ struct EventLifetimeTests {
         }
         try await expectEnd()
     }
+}
+
+/// `@unchecked`: one at a time uses it.
+private final class HeldIterator: @unchecked Sendable {
+    private var iterator: DedupeBufferEvents<String, Tracked>.Iterator?
+
+    init(_ iterator: sending DedupeBufferEvents<String, Tracked>.Iterator) { self.iterator = iterator }
+
+    func next() async throws -> DedupeBufferEvent<String, Tracked>? { try await iterator?.next(isolation: nil) }
+    func letGo() { iterator = nil }
 }
 
 /// One buffer's life, with a sink that fails every other time.

@@ -137,6 +137,36 @@ struct EventTests {
         #expect(try await second.next().map { Event($0) } == .updates([.new("a", 1)]))
     }
 
+    /// The first call goes on.
+    @Test func iterator_askedTwiceAtOnceByAnActor_refusesTheSecond() async throws {
+        actor Consumer {
+            private let iterator: StringEvents.Iterator
+
+            init(_ buffer: StringBuffer) { iterator = buffer.events.makeAsyncIterator() }
+
+            func next() async throws -> DedupeBufferEvent<String, Int>? {
+                var iterator = iterator
+                return try await iterator.next(isolation: self)
+            }
+        }
+        let (buffer, consumer) = (buffer, Consumer(buffer))
+        for n in 1...20 {
+            let (first, second) = (Task { try await consumer.next() }, Task { try await consumer.next() })
+            let results = Kept<[Result<DedupeBufferEvent<String, Int>?, any Error>]>([])
+            let collecting = [first, second].map { task in
+                Task {
+                    let result = await task.result
+                    results.change { $0.append(result) }
+                }
+            }
+            try await eventually("the second") { results.value.count == 1 }
+            #expect(throws: DedupeBufferError.alreadySending) { try results.value[0].get() }
+            buffer.set("a", n)
+            for collector in collecting { try await within("the first") { await collector.value } }
+            #expect(try results.value[1].get().map { Event($0).items.map(\.value) } == [n])
+        }
+    }
+
     // MARK: stop() and finish()
 
     @Test func stop_whileTheConsumerWaits_endsTheEvents() async throws {
@@ -214,6 +244,45 @@ struct EventTests {
         }
         try await outcome(of: consumer, "end of the events")
         #expect(heard.value.items().count == 5)
+    }
+
+    /// Nobody is recognised: the deadline ends the wait for itself.
+    @Test func deadline_byAConsumerWhoseNextRanInAChildTask_endsTheWait() async throws {
+        let (buffer, left) = (buffer, Kept<DedupeBufferLeftovers?>(nil))
+        buffer.onStatusUpdated(.inSync)
+        let box = IteratorBox(buffer.events.makeAsyncIterator())
+        let consumer = Task {
+            async let event = box.next()
+            _ = try await event
+            let leftovers = await buffer.finish(deadline: .now + .milliseconds(5))
+            left.change { $0 = leftovers }
+            while try await box.next() != nil {}
+        }
+        try await outcome(of: consumer, "finish")
+        #expect(left.value == DedupeBufferLeftovers(updates: 0, statuses: 0, isSinkBusy: true))
+    }
+
+    /// A task that ended may have had the address of one that lives. Is the first one kept, nobody has its address.
+    @Test(arguments: [true, false])
+    func finish_byATaskWithTheAddressOfOneThatAskedOnce_waits(keepsFirst: Bool) async throws {
+        for _ in 0..<rounds(100) {
+            let buffer = StringBuffer()
+            buffer.onStatusUpdated(.inSync)
+            buffer.set("a", 1)
+            let (box, returned) = (IteratorBox(buffer.events.makeAsyncIterator()), Kept(false))
+            var first: Task<Void, any Error>? = Task { _ = try await box.next() }
+            try await first?.value
+            if !keepsFirst { first = nil }
+            let finishing = Task {
+                await buffer.finish()
+                returned.change { $0 = true }
+            }
+            try await Task.sleep(for: .milliseconds(1))
+            #expect(!returned.value)
+            while try await box.next() != nil {}
+            try await within("finish") { await finishing.value }
+            withExtendedLifetime(first) {}
+        }
     }
 
     @Test func finish_whoseConsumerIsCancelled_returns_andTheRestStaysPending() async throws {
@@ -358,3 +427,12 @@ struct EventTests {
 
 /// From a function that is not `async`, as a consumer may call it.
 private func finishNow(_ buffer: StringBuffer) { buffer.finish() }
+
+/// `@unchecked`: one at a time uses it, as an actor's property would be.
+private final class IteratorBox: @unchecked Sendable {
+    private var iterator: StringEvents.Iterator
+
+    init(_ iterator: sending StringEvents.Iterator) { self.iterator = iterator }
+
+    func next() async throws -> DedupeBufferEvent<String, Int>? { try await iterator.next(isolation: nil) }
+}

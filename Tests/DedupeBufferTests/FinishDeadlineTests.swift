@@ -134,6 +134,21 @@ struct FinishDeadlineTests {
         try loop.end()
     }
 
+    /// Farther away than timers can calculate with.
+    @Test(arguments: [1, -1], Form.allCases)
+    func deadline_farAwayForEver_isADeadline(sign: Int64, form: Form) async throws {
+        let (buffer, sink, gate) = (buffer, StringSink(), PatientGate())
+        defer { gate.open() }
+        sink.onEachCall { _ in gate.pass() }
+        try buffer.startSending(to: sink)
+        buffer.set("a", 1)
+        try await eventually("a call") { !sink.calls.isEmpty }
+        async let left = finish(buffer, form, .now + .seconds(sign * (.max / 4)))
+        try await Task.sleep(for: .milliseconds(20))
+        if sign > 0 { gate.open() }
+        #expect(try await left == leftovers(0, 0, busy: sign < 0))
+    }
+
     @Test(arguments: LoopKind.allCases, Form.allCases)
     func deadline_passesWhileTheSinkBlocks_returns(kind: LoopKind, form: Form) async throws {
         let (buffer, sink, gate) = (buffer, StringSink(), PatientGate())
@@ -267,6 +282,24 @@ struct FinishDeadlineTests {
         gate.open()
         try loop.end()
         #expect(sink.calls.count == 1)
+    }
+
+    @Test(arguments: LoopKind.allCases)
+    func deadline_thatHasPassed_byTheSink_stopsAtOnce(kind: LoopKind) async throws {
+        let (buffer, sink): (StringBuffer, _) = (makeBuffer(batchSize: 1), StringSink())
+        let isStopped = Kept<Bool?>(nil)
+        sink.onEachCall { _ in
+            guard isStopped.value == nil else { return }
+            buffer.finish(deadline: .now - .seconds(1))
+            let dropped = buffer.statistics.dropped
+            buffer.set("late", 1)
+            isStopped.change { $0 = buffer.statistics.dropped > dropped }
+        }
+        let loop = try RunningLoop(kind, of: buffer, to: sink)
+        buffer.set("a", 1)
+        try await eventually("a call") { isStopped.value != nil }
+        try loop.end()
+        #expect(isStopped.value == true)
     }
 
     @Test func deadline_byAnAsynchronousSink_returnsAtOnce() async throws {

@@ -2,9 +2,10 @@
 
 // DedupeKey: the conformances, and keys that are one if their bytes are.
 
-import DedupeBuffer
 import Foundation
 import Testing
+
+@testable import DedupeBuffer
 
 @Suite("Keys")
 struct KeyTests {
@@ -57,6 +58,35 @@ struct KeyTests {
     @Test(arguments: [0, 1, 7, 9, 16])
     func number_fromAWrongLength_isNil(length: Int) {
         #expect(key(UInt64.self, from: Array(repeating: 0, count: length)) == nil)
+        #expect(key(Int.self, from: Array(repeating: 0, count: length)) == nil)
+        #expect(key(UInt32.self, from: Array(repeating: 0, count: length)) == nil)
+    }
+
+    /// As many bytes as the type has, and the same number back.
+    private func expectRoundTrip<Key: DedupeKey & FixedWidthInteger>(of type: Key.Type) throws {
+        for number in [0, 1, .max, .min, Key.max / 3, Key.min / 3] {
+            #expect(bytes(of: number).count == Key.bitWidth / 8)
+            #expect(key(Key.self, from: bytes(of: number)) == number)
+        }
+        try expectDistinct(Key.max, .min)
+        try expectDistinct(0 as Key, 1 << (Key.bitWidth - 8))
+    }
+
+    @Test func everyInteger_roundTrips() throws {
+        try expectRoundTrip(of: Int.self)
+        try expectRoundTrip(of: UInt.self)
+        try expectRoundTrip(of: Int64.self)
+        try expectRoundTrip(of: UInt64.self)
+        try expectRoundTrip(of: Int32.self)
+        try expectRoundTrip(of: UInt32.self)
+    }
+
+    @Test func orderOfBytes_isThatOfNumbers_negativeOnesComeLast() {
+        func isOrdered(_ numbers: [some DedupeKey]) -> Bool {
+            zip(numbers, numbers.dropFirst()).allSatisfy { bytes(of: $0).lexicographicallyPrecedes(bytes(of: $1)) }
+        }
+        #expect(isOrdered([0, 1, 255, 256, 1 << 31, .max] as [UInt32]))
+        #expect(isOrdered([0, 1, 255, 256, .max, .min, -256, -1] as [Int]))
     }
 
     @Test func uuid_isItsSixteenBytes() throws {
@@ -179,6 +209,29 @@ struct KeyTests {
         #expect(Set(try buffer.flush().items().map(\.key.count)) == Set(lengths))
     }
 
+    /// All of a call's keys at once would take more than there is: they go in one after another.
+    @Test func longKeys_ofOneCall_areWrittenInShares() throws {
+        var page = PutPage()
+        defer { page.deallocate() }
+        let lengths = [1, 60_000, 5_535]
+        for (i, length) in lengths.enumerated() {
+            page.write(key: [UInt8](repeating: UInt8(i), count: length).span.bytes)
+            #expect(page.nextLength == length)
+            page.commit(i, keyLength: length, deletion: false)
+        }
+        #expect(page.keysLength == 65_536 && page.keysCapacity == 65_536)
+        let written = UnsafeRawBufferPointer(start: page.keys, count: page.keysLength)
+        #expect(Array(written) == lengths.enumerated().flatMap { Array(repeating: UInt8($0), count: $1) })
+        page.write(key: ([1] as [UInt8]).span.bytes)
+        #expect(page.nextLength == PutPage.noRoom)
+
+        let buffer = DedupeBuffer<[UInt8], Int>()
+        let keys = (0..<20).map { n in [UInt8](repeating: UInt8(n), count: n % 3 == 0 ? 65_536 : 3_000 * n) }
+        buffer.onUpdates(keys.enumerated().map { Update(key: $1, value: $0) })
+        buffer.onUpdates(keys.enumerated().map { Update(key: $1, value: -$0) })
+        #expect(try buffer.flush().items() == keys.enumerated().map { .new($1, -$0) })
+    }
+
     @Test func manyNumbers_areKeptApart() throws {
         let buffer = DedupeBuffer<UInt64, Int>()
         let count = 20_000
@@ -269,5 +322,65 @@ struct KeyTests {
         buffer.delete(Caseless(text: "kEy"))
         #expect(try buffer.flush() == [.updates([.deleted(Caseless(text: "key"))])])
         #expect(buffer.statistics.liveKeys == 1)
+    }
+
+    // MARK: Keys that show more than one face
+
+    /// Gives its body one key after another, and returns the first answer.
+    private struct ManyFacedKey: DedupeKey {
+        var faces: [[UInt8]]
+
+        init(_ faces: [UInt8]...) { self.faces = faces }
+
+        init?(keyBytes: RawSpan) { faces = [keyBytes.withUnsafeBytes { Array($0) }] }
+
+        func withKeyBytes<R, E: Error>(_ body: (RawSpan) throws(E) -> R) throws(E) -> R {
+            let first = faces[0]
+            let answer = try body(first.span.bytes)
+            for face in faces.dropFirst() { _ = try body(face.span.bytes) }
+            return answer
+        }
+    }
+
+    private static let tooLong = [UInt8](repeating: 7, count: 1_000_000)
+
+    @Test func keyBytes_givenTwice_theLastCount() throws {
+        let buffer = DedupeBuffer<ManyFacedKey, Int>()
+        buffer.onUpdates([
+            Update(key: ManyFacedKey([1]), value: 1), Update(key: ManyFacedKey(Self.tooLong, [1, 2], [3]), value: 2),
+            Update(key: ManyFacedKey([2], [1]), value: 3),
+        ])
+        buffer.onConnectionRestarted()
+        #expect(buffer.statistics.replaced == 1)
+        #expect(buffer.statistics.dropped == 2)
+    }
+
+    /// Nothing outside of the keys' memory is read, whatever the key returned.
+    @Test(arguments: [[], [1], [2, 3]] as [[UInt8]])
+    func keyBytes_givenTwiceAndTooLongTheLastTime_areRefused(others: [UInt8]) throws {
+        let refused = Kept<[Int]>([])
+        let buffer = DedupeBuffer<ManyFacedKey, Int>(
+            configuration: DedupeBufferConfiguration(onRejection: { rejection in
+                refused.change { $0.append(rejection.keyLength) }
+            }))
+        let two = Update(key: ManyFacedKey([0], Self.tooLong), value: 2)
+        buffer.onUpdates(
+            [Update(key: ManyFacedKey([9]), value: 1), two] + others.map { Update(key: ManyFacedKey([$0]), value: 3) })
+        #expect(refused.value == [1_000_000])
+        #expect(buffer.statistics.rejected == 1)
+        #expect(buffer.statistics.pendingKeys == 1 + others.count)
+    }
+
+    /// There is no answer but one of the body's, unless it is forged.
+    private struct SilentKey: DedupeKey {
+        init() {}
+        init?(keyBytes: RawSpan) {}
+        func withKeyBytes<R, E: Error>(_ body: (RawSpan) throws(E) -> R) throws(E) -> R { () as! R }
+    }
+
+    @Test func keyBytes_notGiven_endTheProgram() async {
+        await #expect(processExitsWith: .failure) {
+            DedupeBuffer<SilentKey, Int>().onUpdates([Update(key: SilentKey(), value: 1)])
+        }
     }
 }

@@ -6,6 +6,7 @@ import DedupeBuffer
 import Dispatch
 import InMemoryLogging
 import Logging
+import MetricsTestKit
 import Testing
 
 /// A logger, and what was logged.
@@ -19,8 +20,12 @@ private struct Log {
         self.logger = logger
     }
 
-    func makeBuffer(retry: DedupeBufferRetry = .init()) -> StringBuffer {
-        StringBuffer(configuration: DedupeBufferConfiguration(retry: retry, logger: logger))
+    func makeBuffer(
+        retry: DedupeBufferRetry = .init(), metrics: DedupeBufferMetrics? = nil, maximumPendingKeys: Int? = nil
+    ) -> StringBuffer {
+        StringBuffer(
+            configuration: DedupeBufferConfiguration(
+                retry: retry, logger: logger, metrics: metrics, maximumPendingKeys: maximumPendingKeys))
     }
 
     var entries: [InMemoryLogHandler.Entry] { handler.entries }
@@ -93,19 +98,50 @@ struct LoggingTests {
     @Test func deliveryToATask_isLogged_andItsFailures() async throws {
         let buffer = log.makeBuffer(retry: DedupeBufferRetry(clock: ImpatientClock()))
         buffer.set("a", 1)
-        let sink = ScriptedSink<Int> { _, number in if number == 0 { throw SinkFailure() } }
+        let sink = ScriptedSink<Int> { _, number in if number < 2 { throw SinkFailure(number: number) } }
         let running = Task { try await buffer.run(sink: sink) }
-        try await sink.wait(forCalls: 2)
+        try await sink.wait(forCalls: 3)
         await buffer.finish()
         try await outcome(of: running, "run")
+        let failed = "warning: Sink failed, what it was given is pending again"
         #expect(
             log.lines.filter { !$0.contains("Finishing") } == [
                 "debug: Received updates dedupe.updates=1",
                 "debug: Starting to deliver dedupe.delivery=task",
-                "debug: Sink failed, what it was given is pending again",
+                failed + " dedupe.error=SinkFailure(number: 0) dedupe.failures=1",
+                failed + " dedupe.error=SinkFailure(number: 1) dedupe.failures=2",
                 "debug: Delivered batch dedupe.entries=1",
                 "debug: Delivery ended",
             ])
+    }
+
+    @Test func delivery_thatIsRefused_isNotLoggedAsABeginning() throws {
+        let buffer = log.makeBuffer()
+        #expect(throws: DedupeBufferError.emptyQueue) { try buffer.sendNextBatchToSink(StringSink()) }
+        buffer.stop()
+        #expect(throws: DedupeBufferError.stopped) { try buffer.startSending(to: StringSink()) }
+        #expect(
+            log.lines == [
+                "debug: Did not deliver dedupe.delivery=by hand dedupe.error=queue is empty",
+                "debug: Stopping",
+                "debug: Did not deliver dedupe.delivery=queue dedupe.error=buffer was stopped",
+            ])
+    }
+
+    @Test func lastFailureOfASink_isLogged_beforeItComesOut_andACancelledOneIsNone() async throws {
+        let buffer = log.makeBuffer(retry: DedupeBufferRetry(maximumAttempts: 1))
+        buffer.set("a", 1)
+        let cancelled = ScriptedSink<Int> { _, _ in
+            withUnsafeCurrentTask { $0?.cancel() }
+            throw SinkFailure()
+        }
+        await #expect(throws: CancellationError.self) {
+            try await within("run") { try await buffer.run(sink: cancelled) }
+        }
+        #expect(!log.lines.contains { $0.contains("Sink failed") })
+        let failing = ScriptedSink<Int> { _, _ in throw SinkFailure() }
+        await #expect(throws: SinkFailure()) { try await within("run") { try await buffer.run(sink: failing) } }
+        #expect(log.lines.count { $0.contains("Sink failed") } == 1)
     }
 
     @Test func finishWithADeadline_isLogged_withTheTimeLeft() throws {
@@ -190,6 +226,32 @@ struct LoggingTests {
         #expect(log.resyncs == ["warning: Resync deleted all live keys dedupe.deletions=2"])
     }
 
+    /// The source deletes one of the keys itself.
+    @Test func resync_thatDeletesAllThatIsLiveThen_isAWarning() throws {
+        let buffer = try makeBuffer(live: ["a", "b"])
+        buffer.onConnectionRestarted()
+        buffer.delete("a")
+        _ = try buffer.flush()
+        buffer.onStatusUpdated(.inSync)
+        #expect(log.resyncs == ["warning: Resync deleted all live keys dedupe.deletions=1"])
+    }
+
+    /// A key that the sink fails on counts as live until then.
+    @Test func resync_thatDeletesAllThatIsLive_afterASinkHasFailed_isAWarning() async throws {
+        let buffer = log.makeBuffer(retry: DedupeBufferRetry(maximumAttempts: 1))
+        buffer.set("a", 1)
+        try deliverAll(of: buffer)
+        buffer.set("b", 1)
+        let sink = ScriptedSink<Int> { _, _ in
+            buffer.onConnectionRestarted()
+            throw SinkFailure()
+        }
+        await #expect(throws: SinkFailure()) { try await within("run") { try await buffer.run(sink: sink) } }
+        #expect(buffer.statistics.liveKeys == 1)
+        buffer.onStatusUpdated(.inSync)
+        #expect(log.resyncs == ["warning: Resync deleted all live keys dedupe.deletions=1"])
+    }
+
     @Test func resync_whereNothingWasLive_isInfo() throws {
         resync(try makeBuffer(live: []), to: [])
         #expect(log.resyncs == ["info: Resync completed dedupe.deletions=0"])
@@ -239,6 +301,38 @@ struct LoggingTests {
         #expect((1...threads * each).contains(log.resyncs.count))
     }
 
+    // MARK: - Overflows
+
+    @Test func overflow_isAWarning_onceUntilTheRestart() throws {
+        let buffer = log.makeBuffer(maximumPendingKeys: 1)
+        buffer.set("live", 1)
+        _ = try buffer.flush()
+        for _ in 0..<2 {
+            for n in 0..<5 { buffer.set("key \(n)", n) }
+            buffer.onConnectionRestarted()
+        }
+        let overflow = "warning: Overflow: backlog dropped, a resync is needed dedupe.live_keys=1 dedupe.overflows="
+        #expect(log.lines.filter { $0.contains("Overflow") } == [overflow + "1", overflow + "2"])
+    }
+
+    /// It is ignored, until there was another restart.
+    @Test func inSync_afterAnOverflow_endsNoResync() throws {
+        let kept = TestMetrics()
+        let buffer = log.makeBuffer(metrics: DedupeBufferMetrics(factory: kept), maximumPendingKeys: 1)
+        buffer.set("live", 1)
+        _ = try buffer.flush()
+        buffer.onConnectionRestarted()
+        buffer.set("a", 1)
+        buffer.set("b", 1)
+        buffer.onStatusUpdated(.inSync)
+        #expect(log.resyncs == [])
+        #expect(try kept.expectTimer("dedupe_buffer_resync_seconds").values == [])
+        buffer.onConnectionRestarted()
+        buffer.set("live", 1)
+        buffer.onStatusUpdated(.inSync)
+        #expect(log.resyncs == ["info: Resync completed dedupe.deletions=0"])
+    }
+
     // MARK: - Handlers
 
     @Test(arguments: LoopKind.allCases)
@@ -281,21 +375,49 @@ struct LoggingTests {
         #expect(buffer.statistics.delivered == 1)
     }
 
-    @Test(arguments: LoopKind.allCases)
-    func handler_thatFinishesTheBuffer_whenALoopBegins_goesOn(_ kind: LoopKind) throws {
+    /// What is pending then is delivered.
+    @Test(arguments: LoopKind.allCases, [false, true])
+    func handler_thatFinishesTheBuffer_whenALoopBegins_goesOn(_ kind: LoopKind, withDeadline: Bool) throws {
         let calling = CallingHandler()
         let buffer = StringBuffer(configuration: DedupeBufferConfiguration(logger: calling.logger))
-        calling.call { [unowned buffer] in buffer.finish() }
-        #expect(throws: DedupeBufferError.stopped) { try RunningLoop(kind, of: buffer, to: StringSink()).end() }
+        let sink = StringSink()
+        buffer.set("a", 1)
+        calling.call { [unowned buffer] in
+            if withDeadline { buffer.finish(deadline: .now + .seconds(1_000_000)) } else { buffer.finish() }
+        }
+        try RunningLoop(kind, of: buffer, to: sink).end()
+        try sink.wait(forItems: 1)
+        try eventually("the stop") {
+            do {
+                try buffer.startSending(to: sink)
+                return false
+            } catch {
+                return error as? DedupeBufferError == .stopped
+            }
+        }
     }
 
     @Test func handler_thatFinishesTheBuffer_whenATaskBegins_goesOn() async throws {
         let calling = CallingHandler()
         let buffer = StringBuffer(configuration: DedupeBufferConfiguration(logger: calling.logger))
+        let sink = ScriptedSink<Int>()
+        buffer.set("a", 1)
         calling.call { [unowned buffer] in buffer.finish() }
-        await #expect(throws: DedupeBufferError.stopped) {
-            try await within("run") { try await buffer.run(sink: ScriptedSink<Int>()) }
-        }
+        try await within("run") { try await buffer.run(sink: sink) }
+        #expect(sink.delivered == [.updates([.new("a", 1)])])
+    }
+
+    /// Wherever that is: the handler is told of the event that is over, and of the end.
+    @Test func handler_thatFinishesTheBuffer_whenAConsumerIsLetGo_goesOn() async throws {
+        let calling = CallingHandler()
+        let buffer = StringBuffer(configuration: DedupeBufferConfiguration(logger: calling.logger))
+        buffer.set("a", 1)
+        let held = Kept(UncheckedIterator(iterator: buffer.events.makeAsyncIterator()))
+        try await within("an event") { _ = try await held.value.next() }
+        calling.call { [unowned buffer] in buffer.finish() }
+        let lettingGo = Worker("letting go of an iterator") { held.change { $0.iterator = nil } }
+        try await eventually("its end") { lettingGo.hasReturned }
+        #expect(calling.calls > 0)
     }
 
     @Test func handler_thatFinishesTheBuffer_whenATaskHasDelivered_goesOn() async throws {
@@ -306,6 +428,16 @@ struct LoggingTests {
         let sink = ScriptedSink<Int>()
         try await within("run") { try await buffer.run(sink: sink) }
         #expect(sink.calls.count == 1)
+    }
+}
+
+/// `@unchecked`: one at a time uses it.
+private struct UncheckedIterator: @unchecked Sendable {
+    var iterator: StringEvents.Iterator?
+
+    func next() async throws -> DedupeBufferEvent<String, Int>? {
+        var iterator = iterator
+        return try await iterator?.next(isolation: nil)
     }
 }
 
@@ -347,3 +479,6 @@ private final class CallingHandler: Sendable {
         func log(event: LogEvent) { owner.handle() }
     }
 }
+
+/// From a function that is not `async`.
+private func deliverAll(of buffer: StringBuffer) throws { _ = try buffer.flush() }

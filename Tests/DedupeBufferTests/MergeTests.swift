@@ -138,18 +138,38 @@ struct MergeTests {
         #expect(try buffer.flush() == [.updates([.updated("a", [1], revision: 1)])])
     }
 
-    @Test func merge_mayLookAtTheStatistics() throws {
+    enum Call: CaseIterable { case status, inSync, restart, stop, batch, statistics, finish }
+
+    /// Only puts of updates are forbidden in `merge`.
+    @Test(arguments: Call.allCases)
+    func merge_thatCallsTheBuffer_goesOn(_ call: Call) throws {
         let holder = Kept<StringBuffer?>(nil)
         let buffer = StringBuffer(merge: { older, newer in
-            holder.value.map { $0.statistics.received } == nil ? 0 : older + newer
+            guard let buffer = holder.value else { return older + newer }
+            switch call {
+            case .status: buffer.onStatusUpdated(.resyncInProgress)
+            case .inSync:
+                buffer.onStatusUpdated(.resyncInProgress)
+                buffer.onStatusUpdated(.inSync)
+            case .restart: buffer.onConnectionRestarted()
+            case .stop: buffer.stop()
+            case .batch: _ = try? buffer.sendNextBatchToSink(StringSink())
+            case .statistics: _ = buffer.statistics
+            case .finish: buffer.finish()
+            }
+            return older + newer
         })
+        buffer.set("live", 1)
+        _ = try buffer.flush()
+        buffer.onConnectionRestarted()
         holder.change { $0 = buffer }
         defer { holder.change { $0 = nil } }
-        try bounded("merging") {
-            buffer.set("a", 1)
-            buffer.set("a", 2)
+        buffer.set("a", 1)
+        try bounded("merging") { buffer.set("a", 2) }
+        #expect(buffer.statistics.unaccounted == 0)
+        if ![.restart, .stop, .finish].contains(call) {
+            #expect(try buffer.flush().items().contains(.new("a", 3)))
         }
-        #expect(try buffer.flush() == [.updates([.new("a", 3)])])
     }
 
     // MARK: Sinks that fail

@@ -27,7 +27,9 @@ private struct Watch {
 
     func makeBuffer(batchSize: Int = 100, retry: DedupeBufferRetry = .init()) -> StringBuffer {
         StringBuffer(
-            configuration: DedupeBufferConfiguration(batchSize: batchSize, retry: retry, metrics: configuration))
+            configuration: DedupeBufferConfiguration(
+                batchSize: batchSize, retry: retry, metrics: configuration, suppressesUnchanged: true,
+                maximumPendingKeys: 1_000))
     }
 
     func gauge(_ name: String) throws -> TestRecorder { try kept.expectGauge("\(label)_\(name)", dimensions) }
@@ -37,25 +39,31 @@ private struct Watch {
     /// What gauges and counters say now, as statistics.
     func figures() throws -> [Int] {
         let gauges = try ["pending_keys", "live_keys", "memory_bytes"].map { try gauge($0).lastValue ?? 0 }
-        let counters = ["received", "delivered", "replaced", "cancelled", "synthesized"]
+        let counters = [
+            "received", "delivered", "replaced", "cancelled", "synthesized", "suppressed", "dropped", "overflows",
+        ]
         return try gauges.map { Int($0) } + counters.map { Int(try counter("\($0)_total").totalValue) }
     }
 }
 
-/// Metrics whose gauges make a call of their own, the first time that one is recorded.
+/// Metrics whose gauges make a call of their own when one is recorded.
 private final class CallingMetrics: MetricsFactory {
     private let kept: TestMetrics
-    private let action = Kept<(@Sendable () -> Void)?>(nil)
+    private let action = Kept<(isOnce: Bool, body: @Sendable () -> Void)?>(nil)
 
     init(kept: TestMetrics) { self.kept = kept }
 
-    func callOnce(_ action: @escaping @Sendable () -> Void) { self.action.change { $0 = action } }
+    /// The first time only.
+    func callOnce(_ body: @escaping @Sendable () -> Void) { action.change { $0 = (true, body) } }
+    func callEachTime(_ body: @escaping @Sendable () -> Void) { action.change { $0 = (false, body) } }
+    func callNoMore() { action.change { $0 = nil } }
 
-    fileprivate func takeAction() -> (@Sendable () -> Void)? {
-        action.change { action in
-            defer { action = nil }
-            return action
+    fileprivate func call() {
+        let body = action.change { action in
+            defer { if action?.isOnce == true { action = nil } }
+            return action?.body
         }
+        body?()
     }
 
     func makeRecorder(label: String, dimensions: [(String, String)], aggregate: Bool) -> any RecorderHandler {
@@ -84,7 +92,7 @@ private final class CallingMetrics: MetricsFactory {
         }
 
         func record(_ value: Int64) {
-            owner.takeAction()?()
+            owner.call()
             kept.record(value)
         }
 
@@ -94,15 +102,21 @@ private final class CallingMetrics: MetricsFactory {
 
 extension DedupeBufferStatistics {
     fileprivate var figures: [Int] {
-        [pendingKeys, liveKeys, memory, received, delivered, replaced, cancelled, synthesizedDeletions]
+        [
+            pendingKeys, liveKeys, memory, received, delivered, replaced, cancelled, synthesizedDeletions, suppressed,
+            dropped, overflows,
+        ]
     }
 }
 
 extension DedupeBuffer<String, Int> {
     /// Whatever is counted happens at least once, and nothing twice as often as something else.
     fileprivate func goThroughEverything() throws {
-        onUpdates((0..<7).map { Update(key: "key \($0)", value: 0) })
+        onUpdates((0...1_000).map { Update(key: "too many \($0)", value: 0) })
+        onConnectionRestarted()
+        onUpdates((0..<7).map { Update(key: "key \($0)", value: 0, revision: 1) })
         _ = try flush()
+        set("key 1", 0, revision: 1)
         for n in 0..<3 { set("key 0", n) }
         set("cancelled", 1)
         delete("cancelled")
@@ -127,6 +141,9 @@ struct MetricsTests {
         _ = try buffer.nextBatch()
         #expect(try watch.figures() == buffer.statistics.figures)
         #expect(buffer.statistics.delivered == 10)
+        // The sum, as a dashboard has it.
+        let figures = try watch.figures()
+        #expect(figures[3] + figures[7] == figures[4] + figures[5] + figures[6] + figures[8] + figures[9] + figures[0])
     }
 
     @Test func figures_areUpToDate_afterARestart() throws {
@@ -243,6 +260,55 @@ struct MetricsTests {
         #expect(try watch.figures() == buffer.statistics.figures)
     }
 
+    // MARK: - Handlers that keep a thread
+
+    private func makeBuffer(_ calling: CallingMetrics) -> StringBuffer {
+        let metrics = DedupeBufferMetrics(factory: calling, interval: .zero)
+        return StringBuffer(configuration: DedupeBufferConfiguration(batchSize: 1, metrics: metrics))
+    }
+
+    enum Call: CaseIterable { case stop, restart, put }
+
+    @Test(arguments: Call.allCases)
+    func handler_thatCallsTheBufferEachTime_comesToAnEnd(_ call: Call) throws {
+        let calling = CallingMetrics(kept: watch.kept)
+        let (buffer, count) = (makeBuffer(calling), Kept(0))
+        calling.callEachTime { [unowned buffer] in
+            guard
+                count.change({ count in
+                    count += 1
+                    return count < 1_000
+                })
+            else { return }
+            switch call {
+            case .stop: buffer.stop()
+            case .restart: buffer.onConnectionRestarted()
+            case .put: buffer.set("a", 1)
+            }
+        }
+        try bounded("a call") { buffer.set("b", 1) }
+        // Two rounds of three gauges.
+        #expect(count.value == 6)
+        calling.callNoMore()
+    }
+
+    @Test func sourceCall_thatReports_returns_thoughBatchesKeepComing() throws {
+        let calling = CallingMetrics(kept: watch.kept)
+        let (buffer, sink, keys) = (makeBuffer(calling), StringSink(), 600)
+        for n in 0..<keys { buffer.set("key \(n)", n) }
+        sink.onEachCall { _ in usleep(300) }
+        calling.callEachTime { usleep(500) }
+        let source = Worker("a call of the source") { buffer.set("one more", 1) }
+        usleep(100)
+        try buffer.startSending(to: sink)
+        try sink.wait(forItems: keys / 2)
+        #expect(source.hasReturned)
+        calling.callNoMore()
+        try source.join()
+        try bounded("finish") { buffer.finish() }
+        #expect(try watch.figures() == buffer.statistics.figures)
+    }
+
     // MARK: - A sink that is stuck
 
     @Test func backlog_ofAStuckSink_shows() throws {
@@ -300,6 +366,13 @@ struct MetricsTests {
         #expect(try watch.timer("oldest_pending_age_seconds").values.contains { $0 >= 20_000_000 })
     }
 
+    @Test func ageTimer_hasNothing_forABatchOfStatuses() throws {
+        let buffer = watch.makeBuffer()
+        buffer.onStatusUpdated(.inSync)
+        _ = try buffer.flush()
+        #expect(try watch.timer("oldest_pending_age_seconds").values == [])
+    }
+
     @Test func timeInSink_ofATask_hasAValueForEachEvent() async throws {
         let buffer = watch.makeBuffer()
         buffer.set("a", 1)
@@ -348,7 +421,7 @@ struct MetricsTests {
         #expect(try watch.figures() == buffer.statistics.figures)
         let labels =
             watch.kept.counters.map(\.label) + watch.kept.recorders.map(\.label) + watch.kept.timers.map(\.label)
-        #expect(labels.count == 11)
+        #expect(labels.count == 14)
         #expect(labels.allSatisfy { $0.hasPrefix("routes_") })
     }
 
@@ -389,7 +462,7 @@ struct MetricsTests {
             buffer.set("b", 1)
             buffer.set("b", 2)
         }
-        #expect(try watch.figures() == [0, 0, 0, 3, 1, 1, 0, 0])
+        #expect(try watch.figures() == [0, 0, 0, 3, 1, 1, 0, 0, 0, 0, 0])
     }
 
     @Test func metrics_areDestroyed_whereAskedFor() throws {
@@ -398,7 +471,7 @@ struct MetricsTests {
         do {
             let buffer = watch.makeBuffer()
             buffer.set("a", 1)
-            #expect(watch.kept.counters.count == 5)
+            #expect(watch.kept.counters.count == 8)
         }
         #expect(watch.kept.counters.isEmpty && watch.kept.recorders.isEmpty && watch.kept.timers.isEmpty)
     }
@@ -492,6 +565,11 @@ struct TimeAndMemoryTests {
         let long = String(repeating: "x", count: 1000)
         for n in 0..<1000 { buffer.set("\(long)\(n)", n) }
         #expect(buffer.statistics.memory >= before + 1_000_000)
+    }
+
+    @Test func memory_hasTheRoomForABatch() {
+        let buffer: StringBuffer = makeBuffer(batchSize: 65_536)
+        #expect(buffer.statistics.memory > 65_536 * 16)
     }
 
     @Test func oldestPendingAge_isZero_whereNothingIsPending() throws {

@@ -2,13 +2,15 @@
 
 import CDedupe
 import CMeasure
+import CoreMetrics
 import DedupeBuffer
 import Foundation
+import Logging
 
 /// The Swift layer alone: what updates cost through `onUpdates` for a thousand keys, which stay in the cache, and how often
 /// it asks for memory.
 ///
-/// Times are for reading; next to them stands the core's own, measured by the C program. Counts of allocations do not
+/// Times are for reading; next to them stands the core's own, see ``measureCore(_:)``. Counts of allocations do not
 /// depend on the machine, and are compared with the thresholds that are committed.
 enum Layer {
     struct Measurement: Codable {
@@ -25,11 +27,22 @@ enum Layer {
 
     static func run(repetitions: Int) -> [Measurement] {
         measureCore(repetitions) + measure("class", repetitions) { Payload(stamp: UInt64($0)) }
+            + measure("observed-class", repetitions, observed) { Payload(stamp: UInt64($0)) }
             + measure("struct", repetitions) { Point(x: $0, y: $0) }
     }
 
+    /// With a logger that passes over what is logged for each call, and metrics that go nowhere: what watching itself
+    /// costs.
+    private static var observed: DedupeBufferConfiguration {
+        var logger = Logger(label: "benchmark") { _ in SwiftLogNoOpLogHandler() }
+        logger.logLevel = .info
+        return DedupeBufferConfiguration(
+            logger: logger, metrics: DedupeBufferMetrics(factory: NOOPMetricsHandler.instance))
+    }
+
     private static func measure<Value: Sendable>(
-        _ name: String, _ repetitions: Int, _ make: (Int) -> Value
+        _ name: String, _ repetitions: Int, _ configuration: DedupeBufferConfiguration = .init(),
+        _ make: (Int) -> Value
     ) -> [Measurement] {
         let keys = (0..<1000).map { "/registry/pods/namespace-\($0 % 10)/pod-\($0)" }
         // Strings and values of its own for each update, as a client that decodes messages has them.
@@ -39,7 +52,7 @@ enum Layer {
         let calls = rounds.flatMap { all in
             stride(from: 0, to: all.count, by: 100).map { Array(all[$0..<($0 + 100)]) }
         }
-        let buffer = DedupeBuffer<String, Value>()
+        let buffer = DedupeBuffer<String, Value>(configuration: configuration)
         let sink = Forgetting<Value>()
         func replace() { for call in calls { buffer.onUpdates(call) } }
         func cycle() {
