@@ -213,12 +213,17 @@ final class ImpatientClock: Clock {
     typealias Duration = Swift.Duration
 
     private let time = Kept(TestClock.Instant())
+    private let meanwhile: @Sendable () -> Void
+
+    /// `meanwhile` is what is done while somebody sleeps.
+    init(meanwhile: @escaping @Sendable () -> Void = {}) { self.meanwhile = meanwhile }
 
     var now: TestClock.Instant { time.value }
     let minimumResolution = Duration.zero
 
     func sleep(until deadline: TestClock.Instant, tolerance: Duration?) async throws {
         try Task.checkCancellation()
+        meanwhile()
         time.change { $0 = max($0, deadline) }
     }
 }

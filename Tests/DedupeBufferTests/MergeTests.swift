@@ -258,7 +258,11 @@ struct MergeTests {
 
     @Test(arguments: [1, 2, 3, 100])
     func failingSink_atRandom(batchSize: Int) async throws {
-        try await RunModelTests.playAtRandom("merge", batchSize: batchSize, restarts: false, rules: Self.rules)
+        try await RunModelTests.playAtRandom("merge", batchSize: batchSize) { random in
+            var rules = Self.rules
+            rules.suppresses = random.oneIn(3)
+            return rules
+        }
     }
 
     // MARK: Threads
