@@ -174,7 +174,7 @@ final class SteppedExecutor: TaskExecutor {
     @discardableResult
     func outcome<R: Sendable>(of task: Task<R, any Error>, _ what: String) async throws -> R {
         let result = Kept<Result<R, any Error>?>(nil)
-        Task {
+        Task(executorPreference: self) {
             let outcome = await task.result
             result.change { $0 = outcome }
         }

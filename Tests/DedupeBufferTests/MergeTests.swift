@@ -225,6 +225,22 @@ struct MergeTests {
         #expect(buffer.statistics.unaccounted == 0)
     }
 
+    /// It is suppressed, since the sink has taken it. But then it comes back, and what came after it is merged with it.
+    @Test func whatAFailingSinkHas_andWasSentAgainAfterARestart_isMergedWithWhatFollows() async throws {
+        let buffer = ListBuffer(
+            configuration: DedupeBufferConfiguration(
+                retry: DedupeBufferRetry(maximumAttempts: 1), suppressesUnchanged: true),
+            merge: { $0 + $1 })
+        buffer.set("a", [1], revision: 1)
+        let calls = try await failOnce(buffer) {
+            buffer.onConnectionRestarted()
+            buffer.set("a", [1], revision: 1)
+            buffer.set("a", [2], revision: 2)
+        }
+        #expect(calls.items() == [.new("a", [1, 2], revision: 2)])
+        #expect(buffer.statistics.unaccounted == 0)
+    }
+
     // MARK: Against the model
 
     /// A pair (m, c) for x -> m * x + c, in one integer; merged by applying one after the other: order matters, grouping
