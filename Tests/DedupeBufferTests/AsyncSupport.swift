@@ -143,6 +143,59 @@ final class AsyncGate: Sendable {
     }
 }
 
+// MARK: - Tasks by hand
+
+/// Runs tasks by hand, from one suspension to the next, when the test says so. Where they stand then is no matter of luck.
+final class SteppedExecutor: TaskExecutor {
+    private let jobs = Kept<[UnownedJob]>([])
+
+    func enqueue(_ job: consuming ExecutorJob) {
+        let job = UnownedJob(job)
+        jobs.change { $0.append(job) }
+    }
+
+    /// How many tasks could go on.
+    var ready: Int { jobs.change { $0.count } }
+
+    /// Runs a task to its next suspension. False: all of them wait for somebody.
+    @discardableResult
+    func step() -> Bool {
+        guard let job = jobs.change({ $0.isEmpty ? nil : $0.removeFirst() }) else { return false }
+        job.runSynchronously(on: asUnownedTaskExecutor())
+        return true
+    }
+
+    /// Until all tasks wait for somebody, or have ended.
+    func runUntilIdle() {
+        while step() {}
+    }
+
+    /// What a task comes to, within `patience`; others go on meanwhile.
+    @discardableResult
+    func outcome<R: Sendable>(of task: Task<R, any Error>, _ what: String) async throws -> R {
+        let result = Kept<Result<R, any Error>?>(nil)
+        Task(executorPreference: self) {
+            let outcome = await task.result
+            result.change { $0 = outcome }
+        }
+        try await eventually(what) {
+            self.runUntilIdle()
+            return result.value != nil
+        }
+        return try result.value!.get()
+    }
+}
+
+/// Runs all its tasks on one thread: if one blocked it, none would go on.
+final class OneThreadExecutor: TaskExecutor {
+    private let queue = DispatchQueue(label: "test.tasks")
+
+    func enqueue(_ job: consuming ExecutorJob) {
+        let job = UnownedJob(job)
+        queue.async { job.runSynchronously(on: self.asUnownedTaskExecutor()) }
+    }
+}
+
 // MARK: - Clocks
 
 /// Stands still until the test moves it.
@@ -213,12 +266,17 @@ final class ImpatientClock: Clock {
     typealias Duration = Swift.Duration
 
     private let time = Kept(TestClock.Instant())
+    private let meanwhile: @Sendable () -> Void
+
+    /// `meanwhile` is what is done while somebody sleeps.
+    init(meanwhile: @escaping @Sendable () -> Void = {}) { self.meanwhile = meanwhile }
 
     var now: TestClock.Instant { time.value }
     let minimumResolution = Duration.zero
 
     func sleep(until deadline: TestClock.Instant, tolerance: Duration?) async throws {
         try Task.checkCancellation()
+        meanwhile()
         time.change { $0 = max($0, deadline) }
     }
 }

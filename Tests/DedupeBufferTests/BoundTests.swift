@@ -474,6 +474,27 @@ struct BoundTests {
         }
     }
 
+    @Test(arguments: [1, 2, 3, 100], [false, true])
+    func keyBound_ofAFailingSink_atRandom(batchSize: Int, restarts: Bool) async throws {
+        try await RunModelTests.playAtRandom("key bound", batchSize: batchSize) { random in
+            NaiveModel.Rules(
+                suppresses: random.oneIn(2), maximumPendingKeys: Int.random(in: 1...8, using: &random),
+                restartsAtOverflow: restarts)
+        }
+    }
+
+    /// What is given back may go beyond the bound, and what is merged with it too.
+    @Test(arguments: [1, 2, 3, 100], [false, true])
+    func byteBound_ofAFailingSink_atRandom(batchSize: Int, restarts: Bool) async throws {
+        try await RunModelTests.playAtRandom("byte bound", batchSize: batchSize) { random in
+            var rules = NaiveModel.Rules(weight: { $0 & 7 }, restartsAtOverflow: restarts)
+            rules.maximumPendingBytes = Int.random(in: 7...40, using: &random)
+            if random.oneIn(3) { rules.maximumPendingKeys = Int.random(in: 1...8, using: &random) }
+            if random.oneIn(2) { rules.merge = { older, newer in older &* 31 &+ newer } }
+            return rules
+        }
+    }
+
     // MARK: Threads
 
     /// Each writer's keys are its own. Whoever is told begins anew for all.

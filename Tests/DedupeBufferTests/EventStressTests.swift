@@ -40,58 +40,90 @@ struct EventStressTests {
 
     // MARK: Cancellation
 
-    /// Consumers come and go, each cancelled at some moment; what they heard adds up to what was put.
-    @Test func consumers_cancelledAtAnyMoment_loseNothing() async throws {
-        try await inRounds(#function) { random in
-            let (buffer, heard): (StringBuffer, _) = (makeBuffer(batchSize: 3), ReplayingSink())
-            let producing = produce(to: buffer, random.next())
+    enum Way: CaseIterable { case events, run }
+
+    /// Consumers come and go, each cancelled at some moment beside a source that also restarts; what they heard adds up to
+    /// what the source has. The sinks of `run` also fail, its pauses are cancelled, and it is cancelled in the sink.
+    @Test(arguments: Way.allCases, BufferRules.allCases)
+    func consumers_cancelledAtAnyMoment_loseNothing(way: Way, rules: BufferRules) async throws {
+        try await inRounds("\(#function), \(way), \(rules)", Self.cancellations) { random in
+            let source = ListSource(rules, batchSize: 3, random: SeededGenerator(seed: random.next()))
+            let heard = ListReplay()
+            let producing = produce(source, SeededGenerator(seed: random.next()))
             for _ in 0..<2 {
-                let consumer = Task {
-                    for try await event in buffer.events {
-                        event.replay(to: heard)
-                        if heard.updatesHeard.isMultiple(of: 3) { await Task.yield() }
-                    }
-                }
+                let consumer = Self.consume(source.buffer, way, heard, SeededGenerator(seed: random.next()))
                 await pauseAtRandom(&random)
                 consumer.cancel()
-                try await consumer.value
+                try await Self.end(of: consumer)
             }
-            try await settle(buffer, producing, heard)
+            var settled = await producing.value
+            try Self.expect(try settled.settle(with: heard))
         }
     }
 
-    /// The same for `run`, whose sink also fails, whose pauses are cancelled, and who is cancelled in the sink.
-    @Test func runs_cancelledAtAnyMoment_loseNothing() async throws {
-        try await inRounds(#function) { random in
-            let heard = ReplayingSink()
-            let buffer = StringBuffer(
-                batchSize: 3, retry: DedupeBufferRetry(initialDelay: .zero, maximumAttempts: nil))
-            let producing = produce(to: buffer, random.next())
+    /// The same by hand: the source acts while the consumer stands at one of its awaits, and it is cancelled at each of them
+    /// in turn, having been woken or not.
+    @Test(arguments: Way.allCases, BufferRules.allCases)
+    func consumers_cancelledAtEachStep_loseNothing(way: Way, rules: BufferRules) async throws {
+        let round = Kept(0)
+        try await inRounds("\(#function), \(way), \(rules)", Self.cancellations) { random in
+            let executor = SteppedExecutor()
+            var source = ListSource(rules, batchSize: 3, random: SeededGenerator(seed: random.next()))
+            let heard = ListReplay()
             for _ in 0..<2 {
-                let failures = Kept(SeededGenerator(seed: random.next()))
-                let running = Task {
-                    try await buffer.run(sink: ReplayingAsyncSink(heard: heard, random: failures))
+                let seed = SeededGenerator(seed: random.next())
+                let consumer = Self.consume(source.buffer, way, heard, seed, on: executor)
+                let last = round.change { round in
+                    round += 1
+                    return round % 12
                 }
-                await pauseAtRandom(&random)
-                running.cancel()
-                await #expect(throws: CancellationError.self) { try await running.value }
+                for _ in 0..<last {
+                    for _ in 0..<Int.random(in: 0...2, using: &random) { source.act() }
+                    executor.step()
+                }
+                if random.oneIn(2) { source.act() }
+                consumer.cancel()
+                if random.oneIn(2) { source.act() }
+                do {
+                    try await executor.outcome(of: consumer, "the consumer")
+                } catch is CancellationError {}
             }
-            try await settle(buffer, producing, heard)
+            try Self.expect(try source.settle(with: heard))
         }
     }
 
-    /// What is left is delivered by hand; then the sink has what was put last.
-    private func settle(
-        _ buffer: StringBuffer, _ producing: Task<[String: Int], Never>, _ heard: ReplayingSink
-    ) async throws {
-        let state = await producing.value
-        do {
-            while true { try buffer.sendNextBatchToSink(heard) }
-        } catch DedupeBufferError.emptyQueue {}
-        try #require(heard.violations == [])
-        try #require(heard.state == state)
-        try #require(buffer.statistics.unaccounted == 0)
-        try #require(buffer.statistics.liveKeys == state.count)
+    /// All ways and rules together make the number of rounds.
+    private static let cancellations = max(1, eventRounds / (Way.allCases.count * BufferRules.allCases.count))
+
+    private static func consume(
+        _ buffer: ListsBuffer, _ way: Way, _ heard: ListReplay, _ random: SeededGenerator,
+        on executor: SteppedExecutor? = nil
+    ) -> Task<Void, any Error> {
+        Task(executorPreference: executor) {
+            switch way {
+            case .run: try await buffer.run(sink: FailingListReplay(heard: heard, random: Kept(random)))
+            case .events:
+                for try await event in buffer.events {
+                    switch event {
+                    case .updates(let updates): heard.onUpdates(updates)
+                    case .status(let status): heard.onStatusUpdated(status)
+                    }
+                    if heard.calls.isMultiple(of: 3) { await Task.yield() }
+                }
+            }
+        }
+    }
+
+    private static func end(of consumer: Task<Void, any Error>) async throws {
+        do { try await consumer.value } catch is CancellationError {}
+    }
+
+    private static func expect(_ fault: String?) throws {
+        if let fault { throw Fault(description: fault) }
+    }
+
+    private struct Fault: Error, CustomStringConvertible {
+        var description: String
     }
 
     // MARK: The end
@@ -101,7 +133,7 @@ struct EventStressTests {
     /// Two ends at once, beside a producer. Everything ends; nothing is lost where all was to be delivered.
     @Test func consumer_endsInTwoWaysAtOnce() async throws {
         let tracker = LifetimeTracker()
-        try await inRounds(#function) { random in
+        try await inRounds(#function, eventRounds) { random in
             let held: Kept<DedupeBuffer<String, Tracked>?> = Kept(makeBuffer(batchSize: 2))
             let ends = (0..<2).map { _ in End.allCases.randomElement(using: &random)! }
             let usesRun = random.oneIn(2)
@@ -137,12 +169,12 @@ struct EventStressTests {
 
     /// Plays a scene again and again, until one fails.
     private func inRounds(
-        _ test: String, _ scene: @escaping @Sendable (inout SeededGenerator) async throws -> Void
+        _ test: String, _ rounds: Int, _ scene: @escaping @Sendable (inout SeededGenerator) async throws -> Void
     ) async throws {
         let seed = announcedSeed(test)
-        for round in stride(from: 0, to: eventRounds, by: 100) {
+        for round in stride(from: 0, to: rounds, by: 100) {
             try await within("rounds from \(round) of \(test), DEDUPE_TEST_SEED=\(seed)") {
-                for round in round..<min(round + 100, eventRounds) {
+                for round in round..<min(round + 100, rounds) {
                     var random = SeededGenerator(seed: seed &+ UInt64(round))
                     do {
                         try await scene(&random)
@@ -168,50 +200,15 @@ private func perform(
     }
 }
 
-/// Values, deletions and statuses of a few keys; the state that they come to.
-private func produce(to buffer: StringBuffer, _ seed: UInt64) -> Task<[String: Int], Never> {
+/// The source acts for a while; what it has then.
+private func produce(_ source: ListSource, _ random: SeededGenerator) -> Task<ListSource, Never> {
     Task {
-        var random = SeededGenerator(seed: seed)
-        var state: [String: Int] = [:]
-        for n in 0..<20 {
-            let key = "key \(Int.random(in: 0..<5, using: &random))"
-            state[key] = random.oneIn(3) ? nil : n
-            buffer.onUpdates([Update(key: key, value: state[key])])
-            if random.oneIn(4) { buffer.onStatusUpdated(SyncStatus(rawValue: .random(in: 0...2, using: &random))!) }
+        var (source, random) = (source, random)
+        for _ in 0..<20 {
+            source.act()
             if random.oneIn(8) { await Task.yield() }
         }
-        return state
-    }
-}
-
-extension DedupeBufferEvent<String, Int> {
-    fileprivate func replay(to sink: ReplayingSink) {
-        switch self {
-        case .updates(let updates): sink.onUpdates(updates)
-        case .status(let status): sink.onStatusUpdated(status)
-        }
-    }
-}
-
-/// Hands on what it does not fail on.
-private struct ReplayingAsyncSink: AsyncSyncerCallbacks {
-    let heard: ReplayingSink
-    let random: Kept<SeededGenerator>
-
-    func onStatusUpdated(_ status: SyncStatus) async throws {
-        try await fail()
-        heard.onStatusUpdated(status)
-    }
-
-    func onUpdates(_ updates: [Update<String, Int>]) async throws {
-        try await fail()
-        heard.onUpdates(updates)
-    }
-
-    private func fail() async throws {
-        if random.change({ $0.oneIn(3) }) { await Task.yield() }
-        if random.change({ $0.oneIn(3) }) { try Task.checkCancellation() }
-        if random.change({ $0.oneIn(3) }) { throw SinkFailure() }
+        return source
     }
 }
 

@@ -245,6 +245,22 @@ struct MergeTests {
         #expect(buffer.statistics.unaccounted == 0)
     }
 
+    /// It is suppressed, since the sink has taken it. But then it comes back, and what came after it is merged with it.
+    @Test func whatAFailingSinkHas_andWasSentAgainAfterARestart_isMergedWithWhatFollows() async throws {
+        let buffer = ListBuffer(
+            configuration: DedupeBufferConfiguration(
+                retry: DedupeBufferRetry(maximumAttempts: 1), suppressesUnchanged: true),
+            merge: { $0 + $1 })
+        buffer.set("a", [1], revision: 1)
+        let calls = try await failOnce(buffer) {
+            buffer.onConnectionRestarted()
+            buffer.set("a", [1], revision: 1)
+            buffer.set("a", [2], revision: 2)
+        }
+        #expect(calls.items() == [.new("a", [1, 2], revision: 2)])
+        #expect(buffer.statistics.unaccounted == 0)
+    }
+
     // MARK: Against the model
 
     /// A pair (m, c) for x -> m * x + c, in one integer; merged by applying one after the other: order matters, grouping
@@ -278,7 +294,11 @@ struct MergeTests {
 
     @Test(arguments: [1, 2, 3, 100])
     func failingSink_atRandom(batchSize: Int) async throws {
-        try await RunModelTests.playAtRandom("merge", batchSize: batchSize, restarts: false, rules: Self.rules)
+        try await RunModelTests.playAtRandom("merge", batchSize: batchSize) { random in
+            var rules = Self.rules
+            rules.suppresses = random.oneIn(3)
+            return rules
+        }
     }
 
     // MARK: Threads

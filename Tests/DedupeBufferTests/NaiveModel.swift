@@ -46,16 +46,34 @@ struct NaiveModel {
         var status: SyncStatus?
         /// Entries of one number may be delivered in any order; 0: this one stays where it is.
         var group = 0
+        /// It came in the place of a deletion, with which all that was before ended.
+        var isAlone = false
+    }
+
+    /// An entry that was taken, and what was so before.
+    private struct Taken {
+        var entry: Entry
+        var valueBefore: Int?
+        var revisionBefore: UInt64?
+        var statusBefore: SyncStatus
     }
 
     let rules: Rules
 
     private(set) var queue: [Entry] = []
-    private(set) var live: Set<String> = []
+    /// What the sink was given, as far as it did not come back.
+    private(set) var sink: [String: Int] = [:]
+    /// From a restart to the next `inSync`.
     private var unseen: Set<String>?
-    private var withheldValues: Set<String> = []
-    private var withheldDeletions: [String: Entry] = [:]
+    /// The batch that was taken last,
+    private var batch: [Taken] = []
+    /// and whether there was a restart since.
+    private var hasRestarted = false
+    /// Suppressed since the last restart, and not taken since.
+    private var sentAgain: Set<String> = []
     private var latestReceived = SyncStatus.waitForDatastore
+    /// The last status received was dropped, being the latest one received.
+    private var hasSwallowed = false
     private var latestTaken = SyncStatus.waitForDatastore
     private var groups = 0
     /// By key what was taken last.
@@ -100,11 +118,12 @@ struct NaiveModel {
             return
         }
         unseen?.remove(update.key)
-        guard let index = queue.firstIndex(where: { $0.status == nil && $0.key == update.key }) else {
-            if rules.suppresses, update.value != nil, update.revision != 0, live.contains(update.key),
+        guard let index = index(of: update.key) else {
+            if rules.suppresses, update.value != nil, update.revision != 0, sink[update.key] != nil,
                 revisions[update.key] == update.revision
             {
                 suppressed += 1
+                sentAgain.insert(update.key)
                 return
             }
             if exceeds(update.value) {
@@ -118,50 +137,31 @@ struct NaiveModel {
             peak = max(peak, pendingKeys)
             return
         }
-        if update.value == nil, queue[index].value != nil {
-            if let entry = withheldDeletions[update.key] {
-                (replaced, cancelled) = (replaced - 1, cancelled + 2)
-                queue[index] = entry
-                return
-            }
-            if !live.contains(update.key), !withheldValues.contains(update.key) { return cancel(at: index) }
-        }
+        if update.value == nil, queue[index].value != nil, sink[update.key] == nil { return cancel(at: index) }
         replaced += 1
         if let merge = rules.merge, let older = queue[index].value, let newer = update.value {
             queue[index].value = merge(older, newer)
         } else {
+            queue[index].isAlone = queue[index].value == nil && update.value != nil
             queue[index].value = update.value
         }
         queue[index].revision = update.revision
     }
 
-    /// A value and its deletion go, and with them the earlier of two statuses that had only them between them.
+    private func index(of key: String) -> Int? { queue.firstIndex { $0.status == nil && $0.key == key } }
+
+    /// A value and its deletion go.
     private mutating func cancel(at index: Int) {
         cancelled += 2
+        remove(at: index)
+    }
+
+    /// An entry leaves its place, and with it the earlier of two statuses that had only it between them.
+    private mutating func remove(at index: Int) {
         queue.remove(at: index)
         if index > 0, index < queue.count, queue[index - 1].status != nil, queue[index].status != nil {
             queue.remove(at: index - 1)
         }
-    }
-
-    /// The first `count` entries are with a sink that will fail: to the queue they are not there until they come back.
-    /// So a deletion does not cancel such a value, and cancels a value that comes after such a deletion.
-    mutating func withhold(_ count: Int) {
-        for entry in queue.prefix(count) where entry.status == nil {
-            if entry.value == nil { withheldDeletions[entry.key] = entry } else { withheldValues.insert(entry.key) }
-        }
-    }
-
-    /// They have come back, each to whatever has come in its place.
-    mutating func giveBack() {
-        for key in withheldValues where !live.contains(key) {
-            guard let index = queue.firstIndex(where: { $0.status == nil && $0.key == key && $0.value == nil }) else {
-                continue
-            }
-            replaced -= 1
-            cancel(at: index)
-        }
-        (withheldValues, withheldDeletions) = ([], [:])
     }
 
     /// Section 3.
@@ -176,7 +176,8 @@ struct NaiveModel {
             }
             peak = max(peak, pendingKeys)
         }
-        if status == latestReceived { return }
+        hasSwallowed = status == latestReceived
+        if hasSwallowed { return }
         latestReceived = status
         if let last = queue.indices.last, queue[last].status != nil {
             queue[last].status = status
@@ -189,8 +190,8 @@ struct NaiveModel {
     mutating func restart() {
         dropped += pendingKeys
         queue = []
-        (withheldValues, withheldDeletions) = ([], [:])
-        unseen = live
+        (hasRestarted, hasSwallowed, sentAgain) = (true, false, [])
+        unseen = Set(sink.keys)
         latestReceived = latestTaken
         isOverflowed = false
     }
@@ -209,7 +210,6 @@ struct NaiveModel {
             case .updates(let items): actual.append(contentsOf: items)
             }
         }
-        batches += 1
         for position in 0..<count { adopt(actual, at: position) }
         let due = take(count)
         return due == calls ? nil : "delivered \(calls); due \(due)"
@@ -219,7 +219,13 @@ struct NaiveModel {
     mutating func take(_ count: Int) -> [Call] {
         var due: [Call] = []
         var run: [Item<String, Int>] = []
+        batches += 1
+        (batch, hasRestarted) = ([], false)
         for entry in queue.prefix(count) {
+            batch.append(
+                Taken(
+                    entry: entry, valueBefore: sink[entry.key], revisionBefore: revisions[entry.key],
+                    statusBefore: latestTaken))
             if let status = entry.status {
                 if !run.isEmpty { due.append(.updates(run)) }
                 run = []
@@ -230,11 +236,12 @@ struct NaiveModel {
             }
             delivered += 1
             revisions[entry.key] = entry.revision
+            sentAgain.remove(entry.key)
             if let value = entry.value {
-                let type: UpdateType = live.insert(entry.key).inserted ? .new : .updated
+                let type: UpdateType = sink.updateValue(value, forKey: entry.key) == nil ? .new : .updated
                 run.append(Item(key: entry.key, value: value, revision: entry.revision, type: type))
             } else {
-                live.remove(entry.key)
+                sink[entry.key] = nil
                 run.append(.deleted(entry.key, revision: entry.revision))
             }
         }
@@ -243,13 +250,111 @@ struct NaiveModel {
         return due
     }
 
-    /// The entries of one group that are in the queue take on this order among them.
-    mutating func arrange(group: Int, as keys: [String]) {
-        let places = queue.indices.filter { queue[$0].group == group }
-        let entries = places.map { queue[$0] }
-        let sorted = keys.compactMap { key in entries.first { $0.key == key } }
-        for (place, entry) in zip(places, sorted) where sorted.count == places.count { queue[place] = entry }
+    /// The first entries are those of a batch with these keys (`nil`: a status). Which of a group's come first is thereby
+    /// settled, also for when they come back.
+    mutating func settle(_ keys: [String?]) {
+        for (position, key) in zip(queue.indices, keys) where queue[position].group != 0 {
+            let group = queue[position].group
+            let other = queue[position...].firstIndex { $0.group == group && $0.key == key }
+            if let other { queue.swapAt(position, other) }
+            queue[position].group = 0
+        }
     }
+
+    // MARK: - What comes back
+
+    /// The last `count` entries of the batch that was taken go back to the front, from the last to the first, as if they had
+    /// never been taken. What came in since was dealt with as if they had gone for good.
+    mutating func untake(_ count: Int) {
+        for _ in 0..<count {
+            let taken = batch.removeLast()
+            if let status = taken.entry.status {
+                untake(status, taken)
+                continue
+            }
+            delivered -= 1
+            sink[taken.entry.key] = taken.valueBefore
+            if taken.entry.value == nil { untakeDeletion(taken) } else { untakeValue(taken) }
+        }
+    }
+
+    private mutating func untakeValue(_ taken: Taken) {
+        let (key, index) = (taken.entry.key, index(of: taken.entry.key))
+        revisions[key] = taken.revisionBefore
+        if taken.valueBefore == nil { unseen?.remove(key) }
+        // What was sent again since the restart, and suppressed because this was taken, is not lost.
+        if hasRestarted, index != nil || !sentAgain.contains(key) {
+            dropped += 1
+        } else if let index {
+            if queue[index].value == nil, taken.valueBefore == nil { return cancel(at: index) }
+            if let merge = rules.merge, let newer = queue[index].value, !queue[index].isAlone {
+                queue[index].value = merge(taken.entry.value!, newer)
+            }
+            replaced += 1
+            moveToFront(from: index)
+        } else {
+            putInFront(taken.entry)
+        }
+    }
+
+    private mutating func untakeDeletion(_ taken: Taken) {
+        let (key, index) = (taken.entry.key, index(of: taken.entry.key))
+        let wasLive = taken.valueBefore != nil
+        if wasLive {
+            revisions[key] = taken.revisionBefore
+            if hasRestarted, index == nil { unseen?.insert(key) }
+        }
+        if index == nil, !hasRestarted || (wasLive && unseen == nil) {
+            putInFront(taken.entry)
+        } else if let index, !hasRestarted {
+            replaced += 1
+            moveToFront(from: index)
+        } else {
+            dropped += 1
+        }
+    }
+
+    private mutating func untake(_ status: SyncStatus, _ taken: Taken) {
+        statusesDelivered -= 1
+        latestTaken = taken.statusBefore
+        if !hasRestarted {
+            if queue.first?.status == nil { queue.insert(taken.entry, at: 0) }
+        } else if pendingStatuses == 0 {
+            // What equalled it was dropped, and is not delivered now.
+            if hasSwallowed { queue.append(taken.entry) } else { latestReceived = latestTaken }
+        }
+    }
+
+    private mutating func putInFront(_ entry: Entry) {
+        queue.insert(Entry(key: entry.key, value: entry.value, revision: entry.revision), at: 0)
+        peak = max(peak, pendingKeys)
+    }
+
+    private mutating func moveToFront(from index: Int) {
+        var entry = queue[index]
+        entry.group = 0
+        remove(at: index)
+        queue.insert(entry, at: 0)
+    }
+
+    // MARK: - The end of it all
+
+    /// What the sink will have when all was delivered and the resync, if there is one, is over.
+    struct Outcome: Equatable {
+        var state: [String: Int]
+        var status: SyncStatus
+    }
+
+    var outcome: Outcome {
+        var outcome = Outcome(state: sink, status: latestTaken)
+        for key in unseen ?? [] { outcome.state[key] = nil }
+        for entry in queue {
+            if let status = entry.status { outcome.status = status } else { outcome.state[entry.key] = entry.value }
+        }
+        return outcome
+    }
+
+    // MARK: - Judging
 
     /// Puts the entry that was delivered at `position` there, if it is one of the group whose turn it is.
     private mutating func adopt(_ actual: [Item<String, Int>?], at position: Int) {
@@ -270,7 +375,7 @@ struct NaiveModel {
         let pairs: [(String, Int, Int)] = [
             ("pendingKeys", statistics.pendingKeys, pendingKeys),
             ("pendingStatuses", statistics.pendingStatuses, pendingStatuses),
-            ("liveKeys", statistics.liveKeys, live.count),
+            ("liveKeys", statistics.liveKeys, sink.count),
             ("received", statistics.received, received),
             ("delivered", statistics.delivered, delivered),
             ("replaced", statistics.replaced, replaced),

@@ -248,7 +248,7 @@ struct SuppressionTests {
 
     @Test(arguments: [1, 2, 3, 100])
     func failingSink_atRandom(batchSize: Int) async throws {
-        try await RunModelTests.playAtRandom("suppression", batchSize: batchSize, restarts: false, rules: Self.rules)
+        try await RunModelTests.playAtRandom("suppression", batchSize: batchSize) { _ in Self.rules }
     }
 
     /// Whatever fails and restarts: after the last resync the sink has what the source has.
