@@ -218,7 +218,7 @@ begin_merge(struct hold *hold, uint32_t number, cdedupe_update_t *update)
         weigh_in(buffer, update->slot);
         /* Release, with the acquire of replace_unlocked(): the payload. */
         sync_store_release(&entry->word, word_pending(before, update->slot, buffer->restart, false) |
-                                             (before & WORD_DELETION ? WORD_ALONE : 0));
+                                             (before & WORD_DELETION ? WORD_ALONE : before & WORD_ALONE));
         buffer->statistics.replaced++;
         finish_update(update, 0, word_slot(before), CDEDUPE_REPLACED);
         return STEP_DONE;
@@ -233,12 +233,22 @@ begin_merge(struct hold *hold, uint32_t number, cdedupe_update_t *update)
     return STEP_INCOMPLETE;
 }
 
+/*
+ * Where values are merged: a value that comes first after a restart is not merged with what was taken before it, if that is
+ * untaken. One that comes after a suppressed value is: that stood for what was taken.
+ */
+static uint64_t
+alone_since_restart(const struct cdedupe *buffer, uint64_t word, const cdedupe_update_t *update)
+{
+    return buffer->merging && !update->deletion && word_is_unseen(word, buffer->restart) ? WORD_ALONE : 0;
+}
+
 /* stale -> current: its one link moves from the garbage to the back of the queue [P5] */
 static enum step
 revive(struct hold *hold, struct entry *entry, uint64_t word, cdedupe_update_t *update)
 {
     struct cdedupe *buffer = hold->buffer;
-    uint64_t before;
+    uint64_t alone = alone_since_restart(buffer, word, update), before;
 
     if (exceeds(buffer, update))
         return overflow(hold, update);
@@ -246,7 +256,7 @@ revive(struct hold *hold, struct entry *entry, uint64_t word, cdedupe_update_t *
         return ask_for_tag(update);
     weigh_in(buffer, update->slot);
     /* An exchange: who read the restart number before the restart may still be replacing the stale payload. */
-    before = sync_exchange(&entry->word, word_pending(word, update->slot, buffer->restart, update->deletion));
+    before = sync_exchange(&entry->word, word_pending(word, update->slot, buffer->restart, update->deletion) | alone);
     garbage_remove(hold, entry->link);
     queue_entry(hold, entry->link);
     finish_update(update, 0, word_payload(before), CDEDUPE_QUEUED);
@@ -259,6 +269,7 @@ requeue(struct hold *hold, uint32_t number, uint64_t word, cdedupe_update_t *upd
 {
     struct cdedupe *buffer = hold->buffer;
     struct entry *entry = entry_at(&buffer->entries, number);
+    uint64_t alone = alone_since_restart(buffer, word, update);
 
     if (exceeds(buffer, update))
         return overflow(hold, update);
@@ -269,7 +280,7 @@ requeue(struct hold *hold, uint32_t number, uint64_t word, cdedupe_update_t *upd
     weigh_in(buffer, update->slot);
     entry->link = link_new_for(hold, number, update);
     /* Release, with the acquire of replace_unlocked(): the payload. A store will do: idle words change under the lock. */
-    sync_store_release(&entry->word, word_pending(word, update->slot, buffer->restart, update->deletion));
+    sync_store_release(&entry->word, word_pending(word, update->slot, buffer->restart, update->deletion) | alone);
     queue_entry(hold, entry->link);
     finish_update(update, 0, 0, CDEDUPE_QUEUED);
     return STEP_DONE;

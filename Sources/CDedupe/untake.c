@@ -244,16 +244,29 @@ drop_value(struct untake *untake, uint32_t number, uint64_t word)
 }
 
 /*
- * The key is live, so it is in the index. Idle, and seen since a restart: it was sent again, and suppressed. False: somebody is
- * merging, and nothing has changed.
+ * Whether a restart since it was taken has dropped the value. Not if it was sent again, and suppressed: then the word is idle and
+ * seen, or what is pending came after that, to be merged.
  */
+static bool
+is_dropped(const struct untake *untake, uint64_t word)
+{
+    const struct cdedupe *buffer = untake->hold.buffer;
+
+    if (!untake->restarted)
+        return false;
+    if (word_is_unseen(word, buffer->restart))
+        return true;
+    return (word & WORD_PENDING) && (!buffer->merging || (word & (WORD_DELETION | WORD_ALONE)));
+}
+
+/* The key is live, so it is in the index. False: somebody is merging, and nothing has changed. */
 static bool
 untake_value(struct untake *untake)
 {
     struct cdedupe *buffer = untake->hold.buffer;
     uint32_t number = find_key(buffer, untake->item);
     uint64_t word = sync_load_relaxed(&entry_at(&buffer->entries, number)->word);
-    bool dropped = untake->restarted && ((word & WORD_PENDING) || word_is_unseen(word, buffer->restart));
+    bool dropped = is_dropped(untake, word);
 
     untake->waits = !dropped && word_is_merging(word, buffer->restart);
     if (untake->waits)

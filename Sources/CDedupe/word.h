@@ -12,7 +12,8 @@
  *   L  live
  *   I  indexed; a word without it is zero: the entry is dead
  *   M  merging: P, not D, and the slot is with a producer, who is about to merge what is in it; it only tells whose turn it is
- *   A  alone: where values are merged, the pending value came after a deletion, with which all older values ended
+ *   A  alone: where values are merged, the pending value came after a deletion, or first after a restart, with which all older
+ *      values ended
  *
  *   current   P, and the restart number is the buffer's: its link is in the ring
  *   stale     P, and it is not: a restart dropped it, its link is in the garbage list

@@ -291,9 +291,13 @@ put_pending(model_t *model, size_t index, bool deletion, uint64_t id)
 }
 
 static cdedupe_outcome_t
-put_new(model_t *model, size_t key, bool deletion, uint64_t id)
+put_new(model_t *model, size_t key, bool deletion, uint64_t id, bool is_first)
 {
-    const model_entry_t entry = {.key = key, .id = id, .deletion = deletion, .sent = true};
+    const model_entry_t entry = {.key = key,
+                                 .id = id,
+                                 .deletion = deletion,
+                                 .sent = true,
+                                 .alone = model->rules.merged != NULL && !deletion && is_first};
 
     if (is_unchanged(model, key, deletion, id)) {
         model->statistics.suppressed++;
@@ -310,6 +314,7 @@ cdedupe_outcome_t
 model_put(model_t *model, size_t key, bool deletion, uint64_t id, uint64_t *displaced)
 {
     cdedupe_outcome_t outcome;
+    bool is_first; /* Since a restart. */
     size_t index;
 
     *displaced = 0;
@@ -320,13 +325,14 @@ model_put(model_t *model, size_t key, bool deletion, uint64_t id, uint64_t *disp
         return CDEDUPE_DROPPED;
     }
     add_keys_up_to(model, key);
+    is_first = model->keys[key].unseen;
     model->keys[key].unseen = false;
     index = find(model, key);
     if (index < model->count) {
         *displaced = model->queue[index].merging ? 0 : model->queue[index].id; /* Whoever merges has it. */
         outcome = put_pending(model, index, deletion, id);
     } else {
-        outcome = put_new(model, key, deletion, id);
+        outcome = put_new(model, key, deletion, id, is_first);
     }
     weigh(model);
     return outcome;
@@ -625,11 +631,19 @@ move_to_front(model_t *model, size_t index)
     prepend(model, &entry);
 }
 
-/* Dropped by a restart. A key that has nothing pending and is not unseen was sent again, and suppressed. */
+/*
+ * Dropped by a restart. A key that has nothing pending and is not unseen was sent again, and suppressed; so it was if what is
+ * pending would be merged with it.
+ */
 static bool
 is_dropped(const model_t *model, size_t key)
 {
-    return model->restarted && (find(model, key) < model->count || model->keys[key].unseen);
+    size_t index = find(model, key);
+
+    if (!model->restarted || index == model->count) {
+        return model->restarted && model->keys[key].unseen;
+    }
+    return model->rules.merged == NULL || model->queue[index].deletion || model->queue[index].alone;
 }
 
 static uint64_t

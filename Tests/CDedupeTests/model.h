@@ -41,7 +41,7 @@ typedef struct model_entry {
     cdedupe_status_t status;
     bool deletion;
     bool sent;      /* Somebody put it, so it has a tag, if there are tags. */
-    bool alone;     /* It came after a deletion: older values are not merged with it. */
+    bool alone;     /* It came after a deletion, or first after a restart: older values are not merged with it. */
     bool merging;   /* Somebody is merging what is pending; `id` is what it will be. */
     bool chosen;    /* Was queued when the batch that is being taken was begun. */
     bool owed;      /* Was queued when a finish "when delivered" was called. */
