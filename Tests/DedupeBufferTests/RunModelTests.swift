@@ -18,7 +18,7 @@ struct RunModelTests {
         rules: (inout SeededGenerator) -> NaiveModel.Rules = { _ in .init() }
     ) async throws {
         let seed = announcedSeed("\(name), batches of \(batchSize)")
-        for round in 0..<rounds(60) {
+        for round in 0..<rounds(40) {
             var random = SeededGenerator(seed: seed &+ UInt64(round))
             let play = Play(batchSize: batchSize, restarts: restarts, rules: rules(&random), random: random)
             try await within("run") { try await play.run() }
@@ -160,6 +160,7 @@ final class Play: AsyncSyncerCallbacks {
     private func pause() {
         state.change { state in
             compare(&state)
+            if let broken = buffer.core.validate() { note(&state, "invariant: \(broken)") }
             guard state.callsLeft > 0 else { return }
             for _ in 0..<Int.random(in: 0...2, using: &state.random) { act(&state) }
             seeToACall(&state)
@@ -215,7 +216,6 @@ final class Play: AsyncSyncerCallbacks {
 
     private func compare(_ state: inout State) {
         if let difference = state.model.difference(from: buffer.statistics) { note(&state, difference) }
-        if let broken = buffer.core.validate() { note(&state, "invariant: \(broken)") }
     }
 
     private func note(_ state: inout State, _ fault: String) {
