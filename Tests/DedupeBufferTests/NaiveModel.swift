@@ -283,7 +283,8 @@ struct NaiveModel {
         revisions[key] = taken.revisionBefore
         if taken.valueBefore == nil { unseen?.remove(key) }
         // What was sent again since the restart, and suppressed because this was taken, is not lost.
-        if hasRestarted, index != nil || !sentAgain.contains(key) {
+        let isMerged = index.map { rules.merge != nil && queue[$0].value != nil && !queue[$0].isAlone } ?? true
+        if hasRestarted, !isMerged || !sentAgain.contains(key) {
             dropped += 1
         } else if let index {
             if queue[index].value == nil, taken.valueBefore == nil { return cancel(at: index) }
