@@ -2,7 +2,8 @@
 /*
  * What comes between two holds of one call. A call rests there if somebody waits for the lock, and waits there for a merge, or
  * for a sink that had to wait for one: by yielding, and after a while by sleeping. sched_yield() and nanosleep() are ours, so
- * that this thread can do what others might, at the very place. Looks inside for the lock, to tell it that somebody is waiting, and for contexts.
+ * that this thread can do what others might, at the very place. Looks inside for the lock, to tell it that somebody is
+ * waiting, and for contexts.
  */
 #include "core.h"
 
@@ -632,17 +633,6 @@ not_many(unsigned number)
         give_up();
 }
 
-/* In the hook yields are not counted, but they are not many. */
-static void
-not_many_in_the_hook(void)
-{
-    void (*before)(unsigned) = at_yield;
-
-    watch_yields(not_many);
-    take_all_or_put();
-    at_yield = before;
-}
-
 /*
  * The first of the updates wakes the loop, whose hook takes it and sleeps again. The second one wakes it again, in the hold
  * that comes to the third: the hook, which puts a value of that key, is called before the third is merged.
@@ -657,7 +647,7 @@ the_hook_is_called_before_a_merge_begins(void)
     updates[0] = make_update("x", 7);
     updates[1] = make_update("a", 1);
     updates[2] = make_update("a", 3);
-    on_wake = not_many_in_the_hook;
+    on_wake = take_all_or_put;
     watch_yields(not_many);
     CHECK_EQ(cdedupe_put(buffer, updates, 3), CDEDUPE_INCOMPLETE);
     CHECK_EQ(wakes, 2);
