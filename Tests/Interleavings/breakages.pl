@@ -102,7 +102,6 @@ my @breakages = (
     ['a value after a deletion is not marked', 'wrap', 'source.c', '(before & WORD_DELETION ? WORD_ALONE : before & WORD_ALONE));', '0);'],
     ['untaking does not wait for a merge', 'wrap', 'untake.c',
      'untake->waits = !dropped && word_is_merging(word, buffer->restart);', 'untake->waits = false;'],
-    ['untaking waits for its own merge', 'tiny', 'untake.c', 'untake->incomplete = untake->item->newer != 0;', ''],
     ['what is suppressed stays unseen', 'wrap', 'source.c', 'sync_exchange(&entry->word, word_idle(buffer->restart));',
      'sync_exchange(&entry->word, word_idle(word_restart(word)));'],
     ['suppression: exchange -> load, store', 'wrap', 'source.c',
