@@ -356,7 +356,9 @@ model_put_merged(model_t *model, size_t key, uint64_t id)
     }
     model->queue[index].merging = false;
     weigh(model);
-    wake(model);
+    if (!model->queue[0].merging) {
+        wake(model);
+    }
     return true;
 }
 
@@ -702,7 +704,6 @@ untake_deletion(model_t *model, const model_item_t *item)
         model->statistics.dropped++;
     } else {
         model->statistics.replaced++;
-        model->queue[index].alone = !model->queue[index].deletion;
         move_to_front(model, index);
     }
     return item->id;
