@@ -32,10 +32,10 @@ PREFIX ?= /usr/local
 DESTDIR ?=
 VERSION := $(shell sed -n 's/^.define CDEDUPE_VERSION "\(.*\)"/\1/p' Sources/CDedupe/include/CDedupe.h)
 BUILD = .build/c
-CORE = $(wildcard Sources/CDedupe/*.c)
-CORE_HEADERS = $(wildcard Sources/CDedupe/*.h Sources/CDedupe/include/*.h)
+CORE = $(wildcard Sources/CDedupe/*/*.c)
+CORE_HEADERS = $(wildcard Sources/CDedupe/*/*.h)
 CFLAGS ?= -O2 -g
-CORE_CFLAGS = -std=c11 -D_GNU_SOURCE -Wall -Wextra $(if $(WERROR),-Werror) -ISources/CDedupe/include
+CORE_CFLAGS = -std=c11 -D_GNU_SOURCE -Wall -Wextra $(if $(WERROR),-Werror) -ISources/CDedupe/include -ISources/CDedupe
 SWIFTFLAGS ?=
 # With WERROR=1, as continuous integration has it, warnings are errors; those of dependencies SwiftPM suppresses.
 STRICT = $(if $(WERROR),-Xswiftc -warnings-as-errors)

@@ -37,7 +37,7 @@ struct program {
     cdedupe_t *buffer;
     struct connection source[ALL], sink[ALL];
     unsigned pause;
-    size_t merged, untaken, merged_untaken;
+    size_t merged, put_back, merged_put_back;
 };
 
 static void
@@ -77,13 +77,13 @@ put(struct program *program, uint32_t id, const struct count *count)
         *(struct count *)cdedupe_payload(program->buffer, update.slot) = *count;
     }
     result = cdedupe_put(program->buffer, &update, 1);
-    if (update.outcome == CDEDUPE_MERGE) {
+    if (update.outcome == CDEDUPE_OUTCOME_MERGE) {
         merge(program->buffer, &id, update.displaced, update.slot, update.displaced);
         program->merged++;
         return;
     }
     check(result);
-    if (update.outcome == CDEDUPE_OVERFLOWED)
+    if (update.outcome == CDEDUPE_OUTCOME_OVERFLOWED)
         program->pause = PAUSE;
     /* What is ours now; zeros are skipped. */
     cdedupe_discard(program->buffer, (cdedupe_slot_t[]){update.slot, update.displaced}, 2);
@@ -97,12 +97,12 @@ resync(struct program *program)
     size_t count;
 
     check(cdedupe_restart(program->buffer));
-    check(cdedupe_put_status(program->buffer, CDEDUPE_RESYNC_IN_PROGRESS));
+    check(cdedupe_put_status(program->buffer, CDEDUPE_STATUS_RESYNC_IN_PROGRESS));
     for (uint32_t id = 0; id < ALL; id++) {
         if (program->source[id].is_open)
             put(program, id, &(struct count){true, program->source[id].bytes});
     }
-    check(cdedupe_put_status(program->buffer, CDEDUPE_IN_SYNC));
+    check(cdedupe_put_status(program->buffer, CDEDUPE_STATUS_IN_SYNC));
     /* What the restart dropped, as far as it has not come back as `displaced`. */
     while (cdedupe_collect(program->buffer, dropped, NULL, BATCH, &count) == CDEDUPE_OK)
         cdedupe_discard(program->buffer, dropped, count);
@@ -148,11 +148,11 @@ store(struct program *program, const cdedupe_item_t *item)
 {
     uint32_t id;
 
-    if (item->kind == CDEDUPE_STATUS)
+    if (item->kind == CDEDUPE_ITEM_STATUS)
         return;
     memcpy(&id, item->key, sizeof(id));
-    program->sink[id].is_open = item->kind != CDEDUPE_DELETED;
-    if (item->kind != CDEDUPE_DELETED) {
+    program->sink[id].is_open = item->kind != CDEDUPE_ITEM_DELETED;
+    if (item->kind != CDEDUPE_ITEM_DELETED) {
         const struct count *count = cdedupe_payload(program->buffer, item->slot);
 
         program->sink[id].bytes = count->is_total ? count->bytes : program->sink[id].bytes + count->bytes;
@@ -168,22 +168,22 @@ give_back(struct program *program, cdedupe_item_t *items, size_t count)
     uint32_t ids[BATCH];
     size_t left = count;
 
-    /* The items' keys are lent no longer when they are untaken, but are needed to merge. */
+    /* The items' keys are lent no longer when they are put back, but are needed to merge. */
     for (size_t i = 0; i < count; i++) {
         if (items[i].key != NULL)
             memcpy(&ids[i], items[i].key, sizeof(ids[i]));
     }
-    while ((result = cdedupe_untake(program->buffer, items, &left)) == CDEDUPE_INCOMPLETE) {
+    while ((result = cdedupe_put_back(program->buffer, items, &left)) == CDEDUPE_INCOMPLETE) {
         /* The connection has grown since this was taken. */
         merge(program->buffer, &ids[left], items[left].slot, items[left].newer, items[left].newer);
         items[left].slot = 0;
-        program->merged_untaken++;
+        program->merged_put_back++;
     }
     check(result);
     /* Those that came back: something newer took their place, or a restart dropped them. */
     for (size_t i = 0; i < count; i++)
         cdedupe_discard(program->buffer, &items[i].slot, 1);
-    program->untaken += count;
+    program->put_back += count;
 }
 
 /* One turn: a batch is on its way to the sink, and meanwhile the source goes on. Whether there was a batch. */
@@ -221,7 +221,7 @@ main(void)
     options.batch_size = BATCH;
     options.maximum_pending_keys = BOUND;
     check(cdedupe_create(&options, &program.buffer));
-    check(cdedupe_claim(program.buffer, CDEDUPE_BY_HAND));
+    check(cdedupe_claim(program.buffer, CDEDUPE_CLAIM_SINGLE_BATCH));
 
     for (uint32_t id = 0; id < LASTING; id++)
         program.source[id].is_open = true;
@@ -238,13 +238,13 @@ main(void)
     }
     fault = cdedupe_validate(program.buffer);
     cdedupe_statistics(program.buffer, &statistics, sizeof(statistics));
-    printf("%llu updates in, %llu out, %zu merged; %zu untaken, %zu of them merged; %llu overflows\n",
+    printf("%llu updates in, %llu out, %zu merged; %zu put back, %zu of them merged; %llu overflows\n",
            (unsigned long long)statistics.received, (unsigned long long)statistics.delivered, program.merged,
-           program.untaken, program.merged_untaken, (unsigned long long)statistics.overflows);
+           program.put_back, program.merged_put_back, (unsigned long long)statistics.overflows);
     printf("%u counters are wrong; the buffer's invariants: %s\n", wrong, fault == NULL ? "all hold" : fault);
     cdedupe_release(program.buffer);
     cdedupe_destroy(program.buffer);
     /* What this program is here to show has happened. */
-    return wrong > 0 || fault != NULL || program.merged == 0 || program.merged_untaken == 0 ||
+    return wrong > 0 || fault != NULL || program.merged == 0 || program.merged_put_back == 0 ||
            statistics.overflows == 0;
 }

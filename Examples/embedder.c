@@ -30,7 +30,7 @@ handle(const cdedupe_bytes_item_t *item)
     static const char *const kinds[] = {"new", "updated", "deleted"};
     static const char *const statuses[] = {"wait-for-ready", "resync", "in-sync"};
 
-    if (item->kind == CDEDUPE_STATUS)
+    if (item->kind == CDEDUPE_ITEM_STATUS)
         printf("-- %s\n", statuses[item->status]);
     else
         printf("%-8s%.*s = %.*s\n", kinds[item->kind], (int)item->key_length, (const char *)item->key,
@@ -73,7 +73,7 @@ produce(cdedupe_bytes_t *buffer)
                 return result;
         }
     }
-    return cdedupe_bytes_put_status(buffer, CDEDUPE_IN_SYNC);
+    return cdedupe_bytes_put_status(buffer, CDEDUPE_STATUS_IN_SYNC);
 }
 
 int
@@ -91,7 +91,7 @@ main(void)
     options.batch_size = 10;
     result = cdedupe_bytes_create(&options, &sink.buffer);
     if (result == CDEDUPE_OK)
-        result = cdedupe_bytes_claim(sink.buffer, CDEDUPE_LOOP);
+        result = cdedupe_bytes_claim(sink.buffer, CDEDUPE_CLAIM_LOOP);
     if (result != CDEDUPE_OK || pthread_create(&thread, NULL, deliver, &sink) != 0) {
         fprintf(stderr, "cannot start: %s\n", cdedupe_result_text(result));
         return 1;
@@ -100,7 +100,7 @@ main(void)
     result = produce(sink.buffer);
     if (result != CDEDUPE_OK)
         fprintf(stderr, "cannot put: %s\n", cdedupe_result_text(result));
-    cdedupe_bytes_finish(sink.buffer, CDEDUPE_WHEN_DELIVERED);
+    cdedupe_bytes_finish(sink.buffer, CDEDUPE_FINISH_WHEN_DELIVERED);
     pthread_join(thread, NULL);
 
     cdedupe_bytes_statistics(sink.buffer, &statistics, sizeof(statistics));

@@ -176,7 +176,7 @@ consumer_create(void *argument, bool loop)
         fail("no memory");
     consumer->buffer = argument;
     consumer->loop = loop;
-    check(cdedupe_claim(consumer->buffer->core, loop ? CDEDUPE_LOOP : CDEDUPE_BY_HAND));
+    check(cdedupe_claim(consumer->buffer->core, loop ? CDEDUPE_CLAIM_LOOP : CDEDUPE_CLAIM_SINGLE_BATCH));
     return consumer;
 }
 

@@ -108,11 +108,11 @@ final class Core: @unchecked Sendable {
         var i = batch.start
         while i < batch.count {
             let outcome = UInt32(batch.updates[i].outcome)
-            if outcome == CDEDUPE_NEEDS_TAG.rawValue || outcome == CDEDUPE_MERGE.rawValue { break }
+            if outcome == CDEDUPE_OUTCOME_NEEDS_TAG.rawValue || outcome == CDEDUPE_OUTCOME_MERGE.rawValue { break }
             keepReturned(batch.updates + i, in: batch)
             // With the queue now.
             if batch.isTagged && batch.updates[i].tag == 0 { batch.hasNewKeys = true }
-            if outcome == CDEDUPE_OVERFLOWED.rawValue { batch.hasOverflowed = true }
+            if outcome == CDEDUPE_OUTCOME_OVERFLOWED.rawValue { batch.hasOverflowed = true }
             i += 1
         }
         batch.start = i
@@ -188,7 +188,7 @@ final class Core: @unchecked Sendable {
         _ = cdedupe_restart(buffer)
     }
 
-    var hasGarbage: Bool { cdedupe_has_garbage(buffer) }
+    var hasGarbage: Bool { cdedupe_has_dropped(buffer) }
 
     /// Destroys a payload, a tag, or both.
     @usableFromInline typealias Destroy = (UnsafeMutableRawPointer?, UnsafeMutableRawPointer?) -> Void
@@ -213,7 +213,7 @@ final class Core: @unchecked Sendable {
         var cursor: UInt64 = 0
         var tagHandle: cdedupe_tag_t = 0
         while true {
-            let slot = cdedupe_next_leftover(buffer, &cursor, &tagHandle)
+            let slot = cdedupe_drain_next(buffer, &cursor, &tagHandle)
             if slot == 0 && tagHandle == 0 { return }
             destroy(payload(slot), tag(tagHandle))
         }
@@ -231,7 +231,7 @@ final class Core: @unchecked Sendable {
 
     @usableFromInline
     func claim(loop: Bool) throws(DedupeBufferError) {
-        switch cdedupe_claim(buffer, loop ? CDEDUPE_LOOP : CDEDUPE_BY_HAND) {
+        switch cdedupe_claim(buffer, loop ? CDEDUPE_CLAIM_LOOP : CDEDUPE_CLAIM_SINGLE_BATCH) {
         case CDEDUPE_OK: return
         case CDEDUPE_STOPPED: throw .stopped
         default: throw .alreadySending
@@ -289,17 +289,17 @@ final class Core: @unchecked Sendable {
     /// moved out. `merge` gets an item's payload and tag, and the payload that is pending, which is to be merged into it,
     /// and to be moved out; `destroy` gets what has no place in the queue any more.
     @usableFromInline
-    func untake(
+    func putBack(
         from start: Int, merge: (UnsafeMutableRawPointer, UnsafeMutableRawPointer) -> Any, destroy: Destroy
     ) {
         if start < taken.count {
-            // Copies: what was untaken may be deleted before it is merged, and its key's memory be gone.
+            // Copies: what was put back may be deleted before it is merged, and its key's memory be gone.
             let keys = isMerging ? (start..<taken.count).map { [UInt8](taken.keyBytes($0)) } : []
             var left = taken.count - start
-            var result = cdedupe_untake(buffer, taken.raw + start, &left)
+            var result = cdedupe_put_back(buffer, taken.raw + start, &left)
             while result == CDEDUPE_INCOMPLETE {
                 putMerged(start + left, key: keys[left], merge)
-                result = cdedupe_untake(buffer, taken.raw + start, &left)
+                result = cdedupe_put_back(buffer, taken.raw + start, &left)
             }
             guard result == CDEDUPE_OK else { Core.fail(result) }
             for i in start..<taken.count { destroy(payload(taken.raw[i].slot), tag(taken.raw[i].tag)) }
@@ -341,7 +341,7 @@ final class Core: @unchecked Sendable {
 
     /// Whether there is a loop that has still to end.
     func finish(whenEmpty: Bool) -> Bool {
-        cdedupe_finish(buffer, whenEmpty ? CDEDUPE_WHEN_EMPTY : CDEDUPE_WHEN_DELIVERED) == CDEDUPE_OK
+        cdedupe_finish(buffer, whenEmpty ? CDEDUPE_FINISH_WHEN_EMPTY : CDEDUPE_FINISH_WHEN_DELIVERED) == CDEDUPE_OK
     }
 
     // MARK: - Inspection

@@ -92,7 +92,7 @@ final class EventTurn<Key: DedupeKey, Value: Sendable> {
     func giveBack(_ event: DedupeBufferEvent<Key, Value>) {
         endEvent()
         if case .updates(let updates) = event { restore(updates) }
-        storage.untake(from: start)
+        storage.putBack(from: start)
         (start, position) = (0, 0)
         storage.delivery.observer?.report()
     }
@@ -107,7 +107,7 @@ final class EventTurn<Key: DedupeKey, Value: Sendable> {
         guard state == .open else { return }
         storage.delivery.whileInside {
             endEvent()
-            storage.untake(from: position)
+            storage.putBack(from: position)
             storage.delivery.endTask()
         }
     }

@@ -141,7 +141,7 @@ private struct CounterOfFigure {
         self.figure = figure
     }
 
-    /// Untaking lowers what was delivered: nothing is reported then until the figure has come further than before.
+    /// Putting back lowers what was delivered: nothing is reported then until the figure has come further than before.
     mutating func report(_ statistics: DedupeBufferStatistics) {
         let increase = figure(statistics) - reported
         guard increase > 0 else { return }

@@ -27,8 +27,8 @@ final class Storage<Key: DedupeKey, Value: Sendable>: Sendable {
 
     /// Gives the taken batch's items from `start` on back to the queue.
     @inlinable
-    func untake(from start: Int) {
-        core.untake(from: start, merge: { values.merge($0, with: $1) }, destroy: Self.destroy)
+    func putBack(from start: Int) {
+        core.putBack(from: start, merge: { values.merge($0, with: $1) }, destroy: Self.destroy)
     }
 }
 

@@ -34,14 +34,14 @@ final class TakenBatch {
     /// The status that item `i` is, or `nil`: it is an update.
     @usableFromInline
     func status(_ i: Int) -> SyncStatus? {
-        raw[i].kind == UInt8(CDEDUPE_STATUS.rawValue) ? SyncStatus(rawValue: raw[i].status)! : nil
+        raw[i].kind == UInt8(CDEDUPE_ITEM_STATUS.rawValue) ? SyncStatus(rawValue: raw[i].status)! : nil
     }
 
     @usableFromInline
     func updateType(_ i: Int) -> UpdateType {
         switch UInt32(raw[i].kind) {
-        case CDEDUPE_NEW.rawValue: .new
-        case CDEDUPE_UPDATED.rawValue: .updated
+        case CDEDUPE_ITEM_NEW.rawValue: .new
+        case CDEDUPE_ITEM_UPDATED.rawValue: .updated
         default: .deleted
         }
     }
@@ -50,7 +50,7 @@ final class TakenBatch {
     @usableFromInline
     func runLength(from i: Int) -> Int {
         var end = i
-        while end < count && raw[end].kind != UInt8(CDEDUPE_STATUS.rawValue) { end += 1 }
+        while end < count && raw[end].kind != UInt8(CDEDUPE_ITEM_STATUS.rawValue) { end += 1 }
         return end - i
     }
 

@@ -201,7 +201,8 @@ check_returned(struct judge *judge, history_name_t name, history_event_t *event)
 static bool
 displaces(const history_event_t *event)
 {
-    return is_update(event) && (event->outcome == CDEDUPE_REPLACED || event->outcome == CDEDUPE_CANCELLED) &&
+    return is_update(event) &&
+           (event->outcome == CDEDUPE_OUTCOME_REPLACED || event->outcome == CDEDUPE_OUTCOME_CANCELLED) &&
            event->other != 0;
 }
 
@@ -218,7 +219,7 @@ note_newer(struct judge *judge, history_name_t name, history_event_t *event)
 static history_name_t
 place_of(const struct judge *judge, history_name_t name)
 {
-    while (name != 0 && history_named(judge->history, name)->outcome == CDEDUPE_REPLACED)
+    while (name != 0 && history_named(judge->history, name)->outcome == CDEDUPE_OUTCOME_REPLACED)
         name = history_named(judge->history, name)->other;
     return name;
 }
@@ -293,7 +294,7 @@ take_status(struct order *order, const history_event_t *item, size_t next_marker
         return;
     }
     order->matched = first + 1;
-    if (item->status == CDEDUPE_IN_SYNC)
+    if (item->status == CDEDUPE_STATUS_IN_SYNC)
         order->in_sync = first + 1;
     take_place(order, item, sender->events[first].begin, sender->events[last].end);
 }
@@ -302,7 +303,7 @@ take_status(struct order *order, const history_event_t *item, size_t next_marker
 static void
 take_synthesized(struct order *order, const history_event_t *item)
 {
-    size_t next = find_status(order->sender, order->in_sync, order->sender->count, CDEDUPE_IN_SYNC, false);
+    size_t next = find_status(order->sender, order->in_sync, order->sender->count, CDEDUPE_STATUS_IN_SYNC, false);
 
     if (next == order->sender->count || order->sender->events[next].begin > item->end)
         fault(order->judge, "statuses: a deletion was synthesized after its in-sync", "key %u, taken at %llu",
@@ -385,7 +386,7 @@ stay_of(const struct judge *judge, history_name_t name)
     history_name_t last = name, newer;
 
     while ((newer = fate_of(judge, last)->newer) != 0 &&
-           history_named(judge->history, newer)->outcome == CDEDUPE_REPLACED)
+           history_named(judge->history, newer)->outcome == CDEDUPE_OUTCOME_REPLACED)
         last = newer;
     if (newer != 0)
         stay.left = history_named(judge->history, newer)->begin;
@@ -404,7 +405,7 @@ collect_stays(const struct judge *judge, struct stay *stays)
     for (unsigned lane = 0; lane < judge->history->lane_count; lane++)
         for (size_t i = 0; i < judge->history->lanes[lane].count; i++)
             if (is_update(&judge->history->lanes[lane].events[i]) &&
-                judge->history->lanes[lane].events[i].outcome == CDEDUPE_QUEUED) {
+                judge->history->lanes[lane].events[i].outcome == CDEDUPE_OUTCOME_QUEUED) {
                 if (stays != NULL)
                     stays[count] = stay_of(judge, name_of(lane, i));
                 count++;
@@ -460,12 +461,12 @@ static cdedupe_outcome_t
 expected_outcome(const struct state *state, bool deletion)
 {
     if (state->flags & STOPPED)
-        return CDEDUPE_DROPPED;
+        return CDEDUPE_OUTCOME_DROPPED;
     if (state->pending == NOTHING)
-        return CDEDUPE_QUEUED;
+        return CDEDUPE_OUTCOME_QUEUED;
     if (deletion && !(state->flags & (DELETION | LIVE)))
-        return CDEDUPE_CANCELLED;
-    return CDEDUPE_REPLACED;
+        return CDEDUPE_OUTCOME_CANCELLED;
+    return CDEDUPE_OUTCOME_REPLACED;
 }
 
 static bool
@@ -476,15 +477,15 @@ put(struct state *state, const history_event_t *event, history_name_t name)
 
     if (event->outcome != outcome)
         return false;
-    if (outcome == CDEDUPE_DROPPED)
+    if (outcome == CDEDUPE_OUTCOME_DROPPED)
         return true;
     /* One that was queued may bring back any payload that a restart dropped. */
-    if (outcome != CDEDUPE_QUEUED && event->other != displaced)
+    if (outcome != CDEDUPE_OUTCOME_QUEUED && event->other != displaced)
         return false;
-    if (outcome == CDEDUPE_CANCELLED && event->back != name)
+    if (outcome == CDEDUPE_OUTCOME_CANCELLED && event->back != name)
         return false;
-    state->pending = outcome == CDEDUPE_CANCELLED ? NOTHING : name;
-    set_flag(state, DELETION, outcome != CDEDUPE_CANCELLED && event->kind == HISTORY_DELETION);
+    state->pending = outcome == CDEDUPE_OUTCOME_CANCELLED ? NOTHING : name;
+    set_flag(state, DELETION, outcome != CDEDUPE_OUTCOME_CANCELLED && event->kind == HISTORY_DELETION);
     set_flag(state, UNSEEN, false);
     return true;
 }
@@ -497,7 +498,7 @@ take(struct state *state, const history_event_t *event)
 
     if (state->pending != wanted || state->flags & STOPPED)
         return false;
-    if (event->outcome != (deletion ? CDEDUPE_DELETED : live ? CDEDUPE_UPDATED : CDEDUPE_NEW))
+    if (event->outcome != (deletion ? CDEDUPE_ITEM_DELETED : live ? CDEDUPE_ITEM_UPDATED : CDEDUPE_ITEM_NEW))
         return false;
     state->pending = NOTHING;
     set_flag(state, LIVE, !deletion);
@@ -827,9 +828,9 @@ count_event(cdedupe_statistics_t *count, const history_event_t *event)
 {
     if (is_update(event)) {
         count->received++;
-        count->replaced += event->outcome == CDEDUPE_REPLACED;
-        count->cancelled += event->outcome == CDEDUPE_CANCELLED ? 2 : 0;
-        count->dropped += event->outcome == CDEDUPE_DROPPED;
+        count->replaced += event->outcome == CDEDUPE_OUTCOME_REPLACED;
+        count->cancelled += event->outcome == CDEDUPE_OUTCOME_CANCELLED ? 2 : 0;
+        count->dropped += event->outcome == CDEDUPE_OUTCOME_DROPPED;
     }
     count->delivered += event->kind == HISTORY_TAKEN;
     count->statuses_received += event->kind == HISTORY_STATUS;
@@ -845,7 +846,7 @@ count_live(const history_t *history)
 
     for (size_t i = 0; i < taken->count; i++)
         if (taken->events[i].kind == HISTORY_TAKEN)
-            live[taken->events[i].key] = taken->events[i].outcome != CDEDUPE_DELETED;
+            live[taken->events[i].key] = taken->events[i].outcome != CDEDUPE_ITEM_DELETED;
     for (uint32_t key = 0; key < history->keys + history->markers; key++)
         count += live[key];
     free(live);
@@ -891,7 +892,7 @@ static bool
 is_for_all(const history_event_t *event)
 {
     return event->kind == HISTORY_RESTART || event->kind == HISTORY_STOP ||
-           (event->kind == HISTORY_STATUS && event->status == CDEDUPE_IN_SYNC);
+           (event->kind == HISTORY_STATUS && event->status == CDEDUPE_STATUS_IN_SYNC);
 }
 
 /* Which events of the lane concern which key; by counting. */

@@ -65,7 +65,7 @@ typedef struct history_event {
     history_name_t other; /* Put: what it displaced. Taken: the update, or zero if synthesized. */
     history_name_t back;  /* Put: the payload that came back in its own place. */
     uint8_t kind;         /* A history_kind_t. */
-    uint8_t outcome;      /* Of an update: a cdedupe_outcome_t; of an item: a cdedupe_kind_t. */
+    uint8_t outcome;      /* Of an update: a cdedupe_outcome_t; of an item: a cdedupe_item_kind_t. */
     uint8_t status;
 } history_event_t;
 

@@ -20,8 +20,8 @@ void
 model_open(model_t *model)
 {
     memset(model, 0, sizeof(*model));
-    model->latest = CDEDUPE_WAIT_FOR_DATASTORE;
-    model->latest_taken = CDEDUPE_WAIT_FOR_DATASTORE;
+    model->latest = CDEDUPE_STATUS_WAIT_FOR_DATASTORE;
+    model->latest_taken = CDEDUPE_STATUS_WAIT_FOR_DATASTORE;
 }
 
 void
@@ -237,7 +237,7 @@ drop_everything(model_t *model)
     }
     model->latest = model->latest_taken; /* D2 */
     model->restarted = true;
-    model->swallowed = false;
+    model->dropped_equal_status = false;
     model->resync = true;
     weigh(model);
 }
@@ -249,7 +249,7 @@ overflow(model_t *model)
     model->statistics.dropped++;
     model->statistics.overflows++;
     model->statistics.overflowed = 1;
-    return CDEDUPE_OVERFLOWED;
+    return CDEDUPE_OUTCOME_OVERFLOWED;
 }
 
 /* Whether the sink has it. Nothing is pending. */
@@ -270,7 +270,7 @@ put_pending(model_t *model, size_t index, bool deletion, uint64_t id)
         model->statistics.replaced++;
         entry->id = model->rules.merged(entry->id, id);
         entry->merging = true;
-        return CDEDUPE_MERGE;
+        return CDEDUPE_OUTCOME_MERGE;
     }
     if (entry->merging) { /* A deletion ends that. */
         entry->merging = false;
@@ -280,14 +280,14 @@ put_pending(model_t *model, size_t index, bool deletion, uint64_t id)
         model->statistics.cancelled += 2;
         remove_at(model, index);
         merge_statuses_before(model, index);
-        return CDEDUPE_CANCELLED;
+        return CDEDUPE_OUTCOME_CANCELLED;
     }
     model->statistics.replaced++;
     entry->sent = true;
     entry->alone = entry->deletion && !deletion;
     entry->deletion = deletion;
     entry->id = id;
-    return CDEDUPE_REPLACED;
+    return CDEDUPE_OUTCOME_REPLACED;
 }
 
 static cdedupe_outcome_t
@@ -301,13 +301,13 @@ put_new(model_t *model, size_t key, bool deletion, uint64_t id, bool is_first)
 
     if (is_unchanged(model, key, deletion, id)) {
         model->statistics.suppressed++;
-        return CDEDUPE_SUPPRESSED;
+        return CDEDUPE_OUTCOME_SUPPRESSED;
     }
     if (exceeds(model, deletion, id)) {
         return overflow(model);
     }
     append(model, &entry);
-    return CDEDUPE_QUEUED;
+    return CDEDUPE_OUTCOME_QUEUED;
 }
 
 cdedupe_outcome_t
@@ -322,7 +322,7 @@ model_put(model_t *model, size_t key, bool deletion, uint64_t id, uint64_t *disp
     model->statistics.received++;
     if (model->stopped || model->statistics.overflowed) {
         model->statistics.dropped++;
-        return CDEDUPE_DROPPED;
+        return CDEDUPE_OUTCOME_DROPPED;
     }
     add_keys_up_to(model, key);
     is_first = model->keys[key].unseen;
@@ -367,7 +367,7 @@ model_put_at_once(model_t *model, size_t key, bool deletion, uint64_t id, uint64
 {
     cdedupe_outcome_t outcome = model_put(model, key, deletion, id, displaced);
 
-    if (outcome == CDEDUPE_MERGE) {
+    if (outcome == CDEDUPE_OUTCOME_MERGE) {
         model_put_merged(model, key, model->rules.merged(*displaced, id));
     }
     return outcome;
@@ -403,15 +403,15 @@ model_status(model_t *model, cdedupe_status_t status)
     if (model->statistics.overflowed) {
         return CDEDUPE_OK;
     }
-    if (status == CDEDUPE_IN_SYNC && model->resync) {
+    if (status == CDEDUPE_STATUS_IN_SYNC && model->resync) {
         synthesize_deletions(model);
         model->resync = false;
     }
     if (status == model->latest) {
-        model->swallowed = true;
+        model->dropped_equal_status = true;
         return CDEDUPE_OK;
     }
-    model->swallowed = false;
+    model->dropped_equal_status = false;
     model->latest = status;
     if (model->count > 0 && is_status(model, model->count - 1)) {
         model->queue[model->count - 1].status = status;
@@ -444,7 +444,7 @@ model_claim(model_t *model, cdedupe_claim_t kind)
         return CDEDUPE_BUSY;
     }
     model->claimed = true;
-    model->loop = kind == CDEDUPE_LOOP;
+    model->loop = kind == CDEDUPE_CLAIM_LOOP;
     return CDEDUPE_OK;
 }
 
@@ -483,7 +483,7 @@ model_finish(model_t *model, cdedupe_finish_t when)
         model->ambiguous = true; /* Which of two finishes counts, the contract does not say. */
     }
     wake(model);
-    if (when == CDEDUPE_WHEN_EMPTY) {
+    if (when == CDEDUPE_FINISH_WHEN_EMPTY) {
         model->finish_when_empty = true;
         return;
     }
@@ -513,7 +513,7 @@ static model_item_t
 take_status(model_t *model)
 {
     const model_item_t item = {.key = MODEL_NO_KEY,
-                               .kind = CDEDUPE_STATUS,
+                               .kind = CDEDUPE_ITEM_STATUS,
                                .status = model->queue[0].status,
                                .taken_before = model->latest_taken};
 
@@ -533,7 +533,7 @@ take_update(model_t *model)
 
     remove_at(model, 0);
     model->statistics.delivered++;
-    item.kind = entry.deletion ? CDEDUPE_DELETED : key->live ? CDEDUPE_UPDATED : CDEDUPE_NEW;
+    item.kind = entry.deletion ? CDEDUPE_ITEM_DELETED : key->live ? CDEDUPE_ITEM_UPDATED : CDEDUPE_ITEM_NEW;
     if (key->live != !entry.deletion) {
         key->live = !entry.deletion;
         model->statistics.live_keys += entry.deletion ? (uint64_t)-1 : 1;
@@ -608,7 +608,7 @@ model_take_hold(model_t *model, size_t limit, const size_t *hints, size_t hint_c
 }
 
 /* ---------------------------------------------------------------------------------------------------- */
-/* Untaking: the rows of the table in untake.c                                                           */
+/* Putting back: the rows of the table in put back.c                                                           */
 
 /* What comes back had been received before any finish that still lasts. */
 static void
@@ -649,7 +649,7 @@ is_dropped(const model_t *model, size_t key)
 }
 
 static uint64_t
-untake_value(model_t *model, const model_item_t *item, uint64_t *newer)
+put_back_value(model_t *model, const model_item_t *item, uint64_t *newer)
 {
     const model_entry_t entry = {.key = item->key, .id = item->id, .sent = item->sent};
     model_key_t *key = &model->keys[item->key];
@@ -684,7 +684,7 @@ untake_value(model_t *model, const model_item_t *item, uint64_t *newer)
 }
 
 static uint64_t
-untake_deletion(model_t *model, const model_item_t *item)
+put_back_deletion(model_t *model, const model_item_t *item)
 {
     const model_entry_t entry = {.key = item->key, .id = item->id, .deletion = true, .sent = item->sent};
     model_key_t *key = &model->keys[item->key];
@@ -710,7 +710,7 @@ untake_deletion(model_t *model, const model_item_t *item)
 }
 
 static void
-untake_status(model_t *model, const model_item_t *item)
+put_back_status(model_t *model, const model_item_t *item)
 {
     const model_entry_t entry = {.key = MODEL_NO_KEY, .status = item->status};
 
@@ -721,7 +721,7 @@ untake_status(model_t *model, const model_item_t *item)
             prepend(model, &entry);
         }
     } else if (model->statistics.pending_statuses == 0) {
-        if (model->swallowed) {
+        if (model->dropped_equal_status) {
             append(model, &entry);
             /* It was received, and a finish waits for it. */
             model->queue[model->count - 1].owed = model->finish_when_delivered;
@@ -732,17 +732,17 @@ untake_status(model_t *model, const model_item_t *item)
 }
 
 bool
-model_untake_waits(const model_t *model)
+model_put_back_waits(const model_t *model)
 {
     const model_item_t *item = &model->batch[model->batch_count - 1];
     size_t index = find(model, item->key);
 
-    return item->kind != CDEDUPE_STATUS && item->kind != CDEDUPE_DELETED && !is_dropped(model, item->key) &&
+    return item->kind != CDEDUPE_ITEM_STATUS && item->kind != CDEDUPE_ITEM_DELETED && !is_dropped(model, item->key) &&
            index < model->count && model->queue[index].merging;
 }
 
 cdedupe_result_t
-model_untake_last(model_t *model, uint64_t *back, uint64_t *newer)
+model_put_back_last(model_t *model, uint64_t *back, uint64_t *newer)
 {
     const model_item_t *item;
 
@@ -752,16 +752,16 @@ model_untake_last(model_t *model, uint64_t *back, uint64_t *newer)
         return CDEDUPE_INVALID_ARGUMENT;
     }
     item = &model->batch[--model->batch_count];
-    if (item->kind == CDEDUPE_STATUS) {
-        untake_status(model, item);
+    if (item->kind == CDEDUPE_ITEM_STATUS) {
+        put_back_status(model, item);
         return CDEDUPE_OK;
     }
     model->statistics.delivered--;
-    if (item->kind == CDEDUPE_DELETED) {
-        *back = untake_deletion(model, item);
+    if (item->kind == CDEDUPE_ITEM_DELETED) {
+        *back = put_back_deletion(model, item);
         model->statistics.live_keys += item->was_live;
     } else {
-        *back = untake_value(model, item, newer);
+        *back = put_back_value(model, item, newer);
         model->statistics.live_keys -= !item->was_live;
     }
     weigh(model);
@@ -769,7 +769,7 @@ model_untake_last(model_t *model, uint64_t *back, uint64_t *newer)
 }
 
 cdedupe_result_t
-model_untake(model_t *model, size_t count, uint64_t *back)
+model_put_back(model_t *model, size_t count, uint64_t *back)
 {
     if (!model->claimed || count > model->batch_count) {
         return CDEDUPE_INVALID_ARGUMENT;
@@ -778,7 +778,7 @@ model_untake(model_t *model, size_t count, uint64_t *back)
         size_t key = model->batch[model->batch_count - 1].key;
         uint64_t newer;
 
-        model_untake_last(model, &back[count], &newer);
+        model_put_back_last(model, &back[count], &newer);
         if (newer != 0) {
             model_put_merged(model, key, model->rules.merged(back[count], newer));
         }

@@ -7,8 +7,8 @@
  * its revision and its payload at once; zero is "none".
  *
  * What the buffer does only if it is asked to, the model does by its `rules`. Where values are merged, a merge has
- * two ends, and others may do something in between: so may they between two items that are untaken. The histories of
- * ../Interleavings go by that. Tests of one thread call model_put_at_once() and model_untake(), which do all at once.
+ * two ends, and others may do something in between: so may they between two items that are put back. The histories of
+ * ../Interleavings go by that. Tests of one thread call model_put_at_once() and model_put_back(), which do all at once.
  *
  * One thing the contract leaves open: the order among the deletions that one in-sync owes. The model puts them
  * into the queue as a *group* whose inner order is unknown, and model_take() is told what the real buffer
@@ -52,10 +52,10 @@ typedef struct model_entry {
 typedef struct model_item {
     size_t key; /* MODEL_NO_KEY: a status. */
     uint64_t id;
-    cdedupe_kind_t kind;
+    cdedupe_item_kind_t kind;
     cdedupe_status_t status;
     bool sent;
-    bool was_live;                 /* Before it was taken, for model_untake(). */
+    bool was_live;                 /* Before it was taken, for model_put_back(). */
     uint64_t revision_before;      /* That of the value taken before it, or zero. */
     cdedupe_status_t taken_before; /* The same for a status: the one taken before it. */
 } model_item_t;
@@ -90,15 +90,16 @@ typedef struct model {
     bool asleep; /* The loop's last take found nothing, and nobody has woken it. */
     uint64_t wakes;
 
-    model_item_t batch[MODEL_BATCH]; /* The last one, as far as it has not been untaken. */
+    model_item_t batch[MODEL_BATCH]; /* The last one, as far as it has not been put back. */
     size_t batch_count;
 
     bool stopped;
     bool finish_when_empty;
     bool finish_when_delivered;
     bool restarted; /* Since the last batch was begun. */
-    bool swallowed; /* Since the restart or the last status queued, a status was dropped because it was the same. */
-    bool ambiguous; /* The contract does not say what comes next: do not compare any further. */
+    bool
+        dropped_equal_status; /* Since the restart or the last status queued, a status was dropped because it was the same. */
+    bool ambiguous;           /* The contract does not say what comes next: do not compare any further. */
 
     cdedupe_statistics_t statistics; /* All but memory. */
 } model_t;
@@ -111,7 +112,7 @@ void model_close(model_t *model);
 void model_copy(model_t *target, const model_t *source);
 
 /*
- * An update. `displaced` gets the id of the pending update that left for it, or zero. After CDEDUPE_MERGE the two are
+ * An update. `displaced` gets the id of the pending update that left for it, or zero. After CDEDUPE_OUTCOME_MERGE the two are
  * to be merged: the key waits for model_put_merged().
  */
 cdedupe_outcome_t model_put(model_t *model, size_t key, bool deletion, uint64_t id, uint64_t *displaced);
@@ -149,15 +150,15 @@ cdedupe_result_t model_take_hold(model_t *model, size_t limit, const size_t *hin
 
 /*
  * The last of the items of the last take goes back. `back` gets the id that comes back to the caller, or zero. `newer`
- * gets that of what it is to be merged with, for which the key waits as after CDEDUPE_MERGE; or zero.
+ * gets that of what it is to be merged with, for which the key waits as after CDEDUPE_OUTCOME_MERGE; or zero.
  */
-cdedupe_result_t model_untake_last(model_t *model, uint64_t *back, uint64_t *newer);
+cdedupe_result_t model_put_back_last(model_t *model, uint64_t *back, uint64_t *newer);
 
-/* Whether who untakes the last item, which there is, has to wait: the same. */
-bool model_untake_waits(const model_t *model);
+/* Whether who puts back the last item, which there is, has to wait: the same. */
+bool model_put_back_waits(const model_t *model);
 
 /* The last `count` of them go back; merges at once what is to be merged. `back` gets the id or zero for each. */
-cdedupe_result_t model_untake(model_t *model, size_t count, uint64_t *back);
+cdedupe_result_t model_put_back(model_t *model, size_t count, uint64_t *back);
 
 /* Strings to numbers, counted up from zero in the order of first use. */
 typedef struct names {

@@ -231,7 +231,7 @@ discard_tag(subject_t *subject, cdedupe_tag_t tag)
 }
 
 /*
- * A key was queued without a tag being wanted: it has the one that it had before a restart. After untaking there may be
+ * A key was queued without a tag being wanted: it has the one that it had before a restart. After putting back there may be
  * another, of a deletion that was cancelled; nobody can tell which it is, and either may come back from anywhere.
  */
 static void
@@ -332,8 +332,7 @@ destroy_leftovers(subject_t *subject)
     cdedupe_tag_t tag = 0;
     cdedupe_slot_t slot;
 
-    while ((slot = cdedupe_next_leftover(subject->core, &cursor, subject->options.tags ? &tag : NULL)) != 0 ||
-           tag != 0) {
+    while ((slot = cdedupe_drain_next(subject->core, &cursor, subject->options.tags ? &tag : NULL)) != 0 || tag != 0) {
         if (slot != 0) {
             come_back(subject, slot, true, true);
             destroy(subject, slot);
@@ -412,7 +411,7 @@ put_all_bytes(subject_t *subject, subject_update_t *updates, size_t count)
     for (index = 0; index < count && result == CDEDUPE_OK; index++) {
         result = put_bytes(subject, &updates[index]);
         if (result != CDEDUPE_OK) {
-            updates[index].outcome = CDEDUPE_REJECTED;
+            updates[index].outcome = CDEDUPE_OUTCOME_REJECTED;
         }
     }
     return result;
@@ -477,19 +476,19 @@ prepare(subject_t *subject, const subject_update_t *updates, size_t count)
 static void
 settle_displaced(subject_t *subject, subject_update_t *update, cdedupe_slot_t slot)
 {
-    /* Untaking may leave the payload of a deletion, too. */
-    bool garbage =
-        object_of(subject, slot)->owner == OWNER_GARBAGE || (subject->untook && update->outcome == CDEDUPE_QUEUED);
+    /* Putting back may leave the payload of a deletion, too. */
+    bool garbage = object_of(subject, slot)->owner == OWNER_GARBAGE ||
+                   (subject->untook && update->outcome == CDEDUPE_OUTCOME_QUEUED);
     uint64_t id = come_back(subject, slot, true, true);
 
     if (!garbage) {
-        CHECK(update->outcome == CDEDUPE_REPLACED || update->outcome == CDEDUPE_CANCELLED ||
-              update->outcome == CDEDUPE_MERGE);
+        CHECK(update->outcome == CDEDUPE_OUTCOME_REPLACED || update->outcome == CDEDUPE_OUTCOME_CANCELLED ||
+              update->outcome == CDEDUPE_OUTCOME_MERGE);
         update->displaced = id;
     } else {
-        CHECK(update->outcome == CDEDUPE_QUEUED || update->outcome == CDEDUPE_SUPPRESSED);
+        CHECK(update->outcome == CDEDUPE_OUTCOME_QUEUED || update->outcome == CDEDUPE_OUTCOME_SUPPRESSED);
     }
-    if (update->outcome != CDEDUPE_MERGE) {
+    if (update->outcome != CDEDUPE_OUTCOME_MERGE) {
         discard(subject, slot);
     }
 }
@@ -505,9 +504,9 @@ settle_tag(subject_t *subject, const cdedupe_update_t *put, cdedupe_tag_t given)
         return;
     }
     if (put->displaced_tag != 0) {
-        bool from_queue = put->outcome == CDEDUPE_CANCELLED || subject->untook;
+        bool from_queue = put->outcome == CDEDUPE_OUTCOME_CANCELLED || subject->untook;
 
-        if (put->outcome == CDEDUPE_CANCELLED) {
+        if (put->outcome == CDEDUPE_OUTCOME_CANCELLED) {
             CHECK_EQ(object_of_tag(subject, put->displaced_tag)->id, hash);
         }
         leave_buffer(object_of_tag(subject, put->displaced_tag), from_queue, true);
@@ -515,16 +514,16 @@ settle_tag(subject_t *subject, const cdedupe_update_t *put, cdedupe_tag_t given)
     }
     if (given != 0 && put->tag == 0) {
         /* REPLACED: a deletion that nobody sent. */
-        CHECK(put->outcome == CDEDUPE_QUEUED || put->outcome == CDEDUPE_REPLACED);
+        CHECK(put->outcome == CDEDUPE_OUTCOME_QUEUED || put->outcome == CDEDUPE_OUTCOME_REPLACED);
         object_of_tag(subject, given)->owner = OWNER_QUEUE;
-    } else if (put->outcome != CDEDUPE_QUEUED) {
+    } else if (put->outcome != CDEDUPE_OUTCOME_QUEUED) {
         CHECK_EQ(put->tag, given);
     } else {
         CHECK_EQ(put->tag, given);
         tag_is_back(subject, hash);
     }
-    CHECK(put->outcome != CDEDUPE_NEEDS_TAG || given == 0);
-    CHECK(put->outcome != CDEDUPE_CANCELLED || put->displaced_tag != 0);
+    CHECK(put->outcome != CDEDUPE_OUTCOME_NEEDS_TAG || given == 0);
+    CHECK(put->outcome != CDEDUPE_OUTCOME_CANCELLED || put->displaced_tag != 0);
 }
 
 /* The header's words on `slot` and `displaced`, for one update that was put; `given` is what went in. */
@@ -533,11 +532,11 @@ settle(subject_t *subject, subject_update_t *update, cdedupe_update_t *put, cons
        uint32_t number)
 {
     update->outcome = (cdedupe_outcome_t)put->outcome;
-    if (put->outcome == CDEDUPE_OVERFLOWED) {
+    if (put->outcome == CDEDUPE_OUTCOME_OVERFLOWED) {
         drop_queue(&subject->payloads);
         drop_queue(&subject->tags);
     }
-    if (put->outcome == CDEDUPE_QUEUED || put->outcome == CDEDUPE_REPLACED) {
+    if (put->outcome == CDEDUPE_OUTCOME_QUEUED || put->outcome == CDEDUPE_OUTCOME_REPLACED) {
         CHECK_EQ(put->slot, 0);
     } else {
         CHECK_EQ(put->slot, given->slot);
@@ -600,8 +599,8 @@ put_some(subject_t *subject, subject_update_t *updates, size_t first, size_t cou
     *result = cdedupe_put(subject->core, subject->updates + first, count - first);
     for (index = first; index < count; index++) {
         settle(subject, &updates[index], &subject->updates[index], &given[index], subject->numbers[index]);
-        if (updates[index].outcome == CDEDUPE_UNTOUCHED || updates[index].outcome == CDEDUPE_REJECTED ||
-            updates[index].outcome == CDEDUPE_NEEDS_TAG || updates[index].outcome == CDEDUPE_MERGE) {
+        if (updates[index].outcome == CDEDUPE_OUTCOME_UNTOUCHED || updates[index].outcome == CDEDUPE_OUTCOME_REJECTED ||
+            updates[index].outcome == CDEDUPE_OUTCOME_NEEDS_TAG || updates[index].outcome == CDEDUPE_OUTCOME_MERGE) {
             break;
         }
         discard_update(subject, &subject->updates[index]);
@@ -612,7 +611,7 @@ put_some(subject_t *subject, subject_update_t *updates, size_t first, size_t cou
             continue;
         }
         settle(subject, &updates[i], &subject->updates[i], &given[i], subject->numbers[i]);
-        CHECK_EQ(updates[i].outcome, CDEDUPE_UNTOUCHED);
+        CHECK_EQ(updates[i].outcome, CDEDUPE_OUTCOME_UNTOUCHED);
     }
     free(given);
     return index;
@@ -622,16 +621,16 @@ put_some(subject_t *subject, subject_update_t *updates, size_t first, size_t cou
 static bool
 go_on(subject_t *subject, subject_update_t *update, cdedupe_update_t *put)
 {
-    if (update->outcome == CDEDUPE_MERGE) {
+    if (update->outcome == CDEDUPE_OUTCOME_MERGE) {
         CHECK(subject->options.merging && !update->deletion);
         merge(subject, put->key, put->key_length, put->displaced, put->slot, put->displaced);
         put->slot = 0;
         discard_update(subject, put);
         return true;
     }
-    CHECK_EQ(update->outcome, CDEDUPE_NEEDS_TAG);
+    CHECK_EQ(update->outcome, CDEDUPE_OUTCOME_NEEDS_TAG);
     if (make_tag(subject, put) != CDEDUPE_OK) {
-        update->outcome = CDEDUPE_REJECTED;
+        update->outcome = CDEDUPE_OUTCOME_REJECTED;
         return false;
     }
     return true;
@@ -654,7 +653,7 @@ put_handles(subject_t *subject, subject_update_t *updates, size_t count)
         if (result == CDEDUPE_INCOMPLETE) {
             if (!go_on(subject, &updates[index], &subject->updates[index])) {
                 result = CDEDUPE_NO_MEMORY;
-            } else if (updates[index].outcome == CDEDUPE_MERGE) {
+            } else if (updates[index].outcome == CDEDUPE_OUTCOME_MERGE) {
                 index++;
             }
         }
@@ -672,7 +671,7 @@ subject_put(subject_t *subject, subject_update_t *updates, size_t count)
     size_t index;
 
     for (index = 0; index < count; index++) {
-        updates[index].outcome = CDEDUPE_UNTOUCHED;
+        updates[index].outcome = CDEDUPE_OUTCOME_UNTOUCHED;
         updates[index].displaced = 0;
     }
     if (subject->bytes != NULL) {
@@ -755,7 +754,7 @@ subject_collect(subject_t *subject, size_t capacity)
     }
     while (subject_collect_some(subject, capacity) == CDEDUPE_OK) {
     }
-    CHECK(!cdedupe_has_garbage(subject->core));
+    CHECK(!cdedupe_has_dropped(subject->core));
     for (index = 0; index < subject->payloads.object_count; index++) {
         CHECK(subject->payloads.objects[index].owner != OWNER_GARBAGE); /* None may stay behind. */
     }
@@ -809,11 +808,15 @@ subject_finish(subject_t *subject, cdedupe_finish_t when)
 static subject_item_t
 item_from_bytes(const subject_t *subject, const cdedupe_bytes_item_t *from)
 {
-    subject_item_t item = {
-        from->key, from->key_length, from->revision, (cdedupe_kind_t)from->kind, (cdedupe_status_t)from->status, false,
-        0};
+    subject_item_t item = {from->key,
+                           from->key_length,
+                           from->revision,
+                           (cdedupe_item_kind_t)from->kind,
+                           (cdedupe_status_t)from->status,
+                           false,
+                           0};
 
-    if (from->kind == CDEDUPE_NEW || from->kind == CDEDUPE_UPDATED) {
+    if (from->kind == CDEDUPE_ITEM_NEW || from->kind == CDEDUPE_ITEM_UPDATED) {
         uint64_t value[LONG_VALUE];
         size_t length = make_value(subject, from->revision, value);
 
@@ -831,7 +834,7 @@ item_from_core(subject_t *subject, const cdedupe_item_t *from)
     subject_item_t item = {from->key,
                            from->key_length,
                            0,
-                           (cdedupe_kind_t)from->kind,
+                           (cdedupe_item_kind_t)from->kind,
                            (cdedupe_status_t)from->status,
                            from->tag != 0,
                            cdedupe_age(subject->core, from)};
@@ -839,8 +842,8 @@ item_from_core(subject_t *subject, const cdedupe_item_t *from)
     if (from->tag != 0) {
         CHECK_EQ(leave_buffer(object_of_tag(subject, from->tag), true, false), hash_of(from->key, from->key_length));
     } else {
-        CHECK(!subject->options.tags || from->kind == CDEDUPE_STATUS ||
-              (from->kind == CDEDUPE_DELETED && from->slot == 0));
+        CHECK(!subject->options.tags || from->kind == CDEDUPE_ITEM_STATUS ||
+              (from->kind == CDEDUPE_ITEM_DELETED && from->slot == 0));
     }
     if (from->slot != 0) {
         item.id = come_back(subject, from->slot, true, false);
@@ -849,10 +852,10 @@ item_from_core(subject_t *subject, const cdedupe_item_t *from)
         discard(subject, from->slot);
         discard_tag(subject, from->tag);
     }
-    if (from->kind == CDEDUPE_STATUS) {
+    if (from->kind == CDEDUPE_ITEM_STATUS) {
         CHECK(from->slot == 0 && from->tag == 0);
     }
-    if (from->kind == CDEDUPE_NEW || from->kind == CDEDUPE_UPDATED) {
+    if (from->kind == CDEDUPE_ITEM_NEW || from->kind == CDEDUPE_ITEM_UPDATED) {
         CHECK(from->slot != 0);
     }
     return item;
@@ -892,7 +895,7 @@ subject_take(subject_t *subject, size_t capacity)
     for (index = 0; index < subject->count; index++) {
         subject->items[index] = subject->bytes != NULL ? item_from_bytes(subject, &subject->bytes_items[index])
                                                        : item_from_core(subject, &subject->core_items[index]);
-        CHECK(subject->items[index].kind != CDEDUPE_STATUS || subject->items[index].key == NULL);
+        CHECK(subject->items[index].kind != CDEDUPE_ITEM_STATUS || subject->items[index].key == NULL);
     }
     subject->kept = subject->keeps_batch && subject->core != NULL ? subject->count : 0;
     check_if_paranoid(subject);
@@ -901,7 +904,7 @@ subject_take(subject_t *subject, size_t capacity)
 
 /* Returns the id of what came back, or zero. */
 static uint64_t
-settle_untaken(subject_t *subject, const cdedupe_item_t *given, const cdedupe_item_t *item)
+settle_put_back(subject_t *subject, const cdedupe_item_t *given, const cdedupe_item_t *item)
 {
     CHECK(item->slot == given->slot || item->slot == 0);
     CHECK(item->tag == given->tag || item->tag == 0);
@@ -923,7 +926,7 @@ settle_untaken(subject_t *subject, const cdedupe_item_t *given, const cdedupe_it
 
 /* The payload of an item that something newer is to be merged with goes into that. */
 static void
-merge_untaken(subject_t *subject, const void *key, cdedupe_item_t *item)
+merge_put_back(subject_t *subject, const void *key, cdedupe_item_t *item)
 {
     if (item->newer != 0) {
         merge(subject, key, item->key_length, item->slot, item->newer, item->newer);
@@ -931,7 +934,7 @@ merge_untaken(subject_t *subject, const void *key, cdedupe_item_t *item)
     }
 }
 
-/* After untaking, the keys are lent no longer, but merging still wants them. */
+/* After putting back, the keys are lent no longer, but merging still wants them. */
 static char **
 copy_keys(const cdedupe_item_t *items, size_t count)
 {
@@ -957,20 +960,20 @@ free_keys(char **keys, size_t count)
 
 /* Those from the first to before the end; says where the next ones end. */
 static size_t
-settle_all_untaken(subject_t *subject, const cdedupe_item_t *given, char **keys, size_t base, size_t first, size_t end,
-                   uint64_t *back)
+settle_all_put_back(subject_t *subject, const cdedupe_item_t *given, char **keys, size_t base, size_t first, size_t end,
+                    uint64_t *back)
 {
     for (size_t index = first; index < end; index++) {
-        back[index - base] = settle_untaken(subject, &given[index], &subject->core_items[index]);
+        back[index - base] = settle_put_back(subject, &given[index], &subject->core_items[index]);
         if (keys != NULL) {
-            merge_untaken(subject, keys[index], &subject->core_items[index]);
+            merge_put_back(subject, keys[index], &subject->core_items[index]);
         }
     }
     return first;
 }
 
 static cdedupe_result_t
-untake_handles(subject_t *subject, size_t count, uint64_t *back)
+put_back_handles(subject_t *subject, size_t count, uint64_t *back)
 {
     size_t kept = subject->kept, first = kept - count, end, left = count;
     cdedupe_item_t *given = must_resize(NULL, (subject->kept + 1) * sizeof(*given));
@@ -980,16 +983,16 @@ untake_handles(subject_t *subject, size_t count, uint64_t *back)
     memcpy(given, subject->core_items, subject->kept * sizeof(*given));
     keys = subject->options.merging ? copy_keys(given, subject->kept) : NULL;
     end = first + left;
-    while ((result = cdedupe_untake(subject->core, subject->core_items + first, &left)) == CDEDUPE_INCOMPLETE) {
+    while ((result = cdedupe_put_back(subject->core, subject->core_items + first, &left)) == CDEDUPE_INCOMPLETE) {
         CHECK(subject->core_items[first + left].newer != 0);
-        end = settle_all_untaken(subject, given, keys, first, first + left, end, back);
+        end = settle_all_put_back(subject, given, keys, first, first + left, end, back);
     }
     CHECK(result == CDEDUPE_INVALID_ARGUMENT || (left == 0) == (result == CDEDUPE_OK));
     if (result == CDEDUPE_INVALID_ARGUMENT) {
         left = end - first;
     }
     subject->left = left;
-    settle_all_untaken(subject, given, keys, first, first + left, end, back);
+    settle_all_put_back(subject, given, keys, first, first + left, end, back);
     discard_kept(subject, first + left);
     free(given);
     free_keys(keys, keys != NULL ? kept : 0);
@@ -997,19 +1000,19 @@ untake_handles(subject_t *subject, size_t count, uint64_t *back)
 }
 
 cdedupe_result_t
-subject_untake(subject_t *subject, size_t count, uint64_t *back)
+subject_put_back(subject_t *subject, size_t count, uint64_t *back)
 {
     cdedupe_result_t result;
 
     subject->untook = true;
     if (subject->bytes != NULL) {
-        result = cdedupe_bytes_untake(subject->bytes, &count);
+        result = cdedupe_bytes_put_back(subject->bytes, &count);
         subject->left = count;
     } else if (count > subject->kept) {
-        result = cdedupe_untake(subject->core, subject->core_items, &count);
+        result = cdedupe_put_back(subject->core, subject->core_items, &count);
         CHECK_EQ(result, CDEDUPE_INVALID_ARGUMENT);
     } else {
-        result = untake_handles(subject, count, back);
+        result = put_back_handles(subject, count, back);
     }
     check_if_paranoid(subject);
     return result;
@@ -1059,7 +1062,7 @@ subject_check(subject_t *subject)
 static cdedupe_outcome_t
 put_one(subject_t *subject, const char *key, bool deletion, uint64_t id)
 {
-    subject_update_t update = {key, strlen(key), deletion, id, CDEDUPE_UNTOUCHED, 0};
+    subject_update_t update = {key, strlen(key), deletion, id, CDEDUPE_OUTCOME_UNTOUCHED, 0};
 
     CHECK_EQ(subject_put(subject, &update, 1), CDEDUPE_OK);
     return update.outcome;
@@ -1109,11 +1112,11 @@ say_item(subject_t *subject, const subject_item_t *item)
     static const char signs[] = {'+', '~', '-'};
     static const char *const statuses[] = {"<wait>", "<resync>", "<in-sync>"};
 
-    if (item->kind == CDEDUPE_STATUS) {
-        say(subject, "%s", (unsigned)item->status <= CDEDUPE_IN_SYNC ? statuses[item->status] : "<?>");
+    if (item->kind == CDEDUPE_ITEM_STATUS) {
+        say(subject, "%s", (unsigned)item->status <= CDEDUPE_STATUS_IN_SYNC ? statuses[item->status] : "<?>");
         return;
     }
-    say(subject, "%c%.*s", (unsigned)item->kind <= CDEDUPE_DELETED ? signs[item->kind] : '?', (int)item->length,
+    say(subject, "%c%.*s", (unsigned)item->kind <= CDEDUPE_ITEM_DELETED ? signs[item->kind] : '?', (int)item->length,
         item->length > 0 ? item->key : "");
     if (item->id != 0) {
         say(subject, "=%" PRIu64, item->id);
@@ -1128,8 +1131,8 @@ say_batch(subject_t *subject)
 
     for (index = 0; index < subject->count; index++) {
         if (index > 0) {
-            bool same_call =
-                subject->items[index].kind != CDEDUPE_STATUS && subject->items[index - 1].kind != CDEDUPE_STATUS;
+            bool same_call = subject->items[index].kind != CDEDUPE_ITEM_STATUS &&
+                             subject->items[index - 1].kind != CDEDUPE_ITEM_STATUS;
 
             say(subject, same_call ? " " : " | ");
         }

@@ -7,7 +7,7 @@
  * back only in ways that the header allows, and that it is destroyed exactly once. A deletion with id zero
  * carries no payload. Of tags it keeps book in the same way; they say which key they belong to.
  *
- * If values are merged, a put does so at once, as do all that an untaking asks for.
+ * If values are merged, a put does so at once, as do all that an putting back asks for.
  *
  * Not for several threads.
  */
@@ -79,7 +79,7 @@ typedef struct subject_item {
     const char *key; /* Lent. NULL for a status. */
     size_t length;
     uint64_t id; /* Zero for a deletion that carries none. */
-    cdedupe_kind_t kind;
+    cdedupe_item_kind_t kind;
     cdedupe_status_t status;
     bool tagged;
     uint64_t age;
@@ -118,10 +118,10 @@ typedef struct subject {
     /* The last take. */
     subject_item_t *items;
     size_t count;
-    bool keeps_batch; /* Its payloads are kept until the next, for subject_untake(). Default: false. */
+    bool keeps_batch; /* Its payloads are kept until the next, for subject_put_back(). Default: false. */
     size_t kept;      /* So many of them. */
     bool untook;      /* Ever. */
-    size_t left;      /* So many items of the last subject_untake() are still to go back. */
+    size_t left;      /* So many items of the last subject_put_back() are still to go back. */
 
     uint64_t wakes;
     void (*on_wake)(struct subject *subject); /* If not NULL, called by the hook. */
@@ -171,7 +171,7 @@ cdedupe_result_t subject_take(subject_t *subject, size_t capacity);
  * The last `count` of the items go back. `back` gets for each the id that came back, or zero; at the bytes level nothing
  * is known of that, and nothing is written.
  */
-cdedupe_result_t subject_untake(subject_t *subject, size_t count, uint64_t *back);
+cdedupe_result_t subject_put_back(subject_t *subject, size_t count, uint64_t *back);
 
 cdedupe_statistics_t subject_statistics(subject_t *subject);
 const char *subject_validate(subject_t *subject);

@@ -121,7 +121,7 @@ take_one_batch(void)
     size_t index;
 
     for (index = 0; index < subject.count; index++) {
-        bool is_status = subject.items[index].kind == CDEDUPE_STATUS;
+        bool is_status = subject.items[index].kind == CDEDUPE_ITEM_STATUS;
 
         hints[index] = is_status ? MODEL_NO_KEY : number_of(&subject.items[index]);
     }
@@ -163,7 +163,7 @@ settle(const subject_update_t *updates, size_t count, const size_t *numbers, cde
     for (done = 0; done < count; done++) {
         cdedupe_outcome_t outcome = updates[done].outcome;
 
-        if (outcome == CDEDUPE_REJECTED || outcome == CDEDUPE_UNTOUCHED) {
+        if (outcome == CDEDUPE_OUTCOME_REJECTED || outcome == CDEDUPE_OUTCOME_UNTOUCHED) {
             break;
         }
         CHECK_EQ(outcome, model_put(&model, numbers[done], updates[done].deletion, updates[done].id, &displaced));
@@ -173,7 +173,7 @@ settle(const subject_update_t *updates, size_t count, const size_t *numbers, cde
     }
     CHECK((done < count) == (result != CDEDUPE_OK));
     for (size_t rest = done + 1; rest < count; rest++) {
-        CHECK_EQ(updates[rest].outcome, CDEDUPE_UNTOUCHED);
+        CHECK_EQ(updates[rest].outcome, CDEDUPE_OUTCOME_UNTOUCHED);
     }
     return done;
 }
@@ -214,7 +214,8 @@ put_keys(size_t from, size_t to, size_t step_size, size_t every)
         bool deletion = every != 0 && number % every == 0;
 
         numbers[count] = number;
-        updates[count] = (subject_update_t){keys[number], lengths[number], deletion, ++next_id, CDEDUPE_UNTOUCHED, 0};
+        updates[count] =
+            (subject_update_t){keys[number], lengths[number], deletion, ++next_id, CDEDUPE_OUTCOME_UNTOUCHED, 0};
         if (deletion && number % 2 == 0) {
             updates[count].id = 0;
         }
@@ -277,7 +278,7 @@ open_subject(void)
     }
     subject.paranoid = false;
     model_open(&model);
-    CHECK_EQ(subject_claim(&subject, CDEDUPE_BY_HAND), model_claim(&model, CDEDUPE_BY_HAND));
+    CHECK_EQ(subject_claim(&subject, CDEDUPE_CLAIM_SINGLE_BATCH), model_claim(&model, CDEDUPE_CLAIM_SINGLE_BATCH));
 }
 
 /*
@@ -300,18 +301,18 @@ scenario(void)
 {
     make_some_live();
     restart();
-    put_status(CDEDUPE_RESYNC_IN_PROGRESS);
+    put_status(CDEDUPE_STATUS_RESYNC_IN_PROGRESS);
     put_keys(0, KEYS / 2, 5, 0);
-    put_status(CDEDUPE_IN_SYNC); /* Sweeps four fifths of the half. */
+    put_status(CDEDUPE_STATUS_IN_SYNC); /* Sweeps four fifths of the half. */
     put_keys(0, KEYS, 1, 0);
-    put_status(CDEDUPE_WAIT_FOR_DATASTORE);
+    put_status(CDEDUPE_STATUS_WAIT_FOR_DATASTORE);
     put_keys(0, KEYS, 3, 2);
     take_all();
     put_keys(0, KEYS, 1, 4);
     restart();
     put_keys(KEYS / 4, KEYS, 2, 3);
     subject_collect(&subject, 5);
-    put_status(CDEDUPE_IN_SYNC);
+    put_status(CDEDUPE_STATUS_IN_SYNC);
     take_all();
     put_keys(0, KEYS, 1, 1);
     take_all();
@@ -368,7 +369,7 @@ static void
 put_sweep_key(size_t number)
 {
     char key[16];
-    subject_update_t update = {key, 0, false, number + 1, CDEDUPE_UNTOUCHED, 0};
+    subject_update_t update = {key, 0, false, number + 1, CDEDUPE_OUTCOME_UNTOUCHED, 0};
     unsigned tries = 0;
 
     update.length = (size_t)snprintf(key, sizeof(key), "%zu", number);
@@ -384,7 +385,7 @@ count_deletions(void)
 
     while (subject_take(&subject, BATCH) == CDEDUPE_OK) {
         for (index = 0; index < subject.count; index++) {
-            if (subject.items[index].kind == CDEDUPE_DELETED) {
+            if (subject.items[index].kind == CDEDUPE_ITEM_DELETED) {
                 deletions[strtoul(subject.items[index].key, NULL, 10) % SWEEP_KEYS]++;
             }
         }
@@ -417,7 +418,7 @@ failed_sweep(void)
 
     make_sweep_keys_live();
     CHECK_EQ(subject_restart(&subject), CDEDUPE_OK);
-    while (subject_status(&subject, CDEDUPE_IN_SYNC) != CDEDUPE_OK) {
+    while (subject_status(&subject, CDEDUPE_STATUS_IN_SYNC) != CDEDUPE_OK) {
         failed_sweeps++;
         after_failure(&tries);
         if (!sent_again && tries == (hooks.fail_onwards ? 2U : 1U)) {

@@ -4,9 +4,9 @@
  */
 #include <stdlib.h>
 
-#include "arena.h"
+#include "memory/arena.h"
 #include "check.h"
-#include "entry.h"
+#include "state/entry.h"
 #include "hooks.h"
 
 /* ---------------------------------------------------------------------------------------------------- */

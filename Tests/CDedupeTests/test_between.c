@@ -1,10 +1,10 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /*
- * What is untaken is as if it had never been taken, whatever comes between the holds of the take. Two buffers get the same
- * random updates and statuses. From one of them batches are taken and wholly untaken, with some of the updates between the
+ * What is put back is as if it had never been taken, whatever comes between the holds of the take. Two buffers get the same
+ * random updates and statuses. From one of them batches are taken and wholly put back, with some of the updates between the
  * holds of the take; then both have the same for every key. Looks inside for the lock, to tell it that somebody is waiting.
  */
-#include "core.h"
+#include "state/buffer.h"
 
 #include <stdarg.h>
 #include <stdlib.h>
@@ -13,7 +13,7 @@
 #include "random.h"
 
 /* Enough keys for two holds, or three of a tiny build. */
-enum { KEYS = HOLD_TAKE + 5, BATCH = 2 * KEYS, WAS_UNTAKEN = 0, NEVER_TAKEN = 1 };
+enum { KEYS = TAKES_PER_LOCK + 5, BATCH = 2 * KEYS, WAS_PUT_BACK = 0, NEVER_TAKEN = 1 };
 
 static void (*between)(void);
 static bool inside;
@@ -99,7 +99,7 @@ put(cdedupe_t *buffer, uint8_t key, bool deletion, uint64_t number, uint64_t rev
         *(value_t *)cdedupe_payload(buffer, update.slot) = (value_t){revision, number, number, 1};
     }
     cdedupe_put(buffer, &update, 1);
-    if (update.outcome == CDEDUPE_MERGE) {
+    if (update.outcome == CDEDUPE_OUTCOME_MERGE) {
         merge(buffer, key, update.displaced, update.slot, update.displaced);
         return;
     }
@@ -161,7 +161,7 @@ take_with_pauses(cdedupe_t *buffer, cdedupe_item_t *items)
     buffer->lock.waiting--;
     note("]");
     for (size_t i = 0; i < count; i++) {
-        if (items[i].kind != CDEDUPE_STATUS) {
+        if (items[i].kind != CDEDUPE_ITEM_STATUS) {
             uint8_t key = *(const uint8_t *)items[i].key;
 
             CHECK(!met[key]);
@@ -172,22 +172,22 @@ take_with_pauses(cdedupe_t *buffer, cdedupe_item_t *items)
 }
 
 static void
-untake(cdedupe_t *buffer, cdedupe_item_t *items, size_t count)
+put_back(cdedupe_t *buffer, cdedupe_item_t *items, size_t count)
 {
     uint8_t keys[BATCH];
     cdedupe_result_t result;
     size_t left = count;
 
     for (size_t i = 0; i < count; i++)
-        keys[i] = items[i].kind == CDEDUPE_STATUS ? 0 : *(const uint8_t *)items[i].key;
-    while ((result = cdedupe_untake(buffer, items, &left)) == CDEDUPE_INCOMPLETE) {
+        keys[i] = items[i].kind == CDEDUPE_ITEM_STATUS ? 0 : *(const uint8_t *)items[i].key;
+    while ((result = cdedupe_put_back(buffer, items, &left)) == CDEDUPE_INCOMPLETE) {
         merge(buffer, keys[left], items[left].slot, items[left].newer, items[left].newer);
         items[left].slot = 0;
     }
     CHECK_EQ(result, CDEDUPE_OK);
     for (size_t i = 0; i < count; i++)
         cdedupe_discard(buffer, &items[i].slot, 1);
-    note(" untaken;");
+    note(" put back;");
     CHECK_NO_FAULT(cdedupe_validate(buffer));
 }
 
@@ -208,7 +208,7 @@ deliver_item(cdedupe_t *buffer, const cdedupe_item_t *item, deliveries_t *delive
 {
     delivery_t *delivery;
 
-    if (item->kind == CDEDUPE_STATUS) {
+    if (item->kind == CDEDUPE_ITEM_STATUS) {
         deliveries->status = item->status;
         return;
     }
@@ -238,15 +238,15 @@ deliver_all(cdedupe_t *buffer)
 static bool
 is_nothing(const delivery_t *delivery)
 {
-    return !delivery->came || delivery->kind == CDEDUPE_DELETED;
+    return !delivery->came || delivery->kind == CDEDUPE_ITEM_DELETED;
 }
 
 static void
-compare(const deliveries_t *untaken, const deliveries_t *never_taken, const bool *live)
+compare(const deliveries_t *put_back, const deliveries_t *never_taken, const bool *live)
 {
-    CHECK_EQ(untaken->status, never_taken->status);
+    CHECK_EQ(put_back->status, never_taken->status);
     for (unsigned key = 0; key < KEYS; key++) {
-        const delivery_t *a = &untaken->keys[key], *b = &never_taken->keys[key];
+        const delivery_t *a = &put_back->keys[key], *b = &never_taken->keys[key];
 
         if (!live[key] && is_nothing(a) && is_nothing(b))
             continue;
@@ -277,7 +277,7 @@ open_both(void)
         options.suppress_unchanged = suppress;
         options.hash_seed = 5;
         CHECK_EQ(cdedupe_create(&options, &buffers[i]), CDEDUPE_OK);
-        CHECK_EQ(cdedupe_claim(buffers[i], CDEDUPE_BY_HAND), CDEDUPE_OK);
+        CHECK_EQ(cdedupe_claim(buffers[i], CDEDUPE_CLAIM_SINGLE_BATCH), CDEDUPE_OK);
     }
 }
 
@@ -294,20 +294,20 @@ one_sequence(void)
     for (unsigned i = 0; i < 2; i++)
         deliveries[i] = deliver_all(buffers[i]);
     for (unsigned key = 0; key < KEYS; key++)
-        live[key] = deliveries[0].keys[key].came && deliveries[0].keys[key].kind != CDEDUPE_DELETED;
+        live[key] = deliveries[0].keys[key].came && deliveries[0].keys[key].kind != CDEDUPE_ITEM_DELETED;
     note(" taken;");
     for (unsigned round = 0; round < 3; round++) {
         size_t count;
 
         put_many(2 * KEYS);
-        count = take_with_pauses(buffers[WAS_UNTAKEN], items);
+        count = take_with_pauses(buffers[WAS_PUT_BACK], items);
         put_many(6);
-        untake(buffers[WAS_UNTAKEN], items, count);
-        CHECK_EQ(buffers[WAS_UNTAKEN]->statistics.live_keys, buffers[NEVER_TAKEN]->statistics.live_keys);
+        put_back(buffers[WAS_PUT_BACK], items, count);
+        CHECK_EQ(buffers[WAS_PUT_BACK]->statistics.live_keys, buffers[NEVER_TAKEN]->statistics.live_keys);
     }
     for (unsigned i = 0; i < 2; i++)
         deliveries[i] = deliver_all(buffers[i]);
-    compare(&deliveries[WAS_UNTAKEN], &deliveries[NEVER_TAKEN], live);
+    compare(&deliveries[WAS_PUT_BACK], &deliveries[NEVER_TAKEN], live);
     for (unsigned i = 0; i < 2; i++)
         cdedupe_destroy(buffers[i]);
 }
@@ -318,7 +318,7 @@ main(int argc, char **argv)
 {
     uint64_t count = argc > 1 ? strtoull(argv[1], NULL, 10) : 1000;
 
-    check_test = "untaken_is_as_never_taken";
+    check_test = "put_back_is_as_never_taken";
     check_describe = describe;
     sequence = argc > 2 ? strtoull(argv[2], NULL, 10) : 0;
     for (uint64_t i = 0; i < count && check_failed < 10; i++, sequence++)

@@ -121,7 +121,7 @@ static void
 add_flip_delete(uint64_t number)
 {
     put_key("a", 1, false);
-    send_status(number % 2 == 0 ? CDEDUPE_RESYNC_IN_PROGRESS : CDEDUPE_IN_SYNC);
+    send_status(number % 2 == 0 ? CDEDUPE_STATUS_RESYNC_IN_PROGRESS : CDEDUPE_STATUS_IN_SYNC);
     put_key("a", 1, true);
 }
 
@@ -130,7 +130,7 @@ static void
 add_flip_delete_fresh(uint64_t number)
 {
     put_number(fresh, false);
-    send_status(number % 2 == 0 ? CDEDUPE_RESYNC_IN_PROGRESS : CDEDUPE_IN_SYNC);
+    send_status(number % 2 == 0 ? CDEDUPE_STATUS_RESYNC_IN_PROGRESS : CDEDUPE_STATUS_IN_SYNC);
     put_number(fresh++, true);
 }
 
@@ -167,14 +167,14 @@ static void
 restart_with_a_status_between(uint64_t number)
 {
     (void)number;
-    send_status(CDEDUPE_RESYNC_IN_PROGRESS);
+    send_status(CDEDUPE_STATUS_RESYNC_IN_PROGRESS);
     restart();
 }
 
 static void
 restart_with_both_between(uint64_t number)
 {
-    send_status(CDEDUPE_RESYNC_IN_PROGRESS);
+    send_status(CDEDUPE_STATUS_RESYNC_IN_PROGRESS);
     restart_with_an_update_between(number);
 }
 
@@ -188,7 +188,7 @@ resync_with_a_tenth_missing(uint64_t number)
     uint64_t first = fresh - live_keys, missing = live_keys / 10;
 
     restart();
-    send_status(CDEDUPE_RESYNC_IN_PROGRESS);
+    send_status(CDEDUPE_STATUS_RESYNC_IN_PROGRESS);
     if (number % 3 == 0) {
         for (uint64_t i = 0; i < live_keys / 2; i++)
             put_number(first + i, false);
@@ -200,7 +200,7 @@ resync_with_a_tenth_missing(uint64_t number)
         put_number(first + i, false);
     for (uint64_t i = 0; i < missing; i++)
         put_number(fresh++, false);
-    send_status(CDEDUPE_IN_SYNC);
+    send_status(CDEDUPE_STATUS_IN_SYNC);
     take_all();
     CHECK_EQ(statistics().live_keys, live_keys);
 }
@@ -296,7 +296,7 @@ run_scene(const scene_t *scene)
     live_keys = scene->live_keys < rounds / 8 ? scene->live_keys : rounds / 8;
     fresh = 0;
     CHECK(cdedupe_create(&options, &buffer) == CDEDUPE_OK);
-    CHECK(cdedupe_claim(buffer, CDEDUPE_BY_HAND) == CDEDUPE_OK);
+    CHECK(cdedupe_claim(buffer, CDEDUPE_CLAIM_SINGLE_BATCH) == CDEDUPE_OK);
     if (scene->begin != NULL)
         scene->begin();
     peaks = run_rounds(scene, count);

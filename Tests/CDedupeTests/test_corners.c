@@ -59,11 +59,11 @@ a_finish_is_settled_with_the_last_owed_item(void)
 {
     cdedupe_t *buffer = open_buffer(cdedupe_options());
 
-    CHECK(cdedupe_claim(buffer, CDEDUPE_LOOP) == CDEDUPE_OK);
+    CHECK(cdedupe_claim(buffer, CDEDUPE_CLAIM_LOOP) == CDEDUPE_OK);
     put(buffer, 1, false);
-    CHECK(cdedupe_finish(buffer, CDEDUPE_WHEN_DELIVERED) == CDEDUPE_OK);
+    CHECK(cdedupe_finish(buffer, CDEDUPE_FINISH_WHEN_DELIVERED) == CDEDUPE_OK);
     CHECK_EQ(take(buffer), 1);
-    CHECK_EQ(put(buffer, 2, false), CDEDUPE_DROPPED);
+    CHECK_EQ(put(buffer, 2, false), CDEDUPE_OUTCOME_DROPPED);
     CHECK_EQ(statistics_of(buffer).pending_keys, 0);
     cdedupe_destroy(buffer);
 }
@@ -74,14 +74,14 @@ a_finish_when_empty_does_not_weaken_another(void)
 {
     cdedupe_t *buffer = open_buffer(cdedupe_options());
 
-    CHECK(cdedupe_claim(buffer, CDEDUPE_LOOP) == CDEDUPE_OK);
+    CHECK(cdedupe_claim(buffer, CDEDUPE_CLAIM_LOOP) == CDEDUPE_OK);
     put(buffer, 1, false);
-    CHECK(cdedupe_finish(buffer, CDEDUPE_WHEN_DELIVERED) == CDEDUPE_OK);
-    CHECK(cdedupe_finish(buffer, CDEDUPE_WHEN_EMPTY) == CDEDUPE_OK);
+    CHECK(cdedupe_finish(buffer, CDEDUPE_FINISH_WHEN_DELIVERED) == CDEDUPE_OK);
+    CHECK(cdedupe_finish(buffer, CDEDUPE_FINISH_WHEN_EMPTY) == CDEDUPE_OK);
     put(buffer, 2, false);
     CHECK_EQ(take(buffer), 1);
     CHECK_EQ(take(buffer), 0);
-    CHECK(cdedupe_claim(buffer, CDEDUPE_LOOP) == CDEDUPE_STOPPED);
+    CHECK(cdedupe_claim(buffer, CDEDUPE_CLAIM_LOOP) == CDEDUPE_STOPPED);
     cdedupe_destroy(buffer);
 }
 
@@ -119,7 +119,7 @@ open_sweep(struct sweep *sweep)
     options.wake = on_wake;
     options.wake_context = sweep;
     sweep->buffer = open_buffer(options);
-    CHECK(cdedupe_claim(sweep->buffer, CDEDUPE_LOOP) == CDEDUPE_OK);
+    CHECK(cdedupe_claim(sweep->buffer, CDEDUPE_CLAIM_LOOP) == CDEDUPE_OK);
     for (uint32_t key = 0; key < SWEPT; key++)
         put(sweep->buffer, key, false);
     while (take(sweep->buffer) > 0)
@@ -134,7 +134,7 @@ a_sweep_wakes_the_loop_after_its_first_hold(void)
     struct sweep sweep = {0};
 
     open_sweep(&sweep);
-    CHECK(cdedupe_put_status(sweep.buffer, CDEDUPE_IN_SYNC) == CDEDUPE_OK);
+    CHECK(cdedupe_put_status(sweep.buffer, CDEDUPE_STATUS_IN_SYNC) == CDEDUPE_OK);
     CHECK_EQ(sweep.wakes, 1);
     CHECK(sweep.pending > 0 && sweep.pending <= SWEPT / 2);
     cdedupe_destroy(sweep.buffer);
@@ -147,7 +147,7 @@ a_restart_during_a_sweep_drops_its_in_sync(void)
     struct sweep sweep = {.restart = true};
 
     open_sweep(&sweep);
-    CHECK(cdedupe_put_status(sweep.buffer, CDEDUPE_IN_SYNC) == CDEDUPE_OK);
+    CHECK(cdedupe_put_status(sweep.buffer, CDEDUPE_STATUS_IN_SYNC) == CDEDUPE_OK);
     CHECK_EQ(sweep.wakes, 1);
     CHECK_EQ(statistics_of(sweep.buffer).pending_keys, 0);
     CHECK_EQ(statistics_of(sweep.buffer).pending_statuses, 0);
@@ -155,7 +155,7 @@ a_restart_during_a_sweep_drops_its_in_sync(void)
     CHECK_EQ(statistics_of(sweep.buffer).statuses_received, 1);
     CHECK_NO_FAULT(cdedupe_validate(sweep.buffer));
 
-    CHECK(cdedupe_put_status(sweep.buffer, CDEDUPE_IN_SYNC) == CDEDUPE_OK);
+    CHECK(cdedupe_put_status(sweep.buffer, CDEDUPE_STATUS_IN_SYNC) == CDEDUPE_OK);
     CHECK_EQ(statistics_of(sweep.buffer).pending_keys, SWEPT);
     CHECK_EQ(statistics_of(sweep.buffer).pending_statuses, 1);
     cdedupe_destroy(sweep.buffer);
@@ -208,7 +208,7 @@ open_bytes(void)
 static cdedupe_result_t
 put_long(cdedupe_bytes_t *buffer, uint32_t key, cdedupe_outcome_t wanted)
 {
-    cdedupe_outcome_t outcome = CDEDUPE_UNTOUCHED;
+    cdedupe_outcome_t outcome = CDEDUPE_OUTCOME_UNTOUCHED;
     cdedupe_result_t result = cdedupe_bytes_put(buffer, &key, sizeof(key), long_value, LONG, 0, &outcome);
 
     CHECK_EQ(outcome, wanted);
@@ -218,7 +218,7 @@ put_long(cdedupe_bytes_t *buffer, uint32_t key, cdedupe_outcome_t wanted)
 static cdedupe_outcome_t
 delete_long(cdedupe_bytes_t *buffer, uint32_t key)
 {
-    cdedupe_outcome_t outcome = CDEDUPE_UNTOUCHED;
+    cdedupe_outcome_t outcome = CDEDUPE_OUTCOME_UNTOUCHED;
 
     CHECK(cdedupe_bytes_delete(buffer, &key, sizeof(key), 0, &outcome) == CDEDUPE_OK);
     return outcome;
@@ -231,21 +231,21 @@ long_values_are_freed_however_they_end(void)
     cdedupe_bytes_item_t items[BATCH];
     size_t count;
 
-    put_long(buffer, 1, CDEDUPE_QUEUED);
-    put_long(buffer, 1, CDEDUPE_REPLACED);
-    CHECK_EQ(delete_long(buffer, 1), CDEDUPE_CANCELLED);
-    put_long(buffer, 2, CDEDUPE_QUEUED);
-    put_long(buffer, 3, CDEDUPE_QUEUED);
-    CHECK(cdedupe_bytes_claim(buffer, CDEDUPE_BY_HAND) == CDEDUPE_OK);
+    put_long(buffer, 1, CDEDUPE_OUTCOME_QUEUED);
+    put_long(buffer, 1, CDEDUPE_OUTCOME_REPLACED);
+    CHECK_EQ(delete_long(buffer, 1), CDEDUPE_OUTCOME_CANCELLED);
+    put_long(buffer, 2, CDEDUPE_OUTCOME_QUEUED);
+    put_long(buffer, 3, CDEDUPE_OUTCOME_QUEUED);
+    CHECK(cdedupe_bytes_claim(buffer, CDEDUPE_CLAIM_SINGLE_BATCH) == CDEDUPE_OK);
     CHECK(cdedupe_bytes_take(buffer, items, BATCH, &count) == CDEDUPE_OK);
     CHECK_EQ(count, 2);
-    put_long(buffer, 2, CDEDUPE_QUEUED);
-    CHECK_EQ(delete_long(buffer, 2), CDEDUPE_REPLACED);
+    put_long(buffer, 2, CDEDUPE_OUTCOME_QUEUED);
+    CHECK_EQ(delete_long(buffer, 2), CDEDUPE_OUTCOME_REPLACED);
     for (uint32_t key = 10; key < 20; key++)
-        put_long(buffer, key, CDEDUPE_QUEUED);
+        put_long(buffer, key, CDEDUPE_OUTCOME_QUEUED);
     cdedupe_bytes_stop(buffer);
-    put_long(buffer, 10, CDEDUPE_DROPPED);
-    put_long(buffer, 99, CDEDUPE_DROPPED);
+    put_long(buffer, 10, CDEDUPE_OUTCOME_DROPPED);
+    put_long(buffer, 99, CDEDUPE_OUTCOME_DROPPED);
     cdedupe_bytes_destroy(buffer);
     hooks_close(&hooks);
 }
@@ -259,7 +259,7 @@ a_restart_frees_long_values_at_once(void)
     uint64_t freed;
 
     for (uint32_t key = 0; key < VALUES; key++)
-        put_long(buffer, key, CDEDUPE_QUEUED);
+        put_long(buffer, key, CDEDUPE_OUTCOME_QUEUED);
     freed = hooks.deallocations;
     CHECK(cdedupe_bytes_restart(buffer) == CDEDUPE_OK);
     CHECK(hooks.deallocations >= freed + VALUES);
@@ -275,16 +275,16 @@ a_value_without_memory_keeps_nothing(void)
     cdedupe_bytes_t *buffer = open_bytes();
     uint64_t held;
 
-    put_long(buffer, 1, CDEDUPE_QUEUED);
-    put_long(buffer, 1, CDEDUPE_REPLACED);
+    put_long(buffer, 1, CDEDUPE_OUTCOME_QUEUED);
+    put_long(buffer, 1, CDEDUPE_OUTCOME_REPLACED);
     held = hooks.held_bytes;
     for (unsigned i = 0; i < 1000; i++) {
         hooks.fail_at = hooks.allocations + 1;
-        CHECK(put_long(buffer, 1, CDEDUPE_REJECTED) == CDEDUPE_NO_MEMORY);
+        CHECK(put_long(buffer, 1, CDEDUPE_OUTCOME_REJECTED) == CDEDUPE_NO_MEMORY);
         hooks.fail_at = 0;
     }
     CHECK_EQ(hooks.held_bytes, held);
-    put_long(buffer, 1, CDEDUPE_REPLACED);
+    put_long(buffer, 1, CDEDUPE_OUTCOME_REPLACED);
     CHECK_EQ(hooks.held_bytes, held);
     cdedupe_bytes_destroy(buffer);
     hooks_close(&hooks);

@@ -37,16 +37,18 @@ typedef enum operation {
     STATUS_IN_SYNC,
     RESTART,
     STEP,
-    UNTAKE_LAST, /* The last item of the last batch goes back, */
-    UNTAKE_ALL,  /* or all of them. */
+    PUT_BACK_LAST, /* The last item of the last batch goes back, */
+    PUT_BACK_ALL,  /* or all of them. */
     STOP,
     FINISH_DELIVERED,
     FINISH_EMPTY,
 } operation_t;
 
 static const char *const operation_names[] = {
-    "set a",   "set b", "set c",      "delete a",   "delete b", "delete c",         "wait",         "resync", "in-sync",
-    "restart", "step",  "untake one", "untake all", "stop",     "finish delivered", "finish empty",
+    "set a",        "set b",        "set c",        "delete a", "delete b",
+    "delete c",     "wait",         "resync",       "in-sync",  "restart",
+    "step",         "put back one", "put back all", "stop",     "finish delivered",
+    "finish empty",
 };
 
 /* One pass over all sequences. */
@@ -87,7 +89,7 @@ describe(FILE *out)
 
     fprintf(out, "  %s level%s%s, batches of %zu, %s, %s:", pass.level == SUBJECT_BYTES ? "bytes" : "handle",
             extras.name != NULL ? ", " : "", extras.name != NULL ? extras.name : "", pass.batch_size,
-            pass.claim == CDEDUPE_LOOP ? "loop" : "by hand", pass.collect ? "collecting" : "not collecting");
+            pass.claim == CDEDUPE_CLAIM_LOOP ? "loop" : "by hand", pass.collect ? "collecting" : "not collecting");
     for (index = 0; index < run_length; index++) {
         fprintf(out, " %s;", operation_names[sequence[index]]);
     }
@@ -139,7 +141,7 @@ compare_item(const subject_item_t *got, size_t got_key, const model_item_t *want
 {
     CHECK_EQ(got->kind, wanted->kind);
     CHECK_EQ(got_key, wanted->key);
-    if (wanted->kind == CDEDUPE_STATUS) {
+    if (wanted->kind == CDEDUPE_ITEM_STATUS) {
         CHECK_EQ(got->status, wanted->status);
     } else {
         CHECK_EQ(got->id, wanted->id);
@@ -158,7 +160,7 @@ compare_step(model_t *model, size_t batch_size, size_t (*number)(const subject_i
     size_t index;
 
     for (index = 0; index < subject.count; index++) {
-        bool is_status = subject.items[index].kind == CDEDUPE_STATUS;
+        bool is_status = subject.items[index].kind == CDEDUPE_ITEM_STATUS;
 
         keys[index] = is_status ? MODEL_NO_KEY : number(&subject.items[index]);
     }
@@ -197,7 +199,7 @@ update_at(size_t position)
 {
     bool deletion = sequence[position] >= DELETE_A;
     size_t key = (size_t)(sequence[position] - (deletion ? DELETE_A : SET_A));
-    subject_update_t update = {key_texts[key], 1, deletion, id_at(position), CDEDUPE_UNTOUCHED, 0};
+    subject_update_t update = {key_texts[key], 1, deletion, id_at(position), CDEDUPE_OUTCOME_UNTOUCHED, 0};
 
     if (deletion && position % 2 == 1) {
         update.id = 0;
@@ -209,20 +211,20 @@ static uint64_t back_got[MODEL_BATCH], back_wanted[MODEL_BATCH];
 
 /* How many items go back; one that is not there, if there is none. */
 static size_t
-untake_count(size_t position)
+put_back_count(size_t position)
 {
     size_t count = models[position].batch_count;
 
-    return count == 0 || sequence[position] == UNTAKE_LAST ? 1 : count;
+    return count == 0 || sequence[position] == PUT_BACK_LAST ? 1 : count;
 }
 
 static void
-compare_untake(model_t *model, size_t count)
+compare_put_back(model_t *model, size_t count)
 {
-    cdedupe_result_t result = model_untake(model, count, back_wanted);
+    cdedupe_result_t result = model_put_back(model, count, back_wanted);
     size_t index;
 
-    CHECK_EQ(subject_untake(&subject, count, back_got), result);
+    CHECK_EQ(subject_put_back(&subject, count, back_got), result);
     for (index = 0; result == CDEDUPE_OK && pass.level == SUBJECT_HANDLES && index < count; index++) {
         CHECK_EQ(back_got[index], back_wanted[index]);
     }
@@ -245,9 +247,9 @@ repeat(size_t position)
     case STEP:
         subject_take(&subject, pass.batch_size);
         break;
-    case UNTAKE_LAST:
-    case UNTAKE_ALL:
-        subject_untake(&subject, untake_count(position), back_got);
+    case PUT_BACK_LAST:
+    case PUT_BACK_ALL:
+        subject_put_back(&subject, put_back_count(position), back_got);
         break;
     case STOP:
         subject_stop(&subject);
@@ -306,9 +308,9 @@ compare(model_t *model, size_t position)
     case STEP:
         compare_step(model, pass.batch_size, number_of_letter);
         break;
-    case UNTAKE_LAST:
-    case UNTAKE_ALL:
-        compare_untake(model, untake_count(position));
+    case PUT_BACK_LAST:
+    case PUT_BACK_ALL:
+        compare_put_back(model, put_back_count(position));
         break;
     case STOP:
         subject_stop(&subject);
@@ -359,7 +361,7 @@ open_subject(void)
         abort();
     }
     subject.paranoid = false; /* What is new is looked at by compare_state(). */
-    subject.keeps_batch = pass.last >= UNTAKE_ALL;
+    subject.keeps_batch = pass.last >= PUT_BACK_ALL;
     CHECK_EQ(subject_claim(&subject, pass.claim), CDEDUPE_OK);
 }
 
@@ -492,19 +494,19 @@ run_passes(size_t length)
         size_t batch = batch_sizes[index];
 
         check_test = "symmetry";
-        run_pass(length, (pass_t){SUBJECT_HANDLES, batch, index == 1 ? CDEDUPE_LOOP : CDEDUPE_BY_HAND, index == 0, true,
-                                  STEP, 0});
+        run_pass(length, (pass_t){SUBJECT_HANDLES, batch, index == 1 ? CDEDUPE_CLAIM_LOOP : CDEDUPE_CLAIM_SINGLE_BATCH,
+                                  index == 0, true, STEP, 0});
         check_test = "every_key_order";
-        run_pass(shorter, (pass_t){SUBJECT_HANDLES, batch, CDEDUPE_LOOP, index != 0, false, STEP, 0});
+        run_pass(shorter, (pass_t){SUBJECT_HANDLES, batch, CDEDUPE_CLAIM_LOOP, index != 0, false, STEP, 0});
         check_test = "bytes";
-        run_pass(shorter, (pass_t){SUBJECT_BYTES, batch, CDEDUPE_LOOP, false, true, STEP, 0});
-        check_test = "untake";
+        run_pass(shorter, (pass_t){SUBJECT_BYTES, batch, CDEDUPE_CLAIM_LOOP, false, true, STEP, 0});
+        check_test = "put_back";
         run_pass(shorter + 1 > length ? length : shorter + 1,
-                 (pass_t){index == 1 ? SUBJECT_BYTES : SUBJECT_HANDLES, batch, CDEDUPE_LOOP, index == 0, true,
-                          UNTAKE_ALL, 0});
+                 (pass_t){index == 1 ? SUBJECT_BYTES : SUBJECT_HANDLES, batch, CDEDUPE_CLAIM_LOOP, index == 0, true,
+                          PUT_BACK_ALL, 0});
         check_test = "stop_and_finish";
         run_pass(shorter + 1 > length ? length : shorter + 1,
-                 (pass_t){SUBJECT_HANDLES, batch, CDEDUPE_LOOP, false, true, FINISH_EMPTY, 0});
+                 (pass_t){SUBJECT_HANDLES, batch, CDEDUPE_CLAIM_LOOP, false, true, FINISH_EMPTY, 0});
     }
 }
 
@@ -539,19 +541,20 @@ run_extras(size_t length)
         extras = all_extras[index];
         for (batch = 0; batch < 3; batch++) {
             check_test = "extras";
-            run_pass(length, (pass_t){SUBJECT_HANDLES, batch_sizes[batch], batch == 1 ? CDEDUPE_LOOP : CDEDUPE_BY_HAND,
-                                      batch == 0, true, UNTAKE_ALL, 0});
+            run_pass(length, (pass_t){SUBJECT_HANDLES, batch_sizes[batch],
+                                      batch == 1 ? CDEDUPE_CLAIM_LOOP : CDEDUPE_CLAIM_SINGLE_BATCH, batch == 0, true,
+                                      PUT_BACK_ALL, 0});
         }
         if (!only_handles(&extras)) {
             check_test = "extras_of_bytes";
             extras.maximum_bytes *= 3;
-            run_pass(length, (pass_t){SUBJECT_BYTES, 2, CDEDUPE_LOOP, false, true, UNTAKE_ALL, 0});
+            run_pass(length, (pass_t){SUBJECT_BYTES, 2, CDEDUPE_CLAIM_LOOP, false, true, PUT_BACK_ALL, 0});
         }
     }
     check_test = "extras_and_the_end";
     for (index = 2; index < EXTRAS; index += 3) {
         extras = all_extras[index];
-        run_pass(length, (pass_t){SUBJECT_HANDLES, 2, CDEDUPE_LOOP, index == 2, true, FINISH_EMPTY, 0});
+        run_pass(length, (pass_t){SUBJECT_HANDLES, 2, CDEDUPE_CLAIM_LOOP, index == 2, true, FINISH_EMPTY, 0});
     }
     extras = (extras_t){.name = NULL};
 }
@@ -615,8 +618,12 @@ walk_updates(model_t *model, uint64_t *id)
         bool deletion = random_below(3) == 0;
 
         numbers[index] = (size_t)random_below(keys);
-        updates[index] = (subject_update_t){
-            walk_keys[numbers[index]], strlen(walk_keys[numbers[index]]), deletion, walk_id(id), CDEDUPE_UNTOUCHED, 0};
+        updates[index] = (subject_update_t){walk_keys[numbers[index]],
+                                            strlen(walk_keys[numbers[index]]),
+                                            deletion,
+                                            walk_id(id),
+                                            CDEDUPE_OUTCOME_UNTOUCHED,
+                                            0};
         if (deletion && random_below(2) == 0) {
             updates[index].id = 0;
         }
@@ -627,7 +634,7 @@ walk_updates(model_t *model, uint64_t *id)
 
         CHECK_EQ(updates[index].outcome,
                  model_put_at_once(model, numbers[index], updates[index].deletion, updates[index].id, &displaced));
-        if (pass.level == SUBJECT_HANDLES && updates[index].outcome != CDEDUPE_QUEUED) {
+        if (pass.level == SUBJECT_HANDLES && updates[index].outcome != CDEDUPE_OUTCOME_QUEUED) {
             CHECK_EQ(updates[index].displaced, displaced);
         }
     }
@@ -648,7 +655,7 @@ walk_one_step(model_t *model, uint64_t *id)
     } else if (choice < 80) {
         subject_collect(&subject, (size_t)random_below(20) + 1);
     } else if (choice < 85) {
-        compare_untake(model, (size_t)random_below(model->batch_count + 1));
+        compare_put_back(model, (size_t)random_below(model->batch_count + 1));
     } else {
         compare_step(model, (size_t)random_below(pass.batch_size) + 1, number_of_walk_key);
     }
@@ -696,10 +703,10 @@ run_walks(uint64_t seed, size_t walks, size_t steps)
     for (walk_seed = seed; walk_seed < seed + walks; walk_seed++) {
         pass = (pass_t){walk_seed % 2 == 0 ? SUBJECT_HANDLES : SUBJECT_BYTES,
                         batch_sizes[walk_seed % 3],
-                        CDEDUPE_BY_HAND,
+                        CDEDUPE_CLAIM_SINGLE_BATCH,
                         false,
                         false,
-                        UNTAKE_ALL,
+                        PUT_BACK_ALL,
                         0};
         walk(steps);
     }
@@ -715,10 +722,10 @@ run_walks_with_extras(uint64_t seed, size_t walks, size_t steps)
         extras.maximum_bytes *= 20;
         pass = (pass_t){only_handles(&extras) || walk_seed % 2 == 0 ? SUBJECT_HANDLES : SUBJECT_BYTES,
                         walk_seed % 4 == 0 ? 7 : 100,
-                        CDEDUPE_BY_HAND,
+                        CDEDUPE_CLAIM_SINGLE_BATCH,
                         false,
                         false,
-                        UNTAKE_ALL,
+                        PUT_BACK_ALL,
                         0};
         walk(steps);
     }

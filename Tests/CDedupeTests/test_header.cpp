@@ -25,13 +25,13 @@ test_bytes_from_cpp()
     std::unique_ptr<cdedupe_bytes_t, Destroy> buffer(made);
     const std::string key = "key";
     const std::string value = "value";
-    cdedupe_outcome_t outcome = CDEDUPE_UNTOUCHED;
+    cdedupe_outcome_t outcome = CDEDUPE_OUTCOME_UNTOUCHED;
     CHECK_EQ(cdedupe_bytes_put(made, key.data(), key.size(), value.data(), value.size(), 7, &outcome), CDEDUPE_OK);
-    CHECK_EQ(outcome, CDEDUPE_QUEUED);
+    CHECK_EQ(outcome, CDEDUPE_OUTCOME_QUEUED);
 
     cdedupe_bytes_item_t items[10];
     size_t count = 0;
-    CHECK_EQ(cdedupe_bytes_claim(made, CDEDUPE_BY_HAND), CDEDUPE_OK);
+    CHECK_EQ(cdedupe_bytes_claim(made, CDEDUPE_CLAIM_SINGLE_BATCH), CDEDUPE_OK);
     CHECK_EQ(cdedupe_bytes_take(made, items, 10, &count), CDEDUPE_OK);
     CHECK_EQ(count, 1);
     CHECK(std::string(static_cast<const char *>(items[0].value), items[0].value_length) == value);

@@ -353,7 +353,7 @@ send_status(actor_t *actor)
 
         put(actor, &marker, &(bool){false}, 1);
     }
-    put_status(actor, one_in(&actor->random, 3) ? CDEDUPE_RESYNC_IN_PROGRESS : CDEDUPE_IN_SYNC);
+    put_status(actor, one_in(&actor->random, 3) ? CDEDUPE_STATUS_RESYNC_IN_PROGRESS : CDEDUPE_STATUS_IN_SYNC);
 }
 
 static void *
@@ -402,7 +402,7 @@ static void
 write_item(actor_t *actor, const cdedupe_item_t *item, uint64_t begin, uint64_t end)
 {
     world_t *world = actor->world;
-    bool is_status = item->kind == CDEDUPE_STATUS;
+    bool is_status = item->kind == CDEDUPE_ITEM_STATUS;
     history_event_t *event =
         history_add(&world->history, actor->lane, is_status ? HISTORY_TAKEN_STATUS : HISTORY_TAKEN, 0);
 
@@ -556,9 +556,9 @@ end_it(actor_t *actor)
     atomic_store(&world->ending_now, true);
     do_now(actor, "ends it");
     if (world->ending == FINISH_DELIVERED)
-        cdedupe_finish(world->buffer, CDEDUPE_WHEN_DELIVERED);
+        cdedupe_finish(world->buffer, CDEDUPE_FINISH_WHEN_DELIVERED);
     else if (world->ending == FINISH_EMPTY)
-        cdedupe_finish(world->buffer, CDEDUPE_WHEN_EMPTY);
+        cdedupe_finish(world->buffer, CDEDUPE_FINISH_WHEN_EMPTY);
     else
         stop(actor);
 }
@@ -576,7 +576,7 @@ run_threads(world_t *world)
     pthread_t threads[PRODUCERS_MAX + 1];
 
     atomic_store(&watched, world);
-    CHECK_EQ(cdedupe_claim(world->buffer, CDEDUPE_LOOP), CDEDUPE_OK);
+    CHECK_EQ(cdedupe_claim(world->buffer, CDEDUPE_CLAIM_LOOP), CDEDUPE_OK);
     start(&threads[world->producers], loop, &world->actors[world->producers]);
     for (unsigned lane = 0; lane < world->producers; lane++)
         start(&threads[lane], produce, &world->actors[lane]);
@@ -598,7 +598,7 @@ complete_history(world_t *world)
     history->drained = world->ending == FINISH_DELIVERED || world->ending == FINISH_EMPTY;
     cdedupe_statistics(world->buffer, &history->statistics, sizeof(history->statistics));
     CHECK_NO_FAULT(cdedupe_validate(world->buffer));
-    while ((slot = cdedupe_next_leftover(world->buffer, &cursor, NULL)) != 0)
+    while ((slot = cdedupe_drain_next(world->buffer, &cursor, NULL)) != 0)
         history_add(history, world->producers + 1, HISTORY_RETURNED, 0)->other =
             ((payload_t *)cdedupe_payload(world->buffer, slot))->name;
 }

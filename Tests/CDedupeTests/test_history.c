@@ -20,12 +20,12 @@ typedef struct line {
 } line_t;
 
 /* clang-format off */
-#define QUEUED(lane, kind, begin, end, key) {lane, HISTORY_##kind, begin, end, key, 0, CDEDUPE_QUEUED}
-#define REPLACED(lane, kind, begin, end, key, whom) {lane, HISTORY_##kind, begin, end, key, whom, CDEDUPE_REPLACED}
-#define CANCELLED(lane, begin, end, key, whom) {lane, HISTORY_DELETION, begin, end, key, whom, CDEDUPE_CANCELLED}
-#define TAKEN(begin, end, key, what, as) {SINK, HISTORY_TAKEN, begin, end, key, what, CDEDUPE_##as}
-#define IN_SYNC(begin, end) {PRODUCER, HISTORY_STATUS, begin, end, 0, 0, CDEDUPE_IN_SYNC}
-#define IN_SYNC_TAKEN(begin, end) {SINK, HISTORY_TAKEN_STATUS, begin, end, 0, 0, CDEDUPE_IN_SYNC}
+#define QUEUED(lane, kind, begin, end, key) {lane, HISTORY_##kind, begin, end, key, 0, CDEDUPE_OUTCOME_QUEUED}
+#define REPLACED(lane, kind, begin, end, key, whom) {lane, HISTORY_##kind, begin, end, key, whom, CDEDUPE_OUTCOME_REPLACED}
+#define CANCELLED(lane, begin, end, key, whom) {lane, HISTORY_DELETION, begin, end, key, whom, CDEDUPE_OUTCOME_CANCELLED}
+#define TAKEN(begin, end, key, what, as) {SINK, HISTORY_TAKEN, begin, end, key, what, CDEDUPE_ITEM_##as}
+#define IN_SYNC(begin, end) {PRODUCER, HISTORY_STATUS, begin, end, 0, 0, CDEDUPE_STATUS_IN_SYNC}
+#define IN_SYNC_TAKEN(begin, end) {SINK, HISTORY_TAKEN_STATUS, begin, end, 0, 0, CDEDUPE_STATUS_IN_SYNC}
 #define RESTART(begin, end) {OTHER, HISTORY_RESTART, begin, end, 0, 0, 0}
 #define STOP(begin, end) {OTHER, HISTORY_STOP, begin, end, 0, 0, 0}
 #define COLLECTED(what) {OTHER, HISTORY_RETURNED, 0, 0, 0, what, 0}
@@ -110,16 +110,16 @@ count(history_t *history, const history_event_t *event)
     bool update = event->kind == HISTORY_VALUE || event->kind == HISTORY_DELETION;
 
     s->received += update;
-    s->replaced += update && event->outcome == CDEDUPE_REPLACED;
-    s->cancelled += update && event->outcome == CDEDUPE_CANCELLED ? 2 : 0;
+    s->replaced += update && event->outcome == CDEDUPE_OUTCOME_REPLACED;
+    s->cancelled += update && event->outcome == CDEDUPE_OUTCOME_CANCELLED ? 2 : 0;
     s->statuses_received += event->kind == HISTORY_STATUS;
     s->statuses_delivered += event->kind == HISTORY_TAKEN_STATUS;
     s->dropped += event->kind == HISTORY_RETURNED;
     if (event->kind == HISTORY_TAKEN) {
         s->delivered++;
         s->synthesized_deletions += event->other == 0;
-        s->live_keys += event->outcome == CDEDUPE_NEW;
-        s->live_keys -= event->outcome == CDEDUPE_DELETED;
+        s->live_keys += event->outcome == CDEDUPE_ITEM_NEW;
+        s->live_keys -= event->outcome == CDEDUPE_ITEM_DELETED;
     }
 }
 
@@ -141,7 +141,7 @@ make_history(history_t *history, const sample_t *sample)
         event->outcome = line->outcome;
         event->status = line->outcome;
         event->other = names[line->update];
-        event->back = line->outcome == CDEDUPE_CANCELLED && line->kind == HISTORY_DELETION ? names[i + 1] : 0;
+        event->back = line->outcome == CDEDUPE_OUTCOME_CANCELLED && line->kind == HISTORY_DELETION ? names[i + 1] : 0;
         count(history, event);
     }
 }

@@ -5,7 +5,7 @@
  * that this thread can do what others might, at the very place. Looks inside for the lock, to tell it that somebody is
  * waiting, and for contexts.
  */
-#include "core.h"
+#include "state/buffer.h"
 
 #include <pthread.h>
 #include <semaphore.h>
@@ -70,7 +70,7 @@ with_a_subject(bool merging, bool suppress, void (*test)(void))
     options.suppress = suppress;
     CHECK_EQ(subject_open(&subject, &options), CDEDUPE_OK);
     subject.keeps_batch = true;
-    CHECK_EQ(subject_claim(&subject, CDEDUPE_LOOP), CDEDUPE_OK);
+    CHECK_EQ(subject_claim(&subject, CDEDUPE_CLAIM_LOOP), CDEDUPE_OK);
     test();
     subject_collect(&subject, 10);
     subject_close(&subject);
@@ -90,7 +90,7 @@ put_fillers(void)
 {
     char key[8];
 
-    for (unsigned i = 1; i < HOLD_TAKE; i++) {
+    for (unsigned i = 1; i < TAKES_PER_LOCK; i++) {
         snprintf(key, sizeof(key), "f%u", i);
         put(&subject, key, 9);
     }
@@ -120,11 +120,11 @@ take_while(void (*something)(void))
 }
 
 static void
-untake_all(void)
+put_back_all(void)
 {
     uint64_t back[100];
 
-    CHECK_EQ(subject_untake(&subject, subject.count, back), CDEDUPE_OK);
+    CHECK_EQ(subject_put_back(&subject, subject.count, back), CDEDUPE_OK);
 }
 
 /* What was taken, as text, but for the fillers; valid until the next such call. */
@@ -142,7 +142,7 @@ taken(void)
 
         if (length + 60 > sizeof(text))
             break;
-        if (item->kind == CDEDUPE_STATUS)
+        if (item->kind == CDEDUPE_ITEM_STATUS)
             length += (size_t)snprintf(text + length, sizeof(text) - length, "%s<%d>", space, item->status);
         else if (item->key[0] != 'f')
             length += (size_t)snprintf(text + length, sizeof(text) - length, "%s%c%.*s=%" PRIx64, space,
@@ -161,8 +161,8 @@ take(void)
 static void
 put_again(void)
 {
-    CHECK_EQ(put(&subject, "a", 2), CDEDUPE_QUEUED);
-    CHECK_EQ(put(&subject, "b", 3), CDEDUPE_QUEUED);
+    CHECK_EQ(put(&subject, "a", 2), CDEDUPE_OUTCOME_QUEUED);
+    CHECK_EQ(put(&subject, "b", 3), CDEDUPE_OUTCOME_QUEUED);
 }
 
 static void
@@ -177,13 +177,13 @@ what_is_put_meanwhile_comes_in_the_next_batch(void)
 }
 
 static void
-an_untaken_batch_leaves_the_newer_value(void)
+an_put_back_batch_leaves_the_newer_value(void)
 {
     put(&subject, "a", 1);
     put_fillers();
     put(&subject, "z", 8);
     take_while(put_again);
-    untake_all();
+    put_back_all();
     CHECK_EQ(subject_statistics(&subject).live_keys, 0);
     CHECK_TEXT(take(), subject.options.merging ? "+a=12 +z=8 +b=3" : "+a=2 +z=8 +b=3");
 }
@@ -191,31 +191,31 @@ an_untaken_batch_leaves_the_newer_value(void)
 static void
 delete_and_put_again(void)
 {
-    CHECK_EQ(del(&subject, "a"), CDEDUPE_QUEUED);
-    CHECK_EQ(put(&subject, "a", 2), CDEDUPE_REPLACED);
+    CHECK_EQ(del(&subject, "a"), CDEDUPE_OUTCOME_QUEUED);
+    CHECK_EQ(put(&subject, "a", 2), CDEDUPE_OUTCOME_REPLACED);
 }
 
 static void
-an_untaken_batch_is_not_merged_across_a_deletion(void)
+an_put_back_batch_is_not_merged_across_a_deletion(void)
 {
     put(&subject, "a", 1);
     put_fillers();
     put(&subject, "z", 8);
     take_while(delete_and_put_again);
     CHECK_TEXT(taken(), "+a=1 +z=8");
-    untake_all();
+    put_back_all();
     CHECK_TEXT(take(), "+a=2 +z=8");
 }
 
 static void
 put_after_the_deletion(void)
 {
-    CHECK_EQ(put(&subject, "a", 2), CDEDUPE_QUEUED);
+    CHECK_EQ(put(&subject, "a", 2), CDEDUPE_OUTCOME_QUEUED);
 }
 
-/* The key was live, so with its deletion untaken it is again. */
+/* The key was live, so with its deletion put back it is again. */
 static void
-an_untaken_deletion_leaves_what_came_after_it(void)
+an_put_back_deletion_leaves_what_came_after_it(void)
 {
     put(&subject, "a", 1);
     take();
@@ -224,7 +224,7 @@ an_untaken_deletion_leaves_what_came_after_it(void)
     put(&subject, "z", 8);
     take_while(put_after_the_deletion);
     CHECK_TEXT(taken(), "-a=4 +z=8");
-    untake_all();
+    put_back_all();
     CHECK_EQ(subject_statistics(&subject).live_keys, 1);
     CHECK_TEXT(take(), "~a=2 +z=8");
 }
@@ -232,12 +232,12 @@ an_untaken_deletion_leaves_what_came_after_it(void)
 static void
 put_a_change(void)
 {
-    CHECK_EQ(put(&subject, "a", 2), CDEDUPE_QUEUED);
+    CHECK_EQ(put(&subject, "a", 2), CDEDUPE_OUTCOME_QUEUED);
 }
 
 /*
  * The snapshot after a restart has a whole of the second value's revision. Were that suppressed, because the batch had both,
- * an untaking would leave the second value alone, or nothing.
+ * an putting back would leave the second value alone, or nothing.
  */
 static void
 what_a_snapshots_value_stands_for_is_not_lost(void)
@@ -248,15 +248,15 @@ what_a_snapshots_value_stands_for_is_not_lost(void)
     take_while(put_a_change);
     subject_restart(&subject);
     put(&subject, "a", 1002);
-    untake_all();
-    subject_status(&subject, CDEDUPE_IN_SYNC);
+    put_back_all();
+    subject_status(&subject, CDEDUPE_STATUS_IN_SYNC);
     CHECK_TEXT(take(), "+a=3ea <2>"); /* 1002 */
 }
 
 static void
 the_last_one_is_cancelled(void)
 {
-    CHECK_EQ(del(&subject, "z"), CDEDUPE_CANCELLED);
+    CHECK_EQ(del(&subject, "z"), CDEDUPE_OUTCOME_CANCELLED);
     put_again();
 }
 
@@ -288,9 +288,9 @@ it_may_be_one_of_many(void)
 static void
 all_are_cancelled(void)
 {
-    CHECK_EQ(del(&subject, "z"), CDEDUPE_CANCELLED);
-    CHECK_EQ(del(&subject, "x"), CDEDUPE_CANCELLED);
-    CHECK_EQ(del(&subject, "y"), CDEDUPE_CANCELLED);
+    CHECK_EQ(del(&subject, "z"), CDEDUPE_OUTCOME_CANCELLED);
+    CHECK_EQ(del(&subject, "x"), CDEDUPE_OUTCOME_CANCELLED);
+    CHECK_EQ(del(&subject, "y"), CDEDUPE_OUTCOME_CANCELLED);
     put_again();
 }
 
@@ -310,7 +310,7 @@ so_may_all_of_them(void)
 static void
 put_a_status_and_more(void)
 {
-    subject_status(&subject, CDEDUPE_IN_SYNC);
+    subject_status(&subject, CDEDUPE_STATUS_IN_SYNC);
     put_again();
 }
 
@@ -330,7 +330,7 @@ a_batch_ends_with_its_last_status_whichever_that_is_by_then(void)
 {
     put(&subject, "a", 1);
     put_fillers();
-    subject_status(&subject, CDEDUPE_RESYNC_IN_PROGRESS);
+    subject_status(&subject, CDEDUPE_STATUS_RESYNC_IN_PROGRESS);
     take_while(put_a_status_and_more);
     CHECK_TEXT(taken(), "+a=1 <2>");
     CHECK_TEXT(take(), "~a=2 +b=3");
@@ -339,8 +339,8 @@ a_batch_ends_with_its_last_status_whichever_that_is_by_then(void)
 static void
 cancel_between_statuses(void)
 {
-    subject_status(&subject, CDEDUPE_IN_SYNC);
-    CHECK_EQ(del(&subject, "z"), CDEDUPE_CANCELLED);
+    subject_status(&subject, CDEDUPE_STATUS_IN_SYNC);
+    CHECK_EQ(del(&subject, "z"), CDEDUPE_OUTCOME_CANCELLED);
     put_again();
 }
 
@@ -350,7 +350,7 @@ a_batch_ends_before_a_status_that_meets_a_later_one(void)
 {
     put(&subject, "a", 1);
     put_fillers();
-    subject_status(&subject, CDEDUPE_RESYNC_IN_PROGRESS);
+    subject_status(&subject, CDEDUPE_STATUS_RESYNC_IN_PROGRESS);
     put(&subject, "z", 8);
     take_while(cancel_between_statuses);
     CHECK_TEXT(taken(), "+a=1");
@@ -432,7 +432,7 @@ begin_merge(const char *key, uint64_t value)
     cdedupe_update_t update = make_update(key, value);
 
     CHECK_EQ(cdedupe_put(buffer, &update, 1), CDEDUPE_INCOMPLETE);
-    CHECK_EQ(update.outcome, CDEDUPE_MERGE);
+    CHECK_EQ(update.outcome, CDEDUPE_OUTCOME_MERGE);
     return update;
 }
 
@@ -443,9 +443,9 @@ put_value(const char *key, uint64_t value)
     cdedupe_update_t update = make_update(key, value);
 
     cdedupe_put(buffer, &update, 1);
-    if (update.outcome == CDEDUPE_MERGE) {
+    if (update.outcome == CDEDUPE_OUTCOME_MERGE) {
         end_merge(&update);
-        return CDEDUPE_MERGE;
+        return CDEDUPE_OUTCOME_MERGE;
     }
     cdedupe_discard(buffer, &update.slot, 1);
     cdedupe_discard(buffer, &update.displaced, 1);
@@ -492,10 +492,10 @@ nothing(unsigned number)
 static void
 the_next_merge_waits_a_bounded_time_for_the_sink(void)
 {
-    open_merging(CDEDUPE_LOOP);
+    open_merging(CDEDUPE_CLAIM_LOOP);
     let_the_sink_come_too_early();
     watch_yields(nothing);
-    CHECK_EQ(put_value("a", 3), CDEDUPE_MERGE);
+    CHECK_EQ(put_value("a", 3), CDEDUPE_OUTCOME_MERGE);
     CHECK_EQ(yields, WAIT_YIELDS);
     CHECK_EQ(sleeps, 0);
     close_merging();
@@ -504,12 +504,12 @@ the_next_merge_waits_a_bounded_time_for_the_sink(void)
 static void
 it_waits_once(void)
 {
-    open_merging(CDEDUPE_LOOP);
+    open_merging(CDEDUPE_CLAIM_LOOP);
     let_the_sink_come_too_early();
     watch_yields(nothing);
     put_value("a", 3);
     watch_yields(nothing);
-    CHECK_EQ(put_value("a", 4), CDEDUPE_MERGE);
+    CHECK_EQ(put_value("a", 4), CDEDUPE_OUTCOME_MERGE);
     CHECK_EQ(yields, 0);
     CHECK_EQ(take_values(), 1234 + 5);
     close_merging();
@@ -525,13 +525,13 @@ take_in_the_third(unsigned number)
 static void
 a_sink_that_comes_gets_it(void)
 {
-    open_merging(CDEDUPE_LOOP);
+    open_merging(CDEDUPE_CLAIM_LOOP);
     let_the_sink_come_too_early();
     watch_yields(take_in_the_third);
-    CHECK_EQ(put_value("a", 3), CDEDUPE_QUEUED);
+    CHECK_EQ(put_value("a", 3), CDEDUPE_OUTCOME_QUEUED);
     CHECK_EQ(yields, 3);
     /* Now it waits for nothing. */
-    CHECK_EQ(put_value("a", 4), CDEDUPE_MERGE);
+    CHECK_EQ(put_value("a", 4), CDEDUPE_OUTCOME_MERGE);
     CHECK_EQ(yields, 3);
     close_merging();
 }
@@ -540,13 +540,13 @@ a_sink_that_comes_gets_it(void)
 static void
 a_sink_that_found_nothing_at_all_is_not_waited_for(void)
 {
-    open_merging(CDEDUPE_LOOP);
+    open_merging(CDEDUPE_CLAIM_LOOP);
     let_the_sink_come_too_early();
     CHECK_EQ(take_values(), 12 + 5);
     CHECK_EQ(take_values(), 0);
     put_value("a", 1);
     watch_yields(nothing);
-    CHECK_EQ(put_value("a", 2), CDEDUPE_MERGE);
+    CHECK_EQ(put_value("a", 2), CDEDUPE_OUTCOME_MERGE);
     CHECK_EQ(yields, 0);
     close_merging();
 }
@@ -556,13 +556,13 @@ so_with_one_that_takes_by_hand(void)
 {
     cdedupe_update_t update;
 
-    open_merging(CDEDUPE_BY_HAND);
+    open_merging(CDEDUPE_CLAIM_SINGLE_BATCH);
     put_value("a", 1);
     update = begin_merge("a", 2);
     CHECK_EQ(take_values(), 0);
     end_merge(&update);
     watch_yields(nothing);
-    CHECK_EQ(put_value("a", 3), CDEDUPE_MERGE);
+    CHECK_EQ(put_value("a", 3), CDEDUPE_OUTCOME_MERGE);
     CHECK_EQ(yields, WAIT_YIELDS);
     close_merging();
 }
@@ -570,11 +570,11 @@ so_with_one_that_takes_by_hand(void)
 static void
 a_sink_that_has_gone_is_not_waited_for(void)
 {
-    open_merging(CDEDUPE_LOOP);
+    open_merging(CDEDUPE_CLAIM_LOOP);
     let_the_sink_come_too_early();
     cdedupe_release(buffer);
     watch_yields(nothing);
-    CHECK_EQ(put_value("a", 3), CDEDUPE_MERGE);
+    CHECK_EQ(put_value("a", 3), CDEDUPE_OUTCOME_MERGE);
     CHECK_EQ(yields, 0);
     close_merging();
 }
@@ -582,13 +582,13 @@ a_sink_that_has_gone_is_not_waited_for(void)
 static void
 only_merges_of_this_key_wait(void)
 {
-    open_merging(CDEDUPE_LOOP);
+    open_merging(CDEDUPE_CLAIM_LOOP);
     let_the_sink_come_too_early();
     watch_yields(nothing);
-    CHECK_EQ(put_value("b", 6), CDEDUPE_MERGE);
-    CHECK_EQ(put_value("c", 7), CDEDUPE_QUEUED);
-    CHECK_EQ(cdedupe_put_status(buffer, CDEDUPE_IN_SYNC), CDEDUPE_OK);
-    CHECK_EQ(put_value("a", 0), CDEDUPE_CANCELLED);
+    CHECK_EQ(put_value("b", 6), CDEDUPE_OUTCOME_MERGE);
+    CHECK_EQ(put_value("c", 7), CDEDUPE_OUTCOME_QUEUED);
+    CHECK_EQ(cdedupe_put_status(buffer, CDEDUPE_STATUS_IN_SYNC), CDEDUPE_OK);
+    CHECK_EQ(put_value("a", 0), CDEDUPE_OUTCOME_CANCELLED);
     CHECK_EQ(yields, 0);
     close_merging();
 }
@@ -599,15 +599,15 @@ a_place_that_has_gone_is_not_waited_for(void)
 {
     cdedupe_update_t update;
 
-    open_merging(CDEDUPE_LOOP);
+    open_merging(CDEDUPE_CLAIM_LOOP);
     put_value("a", 1);
     update = begin_merge("a", 2);
     CHECK_EQ(take_values(), 0);
-    CHECK_EQ(put_value("a", 0), CDEDUPE_CANCELLED);
+    CHECK_EQ(put_value("a", 0), CDEDUPE_OUTCOME_CANCELLED);
     end_merge(&update);
-    CHECK_EQ(put_value("c", 3), CDEDUPE_QUEUED);
+    CHECK_EQ(put_value("c", 3), CDEDUPE_OUTCOME_QUEUED);
     watch_yields(nothing);
-    CHECK_EQ(put_value("c", 4), CDEDUPE_MERGE);
+    CHECK_EQ(put_value("c", 4), CDEDUPE_OUTCOME_MERGE);
     CHECK_EQ(yields, 0);
     close_merging();
 }
@@ -622,7 +622,7 @@ take_all_or_put(void)
         CHECK_EQ(take_values(), 7);
         CHECK_EQ(take_values(), 0);
     } else if (wakes == 2) {
-        CHECK_EQ(put_value("a", 2), CDEDUPE_MERGE);
+        CHECK_EQ(put_value("a", 2), CDEDUPE_OUTCOME_MERGE);
     }
 }
 
@@ -642,7 +642,7 @@ the_hook_is_called_before_a_merge_begins(void)
 {
     cdedupe_update_t updates[3];
 
-    open_merging(CDEDUPE_LOOP);
+    open_merging(CDEDUPE_CLAIM_LOOP);
     CHECK_EQ(take_values(), 0);
     updates[0] = make_update("x", 7);
     updates[1] = make_update("a", 1);
@@ -651,7 +651,7 @@ the_hook_is_called_before_a_merge_begins(void)
     watch_yields(not_many);
     CHECK_EQ(cdedupe_put(buffer, updates, 3), CDEDUPE_INCOMPLETE);
     CHECK_EQ(wakes, 2);
-    CHECK_EQ(updates[2].outcome, CDEDUPE_MERGE);
+    CHECK_EQ(updates[2].outcome, CDEDUPE_OUTCOME_MERGE);
     CHECK_EQ(*digits(updates[2].displaced), 12);
     on_wake = NULL;
     end_merge(&updates[2]);
@@ -665,7 +665,7 @@ sleep_at_a_merge(void)
 {
     cdedupe_update_t update;
 
-    open_merging(CDEDUPE_LOOP);
+    open_merging(CDEDUPE_CLAIM_LOOP);
     put_value("l", 1);
     CHECK_EQ(take_values(), 1);
     put_value("l", 2);
@@ -688,9 +688,9 @@ put_much_behind_it(void)
     put_value("a", 0);
     end_merge(&update);
     put_value("a", 3);
-    CHECK_EQ(cdedupe_put_status(buffer, CDEDUPE_RESYNC_IN_PROGRESS), CDEDUPE_OK);
+    CHECK_EQ(cdedupe_put_status(buffer, CDEDUPE_STATUS_RESYNC_IN_PROGRESS), CDEDUPE_OK);
     put_value("a", 0);
-    CHECK_EQ(cdedupe_put_status(buffer, CDEDUPE_WAIT_FOR_DATASTORE), CDEDUPE_OK);
+    CHECK_EQ(cdedupe_put_status(buffer, CDEDUPE_STATUS_WAIT_FOR_DATASTORE), CDEDUPE_OK);
     put_value("c", 3);
     CHECK_EQ(wakes, 0);
     CHECK_EQ(take_values(), 0);
@@ -717,7 +717,7 @@ or_by_a_deletion_of_the_key(void)
     cdedupe_update_t update = sleep_at_a_merge();
 
     put_much_behind_it();
-    CHECK_EQ(put_value("l", 0), CDEDUPE_REPLACED);
+    CHECK_EQ(put_value("l", 0), CDEDUPE_OUTCOME_REPLACED);
     CHECK_EQ(wakes, 1);
     end_merge(&update);
     CHECK_EQ(wakes, 1);
@@ -753,7 +753,7 @@ look_around(void *context)
 {
     (void)context;
     readings++;
-    CHECK(!lock_is_taken(&buffer->lock));
+    CHECK(!lock_is_held(&buffer->lock));
     for (uint64_t i = 0; i < buffer->contexts.count; i++)
         CHECK_EQ(buffer->contexts.contexts[i]->claimed, 0);
     return 0;
@@ -774,7 +774,7 @@ open_with_clock(uint64_t (*clock)(void *context))
 
     options.clock = clock;
     CHECK_EQ(cdedupe_create(&options, &buffer), CDEDUPE_OK);
-    CHECK_EQ(cdedupe_claim(buffer, CDEDUPE_BY_HAND), CDEDUPE_OK);
+    CHECK_EQ(cdedupe_claim(buffer, CDEDUPE_CLAIM_SINGLE_BATCH), CDEDUPE_OK);
 }
 
 static void
@@ -792,12 +792,12 @@ the_clock_is_read_with_no_lock_held_and_in_no_section(void)
     put_value("b", 1);
     put_value("a", 2);
     put_value("a", 0);
-    CHECK_EQ(cdedupe_put_status(buffer, CDEDUPE_IN_SYNC), CDEDUPE_OK);
+    CHECK_EQ(cdedupe_put_status(buffer, CDEDUPE_STATUS_IN_SYNC), CDEDUPE_OK);
     clock_was_read(&from);
     CHECK_EQ(cdedupe_take(buffer, items, 10, &count), CDEDUPE_OK);
     cdedupe_age(buffer, &items[0]);
     clock_was_read(&from);
-    CHECK_EQ(cdedupe_untake(buffer, items, &count), CDEDUPE_OK);
+    CHECK_EQ(cdedupe_put_back(buffer, items, &count), CDEDUPE_OK);
     clock_was_read(&from);
     cdedupe_statistics(buffer, &statistics, sizeof(statistics));
     clock_was_read(&from);
@@ -876,9 +876,9 @@ static void
 run_batches(void)
 {
     RUN_WITH_BOTH(what_is_put_meanwhile_comes_in_the_next_batch);
-    RUN_WITH_BOTH(an_untaken_batch_leaves_the_newer_value);
-    RUN_MERGING(an_untaken_batch_is_not_merged_across_a_deletion);
-    RUN_WITH_BOTH(an_untaken_deletion_leaves_what_came_after_it);
+    RUN_WITH_BOTH(an_put_back_batch_leaves_the_newer_value);
+    RUN_MERGING(an_put_back_batch_is_not_merged_across_a_deletion);
+    RUN_WITH_BOTH(an_put_back_deletion_leaves_what_came_after_it);
     check_test = "what_a_snapshots_value_stands_for_is_not_lost";
     with_a_subject(true, true, what_a_snapshots_value_stands_for_is_not_lost);
     RUN_WITH_BOTH(a_batch_ends_before_a_last_one_that_is_cancelled_meanwhile);

@@ -16,7 +16,7 @@
 
 #include "CDedupe.h"
 #include "check.h"
-#include "hash.h"
+#include "base/hash.h"
 
 enum { SHARE = 100, BATCH = 1000, COLLIDING = 4000, REPLACEMENTS = 4, KNOWN_SEED = 4711, PREFIX = 60 * 1024 };
 
@@ -179,7 +179,7 @@ open_buffer(uint64_t hash_seed)
     options.hash_seed = hash_seed;
     options.batch_size = BATCH;
     CHECK(cdedupe_create(&options, &buffer) == CDEDUPE_OK);
-    CHECK(cdedupe_claim(buffer, CDEDUPE_BY_HAND) == CDEDUPE_OK);
+    CHECK(cdedupe_claim(buffer, CDEDUPE_CLAIM_SINGLE_BATCH) == CDEDUPE_OK);
     return buffer;
 }
 
@@ -194,7 +194,7 @@ destroy(cdedupe_t *buffer, cdedupe_slot_t slot)
 
 /* The keys `first`, `first` + `stride` and so on, each with its number as its payload. */
 static void
-put_share(cdedupe_t *buffer, const family_t *family, uint64_t first, size_t count, bool deletion,
+put_chunk(cdedupe_t *buffer, const family_t *family, uint64_t first, size_t count, bool deletion,
           cdedupe_outcome_t outcome)
 {
     cdedupe_update_t updates[SHARE];
@@ -212,7 +212,7 @@ put_share(cdedupe_t *buffer, const family_t *family, uint64_t first, size_t coun
     for (size_t i = 0; i < count; i++) {
         CHECK_EQ(updates[i].outcome, outcome);
         CHECK_EQ(destroy(buffer, updates[i].displaced),
-                 outcome == CDEDUPE_REPLACED ? first + i * family->stride : UINT64_MAX);
+                 outcome == CDEDUPE_OUTCOME_REPLACED ? first + i * family->stride : UINT64_MAX);
     }
 }
 
@@ -224,13 +224,13 @@ put_window(cdedupe_t *buffer, const family_t *family, uint64_t first, uint64_t e
         uint64_t left = (end - first + family->stride - 1) / family->stride;
         size_t count = left < SHARE ? (size_t)left : SHARE;
 
-        put_share(buffer, family, first, count, deletion, outcome);
+        put_chunk(buffer, family, first, count, deletion, outcome);
         first += count * family->stride;
     }
 }
 
 static void
-take_window(cdedupe_t *buffer, const family_t *family, uint64_t first, cdedupe_kind_t kind)
+take_window(cdedupe_t *buffer, const family_t *family, uint64_t first, cdedupe_item_kind_t kind)
 {
     static cdedupe_item_t items[BATCH];
     size_t count;
@@ -252,13 +252,13 @@ run_window(cdedupe_t *buffer, const family_t *family, uint64_t first, uint64_t e
 {
     cdedupe_statistics_t s;
 
-    put_window(buffer, family, first, end, false, CDEDUPE_QUEUED);
-    put_window(buffer, family, first, end, false, CDEDUPE_REPLACED);
-    take_window(buffer, family, first, CDEDUPE_NEW);
+    put_window(buffer, family, first, end, false, CDEDUPE_OUTCOME_QUEUED);
+    put_window(buffer, family, first, end, false, CDEDUPE_OUTCOME_REPLACED);
+    take_window(buffer, family, first, CDEDUPE_ITEM_NEW);
     cdedupe_statistics(buffer, &s, sizeof(s));
     CHECK_EQ(s.live_keys, (end - first + family->stride - 1) / family->stride);
-    put_window(buffer, family, first, end, true, CDEDUPE_QUEUED);
-    take_window(buffer, family, first, CDEDUPE_DELETED);
+    put_window(buffer, family, first, end, true, CDEDUPE_OUTCOME_QUEUED);
+    take_window(buffer, family, first, CDEDUPE_ITEM_DELETED);
     cdedupe_statistics(buffer, &s, sizeof(s));
     CHECK_EQ(s.live_keys, 0);
     CHECK_NO_FAULT(cdedupe_validate(buffer));
@@ -290,7 +290,7 @@ memory_of_colliding(uint64_t hash_seed)
     cdedupe_t *buffer = open_buffer(hash_seed);
     cdedupe_statistics_t s;
 
-    put_window(buffer, &colliding_family, 0, COLLIDING, false, CDEDUPE_QUEUED);
+    put_window(buffer, &colliding_family, 0, COLLIDING, false, CDEDUPE_OUTCOME_QUEUED);
     cdedupe_statistics(buffer, &s, sizeof(s));
     cdedupe_destroy(buffer);
     return s.memory;

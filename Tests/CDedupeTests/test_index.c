@@ -5,7 +5,7 @@
  * Every call is made as the buffer makes it, attempt after attempt with a reserve; what it defers is freed at once, since
  * here nobody reads without the lock.
  */
-#include "index.c"
+#include "state/index.c"
 
 #include <stdlib.h>
 
@@ -188,9 +188,9 @@ a_tag_finds_its_own_entry(void)
     bench_open(&bench);
     one = add(&bench, with_tag(0x10000000), 1);
     two = add(&bench, with_tag(0x20000000), 2);
-    CHECK_EQ(index_find_tag(&bench.index, with_tag(0x10000000)), one);
-    CHECK_EQ(index_find_tag(&bench.index, with_tag(0x20000000)), two);
-    CHECK_EQ(index_find_tag(&bench.index, with_tag(0x30000000)), 0);
+    CHECK_EQ(index_find_fingerprint(&bench.index, with_tag(0x10000000)), one);
+    CHECK_EQ(index_find_fingerprint(&bench.index, with_tag(0x20000000)), two);
+    CHECK_EQ(index_find_fingerprint(&bench.index, with_tag(0x30000000)), 0);
     bench_close(&bench);
 }
 
@@ -424,7 +424,7 @@ every_set_is_looked_at(void)
             present[key] = add(&bench, spread_hash(key), key);
         directory = bench.index.directory;
         for (uint64_t key = 0; key < KEYS; key++)
-            if ((hash_tag(spread_hash(key)) >> (32 - directory->depth)) % 2 == side)
+            if ((hash_fingerprint(spread_hash(key)) >> (32 - directory->depth)) % 2 == side)
                 drop(&bench, present[key]);
         CHECK(bench.index.directory == directory && directory->depth > 0);
         for (size_t i = side; i < (size_t)1 << directory->depth; i += 2)

@@ -56,7 +56,7 @@ take_all(cdedupe_t *buffer)
     cdedupe_slot_t slots[SHARE];
     size_t count;
 
-    CHECK(cdedupe_claim(buffer, CDEDUPE_BY_HAND) == CDEDUPE_OK);
+    CHECK(cdedupe_claim(buffer, CDEDUPE_CLAIM_SINGLE_BATCH) == CDEDUPE_OK);
     while (cdedupe_take(buffer, items, SHARE, &count) == CDEDUPE_OK) {
         for (size_t i = 0; i < count; i++)
             slots[i] = items[i].slot;

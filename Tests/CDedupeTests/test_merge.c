@@ -30,28 +30,28 @@ with_a_subject(void (*test)(void))
     options.suppress = true;
     CHECK_EQ(subject_open(&subject, &options), CDEDUPE_OK);
     subject.keeps_batch = true;
-    CHECK_EQ(subject_claim(&subject, CDEDUPE_LOOP), CDEDUPE_OK);
+    CHECK_EQ(subject_claim(&subject, CDEDUPE_CLAIM_LOOP), CDEDUPE_OK);
     test();
     subject_collect(&subject, 10);
     subject_close(&subject);
 }
 
 static void
-untake(size_t count)
+put_back(size_t count)
 {
     uint64_t back[16];
 
-    CHECK_EQ(subject_untake(&subject, count, back), CDEDUPE_OK);
+    CHECK_EQ(subject_put_back(&subject, count, back), CDEDUPE_OK);
 }
 
 /* The ids are hexadecimal digits, for which values are merged in which order. */
 static void
 a_value_is_merged_with_a_pending_one(void)
 {
-    CHECK_EQ(put(&subject, "a", 0x1), CDEDUPE_QUEUED);
-    CHECK_EQ(put(&subject, "b", 0x2), CDEDUPE_QUEUED);
-    CHECK_EQ(put(&subject, "a", 0x3), CDEDUPE_MERGE);
-    CHECK_EQ(put(&subject, "a", 0x4), CDEDUPE_MERGE);
+    CHECK_EQ(put(&subject, "a", 0x1), CDEDUPE_OUTCOME_QUEUED);
+    CHECK_EQ(put(&subject, "b", 0x2), CDEDUPE_OUTCOME_QUEUED);
+    CHECK_EQ(put(&subject, "a", 0x3), CDEDUPE_OUTCOME_MERGE);
+    CHECK_EQ(put(&subject, "a", 0x4), CDEDUPE_OUTCOME_MERGE);
     CHECK_EQ(subject_statistics(&subject).replaced, 2);
     CHECK_EQ(subject_statistics(&subject).received, 4);
     CHECK_EQ(subject_statistics(&subject).pending_keys, 2);
@@ -66,7 +66,7 @@ what_was_taken_first_goes_alone(void)
 {
     put(&subject, "a", 1);
     CHECK_TEXT(step(&subject), "+a=1");
-    CHECK_EQ(put(&subject, "a", 2), CDEDUPE_QUEUED);
+    CHECK_EQ(put(&subject, "a", 2), CDEDUPE_OUTCOME_QUEUED);
     CHECK_TEXT(step(&subject), "~a=2");
 }
 
@@ -74,15 +74,15 @@ static void
 a_deletion_is_never_merged(void)
 {
     put(&subject, "a", 1);
-    CHECK_EQ(del_id(&subject, "a", 2), CDEDUPE_CANCELLED);
-    CHECK_EQ(put(&subject, "a", 3), CDEDUPE_QUEUED);
+    CHECK_EQ(del_id(&subject, "a", 2), CDEDUPE_OUTCOME_CANCELLED);
+    CHECK_EQ(put(&subject, "a", 3), CDEDUPE_OUTCOME_QUEUED);
     CHECK_TEXT(step(&subject), "+a=3");
     put(&subject, "a", 4);
-    CHECK_EQ(del_id(&subject, "a", 5), CDEDUPE_REPLACED);
-    CHECK_EQ(del(&subject, "a"), CDEDUPE_REPLACED);
-    CHECK_EQ(del_id(&subject, "a", 6), CDEDUPE_REPLACED);
-    CHECK_EQ(put(&subject, "a", 7), CDEDUPE_REPLACED);
-    CHECK_EQ(put(&subject, "a", 8), CDEDUPE_MERGE);
+    CHECK_EQ(del_id(&subject, "a", 5), CDEDUPE_OUTCOME_REPLACED);
+    CHECK_EQ(del(&subject, "a"), CDEDUPE_OUTCOME_REPLACED);
+    CHECK_EQ(del_id(&subject, "a", 6), CDEDUPE_OUTCOME_REPLACED);
+    CHECK_EQ(put(&subject, "a", 7), CDEDUPE_OUTCOME_REPLACED);
+    CHECK_EQ(put(&subject, "a", 8), CDEDUPE_OUTCOME_MERGE);
     CHECK_TEXT(step(&subject), "~a=120"); /* 0x78 */
 }
 
@@ -93,7 +93,7 @@ merges_in_the_middle_of_a_call(void)
     subject_update_t updates[6];
 
     for (size_t i = 0; i < 6; i++) {
-        updates[i] = (subject_update_t){&keys[i], 1, false, i + 1, CDEDUPE_UNTOUCHED, 0};
+        updates[i] = (subject_update_t){&keys[i], 1, false, i + 1, CDEDUPE_OUTCOME_UNTOUCHED, 0};
     }
     CHECK_EQ(subject_put(&subject, updates, 6), CDEDUPE_OK);
     CHECK_EQ(subject.merges, 3);
@@ -113,7 +113,7 @@ a_restart_leaves_nothing_to_merge_with(void)
     put(&subject, "a", 1);
     put(&subject, "a", 2);
     subject_restart(&subject);
-    CHECK_EQ(put(&subject, "a", 3), CDEDUPE_QUEUED);
+    CHECK_EQ(put(&subject, "a", 3), CDEDUPE_OUTCOME_QUEUED);
     CHECK_TEXT(step(&subject), "+a=3");
 }
 
@@ -123,16 +123,16 @@ what_the_sink_has_is_suppressed_and_not_merged(void)
     put(&subject, "a", 1);
     put(&subject, "a", 2);
     CHECK_TEXT(step(&subject), "+a=18");
-    CHECK_EQ(put(&subject, "a", 2), CDEDUPE_QUEUED); /* What was taken is of revision 18. */
+    CHECK_EQ(put(&subject, "a", 2), CDEDUPE_OUTCOME_QUEUED); /* What was taken is of revision 18. */
     CHECK_TEXT(step(&subject), "~a=2");
-    CHECK_EQ(put(&subject, "a", 2), CDEDUPE_SUPPRESSED);
-    CHECK_EQ(put(&subject, "a", 3), CDEDUPE_QUEUED);
-    CHECK_EQ(put(&subject, "a", 2), CDEDUPE_MERGE);
+    CHECK_EQ(put(&subject, "a", 2), CDEDUPE_OUTCOME_SUPPRESSED);
+    CHECK_EQ(put(&subject, "a", 3), CDEDUPE_OUTCOME_QUEUED);
+    CHECK_EQ(put(&subject, "a", 2), CDEDUPE_OUTCOME_MERGE);
     CHECK_TEXT(step(&subject), "~a=50");
 }
 
 static void
-what_is_untaken_is_merged_with_what_is_newer(void)
+what_is_put_back_is_merged_with_what_is_newer(void)
 {
     put(&subject, "a", 1);
     put(&subject, "b", 2);
@@ -142,69 +142,69 @@ what_is_untaken_is_merged_with_what_is_newer(void)
     put(&subject, "c", 5);
     put(&subject, "a", 6);
     put(&subject, "a", 7);
-    untake(3);
+    put_back(3);
     CHECK_EQ(subject_statistics(&subject).live_keys, 0);
     CHECK_EQ(subject_take(&subject, 100), CDEDUPE_OK);
     CHECK_EQ(subject.count, 4);
     CHECK_EQ(subject.items[0].id, 0x167);
-    CHECK_EQ(subject.items[0].kind, CDEDUPE_NEW);
+    CHECK_EQ(subject.items[0].kind, CDEDUPE_ITEM_NEW);
     CHECK_EQ(subject.items[1].id, 0x2);
     CHECK_EQ(subject.items[2].id, 0x35);
     CHECK_EQ(subject.items[3].id, 0x4);
 }
 
 static void
-an_untaken_value_is_not_merged_with_a_deletion(void)
+an_put_back_value_is_not_merged_with_a_deletion(void)
 {
     put(&subject, "a", 1);
     CHECK_TEXT(step(&subject), "+a=1");
     put(&subject, "a", 2);
     CHECK_TEXT(step(&subject), "~a=2");
     del_id(&subject, "a", 3);
-    untake(1);
+    put_back(1);
     CHECK_TEXT(step(&subject), "-a=3");
 }
 
 static void
-an_untaken_deletion_is_not_merged_with_a_value(void)
+an_put_back_deletion_is_not_merged_with_a_value(void)
 {
     put(&subject, "a", 1);
     CHECK_TEXT(step(&subject), "+a=1");
     del_id(&subject, "a", 2);
     CHECK_TEXT(step(&subject), "-a=2");
     put(&subject, "a", 3);
-    untake(1);
+    put_back(1);
     CHECK_TEXT(step(&subject), "~a=3");
 }
 
 /* Had the first value never been taken, the deletion would have ended it. */
 static void
-an_untaken_value_is_not_merged_with_what_came_after_a_deletion(void)
+an_put_back_value_is_not_merged_with_what_came_after_a_deletion(void)
 {
     put(&subject, "a", 1);
     CHECK_TEXT(step(&subject), "+a=1");
     del(&subject, "a");
-    CHECK_EQ(put(&subject, "a", 2), CDEDUPE_REPLACED);
-    CHECK_EQ(put(&subject, "a", 3), CDEDUPE_MERGE);
-    untake(1);
+    CHECK_EQ(put(&subject, "a", 2), CDEDUPE_OUTCOME_REPLACED);
+    CHECK_EQ(put(&subject, "a", 3), CDEDUPE_OUTCOME_MERGE);
+    put_back(1);
     CHECK_EQ(subject_statistics(&subject).replaced, 3);
     CHECK_TEXT(step(&subject), "+a=35"); /* 0x23 */
     put(&subject, "a", 4);
-    untake(1);
+    put_back(1);
     CHECK_EQ(subject_take(&subject, 1), CDEDUPE_OK);
     CHECK_EQ(subject.items[0].id, 0x234);
 }
 
 static void
-untaken_twice_it_is_merged_twice(void)
+put_back_twice_it_is_merged_twice(void)
 {
     put(&subject, "a", 1);
     CHECK_TEXT(step(&subject), "+a=1");
     put(&subject, "a", 2);
-    untake(1);
+    put_back(1);
     CHECK_TEXT(step(&subject), "+a=18");
     put(&subject, "a", 3);
-    untake(1);
+    put_back(1);
     CHECK_TEXT(step(&subject), "+a=291");
 }
 
@@ -215,7 +215,7 @@ by_default_nothing_is_merged(void)
 
     CHECK_EQ(subject_open(&subject, &options), CDEDUPE_OK);
     put(&subject, "a", 1);
-    CHECK_EQ(put(&subject, "a", 2), CDEDUPE_REPLACED);
+    CHECK_EQ(put(&subject, "a", 2), CDEDUPE_OUTCOME_REPLACED);
     subject_close(&subject);
 }
 
@@ -312,12 +312,12 @@ put_update(const char *key, bool deletion, cdedupe_slot_t slot)
     cdedupe_update_t update = {.key = key, .key_length = strlen(key), .deletion = deletion, .slot = slot};
     cdedupe_result_t result = cdedupe_put(buffer, &update, 1);
 
-    if (update.outcome == CDEDUPE_NEEDS_TAG) {
+    if (update.outcome == CDEDUPE_OUTCOME_NEEDS_TAG) {
         CHECK_EQ(result, CDEDUPE_INCOMPLETE);
         CHECK_EQ(cdedupe_acquire_tags(buffer, &update.tag, 1), CDEDUPE_OK);
         result = cdedupe_put(buffer, &update, 1);
     }
-    CHECK_EQ(result, update.outcome == CDEDUPE_MERGE ? CDEDUPE_INCOMPLETE : CDEDUPE_OK);
+    CHECK_EQ(result, update.outcome == CDEDUPE_OUTCOME_MERGE ? CDEDUPE_INCOMPLETE : CDEDUPE_OK);
     cdedupe_discard_tags(buffer, &update.tag, 1);
     cdedupe_discard_tags(buffer, &update.displaced_tag, 1);
     return update;
@@ -349,7 +349,7 @@ put_value(const char *key, uint64_t digits)
 {
     cdedupe_update_t update = put_update(key, false, make_value(digits));
 
-    if (update.outcome == CDEDUPE_MERGE) {
+    if (update.outcome == CDEDUPE_OUTCOME_MERGE) {
         cdedupe_slot_t merged = merge_values(update.displaced, update.slot, IN_OLDER);
 
         cdedupe_put_merged(buffer, key, strlen(key), update.displaced, &merged);
@@ -454,7 +454,7 @@ close_buffer(void)
 
     collect();
     CHECK_NO_FAULT(cdedupe_validate(buffer));
-    while ((slot = cdedupe_next_leftover(buffer, &cursor, &tag)) != 0 || tag != 0) {
+    while ((slot = cdedupe_drain_next(buffer, &cursor, &tag)) != 0 || tag != 0) {
         CHECK(slot == 0 || value_of(slot)->digits != UINT64_MAX);
         leftovers += slot != 0;
     }
@@ -480,7 +480,7 @@ merge_slowly(void *argument)
     cdedupe_update_t update = put_update(merger->key, false, make_value(merger->digits));
     cdedupe_slot_t merged;
 
-    CHECK_EQ(update.outcome, CDEDUPE_MERGE);
+    CHECK_EQ(update.outcome, CDEDUPE_OUTCOME_MERGE);
     CHECK(update.displaced != 0 && update.slot != 0);
     sem_post(&merger->held);
     sem_wait(&merger->go);
@@ -547,7 +547,7 @@ give_chances(void)
 static void
 with_a_loop(void (*test)(void), size_t leftovers)
 {
-    open_buffer(CDEDUPE_LOOP);
+    open_buffer(CDEDUPE_CLAIM_LOOP);
     test();
     CHECK_EQ(close_buffer(), leftovers);
 }
@@ -576,11 +576,11 @@ what_is_ahead_is_put_and_taken_meanwhile(void)
     put_value("b", 5);
     put_value("a", 1);
     merger = begin_merge("a", 2, IN_NEWER);
-    CHECK_EQ(put_value("b", 6), CDEDUPE_MERGE);
-    CHECK_EQ(put_value("c", 7), CDEDUPE_QUEUED);
+    CHECK_EQ(put_value("b", 6), CDEDUPE_OUTCOME_MERGE);
+    CHECK_EQ(put_value("c", 7), CDEDUPE_OUTCOME_QUEUED);
     CHECK_TEXT(take(), "+b=56");
-    CHECK_EQ(put_value("c", 8), CDEDUPE_MERGE);
-    CHECK_EQ(put_value("b", 9), CDEDUPE_QUEUED);
+    CHECK_EQ(put_value("c", 8), CDEDUPE_OUTCOME_MERGE);
+    CHECK_EQ(put_value("b", 9), CDEDUPE_OUTCOME_QUEUED);
     CHECK_TEXT(take(), "empty");
     CHECK(!end_merge(merger));
     CHECK_TEXT(take(), "+a=12 +c=78 ~b=9");
@@ -612,7 +612,7 @@ statuses_keep_their_places_around_it(void)
 
     put_value("a", 1);
     merger = begin_merge("a", 2, IN_THIRD);
-    CHECK_EQ(cdedupe_put_status(buffer, CDEDUPE_IN_SYNC), CDEDUPE_OK);
+    CHECK_EQ(cdedupe_put_status(buffer, CDEDUPE_STATUS_IN_SYNC), CDEDUPE_OK);
     CHECK_TEXT(take(), "empty");
     CHECK(!end_merge(merger));
     CHECK_TEXT(take(), "+a=12 !");
@@ -669,7 +669,7 @@ a_deletion_waits_for_nobody(void)
 
     put_value("a", 1);
     merger = begin_merge("a", 2, IN_OLDER);
-    CHECK_EQ(put_deletion("a"), CDEDUPE_CANCELLED);
+    CHECK_EQ(put_deletion("a"), CDEDUPE_OUTCOME_CANCELLED);
     CHECK_EQ(statistics().pending_keys, 0);
     CHECK_EQ(statistics().pending_bytes, 0);
     CHECK_TEXT(take(), "empty");
@@ -686,9 +686,9 @@ a_deletion_of_a_live_key_is_delivered_meanwhile(void)
     CHECK_TEXT(take(), "+a=1");
     put_value("a", 2);
     merger = begin_merge("a", 3, IN_NEWER);
-    CHECK_EQ(put_deletion("a"), CDEDUPE_REPLACED);
+    CHECK_EQ(put_deletion("a"), CDEDUPE_OUTCOME_REPLACED);
     CHECK_EQ(statistics().pending_bytes, 0);
-    CHECK_EQ(put_deletion("a"), CDEDUPE_REPLACED);
+    CHECK_EQ(put_deletion("a"), CDEDUPE_OUTCOME_REPLACED);
     CHECK_TEXT(take(), "-a");
     CHECK(end_merge(merger));
     CHECK_TEXT(take(), "empty");
@@ -704,9 +704,9 @@ a_value_after_the_deletion_waits_for_nobody_either(void)
     CHECK_TEXT(take(), "+a=1");
     put_value("a", 2);
     merger = begin_merge("a", 3, IN_THIRD);
-    CHECK_EQ(put_deletion("a"), CDEDUPE_REPLACED);
-    CHECK_EQ(put_value("a", 4), CDEDUPE_REPLACED);
-    CHECK_EQ(put_value("a", 5), CDEDUPE_MERGE);
+    CHECK_EQ(put_deletion("a"), CDEDUPE_OUTCOME_REPLACED);
+    CHECK_EQ(put_value("a", 4), CDEDUPE_OUTCOME_REPLACED);
+    CHECK_EQ(put_value("a", 5), CDEDUPE_OUTCOME_MERGE);
     CHECK(end_merge(merger));
     CHECK_TEXT(take(), "~a=45");
 }
@@ -718,8 +718,8 @@ so_after_one_that_cancelled(void)
 
     put_value("a", 1);
     merger = begin_merge("a", 2, IN_OLDER);
-    CHECK_EQ(put_deletion("a"), CDEDUPE_CANCELLED);
-    CHECK_EQ(put_value("a", 4), CDEDUPE_QUEUED);
+    CHECK_EQ(put_deletion("a"), CDEDUPE_OUTCOME_CANCELLED);
+    CHECK_EQ(put_value("a", 4), CDEDUPE_OUTCOME_QUEUED);
     CHECK(end_merge(merger));
     CHECK_TEXT(take(), "+a=4");
 }
@@ -745,7 +745,7 @@ a_restart_hands_it_back(void)
         cdedupe_discard_tags(buffer, tags, count);
     }
     CHECK(end_merge(merger));
-    CHECK_EQ(put_value("a", 3), CDEDUPE_QUEUED);
+    CHECK_EQ(put_value("a", 3), CDEDUPE_OUTCOME_QUEUED);
     CHECK_TEXT(take(), "+a=3");
 }
 
@@ -757,8 +757,8 @@ what_comes_after_the_restart_waits_for_nobody(void)
     put_value("a", 1);
     merger = begin_merge("a", 2, IN_OLDER);
     CHECK_EQ(cdedupe_restart(buffer), CDEDUPE_OK);
-    CHECK_EQ(put_value("a", 3), CDEDUPE_QUEUED);
-    CHECK_EQ(put_value("a", 4), CDEDUPE_MERGE);
+    CHECK_EQ(put_value("a", 3), CDEDUPE_OUTCOME_QUEUED);
+    CHECK_EQ(put_value("a", 4), CDEDUPE_OUTCOME_MERGE);
     CHECK(end_merge(merger));
     CHECK_TEXT(take(), "+a=34");
 }
@@ -773,7 +773,7 @@ two_merges_of_one_key_with_a_restart_between(void)
         put_value("a", 1);
         first = begin_merge("a", 2, order == 0 ? IN_OLDER : IN_THIRD);
         CHECK_EQ(cdedupe_restart(buffer), CDEDUPE_OK);
-        CHECK_EQ(put_value("a", 3), CDEDUPE_QUEUED);
+        CHECK_EQ(put_value("a", 3), CDEDUPE_OUTCOME_QUEUED);
         second = begin_merge("a", 4, IN_NEWER);
         if (order == 0) {
             CHECK(end_merge(first));
@@ -794,15 +794,15 @@ restarts_and_merges_without_end(void)
     merger_t *mergers[20];
 
     for (size_t i = 0; i < 20; i++) {
-        CHECK_EQ(put_value("a", 1), CDEDUPE_QUEUED);
+        CHECK_EQ(put_value("a", 1), CDEDUPE_OUTCOME_QUEUED);
         mergers[i] = begin_merge("a", 2, (place_t)(i % 3));
         if (i % 2 == 0) {
             CHECK_EQ(cdedupe_restart(buffer), CDEDUPE_OK);
         } else {
-            CHECK_EQ(put_deletion("a"), CDEDUPE_CANCELLED);
+            CHECK_EQ(put_deletion("a"), CDEDUPE_OUTCOME_CANCELLED);
         }
     }
-    CHECK_EQ(put_value("a", 3), CDEDUPE_QUEUED);
+    CHECK_EQ(put_value("a", 3), CDEDUPE_OUTCOME_QUEUED);
     for (size_t i = 0; i < 20; i++) {
         CHECK(end_merge(mergers[i]));
     }
@@ -818,13 +818,13 @@ an_overflow_hands_it_back(void)
     put_value("b", 1);
     put_value("c", 1);
     merger = begin_merge("a", 2, IN_THIRD);
-    CHECK_EQ(put_value("d", 1), CDEDUPE_OVERFLOWED);
-    CHECK_EQ(put_value("a", 3), CDEDUPE_DROPPED);
+    CHECK_EQ(put_value("d", 1), CDEDUPE_OUTCOME_OVERFLOWED);
+    CHECK_EQ(put_value("a", 3), CDEDUPE_OUTCOME_DROPPED);
     CHECK_EQ(statistics().dropped, 5);
     CHECK(end_merge(merger));
     CHECK_TEXT(take(), "empty");
     CHECK_EQ(cdedupe_restart(buffer), CDEDUPE_OK);
-    CHECK_EQ(put_value("a", 4), CDEDUPE_QUEUED);
+    CHECK_EQ(put_value("a", 4), CDEDUPE_OUTCOME_QUEUED);
     CHECK_TEXT(take(), "+a=4");
 }
 
@@ -884,12 +884,12 @@ who_puts_a_value_for_the_key_waits(void)
     for (uint64_t i = 0; i < 3; i++) {
         begin_waiting(&waiters[i], "a", i + 3);
     }
-    CHECK_EQ(put_value("b", 8), CDEDUPE_QUEUED);
+    CHECK_EQ(put_value("b", 8), CDEDUPE_OUTCOME_QUEUED);
     CHECK_TEXT(take(), "empty");
     CHECK(!atomic_load(&waiters[0].returned));
     CHECK(!end_merge(merger));
     for (size_t i = 0; i < 3; i++) {
-        CHECK_EQ(end_waiting(&waiters[i]), CDEDUPE_MERGE);
+        CHECK_EQ(end_waiting(&waiters[i]), CDEDUPE_OUTCOME_MERGE);
     }
     got = take();
     CHECK(strncmp(got, "+a=12", 5) == 0 && strlen(got) == 13); /* The others in any order. */
@@ -905,8 +905,8 @@ a_deletion_ends_the_waiting(void)
     put_value("a", 1);
     merger = begin_merge("a", 2, IN_OLDER);
     begin_waiting(&waiter, "a", 3);
-    CHECK_EQ(put_deletion("a"), CDEDUPE_CANCELLED);
-    CHECK_EQ(end_waiting(&waiter), CDEDUPE_QUEUED);
+    CHECK_EQ(put_deletion("a"), CDEDUPE_OUTCOME_CANCELLED);
+    CHECK_EQ(end_waiting(&waiter), CDEDUPE_OUTCOME_QUEUED);
     CHECK_TEXT(take(), "+a=3");
     CHECK(end_merge(merger));
 }
@@ -921,7 +921,7 @@ so_does_a_restart(void)
     merger = begin_merge("a", 2, IN_OLDER);
     begin_waiting(&waiter, "a", 3);
     CHECK_EQ(cdedupe_restart(buffer), CDEDUPE_OK);
-    CHECK_EQ(end_waiting(&waiter), CDEDUPE_QUEUED);
+    CHECK_EQ(end_waiting(&waiter), CDEDUPE_OUTCOME_QUEUED);
     CHECK(end_merge(merger));
     CHECK_TEXT(take(), "+a=3");
 }
@@ -937,8 +937,8 @@ so_does_an_overflow(void)
     put_value("c", 1);
     merger = begin_merge("a", 2, IN_OLDER);
     begin_waiting(&waiter, "a", 3);
-    CHECK_EQ(put_value("d", 1), CDEDUPE_OVERFLOWED);
-    CHECK_EQ(end_waiting(&waiter), CDEDUPE_DROPPED);
+    CHECK_EQ(put_value("d", 1), CDEDUPE_OUTCOME_OVERFLOWED);
+    CHECK_EQ(end_waiting(&waiter), CDEDUPE_OUTCOME_DROPPED);
     CHECK(end_merge(merger));
 }
 
@@ -953,47 +953,47 @@ after_a_stop_who_waited_is_dropped(void)
     begin_waiting(&waiter, "a", 3);
     cdedupe_stop(buffer);
     CHECK(!end_merge(merger));
-    CHECK_EQ(end_waiting(&waiter), CDEDUPE_DROPPED);
+    CHECK_EQ(end_waiting(&waiter), CDEDUPE_OUTCOME_DROPPED);
     CHECK_EQ(statistics().pending_keys, 1);
     CHECK_TEXT(take(), "stopped");
 }
 
-typedef struct untaker {
+typedef struct returner {
     pthread_t thread;
     atomic_bool began, returned;
     cdedupe_result_t result;
-} untaker_t;
+} returner_t;
 
 static void *
-wait_in_untake(void *argument)
+wait_in_put_back(void *argument)
 {
-    untaker_t *untaker = argument;
+    returner_t *returner = argument;
     size_t count = taken;
 
-    atomic_store(&untaker->began, true);
-    untaker->result = cdedupe_untake(buffer, items, &count);
+    atomic_store(&returner->began, true);
+    returner->result = cdedupe_put_back(buffer, items, &count);
     CHECK_EQ(count, 0);
-    atomic_store(&untaker->returned, true);
+    atomic_store(&returner->returned, true);
     return NULL;
 }
 
 /* The batch goes back in a thread of its own, which has to wait. */
 static void
-begin_untaking(untaker_t *untaker)
+begin_putting_back(returner_t *returner)
 {
-    atomic_init(&untaker->began, false);
-    atomic_init(&untaker->returned, false);
-    pthread_create(&untaker->thread, NULL, wait_in_untake, untaker);
-    while (!atomic_load(&untaker->began)) {
+    atomic_init(&returner->began, false);
+    atomic_init(&returner->returned, false);
+    pthread_create(&returner->thread, NULL, wait_in_put_back, returner);
+    while (!atomic_load(&returner->began)) {
         sched_yield();
     }
     give_chances();
-    CHECK(!atomic_load(&untaker->returned));
+    CHECK(!atomic_load(&returner->returned));
 }
 
 /* What came back of the item is put as what it has to be merged with says. */
 static void
-merge_untaken(const char *key, size_t index)
+merge_put_back(const char *key, size_t index)
 {
     cdedupe_slot_t merged;
 
@@ -1006,40 +1006,40 @@ merge_untaken(const char *key, size_t index)
 }
 
 static void
-who_untakes_a_value_of_the_key_waits(void)
+who_puts_back_a_value_of_the_key_waits(void)
 {
     merger_t *merger;
-    untaker_t untaker;
+    returner_t returner;
 
     put_value("a", 1);
     put_value("b", 5);
     CHECK_EQ(take_batch(), CDEDUPE_OK);
     put_value("a", 2);
     merger = begin_merge("a", 3, IN_OLDER);
-    begin_untaking(&untaker);
-    CHECK_EQ(put_value("c", 7), CDEDUPE_QUEUED);
+    begin_putting_back(&returner);
+    CHECK_EQ(put_value("c", 7), CDEDUPE_OUTCOME_QUEUED);
     CHECK(!end_merge(merger));
-    pthread_join(untaker.thread, NULL);
-    CHECK_EQ(untaker.result, CDEDUPE_INCOMPLETE);
+    pthread_join(returner.thread, NULL);
+    CHECK_EQ(returner.result, CDEDUPE_INCOMPLETE);
     CHECK_EQ(items[1].slot, 0);
-    merge_untaken("a", 0);
+    merge_put_back("a", 0);
     CHECK_TEXT(take(), "+a=123 +b=5 +c=7");
 }
 
 static void
-who_untakes_it_need_not_wait_any_longer_after_a_deletion(void)
+who_puts_back_it_need_not_wait_any_longer_after_a_deletion(void)
 {
     merger_t *merger;
-    untaker_t untaker;
+    returner_t returner;
 
     put_value("a", 1);
     CHECK_EQ(take_batch(), CDEDUPE_OK);
     put_value("a", 2);
     merger = begin_merge("a", 3, IN_OLDER);
-    begin_untaking(&untaker);
-    CHECK_EQ(put_deletion("a"), CDEDUPE_REPLACED);
-    pthread_join(untaker.thread, NULL);
-    CHECK_EQ(untaker.result, CDEDUPE_OK);
+    begin_putting_back(&returner);
+    CHECK_EQ(put_deletion("a"), CDEDUPE_OUTCOME_REPLACED);
+    pthread_join(returner.thread, NULL);
+    CHECK_EQ(returner.result, CDEDUPE_OK);
     CHECK(items[0].slot != 0 && items[0].newer == 0);
     drop_batch();
     CHECK(end_merge(merger));
@@ -1048,28 +1048,28 @@ who_untakes_it_need_not_wait_any_longer_after_a_deletion(void)
 }
 
 static void
-who_untakes_it_need_not_wait_any_longer_after_a_restart(void)
+who_puts_back_it_need_not_wait_any_longer_after_a_restart(void)
 {
     merger_t *merger;
-    untaker_t untaker;
+    returner_t returner;
 
     put_value("a", 1);
     CHECK_EQ(take_batch(), CDEDUPE_OK);
     put_value("a", 2);
     merger = begin_merge("a", 3, IN_OLDER);
-    begin_untaking(&untaker);
+    begin_putting_back(&returner);
     CHECK_EQ(cdedupe_restart(buffer), CDEDUPE_OK);
-    pthread_join(untaker.thread, NULL);
-    CHECK_EQ(untaker.result, CDEDUPE_OK);
+    pthread_join(returner.thread, NULL);
+    CHECK_EQ(returner.result, CDEDUPE_OK);
     CHECK(items[0].slot != 0 && items[0].newer == 0);
     drop_batch();
     CHECK(end_merge(merger));
     CHECK_TEXT(take(), "empty");
 }
 
-/* Two items of an untaking are to be merged, one after the other; meanwhile, one of the keys is deleted. */
+/* Two items of an putting back are to be merged, one after the other; meanwhile, one of the keys is deleted. */
 static void
-what_an_untaking_merges_can_end_as_well(void)
+what_an_putting_back_merges_can_end_as_well(void)
 {
     cdedupe_slot_t merged;
     size_t count;
@@ -1080,19 +1080,19 @@ what_an_untaking_merges_can_end_as_well(void)
     put_value("a", 2);
     put_value("b", 6);
     count = taken;
-    CHECK_EQ(cdedupe_untake(buffer, items, &count), CDEDUPE_INCOMPLETE);
+    CHECK_EQ(cdedupe_put_back(buffer, items, &count), CDEDUPE_INCOMPLETE);
     CHECK_EQ(count, 1);
     CHECK(items[1].newer != 0);
-    merge_untaken("b", 1);
-    CHECK_EQ(cdedupe_untake(buffer, items, &count), CDEDUPE_INCOMPLETE);
+    merge_put_back("b", 1);
+    CHECK_EQ(cdedupe_put_back(buffer, items, &count), CDEDUPE_INCOMPLETE);
     CHECK_EQ(count, 0);
     CHECK_NO_FAULT(cdedupe_validate(buffer));
     CHECK(items[0].newer != 0);
-    CHECK_EQ(put_deletion("a"), CDEDUPE_CANCELLED);
+    CHECK_EQ(put_deletion("a"), CDEDUPE_OUTCOME_CANCELLED);
     merged = merge_values(items[0].slot, items[0].newer, IN_NEWER);
     cdedupe_put_merged(buffer, "a", 1, items[0].newer, &merged);
     CHECK_EQ(merged, items[0].newer);
-    CHECK_EQ(cdedupe_untake(buffer, items, &count), CDEDUPE_OK);
+    CHECK_EQ(cdedupe_put_back(buffer, items, &count), CDEDUPE_OK);
     drop_value(items[0].newer);
     drop_value(items[0].slot);
     cdedupe_discard_tags(buffer, &items[0].tag, 1);
@@ -1126,7 +1126,7 @@ so_if_it_was_woken_before(void)
     merger = begin_merge("a", 2, IN_OLDER);
     CHECK_TEXT(take(), "empty");
     put_value("b", 1);
-    cdedupe_put_status(buffer, CDEDUPE_IN_SYNC);
+    cdedupe_put_status(buffer, CDEDUPE_STATUS_IN_SYNC);
     CHECK_TEXT(take(), "empty");
     before = atomic_load(&wakes);
     CHECK(!end_merge(merger));
@@ -1159,7 +1159,7 @@ so_does_a_deletion_in_its_place(void)
     put_value("a", 2);
     merger = begin_merge("a", 3, IN_OLDER);
     CHECK_TEXT(take(), "empty");
-    CHECK_EQ(put_deletion("a"), CDEDUPE_REPLACED);
+    CHECK_EQ(put_deletion("a"), CDEDUPE_OUTCOME_REPLACED);
     CHECK_EQ(atomic_load(&wakes), 1);
     CHECK_TEXT(take(), "-a");
     CHECK(end_merge(merger));
@@ -1176,7 +1176,7 @@ so_does_a_deletion_that_makes_the_next_one_first(void)
     merger = begin_merge("a", 2, IN_OLDER);
     CHECK_TEXT(take(), "empty");
     before = atomic_load(&wakes);
-    CHECK_EQ(put_deletion("a"), CDEDUPE_CANCELLED);
+    CHECK_EQ(put_deletion("a"), CDEDUPE_OUTCOME_CANCELLED);
     CHECK_EQ(atomic_load(&wakes), before + 1);
     CHECK_TEXT(take(), "+b=1");
     CHECK(end_merge(merger));
@@ -1194,15 +1194,15 @@ what_comes_after_a_restart_wakes_it(void)
     CHECK_EQ(cdedupe_restart(buffer), CDEDUPE_OK);
     take();
     before = atomic_load(&wakes);
-    CHECK_EQ(put_value("b", 1), CDEDUPE_QUEUED);
+    CHECK_EQ(put_value("b", 1), CDEDUPE_OUTCOME_QUEUED);
     CHECK_EQ(atomic_load(&wakes), before + 1);
     CHECK_TEXT(take(), "+b=1");
     CHECK(end_merge(merger));
 }
 
-/* An untaking has a merge of its own, behind which the sink may come to sleep. */
+/* An putting back has a merge of its own, behind which the sink may come to sleep. */
 static void
-so_does_a_merge_that_an_untaking_left(void)
+so_does_a_merge_that_an_putting_back_left(void)
 {
     size_t count;
 
@@ -1210,8 +1210,8 @@ so_does_a_merge_that_an_untaking_left(void)
     CHECK_EQ(take_batch(), CDEDUPE_OK);
     put_value("a", 2);
     count = taken;
-    CHECK_EQ(cdedupe_untake(buffer, items, &count), CDEDUPE_INCOMPLETE);
-    merge_untaken("a", 0);
+    CHECK_EQ(cdedupe_put_back(buffer, items, &count), CDEDUPE_INCOMPLETE);
+    merge_put_back("a", 0);
     CHECK_TEXT(take(), "+a=12");
 }
 
@@ -1227,7 +1227,7 @@ a_finish_waits_for_what_is_being_merged(void)
     put_value("a", 1);
     merger = begin_merge("a", 2, IN_OLDER);
     CHECK_TEXT(take(), "empty");
-    CHECK_EQ(cdedupe_finish(buffer, CDEDUPE_WHEN_DELIVERED), CDEDUPE_OK);
+    CHECK_EQ(cdedupe_finish(buffer, CDEDUPE_FINISH_WHEN_DELIVERED), CDEDUPE_OK);
     CHECK_TEXT(take(), "empty");
     before = atomic_load(&wakes);
     CHECK(!end_merge(merger));
@@ -1243,7 +1243,7 @@ so_does_one_until_it_is_empty(void)
 
     put_value("a", 1);
     merger = begin_merge("a", 2, IN_OLDER);
-    CHECK_EQ(cdedupe_finish(buffer, CDEDUPE_WHEN_EMPTY), CDEDUPE_OK);
+    CHECK_EQ(cdedupe_finish(buffer, CDEDUPE_FINISH_WHEN_EMPTY), CDEDUPE_OK);
     CHECK_TEXT(take(), "empty");
     put_value("b", 1);
     CHECK(!end_merge(merger));
@@ -1278,7 +1278,7 @@ restart_it(void)
 static void
 delete_it(void)
 {
-    CHECK_EQ(put_deletion("a"), CDEDUPE_CANCELLED);
+    CHECK_EQ(put_deletion("a"), CDEDUPE_OUTCOME_CANCELLED);
 }
 
 static void
@@ -1289,32 +1289,32 @@ overflow_it(void)
 
     value_of(slot)->weight = 101; /* What is being merged weighs nothing. */
     update = put_update("b", false, slot);
-    CHECK_EQ(update.outcome, CDEDUPE_OVERFLOWED);
+    CHECK_EQ(update.outcome, CDEDUPE_OUTCOME_OVERFLOWED);
     drop_value(update.slot);
 }
 
 static void
 a_finishing_loop_that_sleeps_is_woken_by_a_restart(void)
 {
-    finish_asleep(CDEDUPE_WHEN_DELIVERED, restart_it);
+    finish_asleep(CDEDUPE_FINISH_WHEN_DELIVERED, restart_it);
 }
 
 static void
 and_if_it_waits_until_it_is_empty(void)
 {
-    finish_asleep(CDEDUPE_WHEN_EMPTY, restart_it);
+    finish_asleep(CDEDUPE_FINISH_WHEN_EMPTY, restart_it);
 }
 
 static void
 a_finishing_loop_that_sleeps_is_woken_by_a_deletion(void)
 {
-    finish_asleep(CDEDUPE_WHEN_DELIVERED, delete_it);
+    finish_asleep(CDEDUPE_FINISH_WHEN_DELIVERED, delete_it);
 }
 
 static void
 also_by_a_deletion_if_it_waits_until_it_is_empty(void)
 {
-    finish_asleep(CDEDUPE_WHEN_EMPTY, delete_it);
+    finish_asleep(CDEDUPE_FINISH_WHEN_EMPTY, delete_it);
 }
 
 static void
@@ -1324,12 +1324,12 @@ a_finishing_loop_that_sleeps_is_woken_by_an_overflow(void)
 
     put_value("a", 1);
     merger = begin_merge("a", 2, IN_OLDER);
-    CHECK_EQ(cdedupe_finish(buffer, CDEDUPE_WHEN_EMPTY), CDEDUPE_OK);
+    CHECK_EQ(cdedupe_finish(buffer, CDEDUPE_FINISH_WHEN_EMPTY), CDEDUPE_OK);
     put_value("b", 1);
     put_value("c", 1);
     CHECK_TEXT(take(), "empty");
     atomic_store(&wakes, 0);
-    CHECK_EQ(put_value("d", 1), CDEDUPE_OVERFLOWED);
+    CHECK_EQ(put_value("d", 1), CDEDUPE_OUTCOME_OVERFLOWED);
     CHECK_EQ(atomic_load(&wakes), 1);
     CHECK_TEXT(take(), "stopped");
     CHECK(end_merge(merger));
@@ -1338,7 +1338,7 @@ a_finishing_loop_that_sleeps_is_woken_by_an_overflow(void)
 static void
 and_if_it_waits_until_it_has_delivered(void)
 {
-    finish_asleep(CDEDUPE_WHEN_DELIVERED, overflow_it);
+    finish_asleep(CDEDUPE_FINISH_WHEN_DELIVERED, overflow_it);
 }
 
 static void
@@ -1368,7 +1368,7 @@ after_a_release_it_is_there_for_the_next_claim(void)
     cdedupe_release(buffer);
     CHECK(!end_merge(merger));
     CHECK_EQ(atomic_load(&wakes), 0);
-    CHECK_EQ(cdedupe_claim(buffer, CDEDUPE_BY_HAND), CDEDUPE_OK);
+    CHECK_EQ(cdedupe_claim(buffer, CDEDUPE_CLAIM_SINGLE_BATCH), CDEDUPE_OK);
     CHECK_TEXT(take(), "+a=12");
 }
 
@@ -1378,7 +1378,7 @@ who_takes_by_hand_is_not_woken(void)
     merger_t *merger;
 
     cdedupe_release(buffer);
-    CHECK_EQ(cdedupe_claim(buffer, CDEDUPE_BY_HAND), CDEDUPE_OK);
+    CHECK_EQ(cdedupe_claim(buffer, CDEDUPE_CLAIM_SINGLE_BATCH), CDEDUPE_OK);
     put_value("a", 1);
     merger = begin_merge("a", 2, IN_OLDER);
     CHECK_TEXT(take(), "empty");
@@ -1477,7 +1477,7 @@ merge_slots(crowd_t *crowd, const void *key, size_t length, cdedupe_slot_t older
 }
 
 static void
-put_share(member_t *member, uint32_t key)
+put_chunk(member_t *member, uint32_t key)
 {
     crowd_t *crowd = member->crowd;
     cdedupe_update_t update = {.key = &key, .key_length = sizeof(key)};
@@ -1490,12 +1490,12 @@ put_share(member_t *member, uint32_t key)
     share->deletions[member->number] = member->deletions[key];
     atomic_fetch_add(&crowd->put, 1);
     cdedupe_put(crowd->buffer, &update, 1);
-    if (update.outcome == CDEDUPE_MERGE) {
+    if (update.outcome == CDEDUPE_OUTCOME_MERGE) {
         merge_slots(crowd, &key, sizeof(key), update.displaced, update.slot, update.displaced,
                     random_below(&member->random, 1000));
         return;
     }
-    CHECK(update.outcome == CDEDUPE_QUEUED || !crowd->quiet);
+    CHECK(update.outcome == CDEDUPE_OUTCOME_QUEUED || !crowd->quiet);
     come_out(crowd, update.slot);
     come_out(crowd, update.displaced);
 }
@@ -1508,7 +1508,7 @@ disturb(member_t *member, uint32_t key)
 
     if (random_below(&member->random, 4) == 0) {
         CHECK_EQ(cdedupe_restart(crowd->buffer), CDEDUPE_OK);
-        CHECK_EQ(cdedupe_put_status(crowd->buffer, CDEDUPE_IN_SYNC), CDEDUPE_OK);
+        CHECK_EQ(cdedupe_put_status(crowd->buffer, CDEDUPE_STATUS_IN_SYNC), CDEDUPE_OK);
         return;
     }
     CHECK_EQ(cdedupe_put(crowd->buffer, &update, 1), CDEDUPE_OK);
@@ -1527,11 +1527,11 @@ work(void *argument)
         if (!member->crowd->quiet && random_below(&member->random, 10) == 0) {
             disturb(member, key);
         } else {
-            put_share(member, key);
+            put_chunk(member, key);
         }
     }
     if (atomic_fetch_sub(&member->crowd->running, 1) == 1) {
-        cdedupe_finish(member->crowd->buffer, CDEDUPE_WHEN_EMPTY);
+        cdedupe_finish(member->crowd->buffer, CDEDUPE_FINISH_WHEN_EMPTY);
     }
     return NULL;
 }
@@ -1569,11 +1569,11 @@ give_back(crowd_t *crowd, cdedupe_item_t *batch, size_t count, uint64_t *random)
     size_t left = count;
 
     for (size_t i = 0; i < count; i++) {
-        if (batch[i].kind != CDEDUPE_STATUS) {
+        if (batch[i].kind != CDEDUPE_ITEM_STATUS) {
             memcpy(&keys[i], batch[i].key, sizeof(keys[i]));
         }
     }
-    while ((result = cdedupe_untake(crowd->buffer, batch, &left)) == CDEDUPE_INCOMPLETE) {
+    while ((result = cdedupe_put_back(crowd->buffer, batch, &left)) == CDEDUPE_INCOMPLETE) {
         merge_slots(crowd, &keys[left], sizeof(keys[left]), batch[left].slot, batch[left].newer, batch[left].newer,
                     random_below(random, 1000));
     }
@@ -1629,7 +1629,7 @@ come_out_at_last(crowd_t *crowd)
         }
     }
     CHECK_NO_FAULT(cdedupe_validate(crowd->buffer));
-    while ((slot = cdedupe_next_leftover(crowd->buffer, &cursor, NULL)) != 0) {
+    while ((slot = cdedupe_drain_next(crowd->buffer, &cursor, NULL)) != 0) {
         atomic_fetch_add(&crowd->out, share_of(crowd, slot)->count);
     }
 }
@@ -1652,7 +1652,7 @@ crowd_at_work(bool quiet, size_t keys, size_t batch)
     sem_init(&crowd.woken, 0, 0);
     atomic_init(&crowd.running, PRODUCERS);
     CHECK_EQ(cdedupe_create(&options, &crowd.buffer), CDEDUPE_OK);
-    CHECK_EQ(cdedupe_claim(crowd.buffer, CDEDUPE_LOOP), CDEDUPE_OK);
+    CHECK_EQ(cdedupe_claim(crowd.buffer, CDEDUPE_CLAIM_LOOP), CDEDUPE_OK);
     for (size_t i = 0; i < PRODUCERS; i++) {
         members[i].crowd = &crowd;
         members[i].number = i;
@@ -1705,11 +1705,11 @@ run_scenes(void)
     RUN_WITH_A_SUBJECT(merges_in_the_middle_of_a_call);
     RUN_WITH_A_SUBJECT(a_restart_leaves_nothing_to_merge_with);
     RUN_WITH_A_SUBJECT(what_the_sink_has_is_suppressed_and_not_merged);
-    RUN_WITH_A_SUBJECT(what_is_untaken_is_merged_with_what_is_newer);
-    RUN_WITH_A_SUBJECT(an_untaken_value_is_not_merged_with_a_deletion);
-    RUN_WITH_A_SUBJECT(an_untaken_deletion_is_not_merged_with_a_value);
-    RUN_WITH_A_SUBJECT(an_untaken_value_is_not_merged_with_what_came_after_a_deletion);
-    RUN_WITH_A_SUBJECT(untaken_twice_it_is_merged_twice);
+    RUN_WITH_A_SUBJECT(what_is_put_back_is_merged_with_what_is_newer);
+    RUN_WITH_A_SUBJECT(an_put_back_value_is_not_merged_with_a_deletion);
+    RUN_WITH_A_SUBJECT(an_put_back_deletion_is_not_merged_with_a_value);
+    RUN_WITH_A_SUBJECT(an_put_back_value_is_not_merged_with_what_came_after_a_deletion);
+    RUN_WITH_A_SUBJECT(put_back_twice_it_is_merged_twice);
     RUN(by_default_nothing_is_merged);
     RUN(bytes_are_not_merged);
 }
@@ -1742,10 +1742,10 @@ run_waiting(void)
     RUN_WITH_A_LOOP(so_does_a_restart);
     RUN_WITH_A_LOOP(so_does_an_overflow);
     RUN_WITH_A_LEFTOVER(after_a_stop_who_waited_is_dropped);
-    RUN_WITH_A_LOOP(who_untakes_a_value_of_the_key_waits);
-    RUN_WITH_A_LOOP(who_untakes_it_need_not_wait_any_longer_after_a_deletion);
-    RUN_WITH_A_LOOP(who_untakes_it_need_not_wait_any_longer_after_a_restart);
-    RUN_WITH_A_LOOP(what_an_untaking_merges_can_end_as_well);
+    RUN_WITH_A_LOOP(who_puts_back_a_value_of_the_key_waits);
+    RUN_WITH_A_LOOP(who_puts_back_it_need_not_wait_any_longer_after_a_deletion);
+    RUN_WITH_A_LOOP(who_puts_back_it_need_not_wait_any_longer_after_a_restart);
+    RUN_WITH_A_LOOP(what_an_putting_back_merges_can_end_as_well);
 }
 
 static void
@@ -1757,7 +1757,7 @@ run_sleeping(void)
     RUN_WITH_A_LOOP(so_does_a_deletion_in_its_place);
     RUN_WITH_A_LOOP(so_does_a_deletion_that_makes_the_next_one_first);
     RUN_WITH_A_LOOP(what_comes_after_a_restart_wakes_it);
-    RUN_WITH_A_LOOP(so_does_a_merge_that_an_untaking_left);
+    RUN_WITH_A_LOOP(so_does_a_merge_that_an_putting_back_left);
     RUN_WITH_A_LOOP(a_finish_waits_for_what_is_being_merged);
     RUN_WITH_A_LOOP(so_does_one_until_it_is_empty);
     RUN_WITH_A_LOOP(a_finishing_loop_that_sleeps_is_woken_by_a_restart);

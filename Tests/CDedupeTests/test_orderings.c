@@ -10,12 +10,12 @@
  * Who acts ends with what is to be seen: the sanitizer says nothing of an access that it remembers no more. The index is
  * compiled into this file.
  */
-#include "index.c"
+#include "state/index.c"
 
 #include <pthread.h>
 #include <sched.h>
 
-#include "core.h"
+#include "state/buffer.h"
 #include "check.h"
 
 /* More than there are threads in a scene. */
@@ -85,7 +85,7 @@ open_buffer(unsigned context_count)
         contexts[i] = context_claim(buffer);
     for (unsigned i = 0; i < context_count; i++)
         context_give_back(contexts[i]);
-    CHECK(cdedupe_claim(buffer, CDEDUPE_BY_HAND) == CDEDUPE_OK);
+    CHECK(cdedupe_claim(buffer, CDEDUPE_CLAIM_SINGLE_BATCH) == CDEDUPE_OK);
     return buffer;
 }
 
@@ -157,7 +157,7 @@ replace(scene_t *scene, uint32_t key, cdedupe_slot_t slot)
     uint64_t replaced = context_count_replaced(scene->buffer);
     cdedupe_update_t update = put_slot(scene, key, slot, false);
 
-    CHECK_EQ(update.outcome, CDEDUPE_REPLACED);
+    CHECK_EQ(update.outcome, CDEDUPE_OUTCOME_REPLACED);
     CHECK_EQ(context_count_replaced(scene->buffer), replaced + 1);
     if (update.displaced != 0)
         CHECK_EQ(*(uint64_t *)cdedupe_payload(scene->buffer, update.displaced), key);
@@ -226,7 +226,7 @@ replace_under_the_lock(scene_t *scene)
         updates[i] =
             (cdedupe_update_t){.key = &keys[i], .key_length = sizeof(keys[i]), .slot = make_payload(scene, keys[i])};
     CHECK(cdedupe_put(scene->buffer, updates, 2) == CDEDUPE_OK);
-    CHECK_EQ(updates[1].outcome, CDEDUPE_REPLACED);
+    CHECK_EQ(updates[1].outcome, CDEDUPE_OUTCOME_REPLACED);
     return KEY;
 }
 
@@ -271,12 +271,12 @@ cancel_it(scene_t *scene, uint32_t key, cdedupe_slot_t slot)
 {
     cdedupe_update_t update = put_slot(scene, key, 0, true);
 
-    CHECK_EQ(update.outcome, CDEDUPE_CANCELLED);
+    CHECK_EQ(update.outcome, CDEDUPE_OUTCOME_CANCELLED);
     CHECK_EQ(*(uint64_t *)cdedupe_payload(scene->buffer, update.displaced), key);
     cdedupe_discard(scene->buffer, &slot, 1);
 }
 
-/* replace_unlocked -> delete_unheard */
+/* replace_unlocked -> delete_not_live */
 static void
 a_key_replaced_without_the_lock_is_cancelled(void)
 {
@@ -313,7 +313,7 @@ insert_until_table_grows(scene_t *scene)
 static void
 replace_long(scene_t *scene, uint32_t number, cdedupe_slot_t slot)
 {
-    CHECK_EQ(put_long(scene, number, slot).outcome, CDEDUPE_REPLACED);
+    CHECK_EQ(put_long(scene, number, slot).outcome, CDEDUPE_OUTCOME_REPLACED);
 }
 
 /* grow_table -> arena_at */
@@ -335,7 +335,7 @@ hash_of(const scene_t *scene, uint32_t key)
 static const struct set *
 set_of(const scene_t *scene, uint32_t key)
 {
-    return find_set(&scene->buffer->index, hash_tag(hash_of(scene, key)));
+    return find_set(&scene->buffer->index, hash_fingerprint(hash_of(scene, key)));
 }
 
 static uint32_t
@@ -372,7 +372,7 @@ insert_until_set_is_split(scene_t *scene)
         depth = set->depth;
         put(scene, key);
     } while (key < MANY || scene->buffer->index.directory != directory || set_of(scene, key) == set ||
-             (hash_tag(hash_of(scene, key)) >> (31 - depth) & 1) == 0);
+             (hash_fingerprint(hash_of(scene, key)) >> (31 - depth) & 1) == 0);
     return key;
 }
 

@@ -22,7 +22,7 @@ open_bounded(subject_level_t level, uint64_t keys, uint64_t bytes)
     options.maximum_bytes = bytes;
     CHECK_EQ(subject_open(&subject, &options), CDEDUPE_OK);
     subject.keeps_batch = true;
-    CHECK_EQ(subject_claim(&subject, CDEDUPE_LOOP), CDEDUPE_OK);
+    CHECK_EQ(subject_claim(&subject, CDEDUPE_CLAIM_LOOP), CDEDUPE_OK);
 }
 
 static void
@@ -44,11 +44,11 @@ at_both_levels(void (*test)(void))
 }
 
 static void
-untake(size_t count)
+put_back(size_t count)
 {
     uint64_t back[16];
 
-    CHECK_EQ(subject_untake(&subject, count, back), CDEDUPE_OK);
+    CHECK_EQ(subject_put_back(&subject, count, back), CDEDUPE_OK);
 }
 
 static cdedupe_statistics_t
@@ -60,9 +60,9 @@ statistics(void)
 static void
 overflow(void)
 {
-    CHECK_EQ(put(&subject, "x", 1), CDEDUPE_QUEUED);
-    CHECK_EQ(put(&subject, "y", 2), CDEDUPE_QUEUED);
-    CHECK_EQ(put(&subject, "z", 3), CDEDUPE_OVERFLOWED);
+    CHECK_EQ(put(&subject, "x", 1), CDEDUPE_OUTCOME_QUEUED);
+    CHECK_EQ(put(&subject, "y", 2), CDEDUPE_OUTCOME_QUEUED);
+    CHECK_EQ(put(&subject, "z", 3), CDEDUPE_OUTCOME_OVERFLOWED);
 }
 
 /* ---------------------------------------------------------------------------------------------------- */
@@ -83,9 +83,9 @@ static void
 it_is_told_once(void)
 {
     overflow();
-    CHECK_EQ(put(&subject, "z", 4), CDEDUPE_DROPPED);
-    CHECK_EQ(put(&subject, "x", 5), CDEDUPE_DROPPED);
-    CHECK_EQ(del(&subject, "x"), CDEDUPE_DROPPED);
+    CHECK_EQ(put(&subject, "z", 4), CDEDUPE_OUTCOME_DROPPED);
+    CHECK_EQ(put(&subject, "x", 5), CDEDUPE_OUTCOME_DROPPED);
+    CHECK_EQ(del(&subject, "x"), CDEDUPE_OUTCOME_DROPPED);
     CHECK_EQ(statistics().overflows, 1);
     CHECK_EQ(statistics().overflowed, 1);
     CHECK_EQ(statistics().dropped, 6);
@@ -100,24 +100,24 @@ the_next_restart_ends_it(void)
     CHECK_EQ(subject_restart(&subject), CDEDUPE_OK);
     CHECK_EQ(statistics().overflowed, 0);
     CHECK_EQ(statistics().dropped, 3);
-    CHECK_EQ(put(&subject, "z", 4), CDEDUPE_QUEUED);
-    CHECK_EQ(put(&subject, "x", 5), CDEDUPE_QUEUED);
+    CHECK_EQ(put(&subject, "z", 4), CDEDUPE_OUTCOME_QUEUED);
+    CHECK_EQ(put(&subject, "x", 5), CDEDUPE_OUTCOME_QUEUED);
     CHECK_TEXT(step(&subject), "+z=4 +x=5");
     overflow();
     CHECK_EQ(statistics().overflows, 2);
     CHECK_EQ(subject_restart(&subject), CDEDUPE_OK);
-    CHECK_EQ(put(&subject, "z", 4), CDEDUPE_QUEUED);
+    CHECK_EQ(put(&subject, "z", 4), CDEDUPE_OUTCOME_QUEUED);
 }
 
 static void
 replacements_are_never_refused(void)
 {
-    CHECK_EQ(put(&subject, "a", 1), CDEDUPE_QUEUED);
-    CHECK_EQ(put(&subject, "b", 2), CDEDUPE_QUEUED);
-    CHECK_EQ(put(&subject, "a", 3), CDEDUPE_REPLACED);
-    CHECK_EQ(put(&subject, "b", 4), CDEDUPE_REPLACED);
-    CHECK_EQ(del(&subject, "b"), CDEDUPE_CANCELLED);
-    CHECK_EQ(put(&subject, "c", 5), CDEDUPE_QUEUED);
+    CHECK_EQ(put(&subject, "a", 1), CDEDUPE_OUTCOME_QUEUED);
+    CHECK_EQ(put(&subject, "b", 2), CDEDUPE_OUTCOME_QUEUED);
+    CHECK_EQ(put(&subject, "a", 3), CDEDUPE_OUTCOME_REPLACED);
+    CHECK_EQ(put(&subject, "b", 4), CDEDUPE_OUTCOME_REPLACED);
+    CHECK_EQ(del(&subject, "b"), CDEDUPE_OUTCOME_CANCELLED);
+    CHECK_EQ(put(&subject, "c", 5), CDEDUPE_OUTCOME_QUEUED);
     CHECK_TEXT(step(&subject), "+a=3 +c=5");
 }
 
@@ -128,7 +128,7 @@ what_was_taken_makes_room(void)
         char key[8];
 
         snprintf(key, sizeof(key), "%" PRIu64, i);
-        CHECK_EQ(put(&subject, key, i), CDEDUPE_QUEUED);
+        CHECK_EQ(put(&subject, key, i), CDEDUPE_OUTCOME_QUEUED);
         if (i % 2 == 0) {
             CHECK_EQ(subject_take(&subject, 100), CDEDUPE_OK);
             CHECK_EQ(subject.count, 2);
@@ -143,23 +143,23 @@ a_deletion_may_be_the_one_too_many(void)
     CHECK_TEXT(step(&subject), "+a=1");
     put(&subject, "b", 2);
     put(&subject, "c", 3);
-    CHECK_EQ(del_id(&subject, "a", 4), CDEDUPE_OVERFLOWED);
+    CHECK_EQ(del_id(&subject, "a", 4), CDEDUPE_OUTCOME_OVERFLOWED);
     CHECK_EQ(statistics().live_keys, 1);
     subject_restart(&subject);
-    subject_status(&subject, CDEDUPE_IN_SYNC);
+    subject_status(&subject, CDEDUPE_STATUS_IN_SYNC);
     CHECK_TEXT(step(&subject), "-a | <in-sync>");
 }
 
 static void
 statuses_have_no_bound_and_are_dropped(void)
 {
-    subject_status(&subject, CDEDUPE_RESYNC_IN_PROGRESS);
+    subject_status(&subject, CDEDUPE_STATUS_RESYNC_IN_PROGRESS);
     put(&subject, "x", 1);
-    subject_status(&subject, CDEDUPE_IN_SYNC);
+    subject_status(&subject, CDEDUPE_STATUS_IN_SYNC);
     put(&subject, "y", 2);
-    subject_status(&subject, CDEDUPE_RESYNC_IN_PROGRESS);
+    subject_status(&subject, CDEDUPE_STATUS_RESYNC_IN_PROGRESS);
     CHECK_EQ(statistics().pending_statuses, 3);
-    CHECK_EQ(put(&subject, "z", 3), CDEDUPE_OVERFLOWED);
+    CHECK_EQ(put(&subject, "z", 3), CDEDUPE_OUTCOME_OVERFLOWED);
     CHECK_EQ(statistics().pending_statuses, 0);
     CHECK_TEXT(step(&subject), "empty");
 }
@@ -172,14 +172,14 @@ an_in_sync_before_the_restart_is_ignored(void)
     CHECK_TEXT(step(&subject), "+a=1");
     subject_restart(&subject);
     overflow();
-    CHECK_EQ(subject_status(&subject, CDEDUPE_IN_SYNC), CDEDUPE_OK);
+    CHECK_EQ(subject_status(&subject, CDEDUPE_STATUS_IN_SYNC), CDEDUPE_OK);
     CHECK_EQ(statistics().synthesized_deletions, 0);
     CHECK_EQ(statistics().pending_statuses, 0);
     CHECK_TEXT(step(&subject), "empty");
     subject_restart(&subject);
-    CHECK_EQ(subject_status(&subject, CDEDUPE_RESYNC_IN_PROGRESS), CDEDUPE_OK);
-    CHECK_EQ(put(&subject, "a", 2), CDEDUPE_QUEUED);
-    CHECK_EQ(subject_status(&subject, CDEDUPE_IN_SYNC), CDEDUPE_OK);
+    CHECK_EQ(subject_status(&subject, CDEDUPE_STATUS_RESYNC_IN_PROGRESS), CDEDUPE_OK);
+    CHECK_EQ(put(&subject, "a", 2), CDEDUPE_OUTCOME_QUEUED);
+    CHECK_EQ(subject_status(&subject, CDEDUPE_STATUS_IN_SYNC), CDEDUPE_OK);
     CHECK_TEXT(step(&subject), "<resync> | ~a=2 | <in-sync>");
 }
 
@@ -188,22 +188,22 @@ static void
 an_ignored_status_leaves_no_trace(void)
 {
     overflow();
-    subject_status(&subject, CDEDUPE_RESYNC_IN_PROGRESS);
+    subject_status(&subject, CDEDUPE_STATUS_RESYNC_IN_PROGRESS);
     subject_restart(&subject);
-    subject_status(&subject, CDEDUPE_RESYNC_IN_PROGRESS);
+    subject_status(&subject, CDEDUPE_STATUS_RESYNC_IN_PROGRESS);
     CHECK_TEXT(step(&subject), "<resync>");
 }
 
 static void
 as_after_a_restart_the_latest_status_is_the_one_taken(void)
 {
-    subject_status(&subject, CDEDUPE_RESYNC_IN_PROGRESS);
+    subject_status(&subject, CDEDUPE_STATUS_RESYNC_IN_PROGRESS);
     CHECK_TEXT(step(&subject), "<resync>");
-    subject_status(&subject, CDEDUPE_IN_SYNC);
+    subject_status(&subject, CDEDUPE_STATUS_IN_SYNC);
     overflow();
     subject_restart(&subject);
-    subject_status(&subject, CDEDUPE_RESYNC_IN_PROGRESS);
-    subject_status(&subject, CDEDUPE_IN_SYNC);
+    subject_status(&subject, CDEDUPE_STATUS_RESYNC_IN_PROGRESS);
+    subject_status(&subject, CDEDUPE_STATUS_IN_SYNC);
     CHECK_TEXT(step(&subject), "<in-sync>");
 }
 
@@ -220,7 +220,7 @@ all_that_is_live_has_to_be_heard_of_again(void)
     overflow();
     put(&subject, "b", 4);
     subject_restart(&subject);
-    subject_status(&subject, CDEDUPE_IN_SYNC);
+    subject_status(&subject, CDEDUPE_STATUS_IN_SYNC);
     CHECK_EQ(statistics().synthesized_deletions, 2);
     CHECK_EQ(subject_take(&subject, 100), CDEDUPE_OK);
     CHECK_EQ(subject.count, 3);
@@ -238,41 +238,41 @@ owed_deletions_may_go_beyond(void)
         subject_take(&subject, 100);
     }
     subject_restart(&subject);
-    CHECK_EQ(subject_status(&subject, CDEDUPE_IN_SYNC), CDEDUPE_OK);
+    CHECK_EQ(subject_status(&subject, CDEDUPE_STATUS_IN_SYNC), CDEDUPE_OK);
     CHECK_EQ(statistics().pending_keys, 10);
     CHECK_EQ(statistics().overflows, 0);
-    CHECK_EQ(put(&subject, "0", 20), CDEDUPE_REPLACED);
-    CHECK_EQ(put(&subject, "x", 21), CDEDUPE_OVERFLOWED);
+    CHECK_EQ(put(&subject, "0", 20), CDEDUPE_OUTCOME_REPLACED);
+    CHECK_EQ(put(&subject, "x", 21), CDEDUPE_OUTCOME_OVERFLOWED);
     CHECK_EQ(statistics().pending_keys, 0);
     CHECK_EQ(statistics().live_keys, 10);
     subject_restart(&subject);
-    CHECK_EQ(subject_status(&subject, CDEDUPE_IN_SYNC), CDEDUPE_OK);
+    CHECK_EQ(subject_status(&subject, CDEDUPE_STATUS_IN_SYNC), CDEDUPE_OK);
     CHECK_EQ(statistics().pending_keys, 10);
 }
 
 static void
-what_is_untaken_may_go_beyond(void)
+what_is_put_back_may_go_beyond(void)
 {
     put(&subject, "a", 1);
     put(&subject, "b", 2);
     CHECK_TEXT(step(&subject), "+a=1 +b=2");
     put(&subject, "c", 3);
     put(&subject, "d", 4);
-    untake(2);
+    put_back(2);
     CHECK_EQ(statistics().pending_keys, 4);
-    CHECK_EQ(put(&subject, "d", 5), CDEDUPE_REPLACED);
+    CHECK_EQ(put(&subject, "d", 5), CDEDUPE_OUTCOME_REPLACED);
     CHECK_EQ(statistics().overflows, 0);
     CHECK_TEXT(step(&subject), "+a=1 +b=2 +c=3 +d=5");
-    untake(4);
-    CHECK_EQ(put(&subject, "e", 6), CDEDUPE_OVERFLOWED);
+    put_back(4);
+    CHECK_EQ(put(&subject, "e", 6), CDEDUPE_OUTCOME_OVERFLOWED);
     CHECK_EQ(statistics().pending_keys, 0);
 }
 
 /* ---------------------------------------------------------------------------------------------------- */
-/* Untaking after it                                                                                    */
+/* Putting back after it                                                                                    */
 
 static void
-what_is_untaken_after_it_is_dropped(void)
+what_is_put_back_after_it_is_dropped(void)
 {
     put(&subject, "a", 1);
     put(&subject, "b", 2);
@@ -281,19 +281,19 @@ what_is_untaken_after_it_is_dropped(void)
     del(&subject, "b");
     CHECK_TEXT(step(&subject), "~a=3 -b");
     overflow();
-    untake(2);
+    put_back(2);
     CHECK_EQ(statistics().live_keys, 2);
     CHECK_EQ(statistics().pending_keys, 0);
     CHECK_TEXT(step(&subject), "empty");
     subject_restart(&subject);
     put(&subject, "a", 4);
-    subject_status(&subject, CDEDUPE_IN_SYNC);
+    subject_status(&subject, CDEDUPE_STATUS_IN_SYNC);
     CHECK_TEXT(step(&subject), "~a=4 -b | <in-sync>");
 }
 
-/* The same, but the restart has come before it is untaken. */
+/* The same, but the restart has come before it is put back. */
 static void
-what_is_untaken_after_both_is_dropped_too(void)
+what_is_put_back_after_both_is_dropped_too(void)
 {
     put(&subject, "a", 1);
     CHECK_TEXT(step(&subject), "+a=1");
@@ -301,24 +301,24 @@ what_is_untaken_after_both_is_dropped_too(void)
     CHECK_TEXT(step(&subject), "-a");
     overflow();
     subject_restart(&subject);
-    untake(1);
+    put_back(1);
     CHECK_EQ(statistics().live_keys, 1);
     CHECK_TEXT(step(&subject), "empty");
-    subject_status(&subject, CDEDUPE_IN_SYNC);
+    subject_status(&subject, CDEDUPE_STATUS_IN_SYNC);
     CHECK_TEXT(step(&subject), "-a | <in-sync>");
 }
 
 static void
-a_status_that_is_untaken_after_it_does_not_come_before_the_restart(void)
+a_status_that_is_put_back_after_it_does_not_come_before_the_restart(void)
 {
-    subject_status(&subject, CDEDUPE_IN_SYNC);
+    subject_status(&subject, CDEDUPE_STATUS_IN_SYNC);
     CHECK_TEXT(step(&subject), "<in-sync>");
     overflow();
-    subject_status(&subject, CDEDUPE_IN_SYNC);
-    untake(1);
+    subject_status(&subject, CDEDUPE_STATUS_IN_SYNC);
+    put_back(1);
     CHECK_TEXT(step(&subject), "empty");
     subject_restart(&subject);
-    subject_status(&subject, CDEDUPE_IN_SYNC);
+    subject_status(&subject, CDEDUPE_STATUS_IN_SYNC);
     CHECK_TEXT(step(&subject), "<in-sync>");
 }
 
@@ -337,7 +337,7 @@ it_does_not_wake_and_what_comes_after_the_restart_does(void)
     put(&subject, "z", 4);
     CHECK_TEXT(step(&subject), "empty");
     put(&subject, "z", 5);
-    subject_status(&subject, CDEDUPE_IN_SYNC);
+    subject_status(&subject, CDEDUPE_STATUS_IN_SYNC);
     subject_restart(&subject);
     CHECK_EQ(subject.wakes, 1);
     put(&subject, "z", 6);
@@ -350,7 +350,7 @@ a_finish_waits_for_nothing_that_it_dropped(void)
 {
     put(&subject, "x", 1);
     put(&subject, "y", 2);
-    CHECK_EQ(subject_finish(&subject, CDEDUPE_WHEN_DELIVERED), CDEDUPE_OK);
+    CHECK_EQ(subject_finish(&subject, CDEDUPE_FINISH_WHEN_DELIVERED), CDEDUPE_OK);
     put(&subject, "z", 3);
     CHECK_TEXT(step(&subject), "stopped");
 }
@@ -360,8 +360,8 @@ so_when_it_is_to_be_empty(void)
 {
     put(&subject, "x", 1);
     put(&subject, "y", 2);
-    CHECK_EQ(subject_finish(&subject, CDEDUPE_WHEN_EMPTY), CDEDUPE_OK);
-    CHECK_EQ(put(&subject, "z", 3), CDEDUPE_OVERFLOWED);
+    CHECK_EQ(subject_finish(&subject, CDEDUPE_FINISH_WHEN_EMPTY), CDEDUPE_OK);
+    CHECK_EQ(put(&subject, "z", 3), CDEDUPE_OUTCOME_OVERFLOWED);
     CHECK_TEXT(step(&subject), "stopped");
 }
 
@@ -371,7 +371,7 @@ a_stopped_buffer_does_not_overflow(void)
     put(&subject, "x", 1);
     put(&subject, "y", 2);
     subject_stop(&subject);
-    CHECK_EQ(put(&subject, "z", 3), CDEDUPE_DROPPED);
+    CHECK_EQ(put(&subject, "z", 3), CDEDUPE_OUTCOME_DROPPED);
     CHECK_EQ(statistics().overflows, 0);
     CHECK_EQ(statistics().pending_keys, 2);
 }
@@ -382,8 +382,8 @@ an_overflowed_buffer_can_be_stopped(void)
     overflow();
     subject_stop(&subject);
     CHECK_EQ(subject_restart(&subject), CDEDUPE_STOPPED);
-    CHECK_EQ(subject_status(&subject, CDEDUPE_IN_SYNC), CDEDUPE_STOPPED);
-    CHECK_EQ(put(&subject, "z", 3), CDEDUPE_DROPPED);
+    CHECK_EQ(subject_status(&subject, CDEDUPE_STATUS_IN_SYNC), CDEDUPE_STOPPED);
+    CHECK_EQ(put(&subject, "z", 3), CDEDUPE_OUTCOME_DROPPED);
     CHECK_TEXT(step(&subject), "stopped");
 }
 
@@ -394,14 +394,14 @@ in_the_middle_of_a_call(void)
     subject_update_t updates[5];
 
     for (size_t i = 0; i < 5; i++) {
-        updates[i] = (subject_update_t){&"abcde"[i], 1, false, i + 1, CDEDUPE_UNTOUCHED, 0};
+        updates[i] = (subject_update_t){&"abcde"[i], 1, false, i + 1, CDEDUPE_OUTCOME_UNTOUCHED, 0};
     }
     CHECK_EQ(subject_put(&subject, updates, 5), CDEDUPE_OK);
-    CHECK_EQ(updates[0].outcome, CDEDUPE_QUEUED);
-    CHECK_EQ(updates[1].outcome, CDEDUPE_QUEUED);
-    CHECK_EQ(updates[2].outcome, CDEDUPE_OVERFLOWED);
-    CHECK_EQ(updates[3].outcome, CDEDUPE_DROPPED);
-    CHECK_EQ(updates[4].outcome, CDEDUPE_DROPPED);
+    CHECK_EQ(updates[0].outcome, CDEDUPE_OUTCOME_QUEUED);
+    CHECK_EQ(updates[1].outcome, CDEDUPE_OUTCOME_QUEUED);
+    CHECK_EQ(updates[2].outcome, CDEDUPE_OUTCOME_OVERFLOWED);
+    CHECK_EQ(updates[3].outcome, CDEDUPE_OUTCOME_DROPPED);
+    CHECK_EQ(updates[4].outcome, CDEDUPE_OUTCOME_DROPPED);
     CHECK_TEXT(step(&subject), "empty");
 }
 
@@ -416,17 +416,17 @@ a_suppressed_value_does_not_overflow(void)
     options.maximum_keys = 1;
     options.suppress = true;
     CHECK_EQ(subject_open(&subject, &options), CDEDUPE_OK);
-    CHECK_EQ(subject_claim(&subject, CDEDUPE_LOOP), CDEDUPE_OK);
+    CHECK_EQ(subject_claim(&subject, CDEDUPE_CLAIM_LOOP), CDEDUPE_OK);
     subject.keeps_batch = true;
     put(&subject, "a", 5);
     CHECK_TEXT(step(&subject), "+a=5");
     subject_restart(&subject);
     put(&subject, "b", 6);
-    CHECK_EQ(put(&subject, "a", 5), CDEDUPE_SUPPRESSED);
-    CHECK_EQ(put(&subject, "a", 6), CDEDUPE_OVERFLOWED);
-    CHECK_EQ(put(&subject, "a", 5), CDEDUPE_DROPPED);
+    CHECK_EQ(put(&subject, "a", 5), CDEDUPE_OUTCOME_SUPPRESSED);
+    CHECK_EQ(put(&subject, "a", 6), CDEDUPE_OUTCOME_OVERFLOWED);
+    CHECK_EQ(put(&subject, "a", 5), CDEDUPE_OUTCOME_DROPPED);
     CHECK_EQ(statistics().suppressed, 1);
-    untake(1); /* That it was suppressed counts no more. */
+    put_back(1); /* That it was suppressed counts no more. */
     CHECK_TEXT(step(&subject), "empty");
     close_bounded();
 }
@@ -438,16 +438,16 @@ static void
 bytes_of_values_are_bounded(void)
 {
     open_bounded(SUBJECT_BYTES, 0, 20);
-    CHECK_EQ(put(&subject, "a", 1), CDEDUPE_QUEUED);
-    CHECK_EQ(put(&subject, "b", 2), CDEDUPE_QUEUED);
+    CHECK_EQ(put(&subject, "a", 1), CDEDUPE_OUTCOME_QUEUED);
+    CHECK_EQ(put(&subject, "b", 2), CDEDUPE_OUTCOME_QUEUED);
     CHECK_EQ(statistics().pending_bytes, 16);
-    CHECK_EQ(put(&subject, "a", 3), CDEDUPE_REPLACED);
-    CHECK_EQ(del(&subject, "b"), CDEDUPE_CANCELLED);
+    CHECK_EQ(put(&subject, "a", 3), CDEDUPE_OUTCOME_REPLACED);
+    CHECK_EQ(del(&subject, "b"), CDEDUPE_OUTCOME_CANCELLED);
     CHECK_EQ(statistics().pending_bytes, 8);
-    CHECK_EQ(put(&subject, "b", 2), CDEDUPE_QUEUED);
-    CHECK_EQ(del_id(&subject, "c", 9), CDEDUPE_QUEUED); /* Weighs nothing. */
+    CHECK_EQ(put(&subject, "b", 2), CDEDUPE_OUTCOME_QUEUED);
+    CHECK_EQ(del_id(&subject, "c", 9), CDEDUPE_OUTCOME_QUEUED); /* Weighs nothing. */
     CHECK_EQ(statistics().pending_bytes, 16);
-    CHECK_EQ(put(&subject, "d", 4), CDEDUPE_OVERFLOWED);
+    CHECK_EQ(put(&subject, "d", 4), CDEDUPE_OUTCOME_OVERFLOWED);
     CHECK_EQ(statistics().pending_bytes, 0);
     close_bounded();
 }
@@ -471,18 +471,18 @@ a_value_weighs_its_length(void)
     size_t count;
 
     open_bounded(SUBJECT_BYTES, 0, 100000);
-    put_length("a", 70000, CDEDUPE_QUEUED);
-    put_length("b", 30000, CDEDUPE_QUEUED);
+    put_length("a", 70000, CDEDUPE_OUTCOME_QUEUED);
+    put_length("b", 30000, CDEDUPE_OUTCOME_QUEUED);
     CHECK_EQ(statistics().pending_bytes, 100000);
-    put_length("c", 0, CDEDUPE_QUEUED);
-    put_length("a", 1, CDEDUPE_REPLACED);
+    put_length("c", 0, CDEDUPE_OUTCOME_QUEUED);
+    put_length("a", 1, CDEDUPE_OUTCOME_REPLACED);
     CHECK_EQ(statistics().pending_bytes, 30001);
     CHECK_EQ(cdedupe_bytes_take(subject.bytes, items, 1, &count), CDEDUPE_OK);
     CHECK_EQ(statistics().pending_bytes, 30000);
-    CHECK_EQ(cdedupe_bytes_untake(subject.bytes, &count), CDEDUPE_OK);
+    CHECK_EQ(cdedupe_bytes_put_back(subject.bytes, &count), CDEDUPE_OK);
     CHECK_EQ(statistics().pending_bytes, 30001);
-    put_length("d", 69999, CDEDUPE_QUEUED);
-    put_length("e", 1, CDEDUPE_OVERFLOWED);
+    put_length("d", 69999, CDEDUPE_OUTCOME_QUEUED);
+    put_length("e", 1, CDEDUPE_OUTCOME_OVERFLOWED);
     close_bounded();
 }
 
@@ -491,12 +491,12 @@ static void
 replacements_may_go_beyond_the_bytes(void)
 {
     open_bounded(SUBJECT_BYTES, 0, 10);
-    put_length("a", 10, CDEDUPE_QUEUED);
-    put_length("a", 50, CDEDUPE_REPLACED);
-    put_length("a", 60, CDEDUPE_REPLACED);
+    put_length("a", 10, CDEDUPE_OUTCOME_QUEUED);
+    put_length("a", 50, CDEDUPE_OUTCOME_REPLACED);
+    put_length("a", 60, CDEDUPE_OUTCOME_REPLACED);
     CHECK_EQ(statistics().pending_bytes, 60);
     CHECK_EQ(statistics().overflows, 0);
-    put_length("b", 1, CDEDUPE_OVERFLOWED);
+    put_length("b", 1, CDEDUPE_OUTCOME_OVERFLOWED);
     CHECK_EQ(statistics().pending_bytes, 0);
     close_bounded();
 }
@@ -505,10 +505,10 @@ static void
 a_value_too_large_for_an_empty_buffer_overflows(void)
 {
     open_bounded(SUBJECT_BYTES, 0, 10);
-    put_length("a", 11, CDEDUPE_OVERFLOWED);
-    put_length("a", 1, CDEDUPE_DROPPED);
+    put_length("a", 11, CDEDUPE_OUTCOME_OVERFLOWED);
+    put_length("a", 1, CDEDUPE_OUTCOME_DROPPED);
     subject_restart(&subject);
-    put_length("a", 10, CDEDUPE_QUEUED);
+    put_length("a", 10, CDEDUPE_OUTCOME_QUEUED);
     close_bounded();
 }
 
@@ -516,18 +516,18 @@ static void
 payloads_say_what_they_weigh(void)
 {
     open_bounded(SUBJECT_HANDLES, 0, 6);
-    CHECK_EQ(put(&subject, "a", 4), CDEDUPE_QUEUED);
-    CHECK_EQ(put(&subject, "b", 2), CDEDUPE_QUEUED);
+    CHECK_EQ(put(&subject, "a", 4), CDEDUPE_OUTCOME_QUEUED);
+    CHECK_EQ(put(&subject, "b", 2), CDEDUPE_OUTCOME_QUEUED);
     CHECK_EQ(statistics().pending_bytes, 6);
-    CHECK_EQ(put(&subject, "c", 5), CDEDUPE_QUEUED); /* Nothing. */
-    CHECK_EQ(put(&subject, "a", 11), CDEDUPE_REPLACED);
+    CHECK_EQ(put(&subject, "c", 5), CDEDUPE_OUTCOME_QUEUED); /* Nothing. */
+    CHECK_EQ(put(&subject, "a", 11), CDEDUPE_OUTCOME_REPLACED);
     CHECK_EQ(statistics().pending_bytes, 3);
     CHECK_TEXT(step(&subject), "+a=11 +b=2 +c=5");
     CHECK_EQ(statistics().pending_bytes, 0);
-    CHECK_EQ(put(&subject, "d", 4), CDEDUPE_QUEUED);
-    untake(3);
+    CHECK_EQ(put(&subject, "d", 4), CDEDUPE_OUTCOME_QUEUED);
+    put_back(3);
     CHECK_EQ(statistics().pending_bytes, 7);
-    CHECK_EQ(put(&subject, "e", 5), CDEDUPE_OVERFLOWED);
+    CHECK_EQ(put(&subject, "e", 5), CDEDUPE_OUTCOME_OVERFLOWED);
     close_bounded();
 }
 
@@ -535,16 +535,16 @@ static void
 a_deletion_weighs_what_its_payload_does(void)
 {
     open_bounded(SUBJECT_HANDLES, 0, 6);
-    CHECK_EQ(del_id(&subject, "a", 4), CDEDUPE_QUEUED);
-    CHECK_EQ(del(&subject, "b"), CDEDUPE_QUEUED);
+    CHECK_EQ(del_id(&subject, "a", 4), CDEDUPE_OUTCOME_QUEUED);
+    CHECK_EQ(del(&subject, "b"), CDEDUPE_OUTCOME_QUEUED);
     CHECK_EQ(statistics().pending_bytes, 4);
-    CHECK_EQ(del(&subject, "a"), CDEDUPE_REPLACED);
+    CHECK_EQ(del(&subject, "a"), CDEDUPE_OUTCOME_REPLACED);
     CHECK_EQ(statistics().pending_bytes, 0);
-    CHECK_EQ(put(&subject, "a", 3), CDEDUPE_REPLACED);
+    CHECK_EQ(put(&subject, "a", 3), CDEDUPE_OUTCOME_REPLACED);
     CHECK_EQ(statistics().pending_bytes, 3);
     subject_restart(&subject);
     CHECK_EQ(statistics().pending_bytes, 0);
-    CHECK_EQ(put(&subject, "a", 4), CDEDUPE_QUEUED);
+    CHECK_EQ(put(&subject, "a", 4), CDEDUPE_OUTCOME_QUEUED);
     CHECK_EQ(statistics().pending_bytes, 4);
     close_bounded();
 }
@@ -562,13 +562,13 @@ static void
 either_bound_is_enough(void)
 {
     open_bounded(SUBJECT_BYTES, 3, 10);
-    put_length("a", 1, CDEDUPE_QUEUED);
-    put_length("b", 1, CDEDUPE_QUEUED);
-    put_length("c", 1, CDEDUPE_QUEUED);
-    put_length("d", 1, CDEDUPE_OVERFLOWED);
+    put_length("a", 1, CDEDUPE_OUTCOME_QUEUED);
+    put_length("b", 1, CDEDUPE_OUTCOME_QUEUED);
+    put_length("c", 1, CDEDUPE_OUTCOME_QUEUED);
+    put_length("d", 1, CDEDUPE_OUTCOME_OVERFLOWED);
     subject_restart(&subject);
-    put_length("a", 10, CDEDUPE_QUEUED);
-    put_length("b", 1, CDEDUPE_OVERFLOWED);
+    put_length("a", 10, CDEDUPE_OUTCOME_QUEUED);
+    put_length("b", 1, CDEDUPE_OUTCOME_OVERFLOWED);
     close_bounded();
 }
 
@@ -607,14 +607,14 @@ a_sum_that_does_not_fit_into_its_type_is_beyond(void)
 {
     cdedupe_t *buffer = create_weighing(100, CDEDUPE_OK, 8, 0);
 
-    CHECK_EQ(put_weight(buffer, "a", 10), CDEDUPE_QUEUED);
-    CHECK_EQ(put_weight(buffer, "b", UINT64_MAX - 5), CDEDUPE_OVERFLOWED);
+    CHECK_EQ(put_weight(buffer, "a", 10), CDEDUPE_OUTCOME_QUEUED);
+    CHECK_EQ(put_weight(buffer, "b", UINT64_MAX - 5), CDEDUPE_OUTCOME_OVERFLOWED);
     cdedupe_destroy(buffer);
     buffer = create_weighing(UINT64_MAX, CDEDUPE_OK, 8, 0);
-    CHECK_EQ(put_weight(buffer, "a", 10), CDEDUPE_QUEUED);
-    CHECK_EQ(put_weight(buffer, "b", UINT64_MAX - 10), CDEDUPE_QUEUED);
-    CHECK_EQ(put_weight(buffer, "c", 0), CDEDUPE_QUEUED);
-    CHECK_EQ(put_weight(buffer, "d", 1), CDEDUPE_OVERFLOWED);
+    CHECK_EQ(put_weight(buffer, "a", 10), CDEDUPE_OUTCOME_QUEUED);
+    CHECK_EQ(put_weight(buffer, "b", UINT64_MAX - 10), CDEDUPE_OUTCOME_QUEUED);
+    CHECK_EQ(put_weight(buffer, "c", 0), CDEDUPE_OUTCOME_QUEUED);
+    CHECK_EQ(put_weight(buffer, "d", 1), CDEDUPE_OUTCOME_OVERFLOWED);
     cdedupe_destroy(buffer);
 }
 
@@ -635,12 +635,12 @@ with_a_sum_beyond(void)
 {
     cdedupe_t *buffer = create_weighing(100, CDEDUPE_OK, 8, 0);
 
-    CHECK_EQ(put_weight(buffer, "a", 1), CDEDUPE_QUEUED);
-    CHECK_EQ(put_weight(buffer, "b", 2), CDEDUPE_QUEUED);
-    CHECK_EQ(put_weight(buffer, "c", 7), CDEDUPE_QUEUED);
-    CHECK_EQ(put_weight(buffer, "a", HALF), CDEDUPE_REPLACED);
+    CHECK_EQ(put_weight(buffer, "a", 1), CDEDUPE_OUTCOME_QUEUED);
+    CHECK_EQ(put_weight(buffer, "b", 2), CDEDUPE_OUTCOME_QUEUED);
+    CHECK_EQ(put_weight(buffer, "c", 7), CDEDUPE_OUTCOME_QUEUED);
+    CHECK_EQ(put_weight(buffer, "a", HALF), CDEDUPE_OUTCOME_REPLACED);
     CHECK_EQ(pending_bytes(buffer), HALF + 9);
-    CHECK_EQ(put_weight(buffer, "b", HALF), CDEDUPE_REPLACED);
+    CHECK_EQ(put_weight(buffer, "b", HALF), CDEDUPE_OUTCOME_REPLACED);
     CHECK_EQ(pending_bytes(buffer), UINT64_MAX);
     return buffer;
 }
@@ -650,7 +650,7 @@ replacements_may_weigh_more_than_their_sum_can_tell(void)
 {
     cdedupe_t *buffer = with_a_sum_beyond();
 
-    CHECK_EQ(put_weight(buffer, "d", 0), CDEDUPE_OVERFLOWED);
+    CHECK_EQ(put_weight(buffer, "d", 0), CDEDUPE_OUTCOME_OVERFLOWED);
     CHECK_EQ(pending_bytes(buffer), 0);
     cdedupe_destroy(buffer);
 }
@@ -660,16 +660,16 @@ replaced_by_less_the_sum_is_exact_again(void)
 {
     cdedupe_t *buffer = with_a_sum_beyond();
 
-    CHECK_EQ(put_weight(buffer, "c", UINT64_MAX), CDEDUPE_REPLACED);
+    CHECK_EQ(put_weight(buffer, "c", UINT64_MAX), CDEDUPE_OUTCOME_REPLACED);
     CHECK_EQ(pending_bytes(buffer), UINT64_MAX);
-    CHECK_EQ(put_weight(buffer, "a", 10), CDEDUPE_REPLACED);
+    CHECK_EQ(put_weight(buffer, "a", 10), CDEDUPE_OUTCOME_REPLACED);
     CHECK_EQ(pending_bytes(buffer), UINT64_MAX);
-    CHECK_EQ(put_weight(buffer, "c", 7), CDEDUPE_REPLACED);
+    CHECK_EQ(put_weight(buffer, "c", 7), CDEDUPE_OUTCOME_REPLACED);
     CHECK_EQ(pending_bytes(buffer), HALF + 17);
-    CHECK_EQ(put_weight(buffer, "b", 80), CDEDUPE_REPLACED);
+    CHECK_EQ(put_weight(buffer, "b", 80), CDEDUPE_OUTCOME_REPLACED);
     CHECK_EQ(pending_bytes(buffer), 97);
-    CHECK_EQ(put_weight(buffer, "d", 3), CDEDUPE_QUEUED);
-    CHECK_EQ(put_weight(buffer, "e", 1), CDEDUPE_OVERFLOWED);
+    CHECK_EQ(put_weight(buffer, "d", 3), CDEDUPE_OUTCOME_QUEUED);
+    CHECK_EQ(put_weight(buffer, "e", 1), CDEDUPE_OUTCOME_OVERFLOWED);
     cdedupe_destroy(buffer);
 }
 
@@ -680,13 +680,13 @@ a_restart_drops_what_was_beyond(void)
 
     CHECK_EQ(cdedupe_restart(buffer), CDEDUPE_OK);
     CHECK_EQ(pending_bytes(buffer), 0);
-    CHECK_EQ(put_weight(buffer, "a", 60), CDEDUPE_QUEUED);
-    CHECK_EQ(put_weight(buffer, "d", 40), CDEDUPE_QUEUED);
+    CHECK_EQ(put_weight(buffer, "a", 60), CDEDUPE_OUTCOME_QUEUED);
+    CHECK_EQ(put_weight(buffer, "d", 40), CDEDUPE_OUTCOME_QUEUED);
     CHECK_EQ(pending_bytes(buffer), 100);
-    CHECK_EQ(put_weight(buffer, "e", 1), CDEDUPE_OVERFLOWED);
+    CHECK_EQ(put_weight(buffer, "e", 1), CDEDUPE_OUTCOME_OVERFLOWED);
     /* So does an overflow. */
     CHECK_EQ(cdedupe_restart(buffer), CDEDUPE_OK);
-    CHECK_EQ(put_weight(buffer, "a", 100), CDEDUPE_QUEUED);
+    CHECK_EQ(put_weight(buffer, "a", 100), CDEDUPE_OUTCOME_QUEUED);
     CHECK_EQ(pending_bytes(buffer), 100);
     cdedupe_destroy(buffer);
 }
@@ -698,16 +698,16 @@ the_sum_goes_beyond_and_back_as_batches_do(void)
     cdedupe_item_t items[3];
     size_t count;
 
-    CHECK_EQ(cdedupe_claim(buffer, CDEDUPE_BY_HAND), CDEDUPE_OK);
+    CHECK_EQ(cdedupe_claim(buffer, CDEDUPE_CLAIM_SINGLE_BATCH), CDEDUPE_OK);
     CHECK_EQ(cdedupe_take(buffer, items, 1, &count), CDEDUPE_OK);
     CHECK_EQ(pending_bytes(buffer), HALF + 7);
-    CHECK_EQ(cdedupe_untake(buffer, items, &count), CDEDUPE_OK);
+    CHECK_EQ(cdedupe_put_back(buffer, items, &count), CDEDUPE_OK);
     CHECK_EQ(pending_bytes(buffer), UINT64_MAX);
     CHECK_EQ(cdedupe_take(buffer, items, 3, &count), CDEDUPE_OK);
     CHECK_EQ(count, 3);
     CHECK_EQ(pending_bytes(buffer), 0);
-    CHECK_EQ(put_weight(buffer, "d", 100), CDEDUPE_QUEUED);
-    CHECK_EQ(cdedupe_untake(buffer, items, &count), CDEDUPE_OK);
+    CHECK_EQ(put_weight(buffer, "d", 100), CDEDUPE_OUTCOME_QUEUED);
+    CHECK_EQ(cdedupe_put_back(buffer, items, &count), CDEDUPE_OK);
     CHECK_EQ(pending_bytes(buffer), UINT64_MAX);
     CHECK_EQ(cdedupe_take(buffer, items, 3, &count), CDEDUPE_OK);
     CHECK_EQ(pending_bytes(buffer), 100);
@@ -725,7 +725,7 @@ merge_weight(cdedupe_t *buffer, const char *key, uint64_t weight, uint64_t meanw
     CHECK_EQ(cdedupe_acquire(buffer, &update.slot, 1), CDEDUPE_OK);
     memset(cdedupe_payload(buffer, update.slot), 0, 8);
     CHECK_EQ(cdedupe_put(buffer, &update, 1), CDEDUPE_INCOMPLETE);
-    CHECK_EQ(update.outcome, CDEDUPE_MERGE);
+    CHECK_EQ(update.outcome, CDEDUPE_OUTCOME_MERGE);
     CHECK_EQ(pending_bytes(buffer), meanwhile);
     merged = update.displaced;
     memcpy(cdedupe_payload(buffer, merged), &weight, sizeof(weight));
@@ -745,14 +745,14 @@ so_with_what_is_merged(void)
     options.maximum_pending_bytes = 100;
     options.merging = true;
     CHECK_EQ(cdedupe_create(&options, &buffer), CDEDUPE_OK);
-    CHECK_EQ(put_weight(buffer, "a", 1), CDEDUPE_QUEUED);
-    CHECK_EQ(put_weight(buffer, "b", 2), CDEDUPE_QUEUED);
+    CHECK_EQ(put_weight(buffer, "a", 1), CDEDUPE_OUTCOME_QUEUED);
+    CHECK_EQ(put_weight(buffer, "b", 2), CDEDUPE_OUTCOME_QUEUED);
     merge_weight(buffer, "a", HALF, 2, HALF + 2);
     merge_weight(buffer, "b", HALF, HALF, UINT64_MAX);
     merge_weight(buffer, "b", UINT64_MAX, HALF, UINT64_MAX);
     merge_weight(buffer, "a", 4, UINT64_MAX, UINT64_MAX);
     merge_weight(buffer, "b", 5, 4, 9);
-    CHECK_EQ(put_weight(buffer, "c", 91), CDEDUPE_QUEUED);
+    CHECK_EQ(put_weight(buffer, "c", 91), CDEDUPE_OUTCOME_QUEUED);
     cdedupe_destroy(buffer);
 }
 
@@ -789,12 +789,12 @@ produce(void *argument)
         cdedupe_outcome_t outcome;
 
         CHECK_EQ(cdedupe_bytes_put(crowd->buffer, &key, sizeof(key), &value, sizeof(value), 0, &outcome), CDEDUPE_OK);
-        if (outcome == CDEDUPE_OVERFLOWED) {
+        if (outcome == CDEDUPE_OUTCOME_OVERFLOWED) {
             atomic_fetch_add(&crowd->overflows, 1);
             CHECK_EQ(cdedupe_bytes_restart(crowd->buffer), CDEDUPE_OK);
         }
-        CHECK(outcome == CDEDUPE_QUEUED || outcome == CDEDUPE_REPLACED || outcome == CDEDUPE_OVERFLOWED ||
-              outcome == CDEDUPE_DROPPED);
+        CHECK(outcome == CDEDUPE_OUTCOME_QUEUED || outcome == CDEDUPE_OUTCOME_REPLACED ||
+              outcome == CDEDUPE_OUTCOME_OVERFLOWED || outcome == CDEDUPE_OUTCOME_DROPPED);
     }
     atomic_fetch_sub(&crowd->running, 1);
     return NULL;
@@ -813,7 +813,7 @@ of_every_overflow_somebody_is_told_and_the_bound_holds(void)
     options.maximum_pending_keys = BOUND;
     options.maximum_pending_bytes = BOUND * 8;
     CHECK_EQ(cdedupe_bytes_create(&options, &crowd.buffer), CDEDUPE_OK);
-    CHECK_EQ(cdedupe_bytes_claim(crowd.buffer, CDEDUPE_BY_HAND), CDEDUPE_OK);
+    CHECK_EQ(cdedupe_bytes_claim(crowd.buffer, CDEDUPE_CLAIM_SINGLE_BATCH), CDEDUPE_OK);
     atomic_init(&crowd.running, PRODUCERS);
     atomic_init(&crowd.overflows, 0);
     for (size_t i = 0; i < PRODUCERS; i++) {
@@ -854,10 +854,10 @@ main(void)
     RUN_AT_BOTH_LEVELS(as_after_a_restart_the_latest_status_is_the_one_taken);
     RUN_AT_BOTH_LEVELS(all_that_is_live_has_to_be_heard_of_again);
     RUN_AT_BOTH_LEVELS(owed_deletions_may_go_beyond);
-    RUN_AT_BOTH_LEVELS(what_is_untaken_may_go_beyond);
-    RUN_AT_BOTH_LEVELS(what_is_untaken_after_it_is_dropped);
-    RUN_AT_BOTH_LEVELS(what_is_untaken_after_both_is_dropped_too);
-    RUN_AT_BOTH_LEVELS(a_status_that_is_untaken_after_it_does_not_come_before_the_restart);
+    RUN_AT_BOTH_LEVELS(what_is_put_back_may_go_beyond);
+    RUN_AT_BOTH_LEVELS(what_is_put_back_after_it_is_dropped);
+    RUN_AT_BOTH_LEVELS(what_is_put_back_after_both_is_dropped_too);
+    RUN_AT_BOTH_LEVELS(a_status_that_is_put_back_after_it_does_not_come_before_the_restart);
     RUN_AT_BOTH_LEVELS(it_does_not_wake_and_what_comes_after_the_restart_does);
     RUN_AT_BOTH_LEVELS(a_finish_waits_for_nothing_that_it_dropped);
     RUN_AT_BOTH_LEVELS(so_when_it_is_to_be_empty);

@@ -60,18 +60,18 @@ a_finish_owes_the_status_that_superseded_an_owed_one(void)
     cdedupe_item_t items[10];
     size_t count;
 
-    CHECK(cdedupe_claim(buffer, CDEDUPE_LOOP) == CDEDUPE_OK);
+    CHECK(cdedupe_claim(buffer, CDEDUPE_CLAIM_LOOP) == CDEDUPE_OK);
     put(buffer, "z", false);
-    CHECK(cdedupe_put_status(buffer, CDEDUPE_IN_SYNC) == CDEDUPE_OK);
+    CHECK(cdedupe_put_status(buffer, CDEDUPE_STATUS_IN_SYNC) == CDEDUPE_OK);
     put(buffer, "a", false);
-    CHECK(cdedupe_finish(buffer, CDEDUPE_WHEN_DELIVERED) == CDEDUPE_OK);
-    CHECK(cdedupe_put_status(buffer, CDEDUPE_RESYNC_IN_PROGRESS) == CDEDUPE_OK);
+    CHECK(cdedupe_finish(buffer, CDEDUPE_FINISH_WHEN_DELIVERED) == CDEDUPE_OK);
+    CHECK(cdedupe_put_status(buffer, CDEDUPE_STATUS_RESYNC_IN_PROGRESS) == CDEDUPE_OK);
     put(buffer, "a", true);
     CHECK_NO_FAULT(cdedupe_validate(buffer));
     CHECK(cdedupe_take(buffer, items, 10, &count) == CDEDUPE_OK);
     CHECK_EQ(count, 2);
-    CHECK_EQ(items[1].kind, CDEDUPE_STATUS);
-    CHECK_EQ(items[1].status, CDEDUPE_RESYNC_IN_PROGRESS);
+    CHECK_EQ(items[1].kind, CDEDUPE_ITEM_STATUS);
+    CHECK_EQ(items[1].status, CDEDUPE_STATUS_RESYNC_IN_PROGRESS);
     CHECK(cdedupe_take(buffer, items, 10, &count) == CDEDUPE_STOPPED);
     cdedupe_destroy(buffer);
 }
@@ -82,12 +82,12 @@ a_loop_that_ends_while_finishing_stops_the_buffer(void)
 {
     cdedupe_t *buffer = open_buffer(cdedupe_options());
 
-    CHECK(cdedupe_claim(buffer, CDEDUPE_LOOP) == CDEDUPE_OK);
+    CHECK(cdedupe_claim(buffer, CDEDUPE_CLAIM_LOOP) == CDEDUPE_OK);
     put(buffer, "a", false);
-    CHECK(cdedupe_finish(buffer, CDEDUPE_WHEN_DELIVERED) == CDEDUPE_OK);
-    CHECK(cdedupe_claim(buffer, CDEDUPE_LOOP) == CDEDUPE_BUSY);
+    CHECK(cdedupe_finish(buffer, CDEDUPE_FINISH_WHEN_DELIVERED) == CDEDUPE_OK);
+    CHECK(cdedupe_claim(buffer, CDEDUPE_CLAIM_LOOP) == CDEDUPE_BUSY);
     cdedupe_release(buffer);
-    CHECK(cdedupe_claim(buffer, CDEDUPE_LOOP) == CDEDUPE_STOPPED);
+    CHECK(cdedupe_claim(buffer, CDEDUPE_CLAIM_LOOP) == CDEDUPE_STOPPED);
     CHECK_NO_FAULT(cdedupe_validate(buffer));
     cdedupe_destroy(buffer);
 }
@@ -125,7 +125,7 @@ a_sweep_wakes_the_loop_with_the_first_deletions(void)
     options.wake = note_wake;
     options.wake_context = &wake;
     wake.buffer = open_buffer(options);
-    CHECK(cdedupe_claim(wake.buffer, CDEDUPE_LOOP) == CDEDUPE_OK);
+    CHECK(cdedupe_claim(wake.buffer, CDEDUPE_CLAIM_LOOP) == CDEDUPE_OK);
     for (unsigned i = 0; i < KEYS; i++) {
         snprintf(key, sizeof(key), "%u", i);
         put(wake.buffer, key, false);
@@ -135,7 +135,7 @@ a_sweep_wakes_the_loop_with_the_first_deletions(void)
             cdedupe_discard(wake.buffer, &items[i].slot, 1);
     CHECK(cdedupe_restart(wake.buffer) == CDEDUPE_OK);
     CHECK_EQ(wake.calls, 0);
-    CHECK(cdedupe_put_status(wake.buffer, CDEDUPE_IN_SYNC) == CDEDUPE_OK);
+    CHECK(cdedupe_put_status(wake.buffer, CDEDUPE_STATUS_IN_SYNC) == CDEDUPE_OK);
     CHECK_EQ(wake.calls, 1);
     CHECK(wake.pending < KEYS / 10);
     cdedupe_destroy(wake.buffer);
@@ -154,7 +154,7 @@ take_some(cdedupe_t *buffer, uint32_t *deleted, size_t room)
     if (cdedupe_take(buffer, items, 100, &count) != CDEDUPE_OK)
         return 0;
     for (size_t i = 0; i < count; i++) {
-        if (deleted != NULL && items[i].kind == CDEDUPE_DELETED && noted < room)
+        if (deleted != NULL && items[i].kind == CDEDUPE_ITEM_DELETED && noted < room)
             memcpy(&deleted[noted++], items[i].key, sizeof(uint32_t));
         cdedupe_discard(buffer, &items[i].slot, 1);
     }
@@ -169,7 +169,7 @@ order_of_deletions(uint64_t seed, uint32_t *deleted)
     size_t noted = 0, more;
 
     random_state = seed;
-    CHECK(cdedupe_claim(buffer, CDEDUPE_BY_HAND) == CDEDUPE_OK);
+    CHECK(cdedupe_claim(buffer, CDEDUPE_CLAIM_SINGLE_BATCH) == CDEDUPE_OK);
     for (unsigned step = 0; step < ORDER_STEPS; step++) {
         uint32_t key = (uint32_t)random_below(ORDER_KEYS);
         cdedupe_update_t update = {.key = &key, .key_length = sizeof(key), .deletion = random_below(3) == 0};
@@ -179,7 +179,7 @@ order_of_deletions(uint64_t seed, uint32_t *deleted)
     while (take_some(buffer, NULL, 0) > 0)
         continue;
     CHECK(cdedupe_restart(buffer) == CDEDUPE_OK);
-    CHECK(cdedupe_put_status(buffer, CDEDUPE_IN_SYNC) == CDEDUPE_OK);
+    CHECK(cdedupe_put_status(buffer, CDEDUPE_STATUS_IN_SYNC) == CDEDUPE_OK);
     while ((more = take_some(buffer, deleted + noted, ORDER_KEYS - noted)) > 0)
         noted += more;
     cdedupe_destroy(buffer);
@@ -247,7 +247,7 @@ memory_goes_back_after_replacing_at_random(void)
     put_all(buffer, KEYS, true, false);
     put_all(buffer, KEYS, true, false);
     cdedupe_statistics(buffer, &full, sizeof(full));
-    CHECK(cdedupe_claim(buffer, CDEDUPE_BY_HAND) == CDEDUPE_OK);
+    CHECK(cdedupe_claim(buffer, CDEDUPE_CLAIM_SINGLE_BATCH) == CDEDUPE_OK);
     while (take_some(buffer, NULL, 0) > 0)
         continue;
     put_all(buffer, KEYS, false, true);
@@ -311,7 +311,7 @@ open_sleeping_loop(struct wake *wake)
     options.wake = note_wake;
     options.wake_context = wake;
     wake->buffer = open_buffer(options);
-    CHECK_EQ(cdedupe_claim(wake->buffer, CDEDUPE_LOOP), CDEDUPE_OK);
+    CHECK_EQ(cdedupe_claim(wake->buffer, CDEDUPE_CLAIM_LOOP), CDEDUPE_OK);
     CHECK_EQ(take(wake->buffer, &item, 1), 0);
     return wake->buffer;
 }
@@ -323,7 +323,7 @@ calico_a_flapping_status_beside_a_key_never_delivered_piles_up(void)
 
     for (unsigned round = 0; round < 1000; round++) {
         put(buffer, "a", false);
-        cdedupe_put_status(buffer, round % 2 == 0 ? CDEDUPE_RESYNC_IN_PROGRESS : CDEDUPE_IN_SYNC);
+        cdedupe_put_status(buffer, round % 2 == 0 ? CDEDUPE_STATUS_RESYNC_IN_PROGRESS : CDEDUPE_STATUS_IN_SYNC);
         put(buffer, "a", true);
     }
     CHECK_EQ(statistics(buffer).pending_statuses, 1);
@@ -339,15 +339,15 @@ calico_a_resync_without_another_status_wakes_nobody(void)
     cdedupe_item_t items[10];
 
     put(buffer, "a", false);
-    CHECK_EQ(cdedupe_put_status(buffer, CDEDUPE_IN_SYNC), CDEDUPE_OK);
+    CHECK_EQ(cdedupe_put_status(buffer, CDEDUPE_STATUS_IN_SYNC), CDEDUPE_OK);
     CHECK_EQ(take(buffer, items, 10), 2);
     CHECK_EQ(take(buffer, items, 10), 0);
     CHECK_EQ(wake.calls, 1);
     CHECK_EQ(cdedupe_restart(buffer), CDEDUPE_OK);
-    CHECK_EQ(cdedupe_put_status(buffer, CDEDUPE_IN_SYNC), CDEDUPE_OK);
+    CHECK_EQ(cdedupe_put_status(buffer, CDEDUPE_STATUS_IN_SYNC), CDEDUPE_OK);
     CHECK_EQ(wake.calls, 2);
     CHECK_EQ(take(buffer, items, 10), 1);
-    CHECK_EQ(items[0].kind, CDEDUPE_DELETED);
+    CHECK_EQ(items[0].kind, CDEDUPE_ITEM_DELETED);
     cdedupe_destroy(buffer);
 }
 
@@ -358,13 +358,13 @@ calico_a_status_dropped_by_a_restart_is_never_sent_again(void)
     cdedupe_t *buffer = open_sleeping_loop(&wake);
     cdedupe_item_t items[10];
 
-    CHECK_EQ(cdedupe_put_status(buffer, CDEDUPE_RESYNC_IN_PROGRESS), CDEDUPE_OK);
+    CHECK_EQ(cdedupe_put_status(buffer, CDEDUPE_STATUS_RESYNC_IN_PROGRESS), CDEDUPE_OK);
     CHECK_EQ(cdedupe_restart(buffer), CDEDUPE_OK);
     CHECK_EQ(take(buffer, items, 10), 0);
-    CHECK_EQ(cdedupe_put_status(buffer, CDEDUPE_RESYNC_IN_PROGRESS), CDEDUPE_OK);
+    CHECK_EQ(cdedupe_put_status(buffer, CDEDUPE_STATUS_RESYNC_IN_PROGRESS), CDEDUPE_OK);
     CHECK_EQ(wake.calls, 2);
     CHECK_EQ(take(buffer, items, 10), 1);
-    CHECK_EQ(items[0].status, CDEDUPE_RESYNC_IN_PROGRESS);
+    CHECK_EQ(items[0].status, CDEDUPE_STATUS_RESYNC_IN_PROGRESS);
     cdedupe_destroy(buffer);
 }
 
@@ -376,16 +376,16 @@ calico_a_restart_in_the_middle_of_a_batch(void)
     cdedupe_item_t batch[3], items[10];
 
     put_letters(buffer, "abcde");
-    CHECK_EQ(cdedupe_claim(buffer, CDEDUPE_BY_HAND), CDEDUPE_OK);
+    CHECK_EQ(cdedupe_claim(buffer, CDEDUPE_CLAIM_SINGLE_BATCH), CDEDUPE_OK);
     CHECK_EQ(take(buffer, batch, 3), 3);
     CHECK_EQ(cdedupe_restart(buffer), CDEDUPE_OK);
     CHECK(memcmp(batch[0].key, "a", 1) == 0 && memcmp(batch[2].key, "c", 1) == 0);
     CHECK_EQ(statistics(buffer).dropped, 2);
     CHECK_EQ(take(buffer, items, 10), 0);
-    CHECK_EQ(cdedupe_put_status(buffer, CDEDUPE_IN_SYNC), CDEDUPE_OK);
+    CHECK_EQ(cdedupe_put_status(buffer, CDEDUPE_STATUS_IN_SYNC), CDEDUPE_OK);
     CHECK_EQ(take(buffer, items, 10), 4);
-    CHECK_EQ(items[2].kind, CDEDUPE_DELETED);
-    CHECK_EQ(items[3].kind, CDEDUPE_STATUS);
+    CHECK_EQ(items[2].kind, CDEDUPE_ITEM_DELETED);
+    CHECK_EQ(items[3].kind, CDEDUPE_ITEM_STATUS);
     cdedupe_destroy(buffer);
 }
 
@@ -429,7 +429,7 @@ wait_or_give_up(struct waiters *waiters, unsigned number)
     if (number % 4 == 0) {
         waiters->cancelled++;
         cdedupe_release(waiters->buffer);
-        CHECK_EQ(cdedupe_claim(waiters->buffer, CDEDUPE_LOOP), CDEDUPE_OK);
+        CHECK_EQ(cdedupe_claim(waiters->buffer, CDEDUPE_CLAIM_LOOP), CDEDUPE_OK);
     }
     /* The first wait gives up before anything is put. */
     if (number == 0)
@@ -466,7 +466,7 @@ conflation_a_waiter_that_gave_up_eats_a_wake_up(void)
     options.wake = post_wake;
     options.wake_context = &waiters;
     waiters.buffer = open_buffer(options);
-    CHECK_EQ(cdedupe_claim(waiters.buffer, CDEDUPE_LOOP), CDEDUPE_OK);
+    CHECK_EQ(cdedupe_claim(waiters.buffer, CDEDUPE_CLAIM_LOOP), CDEDUPE_OK);
     alarm(300);
     CHECK(pthread_create(&thread, NULL, wait_for_all, &waiters) == 0);
     while (sem_wait(&waiters.taken) != 0)
@@ -501,13 +501,13 @@ insert_with_failure(uint64_t n)
     hooks_use(&hooks, &options);
     if (cdedupe_create(&options, &buffer) == CDEDUPE_OK) {
         if (cdedupe_put(buffer, &update, 1) != CDEDUPE_OK) {
-            CHECK_EQ(update.outcome, CDEDUPE_REJECTED);
+            CHECK_EQ(update.outcome, CDEDUPE_OUTCOME_REJECTED);
             CHECK_EQ(cdedupe_put(buffer, &update, 1), CDEDUPE_OK);
         }
-        CHECK_EQ(update.outcome, CDEDUPE_QUEUED);
-        CHECK_EQ(cdedupe_claim(buffer, CDEDUPE_BY_HAND), CDEDUPE_OK);
+        CHECK_EQ(update.outcome, CDEDUPE_OUTCOME_QUEUED);
+        CHECK_EQ(cdedupe_claim(buffer, CDEDUPE_CLAIM_SINGLE_BATCH), CDEDUPE_OK);
         CHECK_EQ(take(buffer, &item, 1), 1);
-        CHECK_EQ(item.kind, CDEDUPE_NEW);
+        CHECK_EQ(item.kind, CDEDUPE_ITEM_NEW);
         CHECK_NO_FAULT(cdedupe_validate(buffer));
         cdedupe_destroy(buffer);
     }
@@ -533,15 +533,15 @@ nobark_a_sink_that_gives_up_in_a_batch_leaves_broken_state(void)
     cdedupe_item_t items[10];
 
     put_letters(buffer, "abc");
-    CHECK_EQ(cdedupe_claim(buffer, CDEDUPE_LOOP), CDEDUPE_OK);
+    CHECK_EQ(cdedupe_claim(buffer, CDEDUPE_CLAIM_LOOP), CDEDUPE_OK);
     CHECK_EQ(take(buffer, items, 2), 2);
     cdedupe_release(buffer);
     CHECK_NO_FAULT(cdedupe_validate(buffer));
     put_letters(buffer, "a");
-    CHECK_EQ(cdedupe_claim(buffer, CDEDUPE_LOOP), CDEDUPE_OK);
+    CHECK_EQ(cdedupe_claim(buffer, CDEDUPE_CLAIM_LOOP), CDEDUPE_OK);
     CHECK_EQ(take(buffer, items, 10), 2);
-    CHECK_EQ(items[0].kind, CDEDUPE_NEW);
-    CHECK_EQ(items[1].kind, CDEDUPE_UPDATED);
+    CHECK_EQ(items[0].kind, CDEDUPE_ITEM_NEW);
+    CHECK_EQ(items[1].kind, CDEDUPE_ITEM_UPDATED);
     CHECK(adds_up(buffer));
     CHECK_NO_FAULT(cdedupe_validate(buffer));
     cdedupe_destroy(buffer);
@@ -595,7 +595,7 @@ lmax_a_size_read_from_two_counters_is_inconsistent(void)
     cdedupe_item_t items[10];
     bool all_add_up = true;
 
-    CHECK_EQ(cdedupe_claim(buffer, CDEDUPE_BY_HAND), CDEDUPE_OK);
+    CHECK_EQ(cdedupe_claim(buffer, CDEDUPE_CLAIM_SINGLE_BATCH), CDEDUPE_OK);
     CHECK(pthread_create(&writer.thread, NULL, write_all, &writer) == 0);
     for (unsigned look = 0; !atomic_load(&done); look++) {
         all_add_up = all_add_up && adds_up(buffer) && statistics(buffer).pending_keys <= 7;
@@ -622,7 +622,7 @@ zmq_conflate_a_producer_that_gives_up_on_contention_strands_the_newest(void)
     }
     for (size_t i = 0; i < WRITERS; i++)
         pthread_join(writers[i].thread, NULL);
-    CHECK_EQ(cdedupe_claim(buffer, CDEDUPE_BY_HAND), CDEDUPE_OK);
+    CHECK_EQ(cdedupe_claim(buffer, CDEDUPE_CLAIM_SINGLE_BATCH), CDEDUPE_OK);
     CHECK_EQ(cdedupe_take(buffer, &item, 1, &count), CDEDUPE_OK);
     CHECK_EQ(*(uint64_t *)cdedupe_payload(buffer, item.slot) / WRITERS, WRITES);
     cdedupe_discard(buffer, &item.slot, 1);
@@ -647,7 +647,7 @@ artemis_counters_are_wrong_after_replacing_and_updates_lost_or_doubled_by_a_rest
     CHECK_EQ(statistics(buffer).dropped, 1);
     CHECK_EQ(statistics(buffer).pending_keys, 0);
     put_letters(buffer, "aba");
-    CHECK_EQ(cdedupe_claim(buffer, CDEDUPE_BY_HAND), CDEDUPE_OK);
+    CHECK_EQ(cdedupe_claim(buffer, CDEDUPE_CLAIM_SINGLE_BATCH), CDEDUPE_OK);
     CHECK_EQ(take(buffer, items, 10), 2);
     CHECK_EQ(take(buffer, items, 10), 0);
     CHECK_EQ(statistics(buffer).delivered, 2);
@@ -669,13 +669,13 @@ kafka_and_controller_runtime_hold_a_lock_while_a_callback_runs(void)
     put_letters(buffer, "a");
     CHECK_EQ(take(buffer, items, 10), 1);
     put_letters(buffer, "abcdefgh");
-    CHECK_EQ(cdedupe_put_status(buffer, CDEDUPE_IN_SYNC), CDEDUPE_OK);
+    CHECK_EQ(cdedupe_put_status(buffer, CDEDUPE_STATUS_IN_SYNC), CDEDUPE_OK);
     CHECK_EQ(cdedupe_restart(buffer), CDEDUPE_OK);
-    CHECK_EQ(cdedupe_put_status(buffer, CDEDUPE_IN_SYNC), CDEDUPE_OK);
+    CHECK_EQ(cdedupe_put_status(buffer, CDEDUPE_STATUS_IN_SYNC), CDEDUPE_OK);
     while (cdedupe_collect(buffer, dropped, NULL, 10, &count) == CDEDUPE_OK)
         cdedupe_discard(buffer, dropped, count);
-    CHECK_EQ(cdedupe_claim(buffer, CDEDUPE_BY_HAND), CDEDUPE_BUSY);
-    CHECK_EQ(cdedupe_finish(buffer, CDEDUPE_WHEN_DELIVERED), CDEDUPE_OK);
+    CHECK_EQ(cdedupe_claim(buffer, CDEDUPE_CLAIM_SINGLE_BATCH), CDEDUPE_BUSY);
+    CHECK_EQ(cdedupe_finish(buffer, CDEDUPE_FINISH_WHEN_DELIVERED), CDEDUPE_OK);
     cdedupe_stop(buffer);
     CHECK(adds_up(buffer));
     CHECK(memcmp(items[0].key, "a", 1) == 0);
@@ -716,11 +716,11 @@ a_tag_that_lost_its_entry_is_no_slot(void)
     cdedupe_tag_t tag;
     size_t count = 1;
 
-    CHECK_EQ(cdedupe_claim(buffer, CDEDUPE_BY_HAND), CDEDUPE_OK);
+    CHECK_EQ(cdedupe_claim(buffer, CDEDUPE_CLAIM_SINGLE_BATCH), CDEDUPE_OK);
     put_tagged(buffer, "a", false);
     CHECK_EQ(take(buffer, items, 10), 1);
     put_tagged(buffer, "a", true);
-    CHECK_EQ(cdedupe_untake(buffer, items, &count), CDEDUPE_OK);
+    CHECK_EQ(cdedupe_put_back(buffer, items, &count), CDEDUPE_OK);
     CHECK(cdedupe_validate(buffer) == NULL);
     CHECK_EQ(cdedupe_collect(buffer, &slot, &tag, 1, &count), CDEDUPE_OK);
     CHECK(count == 1 && slot == 0 && tag != 0);

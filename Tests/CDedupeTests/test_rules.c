@@ -35,7 +35,7 @@ static void
 open_batch(size_t batch_size)
 {
     open_unclaimed(batch_size);
-    CHECK_EQ(subject_claim(s, CDEDUPE_BY_HAND), CDEDUPE_OK);
+    CHECK_EQ(subject_claim(s, CDEDUPE_CLAIM_SINGLE_BATCH), CDEDUPE_OK);
 }
 
 static void
@@ -49,7 +49,7 @@ static void
 open_loop(size_t batch_size)
 {
     open_unclaimed(batch_size);
-    CHECK_EQ(subject_claim(s, CDEDUPE_LOOP), CDEDUPE_OK);
+    CHECK_EQ(subject_claim(s, CDEDUPE_CLAIM_LOOP), CDEDUPE_OK);
 }
 
 static void
@@ -74,19 +74,19 @@ restart(void)
 static void
 wait_for_datastore(void)
 {
-    status(CDEDUPE_WAIT_FOR_DATASTORE);
+    status(CDEDUPE_STATUS_WAIT_FOR_DATASTORE);
 }
 
 static void
 resync(void)
 {
-    status(CDEDUPE_RESYNC_IN_PROGRESS);
+    status(CDEDUPE_STATUS_RESYNC_IN_PROGRESS);
 }
 
 static void
 in_sync(void)
 {
-    status(CDEDUPE_IN_SYNC);
+    status(CDEDUPE_STATUS_IN_SYNC);
 }
 
 static char name_text[32];
@@ -108,12 +108,12 @@ static void
 value_not_pending_goes_to_the_back(void)
 {
     open_new();
-    CHECK_EQ(put(s, "b", 1), CDEDUPE_QUEUED);
-    CHECK_EQ(put(s, "a", 2), CDEDUPE_QUEUED);
-    CHECK_EQ(put(s, "c", 3), CDEDUPE_QUEUED);
+    CHECK_EQ(put(s, "b", 1), CDEDUPE_OUTCOME_QUEUED);
+    CHECK_EQ(put(s, "a", 2), CDEDUPE_OUTCOME_QUEUED);
+    CHECK_EQ(put(s, "c", 3), CDEDUPE_OUTCOME_QUEUED);
     EXPECT_STEP("+b=1 +a=2 +c=3");
-    CHECK_EQ(put(s, "a", 4), CDEDUPE_QUEUED); /* Live by now, which makes no difference. */
-    CHECK_EQ(put(s, "b", 5), CDEDUPE_QUEUED);
+    CHECK_EQ(put(s, "a", 4), CDEDUPE_OUTCOME_QUEUED); /* Live by now, which makes no difference. */
+    CHECK_EQ(put(s, "b", 5), CDEDUPE_OUTCOME_QUEUED);
     EXPECT_STEP("~a=4 ~b=5");
     EXPECT_STEP("empty");
     close_it();
@@ -125,12 +125,12 @@ value_replaces_pending_value_in_its_place(void)
     open_new();
     put(s, "a", 1);
     put(s, "b", 2);
-    CHECK_EQ(put(s, "a", 3), CDEDUPE_REPLACED);
-    CHECK_EQ(put(s, "a", 4), CDEDUPE_REPLACED);
+    CHECK_EQ(put(s, "a", 3), CDEDUPE_OUTCOME_REPLACED);
+    CHECK_EQ(put(s, "a", 4), CDEDUPE_OUTCOME_REPLACED);
     EXPECT_STEP("+a=4 +b=2");
     put(s, "b", 5);
     put(s, "a", 6);
-    CHECK_EQ(put(s, "b", 7), CDEDUPE_REPLACED);
+    CHECK_EQ(put(s, "b", 7), CDEDUPE_OUTCOME_REPLACED);
     EXPECT_STEP("~b=7 ~a=6");
     close_it();
 }
@@ -141,11 +141,11 @@ value_replaces_pending_deletion_in_its_place(void)
     open_new();
     del(s, "ghost");
     put(s, "b", 1);
-    CHECK_EQ(put(s, "ghost", 2), CDEDUPE_REPLACED);
+    CHECK_EQ(put(s, "ghost", 2), CDEDUPE_OUTCOME_REPLACED);
     EXPECT_STEP("+ghost=2 +b=1");
-    CHECK_EQ(del(s, "b"), CDEDUPE_QUEUED);
+    CHECK_EQ(del(s, "b"), CDEDUPE_OUTCOME_QUEUED);
     put(s, "c", 3);
-    CHECK_EQ(put(s, "b", 4), CDEDUPE_REPLACED);
+    CHECK_EQ(put(s, "b", 4), CDEDUPE_OUTCOME_REPLACED);
     EXPECT_STEP("~b=4 +c=3"); /* Its deletion was never taken: still live, so updated. */
     close_it();
 }
@@ -157,7 +157,7 @@ deletion_not_pending_goes_to_the_back(void)
     put(s, "a", 1);
     EXPECT_STEP("+a=1");
     put(s, "b", 2);
-    CHECK_EQ(del_id(s, "a", 3), CDEDUPE_QUEUED);
+    CHECK_EQ(del_id(s, "a", 3), CDEDUPE_OUTCOME_QUEUED);
     EXPECT_STEP("+b=2 -a=3");
     close_it();
 }
@@ -166,9 +166,9 @@ static void
 deletion_of_unknown_key_is_passed_on(void)
 {
     open_new();
-    CHECK_EQ(del_id(s, "ghost", 1), CDEDUPE_QUEUED);
+    CHECK_EQ(del_id(s, "ghost", 1), CDEDUPE_OUTCOME_QUEUED);
     EXPECT_STEP("-ghost=1");
-    CHECK_EQ(del(s, "ghost"), CDEDUPE_QUEUED); /* And again, once it is not pending any more. */
+    CHECK_EQ(del(s, "ghost"), CDEDUPE_OUTCOME_QUEUED); /* And again, once it is not pending any more. */
     EXPECT_STEP("-ghost");
     EXPECT_STEP("empty");
     close_it();
@@ -182,7 +182,7 @@ deletion_replaces_pending_value_of_live_key_in_its_place(void)
     EXPECT_STEP("+a=1");
     put(s, "a", 2);
     put(s, "b", 3);
-    CHECK_EQ(del_id(s, "a", 4), CDEDUPE_REPLACED);
+    CHECK_EQ(del_id(s, "a", 4), CDEDUPE_OUTCOME_REPLACED);
     EXPECT_STEP("-a=4 +b=3");
     close_it();
 }
@@ -193,7 +193,7 @@ deletion_cancels_pending_value_of_key_not_live(void)
     open_new();
     put(s, "a", 1);
     put(s, "b", 2);
-    CHECK_EQ(del_id(s, "a", 3), CDEDUPE_CANCELLED);
+    CHECK_EQ(del_id(s, "a", 3), CDEDUPE_OUTCOME_CANCELLED);
     EXPECT_STEP("+b=2");
     EXPECT_STEP("empty");
     close_it();
@@ -205,8 +205,8 @@ cancelled_key_added_again_goes_to_the_back(void)
     open_new();
     put(s, "a", 1);
     put(s, "b", 2);
-    CHECK_EQ(del(s, "a"), CDEDUPE_CANCELLED);
-    CHECK_EQ(put(s, "a", 3), CDEDUPE_QUEUED);
+    CHECK_EQ(del(s, "a"), CDEDUPE_OUTCOME_CANCELLED);
+    CHECK_EQ(put(s, "a", 3), CDEDUPE_OUTCOME_QUEUED);
     EXPECT_STEP("+b=2 +a=3");
     close_it();
 }
@@ -217,10 +217,10 @@ deletions_of_one_key_stay_one_in_its_place(void)
     open_new();
     put(s, "a", 1);
     EXPECT_STEP("+a=1");
-    CHECK_EQ(del_id(s, "a", 2), CDEDUPE_QUEUED);
+    CHECK_EQ(del_id(s, "a", 2), CDEDUPE_OUTCOME_QUEUED);
     put(s, "b", 3);
-    CHECK_EQ(del_id(s, "a", 4), CDEDUPE_REPLACED);
-    CHECK_EQ(del_id(s, "a", 5), CDEDUPE_REPLACED);
+    CHECK_EQ(del_id(s, "a", 4), CDEDUPE_OUTCOME_REPLACED);
+    CHECK_EQ(del_id(s, "a", 5), CDEDUPE_OUTCOME_REPLACED);
     EXPECT_STEP("-a=5 +b=3"); /* The newest one's own revision. */
     close_it();
 }
@@ -230,9 +230,9 @@ static void
 deletion_value_deletion_of_unknown_key_leaves_nothing(void)
 {
     open_new();
-    CHECK_EQ(del(s, "ghost"), CDEDUPE_QUEUED);
-    CHECK_EQ(put(s, "ghost", 1), CDEDUPE_REPLACED);
-    CHECK_EQ(del(s, "ghost"), CDEDUPE_CANCELLED);
+    CHECK_EQ(del(s, "ghost"), CDEDUPE_OUTCOME_QUEUED);
+    CHECK_EQ(put(s, "ghost", 1), CDEDUPE_OUTCOME_REPLACED);
+    CHECK_EQ(del(s, "ghost"), CDEDUPE_OUTCOME_CANCELLED);
     EXPECT_STEP("empty");
     CHECK_EQ(subject_statistics(s).replaced, 1);
     CHECK_EQ(subject_statistics(s).cancelled, 2);
@@ -266,9 +266,9 @@ recreated_after_its_deletion_was_taken_is_new(void)
     EXPECT_STEP("+a=1");
     del(s, "a");
     EXPECT_STEP("-a"); /* Taken: committed, though the sink may be at it still. */
-    CHECK_EQ(put(s, "a", 2), CDEDUPE_QUEUED);
-    CHECK_EQ(del(s, "a"), CDEDUPE_CANCELLED);
-    CHECK_EQ(put(s, "a", 3), CDEDUPE_QUEUED);
+    CHECK_EQ(put(s, "a", 2), CDEDUPE_OUTCOME_QUEUED);
+    CHECK_EQ(del(s, "a"), CDEDUPE_OUTCOME_CANCELLED);
+    CHECK_EQ(put(s, "a", 3), CDEDUPE_OUTCOME_QUEUED);
     EXPECT_STEP("+a=3");
     close_it();
 }
@@ -307,14 +307,14 @@ static void
 updates_of_one_call_are_put_in_order(void)
 {
     subject_update_t updates[] = {
-        {"a", 1, false, 1, CDEDUPE_UNTOUCHED, 0}, {"b", 1, false, 2, CDEDUPE_UNTOUCHED, 0},
-        {"a", 1, false, 3, CDEDUPE_UNTOUCHED, 0}, {"b", 1, true, 4, CDEDUPE_UNTOUCHED, 0},
-        {"b", 1, false, 5, CDEDUPE_UNTOUCHED, 0}, {"c", 1, true, 0, CDEDUPE_UNTOUCHED, 0},
-        {"c", 1, true, 6, CDEDUPE_UNTOUCHED, 0},  {"a", 1, false, 7, CDEDUPE_UNTOUCHED, 0},
+        {"a", 1, false, 1, CDEDUPE_OUTCOME_UNTOUCHED, 0}, {"b", 1, false, 2, CDEDUPE_OUTCOME_UNTOUCHED, 0},
+        {"a", 1, false, 3, CDEDUPE_OUTCOME_UNTOUCHED, 0}, {"b", 1, true, 4, CDEDUPE_OUTCOME_UNTOUCHED, 0},
+        {"b", 1, false, 5, CDEDUPE_OUTCOME_UNTOUCHED, 0}, {"c", 1, true, 0, CDEDUPE_OUTCOME_UNTOUCHED, 0},
+        {"c", 1, true, 6, CDEDUPE_OUTCOME_UNTOUCHED, 0},  {"a", 1, false, 7, CDEDUPE_OUTCOME_UNTOUCHED, 0},
     };
     static const cdedupe_outcome_t outcomes[] = {
-        CDEDUPE_QUEUED, CDEDUPE_QUEUED, CDEDUPE_REPLACED, CDEDUPE_CANCELLED,
-        CDEDUPE_QUEUED, CDEDUPE_QUEUED, CDEDUPE_REPLACED, CDEDUPE_REPLACED,
+        CDEDUPE_OUTCOME_QUEUED, CDEDUPE_OUTCOME_QUEUED, CDEDUPE_OUTCOME_REPLACED, CDEDUPE_OUTCOME_CANCELLED,
+        CDEDUPE_OUTCOME_QUEUED, CDEDUPE_OUTCOME_QUEUED, CDEDUPE_OUTCOME_REPLACED, CDEDUPE_OUTCOME_REPLACED,
     };
     size_t index;
 
@@ -341,12 +341,12 @@ a_long_call_keeps_its_order(void)
 
     open_batch(COUNT);
     for (index = 0; index < COUNT; index++) {
-        updates[index] = (subject_update_t){keys[index], 0, false, index + 1, CDEDUPE_UNTOUCHED, 0};
+        updates[index] = (subject_update_t){keys[index], 0, false, index + 1, CDEDUPE_OUTCOME_UNTOUCHED, 0};
         updates[index].length = (size_t)snprintf(keys[index], sizeof(keys[index]), "%zu", index % DIFFERENT);
     }
     CHECK_EQ(subject_put(s, updates, COUNT), CDEDUPE_OK);
     for (index = 0; index < COUNT; index++) {
-        CHECK_EQ(updates[index].outcome, index < DIFFERENT ? CDEDUPE_QUEUED : CDEDUPE_REPLACED);
+        CHECK_EQ(updates[index].outcome, index < DIFFERENT ? CDEDUPE_OUTCOME_QUEUED : CDEDUPE_OUTCOME_REPLACED);
     }
     CHECK_EQ(subject_take(s, COUNT), CDEDUPE_OK);
     CHECK_EQ(s->count, DIFFERENT);
@@ -362,7 +362,7 @@ a_long_call_keeps_its_order(void)
 static void
 an_empty_call_is_a_no_op(void)
 {
-    subject_update_t none = {"", 0, false, 0, CDEDUPE_UNTOUCHED, 0};
+    subject_update_t none = {"", 0, false, 0, CDEDUPE_OUTCOME_UNTOUCHED, 0};
 
     open_loop(100);
     EXPECT_STEP("empty");
@@ -403,7 +403,7 @@ every_update_ends_in_exactly_one_way(void)
     CHECK_EQ(got.statuses_received, 1);
     CHECK_EQ(got.batches, 1);
     subject_stop(s);
-    CHECK_EQ(put(s, "z", 7), CDEDUPE_DROPPED);
+    CHECK_EQ(put(s, "z", 7), CDEDUPE_OUTCOME_DROPPED);
     CHECK_EQ(subject_statistics(s).dropped, 2);
     CHECK_EQ(subject_statistics(s).received, 8);
     close_it();
@@ -447,7 +447,7 @@ statistics_of_an_older_caller_are_cut(void)
 static cdedupe_outcome_t
 put_key(const void *key, size_t length, uint64_t id)
 {
-    subject_update_t update = {key, length, false, id, CDEDUPE_UNTOUCHED, 0};
+    subject_update_t update = {key, length, false, id, CDEDUPE_OUTCOME_UNTOUCHED, 0};
 
     CHECK_EQ(subject_put(s, &update, 1), CDEDUPE_OK);
     return update.outcome;
@@ -457,10 +457,10 @@ static void
 a_key_may_be_empty(void)
 {
     open_new();
-    CHECK_EQ(put(s, "", 1), CDEDUPE_QUEUED);
-    CHECK_EQ(put_key(NULL, 0, 2), CDEDUPE_REPLACED);
+    CHECK_EQ(put(s, "", 1), CDEDUPE_OUTCOME_QUEUED);
+    CHECK_EQ(put_key(NULL, 0, 2), CDEDUPE_OUTCOME_REPLACED);
     EXPECT_STEP("+=2");
-    CHECK_EQ(del(s, ""), CDEDUPE_QUEUED);
+    CHECK_EQ(del(s, ""), CDEDUPE_OUTCOME_QUEUED);
     EXPECT_STEP("-");
     CHECK_EQ(s->items[0].length, 0);
     close_it();
@@ -470,12 +470,12 @@ static void
 keys_may_contain_nul(void)
 {
     open_new();
-    CHECK_EQ(put_key("a", 1, 1), CDEDUPE_QUEUED);
-    CHECK_EQ(put_key("a\0", 2, 2), CDEDUPE_QUEUED);
-    CHECK_EQ(put_key("a\0b", 3, 3), CDEDUPE_QUEUED);
-    CHECK_EQ(put_key("a\0c", 3, 4), CDEDUPE_QUEUED);
-    CHECK_EQ(put_key("\0", 1, 5), CDEDUPE_QUEUED);
-    CHECK_EQ(put_key("a\0b", 3, 6), CDEDUPE_REPLACED);
+    CHECK_EQ(put_key("a", 1, 1), CDEDUPE_OUTCOME_QUEUED);
+    CHECK_EQ(put_key("a\0", 2, 2), CDEDUPE_OUTCOME_QUEUED);
+    CHECK_EQ(put_key("a\0b", 3, 3), CDEDUPE_OUTCOME_QUEUED);
+    CHECK_EQ(put_key("a\0c", 3, 4), CDEDUPE_OUTCOME_QUEUED);
+    CHECK_EQ(put_key("\0", 1, 5), CDEDUPE_OUTCOME_QUEUED);
+    CHECK_EQ(put_key("a\0b", 3, 6), CDEDUPE_OUTCOME_REPLACED);
     CHECK_EQ(subject_take(s, 100), CDEDUPE_OK);
     CHECK_EQ(s->count, 5);
     CHECK_EQ(s->items[2].length, 3);
@@ -495,10 +495,10 @@ keys_that_differ_in_one_bit_are_two(void)
     memset(key, 'x', sizeof(key));
     for (bit = 0; bit < sizeof(key) * 8; bit++) {
         key[bit / 8] = (unsigned char)(key[bit / 8] ^ 1U << bit % 8);
-        CHECK_EQ(put_key(key, sizeof(key), bit + 1), CDEDUPE_QUEUED);
+        CHECK_EQ(put_key(key, sizeof(key), bit + 1), CDEDUPE_OUTCOME_QUEUED);
         key[bit / 8] = 'x';
     }
-    CHECK_EQ(put_key(key, sizeof(key), bit + 1), CDEDUPE_QUEUED);
+    CHECK_EQ(put_key(key, sizeof(key), bit + 1), CDEDUPE_OUTCOME_QUEUED);
     CHECK_EQ(subject_take(s, 1000), CDEDUPE_OK);
     CHECK_EQ(s->count, sizeof(key) * 8 + 1);
     subject_check(s);
@@ -516,10 +516,10 @@ keys_that_begin_alike_are_different(void)
     s->paranoid = false;
     memset(key, 'a', sizeof(key));
     for (length = 0; length <= sizeof(key); length++) {
-        CHECK_EQ(put_key(key, length, length + 1), CDEDUPE_QUEUED);
+        CHECK_EQ(put_key(key, length, length + 1), CDEDUPE_OUTCOME_QUEUED);
     }
     for (length = 0; length <= sizeof(key); length++) {
-        CHECK_EQ(put_key(key, length, length + 2), CDEDUPE_REPLACED);
+        CHECK_EQ(put_key(key, length, length + 2), CDEDUPE_OUTCOME_REPLACED);
     }
     CHECK_EQ(subject_take(s, 1000), CDEDUPE_OK);
     CHECK_EQ(s->count, sizeof(key) + 1);
@@ -541,15 +541,15 @@ the_longest_keys_are_told_apart(void)
     memset(key, 'k', CDEDUPE_KEY_MAX);
     for (round = 0; round < 3; round++) {
         key[CDEDUPE_KEY_MAX - 1] = 'k';
-        CHECK_EQ(put_key(key, CDEDUPE_KEY_MAX, 1), CDEDUPE_QUEUED);
+        CHECK_EQ(put_key(key, CDEDUPE_KEY_MAX, 1), CDEDUPE_OUTCOME_QUEUED);
         key[CDEDUPE_KEY_MAX - 1] = 'l';
-        CHECK_EQ(put_key(key, CDEDUPE_KEY_MAX, 2), CDEDUPE_QUEUED);
-        CHECK_EQ(put_key(key, CDEDUPE_KEY_MAX - 1, 3), CDEDUPE_QUEUED);
+        CHECK_EQ(put_key(key, CDEDUPE_KEY_MAX, 2), CDEDUPE_OUTCOME_QUEUED);
+        CHECK_EQ(put_key(key, CDEDUPE_KEY_MAX - 1, 3), CDEDUPE_OUTCOME_QUEUED);
         CHECK_EQ(subject_take(s, 100), CDEDUPE_OK);
         CHECK_EQ(s->count, 3);
         CHECK_EQ(s->items[1].length, CDEDUPE_KEY_MAX);
         CHECK(memcmp(s->items[1].key, key, CDEDUPE_KEY_MAX) == 0);
-        CHECK_EQ(s->items[1].kind, round == 0 ? CDEDUPE_NEW : CDEDUPE_UPDATED);
+        CHECK_EQ(s->items[1].kind, round == 0 ? CDEDUPE_ITEM_NEW : CDEDUPE_ITEM_UPDATED);
     }
     close_it();
     free(key);
@@ -560,20 +560,20 @@ a_key_too_long_is_rejected_and_nothing_is_lost(void)
 {
     char *key = calloc(1, CDEDUPE_KEY_MAX + 1);
     subject_update_t updates[] = {
-        {"a", 1, false, 1, CDEDUPE_UNTOUCHED, 0},
-        {"b", 1, false, 2, CDEDUPE_UNTOUCHED, 0},
-        {key, CDEDUPE_KEY_MAX + 1, false, 3, CDEDUPE_UNTOUCHED, 0},
-        {"a", 1, false, 4, CDEDUPE_UNTOUCHED, 0},
-        {"c", 1, true, 5, CDEDUPE_UNTOUCHED, 0},
+        {"a", 1, false, 1, CDEDUPE_OUTCOME_UNTOUCHED, 0},
+        {"b", 1, false, 2, CDEDUPE_OUTCOME_UNTOUCHED, 0},
+        {key, CDEDUPE_KEY_MAX + 1, false, 3, CDEDUPE_OUTCOME_UNTOUCHED, 0},
+        {"a", 1, false, 4, CDEDUPE_OUTCOME_UNTOUCHED, 0},
+        {"c", 1, true, 5, CDEDUPE_OUTCOME_UNTOUCHED, 0},
     };
 
     open_new();
     CHECK_EQ(subject_put(s, updates, 5), CDEDUPE_KEY_TOO_LONG);
-    CHECK_EQ(updates[0].outcome, CDEDUPE_QUEUED);
-    CHECK_EQ(updates[1].outcome, CDEDUPE_QUEUED);
-    CHECK_EQ(updates[2].outcome, CDEDUPE_REJECTED);
-    CHECK_EQ(updates[3].outcome, CDEDUPE_UNTOUCHED);
-    CHECK_EQ(updates[4].outcome, CDEDUPE_UNTOUCHED);
+    CHECK_EQ(updates[0].outcome, CDEDUPE_OUTCOME_QUEUED);
+    CHECK_EQ(updates[1].outcome, CDEDUPE_OUTCOME_QUEUED);
+    CHECK_EQ(updates[2].outcome, CDEDUPE_OUTCOME_REJECTED);
+    CHECK_EQ(updates[3].outcome, CDEDUPE_OUTCOME_UNTOUCHED);
+    CHECK_EQ(updates[4].outcome, CDEDUPE_OUTCOME_UNTOUCHED);
     CHECK_EQ(subject_statistics(s).received, 2);
     CHECK_EQ(subject_put(s, &updates[2], 1), CDEDUPE_KEY_TOO_LONG);
     CHECK_EQ(subject_put(s, &updates[3], 2), CDEDUPE_OK); /* Repeated from behind it. */
@@ -585,11 +585,11 @@ a_key_too_long_is_rejected_and_nothing_is_lost(void)
 static void
 a_huge_length_is_rejected_without_being_read(void)
 {
-    subject_update_t update = {"a", SIZE_MAX, true, 0, CDEDUPE_UNTOUCHED, 0};
+    subject_update_t update = {"a", SIZE_MAX, true, 0, CDEDUPE_OUTCOME_UNTOUCHED, 0};
 
     open_new();
     CHECK_EQ(subject_put(s, &update, 1), CDEDUPE_KEY_TOO_LONG);
-    CHECK_EQ(update.outcome, CDEDUPE_REJECTED);
+    CHECK_EQ(update.outcome, CDEDUPE_OUTCOME_REJECTED);
     EXPECT_STEP("empty");
     close_it();
 }
@@ -628,7 +628,7 @@ keys_are_lent_until_the_next_take(void)
             s->paranoid = false;
         }
     }
-    CHECK_EQ(del(s, "key-b"), CDEDUPE_QUEUED);
+    CHECK_EQ(del(s, "key-b"), CDEDUPE_OUTCOME_QUEUED);
     in_sync();
     CHECK_EQ(s->count, 3);
     CHECK(s->items[0].length == 5 && memcmp(s->items[0].key, "key-a", 5) == 0);
@@ -646,7 +646,7 @@ a_seed_of_choice_works_as_well(void)
     for (seed = 1; seed < 5; seed++) {
         options.hash_seed = seed == 4 ? UINT64_MAX : seed;
         CHECK_EQ(subject_open(s, &options), CDEDUPE_OK);
-        CHECK_EQ(subject_claim(s, CDEDUPE_BY_HAND), CDEDUPE_OK);
+        CHECK_EQ(subject_claim(s, CDEDUPE_CLAIM_SINGLE_BATCH), CDEDUPE_OK);
         put(s, "a", 1);
         put(s, "b", 2);
         put(s, "a", 3);
@@ -826,7 +826,7 @@ statuses_count_in_a_batch(void)
     in_sync();
     CHECK_EQ(subject_take(s, 100), CDEDUPE_OK);
     CHECK_EQ(s->count, 100);
-    CHECK_EQ(s->items[0].kind, CDEDUPE_STATUS);
+    CHECK_EQ(s->items[0].kind, CDEDUPE_ITEM_STATUS);
     CHECK_EQ(s->items[99].id, 99);
     CHECK_EQ(subject_take(s, 100), CDEDUPE_OK);
     CHECK_EQ(s->count, 100);
@@ -834,7 +834,7 @@ statuses_count_in_a_batch(void)
     CHECK_EQ(subject_take(s, 100), CDEDUPE_OK);
     CHECK_EQ(s->count, 52);
     CHECK_EQ(s->items[50].id, 250);
-    CHECK_EQ(s->items[51].status, CDEDUPE_IN_SYNC);
+    CHECK_EQ(s->items[51].status, CDEDUPE_STATUS_IN_SYNC);
     EXPECT_STEP("empty");
     close_it();
 }
@@ -915,14 +915,14 @@ static void
 there_is_one_claim(void)
 {
     open_unclaimed(100);
-    CHECK_EQ(subject_claim(s, CDEDUPE_BY_HAND), CDEDUPE_OK);
-    CHECK_EQ(subject_claim(s, CDEDUPE_BY_HAND), CDEDUPE_BUSY);
-    CHECK_EQ(subject_claim(s, CDEDUPE_LOOP), CDEDUPE_BUSY);
+    CHECK_EQ(subject_claim(s, CDEDUPE_CLAIM_SINGLE_BATCH), CDEDUPE_OK);
+    CHECK_EQ(subject_claim(s, CDEDUPE_CLAIM_SINGLE_BATCH), CDEDUPE_BUSY);
+    CHECK_EQ(subject_claim(s, CDEDUPE_CLAIM_LOOP), CDEDUPE_BUSY);
     subject_release(s);
-    CHECK_EQ(subject_claim(s, CDEDUPE_LOOP), CDEDUPE_OK);
-    CHECK_EQ(subject_claim(s, CDEDUPE_LOOP), CDEDUPE_BUSY);
+    CHECK_EQ(subject_claim(s, CDEDUPE_CLAIM_LOOP), CDEDUPE_OK);
+    CHECK_EQ(subject_claim(s, CDEDUPE_CLAIM_LOOP), CDEDUPE_BUSY);
     subject_release(s);
-    CHECK_EQ(subject_claim(s, CDEDUPE_BY_HAND), CDEDUPE_OK);
+    CHECK_EQ(subject_claim(s, CDEDUPE_CLAIM_SINGLE_BATCH), CDEDUPE_OK);
     subject_release(s);
     close_it();
 }
@@ -933,7 +933,7 @@ a_take_needs_the_claim(void)
     open_unclaimed(100);
     put(s, "a", 1);
     CHECK_EQ(subject_take(s, 100), CDEDUPE_INVALID_ARGUMENT);
-    CHECK_EQ(subject_claim(s, CDEDUPE_BY_HAND), CDEDUPE_OK);
+    CHECK_EQ(subject_claim(s, CDEDUPE_CLAIM_SINGLE_BATCH), CDEDUPE_OK);
     EXPECT_STEP("+a=1");
     subject_release(s);
     CHECK_EQ(subject_take(s, 100), CDEDUPE_INVALID_ARGUMENT);
@@ -945,8 +945,8 @@ a_claim_after_stop_is_refused(void)
 {
     open_unclaimed(100);
     subject_stop(s);
-    CHECK_EQ(subject_claim(s, CDEDUPE_BY_HAND), CDEDUPE_STOPPED);
-    CHECK_EQ(subject_claim(s, CDEDUPE_LOOP), CDEDUPE_STOPPED);
+    CHECK_EQ(subject_claim(s, CDEDUPE_CLAIM_SINGLE_BATCH), CDEDUPE_STOPPED);
+    CHECK_EQ(subject_claim(s, CDEDUPE_CLAIM_LOOP), CDEDUPE_STOPPED);
     close_it();
 }
 
@@ -1007,7 +1007,7 @@ stop_can_be_repeated(void)
     EXPECT_STEP("stopped");
     subject_release(s);
     subject_stop(s);
-    CHECK_EQ(subject_claim(s, CDEDUPE_LOOP), CDEDUPE_STOPPED);
+    CHECK_EQ(subject_claim(s, CDEDUPE_CLAIM_LOOP), CDEDUPE_STOPPED);
     close_it();
 }
 
@@ -1019,10 +1019,10 @@ input_after_stop_is_counted_as_dropped(void)
     EXPECT_STEP("+a=1");
     put(s, "a", 2);
     subject_stop(s);
-    CHECK_EQ(put(s, "a", 3), CDEDUPE_DROPPED);
-    CHECK_EQ(put(s, "b", 4), CDEDUPE_DROPPED);
-    CHECK_EQ(del_id(s, "a", 5), CDEDUPE_DROPPED);
-    CHECK_EQ(del(s, "z"), CDEDUPE_DROPPED);
+    CHECK_EQ(put(s, "a", 3), CDEDUPE_OUTCOME_DROPPED);
+    CHECK_EQ(put(s, "b", 4), CDEDUPE_OUTCOME_DROPPED);
+    CHECK_EQ(del_id(s, "a", 5), CDEDUPE_OUTCOME_DROPPED);
+    CHECK_EQ(del(s, "z"), CDEDUPE_OUTCOME_DROPPED);
     CHECK_EQ(subject_statistics(s).received, 6);
     CHECK_EQ(subject_statistics(s).dropped, 4);
     CHECK_EQ(subject_statistics(s).pending_keys, 1);
@@ -1038,7 +1038,7 @@ statuses_and_restarts_after_stop_are_ignored(void)
     restart();
     put(s, "b", 2);
     subject_stop(s);
-    CHECK_EQ(subject_status(s, CDEDUPE_IN_SYNC), CDEDUPE_STOPPED);
+    CHECK_EQ(subject_status(s, CDEDUPE_STATUS_IN_SYNC), CDEDUPE_STOPPED);
     CHECK_EQ(subject_restart(s), CDEDUPE_STOPPED);
     CHECK_EQ(subject_statistics(s).synthesized_deletions, 0);
     CHECK_EQ(subject_statistics(s).pending_keys, 1);
@@ -1081,10 +1081,10 @@ finish_without_a_loop_stops_at_once(void)
 {
     open_unclaimed(100);
     put(s, "a", 1);
-    CHECK_EQ(subject_finish(s, CDEDUPE_WHEN_DELIVERED), CDEDUPE_STOPPED);
-    CHECK_EQ(subject_claim(s, CDEDUPE_LOOP), CDEDUPE_STOPPED);
-    CHECK_EQ(put(s, "b", 2), CDEDUPE_DROPPED);
-    CHECK_EQ(subject_finish(s, CDEDUPE_WHEN_EMPTY), CDEDUPE_STOPPED);
+    CHECK_EQ(subject_finish(s, CDEDUPE_FINISH_WHEN_DELIVERED), CDEDUPE_STOPPED);
+    CHECK_EQ(subject_claim(s, CDEDUPE_CLAIM_LOOP), CDEDUPE_STOPPED);
+    CHECK_EQ(put(s, "b", 2), CDEDUPE_OUTCOME_DROPPED);
+    CHECK_EQ(subject_finish(s, CDEDUPE_FINISH_WHEN_EMPTY), CDEDUPE_STOPPED);
     close_it();
 }
 
@@ -1093,7 +1093,7 @@ finish_does_not_wait_for_a_claim_by_hand(void)
 {
     open_new();
     put(s, "a", 1);
-    subject_finish(s, CDEDUPE_WHEN_DELIVERED);
+    subject_finish(s, CDEDUPE_FINISH_WHEN_DELIVERED);
     EXPECT_STEP("stopped");
     CHECK_EQ(subject_statistics(s).pending_keys, 1);
     close_it();
@@ -1105,8 +1105,8 @@ finish_after_a_loop_was_released_stops_at_once(void)
     open_loop(100);
     put(s, "a", 1);
     subject_release(s);
-    CHECK_EQ(subject_finish(s, CDEDUPE_WHEN_EMPTY), CDEDUPE_STOPPED);
-    CHECK_EQ(put(s, "b", 1), CDEDUPE_DROPPED);
+    CHECK_EQ(subject_finish(s, CDEDUPE_FINISH_WHEN_EMPTY), CDEDUPE_STOPPED);
+    CHECK_EQ(put(s, "b", 1), CDEDUPE_OUTCOME_DROPPED);
     close_it();
 }
 
@@ -1116,8 +1116,8 @@ finish_delivers_what_was_queued_and_no_more(void)
     open_loop(100);
     put(s, "a", 1);
     put(s, "b", 2);
-    CHECK_EQ(subject_finish(s, CDEDUPE_WHEN_DELIVERED), CDEDUPE_OK);
-    CHECK_EQ(put(s, "c", 3), CDEDUPE_QUEUED);
+    CHECK_EQ(subject_finish(s, CDEDUPE_FINISH_WHEN_DELIVERED), CDEDUPE_OK);
+    CHECK_EQ(put(s, "c", 3), CDEDUPE_OUTCOME_QUEUED);
     resync();
     EXPECT_STEP("+a=1 +b=2"); /* The same batch has room for c, but nobody asked for it. */
     EXPECT_STEP("stopped");
@@ -1130,7 +1130,7 @@ finish_ends_where_it_must_in_small_batches(void)
 {
     open_loop(2);
     put_numbers(0, 5);
-    CHECK_EQ(subject_finish(s, CDEDUPE_WHEN_DELIVERED), CDEDUPE_OK);
+    CHECK_EQ(subject_finish(s, CDEDUPE_FINISH_WHEN_DELIVERED), CDEDUPE_OK);
     put_numbers(5, 8);
     EXPECT_STEP("+k0=1 +k1=2");
     EXPECT_STEP("+k2=3 +k3=4");
@@ -1145,7 +1145,7 @@ finish_delivers_a_status_that_was_last(void)
     open_loop(100);
     put(s, "a", 1);
     in_sync();
-    CHECK_EQ(subject_finish(s, CDEDUPE_WHEN_DELIVERED), CDEDUPE_OK);
+    CHECK_EQ(subject_finish(s, CDEDUPE_FINISH_WHEN_DELIVERED), CDEDUPE_OK);
     put(s, "b", 2);
     EXPECT_STEP("+a=1 | <in-sync>");
     EXPECT_STEP("stopped");
@@ -1160,14 +1160,14 @@ once_delivered_a_finished_buffer_delivers_no_more(void)
 
     open_loop(100);
     put(s, "a", 1);
-    CHECK_EQ(subject_finish(s, CDEDUPE_WHEN_DELIVERED), CDEDUPE_OK);
+    CHECK_EQ(subject_finish(s, CDEDUPE_FINISH_WHEN_DELIVERED), CDEDUPE_OK);
     EXPECT_STEP("+a=1");
     outcome = put(s, "b", 2);
-    CHECK(outcome == CDEDUPE_DROPPED || outcome == CDEDUPE_QUEUED);
+    CHECK(outcome == CDEDUPE_OUTCOME_DROPPED || outcome == CDEDUPE_OUTCOME_QUEUED);
     EXPECT_STEP("stopped");
-    CHECK_EQ(put(s, "b", 3), CDEDUPE_DROPPED);
+    CHECK_EQ(put(s, "b", 3), CDEDUPE_OUTCOME_DROPPED);
     subject_release(s);
-    CHECK_EQ(subject_finish(s, CDEDUPE_WHEN_DELIVERED), CDEDUPE_STOPPED);
+    CHECK_EQ(subject_finish(s, CDEDUPE_FINISH_WHEN_DELIVERED), CDEDUPE_STOPPED);
     close_it();
 }
 
@@ -1177,9 +1177,9 @@ finish_delivers_the_newest_of_what_was_queued(void)
     open_loop(100);
     put(s, "a", 1);
     put(s, "b", 2);
-    CHECK_EQ(subject_finish(s, CDEDUPE_WHEN_DELIVERED), CDEDUPE_OK);
-    CHECK_EQ(put(s, "b", 3), CDEDUPE_REPLACED);
-    CHECK_EQ(put(s, "c", 4), CDEDUPE_QUEUED);
+    CHECK_EQ(subject_finish(s, CDEDUPE_FINISH_WHEN_DELIVERED), CDEDUPE_OK);
+    CHECK_EQ(put(s, "b", 3), CDEDUPE_OUTCOME_REPLACED);
+    CHECK_EQ(put(s, "c", 4), CDEDUPE_OUTCOME_QUEUED);
     EXPECT_STEP("+a=1 +b=3");
     EXPECT_STEP("stopped");
     close_it();
@@ -1191,9 +1191,9 @@ the_mark_of_finish_slides_when_its_entry_leaves(void)
     open_loop(100);
     put(s, "a", 1);
     put(s, "b", 2);
-    CHECK_EQ(subject_finish(s, CDEDUPE_WHEN_DELIVERED), CDEDUPE_OK);
+    CHECK_EQ(subject_finish(s, CDEDUPE_FINISH_WHEN_DELIVERED), CDEDUPE_OK);
     put(s, "c", 3);
-    CHECK_EQ(del(s, "b"), CDEDUPE_CANCELLED);
+    CHECK_EQ(del(s, "b"), CDEDUPE_OUTCOME_CANCELLED);
     EXPECT_STEP("+a=1");
     EXPECT_STEP("stopped");
     close_it();
@@ -1206,11 +1206,11 @@ the_mark_of_finish_slides_again_and_again(void)
 
     open_loop(100);
     put_numbers(0, 20);
-    CHECK_EQ(subject_finish(s, CDEDUPE_WHEN_DELIVERED), CDEDUPE_OK);
+    CHECK_EQ(subject_finish(s, CDEDUPE_FINISH_WHEN_DELIVERED), CDEDUPE_OK);
     put_numbers(20, 30);
     for (number = 19; number > 1; number--) {
-        CHECK_EQ(del(s, name(number)), CDEDUPE_CANCELLED);
-        CHECK_EQ(put(s, name(number), 99), CDEDUPE_QUEUED); /* After the mark. */
+        CHECK_EQ(del(s, name(number)), CDEDUPE_OUTCOME_CANCELLED);
+        CHECK_EQ(put(s, name(number), 99), CDEDUPE_OUTCOME_QUEUED); /* After the mark. */
     }
     EXPECT_STEP("+k0=1 +k1=2");
     EXPECT_STEP("stopped");
@@ -1222,9 +1222,9 @@ finish_is_over_when_all_it_waits_for_is_cancelled(void)
 {
     open_loop(100);
     put(s, "a", 1);
-    CHECK_EQ(subject_finish(s, CDEDUPE_WHEN_DELIVERED), CDEDUPE_OK);
+    CHECK_EQ(subject_finish(s, CDEDUPE_FINISH_WHEN_DELIVERED), CDEDUPE_OK);
     put(s, "b", 2);
-    CHECK_EQ(del(s, "a"), CDEDUPE_CANCELLED);
+    CHECK_EQ(del(s, "a"), CDEDUPE_OUTCOME_CANCELLED);
     EXPECT_STEP("stopped");
     close_it();
 }
@@ -1235,7 +1235,7 @@ finish_then_restart_owes_nothing(void)
     open_loop(100);
     put(s, "a", 1);
     resync();
-    CHECK_EQ(subject_finish(s, CDEDUPE_WHEN_DELIVERED), CDEDUPE_OK);
+    CHECK_EQ(subject_finish(s, CDEDUPE_FINISH_WHEN_DELIVERED), CDEDUPE_OK);
     subject_restart(s);
     EXPECT_STEP("stopped");
     close_it();
@@ -1244,14 +1244,14 @@ finish_then_restart_owes_nothing(void)
 static void
 finish_then_restart_then_input_ends_all_the_same(void)
 {
-    subject_update_t update = {"a", 1, false, 2, CDEDUPE_UNTOUCHED, 0};
+    subject_update_t update = {"a", 1, false, 2, CDEDUPE_OUTCOME_UNTOUCHED, 0};
 
     open_loop(100);
     put(s, "a", 1);
-    CHECK_EQ(subject_finish(s, CDEDUPE_WHEN_DELIVERED), CDEDUPE_OK);
+    CHECK_EQ(subject_finish(s, CDEDUPE_FINISH_WHEN_DELIVERED), CDEDUPE_OK);
     subject_restart(s);
     subject_put(s, &update, 1);
-    subject_status(s, CDEDUPE_IN_SYNC);
+    subject_status(s, CDEDUPE_STATUS_IN_SYNC);
     EXPECT_STEP("stopped");
     close_it();
 }
@@ -1261,13 +1261,13 @@ finish_when_empty_goes_on_until_it_is(void)
 {
     open_loop(100);
     put(s, "a", 1);
-    CHECK_EQ(subject_finish(s, CDEDUPE_WHEN_EMPTY), CDEDUPE_OK);
+    CHECK_EQ(subject_finish(s, CDEDUPE_FINISH_WHEN_EMPTY), CDEDUPE_OK);
     put(s, "b", 2);
     EXPECT_STEP("+a=1 +b=2");
-    CHECK_EQ(put(s, "c", 3), CDEDUPE_QUEUED);
+    CHECK_EQ(put(s, "c", 3), CDEDUPE_OUTCOME_QUEUED);
     EXPECT_STEP("+c=3");
     EXPECT_STEP("stopped");
-    CHECK_EQ(put(s, "d", 4), CDEDUPE_DROPPED);
+    CHECK_EQ(put(s, "d", 4), CDEDUPE_OUTCOME_DROPPED);
     close_it();
 }
 
@@ -1276,14 +1276,14 @@ finish_of_an_empty_buffer_ends_the_loop(void)
 {
     cdedupe_finish_t when;
 
-    for (when = CDEDUPE_WHEN_DELIVERED; when <= CDEDUPE_WHEN_EMPTY; when++) {
+    for (when = CDEDUPE_FINISH_WHEN_DELIVERED; when <= CDEDUPE_FINISH_WHEN_EMPTY; when++) {
         open_loop(100);
         EXPECT_STEP("empty");
         CHECK_EQ(subject_finish(s, when), CDEDUPE_OK);
         CHECK_EQ(s->wakes, 1);
         EXPECT_STEP("stopped");
         subject_release(s);
-        CHECK_EQ(subject_claim(s, CDEDUPE_LOOP), CDEDUPE_STOPPED);
+        CHECK_EQ(subject_claim(s, CDEDUPE_CLAIM_LOOP), CDEDUPE_STOPPED);
         close_it();
     }
 }
@@ -1294,8 +1294,8 @@ finish_can_be_repeated_and_stop_beats_it(void)
     open_loop(1);
     put(s, "a", 1);
     put(s, "b", 2);
-    CHECK_EQ(subject_finish(s, CDEDUPE_WHEN_DELIVERED), CDEDUPE_OK);
-    CHECK_EQ(subject_finish(s, CDEDUPE_WHEN_DELIVERED), CDEDUPE_OK);
+    CHECK_EQ(subject_finish(s, CDEDUPE_FINISH_WHEN_DELIVERED), CDEDUPE_OK);
+    CHECK_EQ(subject_finish(s, CDEDUPE_FINISH_WHEN_DELIVERED), CDEDUPE_OK);
     EXPECT_STEP("+a=1");
     subject_stop(s);
     EXPECT_STEP("stopped");
@@ -1312,7 +1312,7 @@ finish_survives_the_merging_of_its_status(void)
     open_loop(100);
     put(s, "a", 1);
     resync();
-    CHECK_EQ(subject_finish(s, CDEDUPE_WHEN_DELIVERED), CDEDUPE_OK);
+    CHECK_EQ(subject_finish(s, CDEDUPE_FINISH_WHEN_DELIVERED), CDEDUPE_OK);
     put(s, "b", 2);
     in_sync();
     put(s, "c", 3);
@@ -1330,7 +1330,7 @@ finish_survives_the_overwriting_of_its_status(void)
     open_loop(100);
     put(s, "a", 1);
     resync();
-    CHECK_EQ(subject_finish(s, CDEDUPE_WHEN_DELIVERED), CDEDUPE_OK);
+    CHECK_EQ(subject_finish(s, CDEDUPE_FINISH_WHEN_DELIVERED), CDEDUPE_OK);
     in_sync();
     put(s, "b", 2);
     EXPECT_STEP("+a=1 | <in-sync>");
@@ -1402,7 +1402,7 @@ a_loop_may_do_without_a_hook(void)
     size_t count;
 
     CHECK_EQ(cdedupe_bytes_create(NULL, &bytes), CDEDUPE_OK);
-    CHECK_EQ(cdedupe_bytes_claim(bytes, CDEDUPE_LOOP), CDEDUPE_OK);
+    CHECK_EQ(cdedupe_bytes_claim(bytes, CDEDUPE_CLAIM_LOOP), CDEDUPE_OK);
     CHECK_EQ(cdedupe_bytes_take(bytes, &item, 1, &count), CDEDUPE_EMPTY);
     CHECK_EQ(cdedupe_bytes_put(bytes, "a", 1, "1", 1, 0, NULL), CDEDUPE_OK);
     CHECK_EQ(cdedupe_bytes_take(bytes, &item, 1, &count), CDEDUPE_OK);
@@ -1463,7 +1463,7 @@ static void
 a_stopper_in_the_hook(subject_t *it)
 {
     subject_stop(it);
-    subject_finish(it, CDEDUPE_WHEN_EMPTY);
+    subject_finish(it, CDEDUPE_FINISH_WHEN_EMPTY);
 }
 
 static void
@@ -1566,7 +1566,7 @@ resent_and_withdrawn_again_is_one_deletion(void)
     EXPECT_STEP("+a=1");
     restart();
     put(s, "a", 2);
-    CHECK_EQ(del_id(s, "a", 3), CDEDUPE_REPLACED); /* It is live: the sink must hear of it. */
+    CHECK_EQ(del_id(s, "a", 3), CDEDUPE_OUTCOME_REPLACED); /* It is live: the sink must hear of it. */
     in_sync();
     EXPECT_STEP("-a=3 | <in-sync>");
     close_it();
@@ -1636,7 +1636,7 @@ a_value_replaces_a_synthesized_deletion(void)
     EXPECT_STEP("+a=1");
     restart();
     in_sync();
-    CHECK_EQ(put(s, "a", 2), CDEDUPE_REPLACED);
+    CHECK_EQ(put(s, "a", 2), CDEDUPE_OUTCOME_REPLACED);
     EXPECT_STEP("~a=2 | <in-sync>");
     close_it();
 }
@@ -1792,7 +1792,7 @@ a_large_resync_is_exact(void)
     subject_check(s);
     while (subject_take(s, 1000) == CDEDUPE_OK) {
         for (index = 0; index < s->count; index++) {
-            if (s->items[index].kind == CDEDUPE_DELETED) {
+            if (s->items[index].kind == CDEDUPE_ITEM_DELETED) {
                 uint64_t number = strtoull(s->items[index].key + 1, NULL, 10);
 
                 CHECK(number % 3 != 0 && !deleted[number]);
@@ -1902,15 +1902,15 @@ a_buffer_without_garbage_says_so(void)
         return;
     }
     open_new();
-    CHECK(!cdedupe_has_garbage(s->core));
+    CHECK(!cdedupe_has_dropped(s->core));
     CHECK_EQ(cdedupe_collect(s->core, slots, NULL, 4, &count), CDEDUPE_EMPTY);
     CHECK_EQ(count, 0);
     put(s, "a", 1);
-    CHECK(!cdedupe_has_garbage(s->core));
+    CHECK(!cdedupe_has_dropped(s->core));
     restart();
-    CHECK(cdedupe_has_garbage(s->core));
+    CHECK(cdedupe_has_dropped(s->core));
     subject_collect(s, 4);
-    CHECK(!cdedupe_has_garbage(s->core));
+    CHECK(!cdedupe_has_dropped(s->core));
     close_it();
 }
 
@@ -1999,7 +1999,7 @@ d3_flapping_status_and_key_do_not_grow_the_queue(void)
     open_new();
     for (round = 0; round < 1000; round++) {
         put(s, "a", 1);
-        status(round % 2 == 0 ? CDEDUPE_RESYNC_IN_PROGRESS : CDEDUPE_IN_SYNC);
+        status(round % 2 == 0 ? CDEDUPE_STATUS_RESYNC_IN_PROGRESS : CDEDUPE_STATUS_IN_SYNC);
         del(s, "a");
         CHECK_EQ(subject_statistics(s).pending_statuses, 1);
     }
@@ -2030,7 +2030,7 @@ d5_a_deletion_is_delivered_as_deleted(void)
     del(s, "ghost");
     put(s, "a", 1);
     EXPECT_STEP("-ghost +a=1");
-    CHECK_EQ(s->items[0].kind, CDEDUPE_DELETED);
+    CHECK_EQ(s->items[0].kind, CDEDUPE_ITEM_DELETED);
     close_it();
 }
 
@@ -2083,20 +2083,20 @@ handles_in_every_outcome(void)
     cdedupe_update_t update;
 
     update = put_slot(core, "a", false, one);
-    CHECK(update.outcome == CDEDUPE_QUEUED && update.slot == 0 && update.displaced == 0);
+    CHECK(update.outcome == CDEDUPE_OUTCOME_QUEUED && update.slot == 0 && update.displaced == 0);
     update = put_slot(core, "a", false, two);
-    CHECK(update.outcome == CDEDUPE_REPLACED && update.slot == 0 && update.displaced == one);
+    CHECK(update.outcome == CDEDUPE_OUTCOME_REPLACED && update.slot == 0 && update.displaced == one);
     update = put_slot(core, "a", true, one);
-    CHECK(update.outcome == CDEDUPE_CANCELLED && update.slot == one && update.displaced == two);
+    CHECK(update.outcome == CDEDUPE_OUTCOME_CANCELLED && update.slot == one && update.displaced == two);
     update = put_slot(core, "b", true, two);
-    CHECK(update.outcome == CDEDUPE_QUEUED && update.slot == 0 && update.displaced == 0);
+    CHECK(update.outcome == CDEDUPE_OUTCOME_QUEUED && update.slot == 0 && update.displaced == 0);
     update = put_slot(core, "b", true, 0);
-    CHECK(update.outcome == CDEDUPE_REPLACED && update.slot == 0 && update.displaced == two);
+    CHECK(update.outcome == CDEDUPE_OUTCOME_REPLACED && update.slot == 0 && update.displaced == two);
     update = put_slot(core, "b", false, three);
-    CHECK(update.outcome == CDEDUPE_REPLACED && update.slot == 0 && update.displaced == 0);
+    CHECK(update.outcome == CDEDUPE_OUTCOME_REPLACED && update.slot == 0 && update.displaced == 0);
     cdedupe_stop(core);
     update = put_slot(core, "b", false, two);
-    CHECK(update.outcome == CDEDUPE_DROPPED && update.slot == two && update.displaced == 0);
+    CHECK(update.outcome == CDEDUPE_OUTCOME_DROPPED && update.slot == two && update.displaced == 0);
     cdedupe_discard(core, &one, 1);
     cdedupe_discard(core, &two, 1);
     cdedupe_destroy(core);
@@ -2121,9 +2121,9 @@ dropped_payloads_come_back_in_queued_updates_only(void)
     put_slot(core, "z", false, acquire(core));
     CHECK_EQ(cdedupe_restart(core), CDEDUPE_OK);
     CHECK_EQ(cdedupe_put(core, updates, 4), CDEDUPE_OK);
-    CHECK_EQ(updates[1].outcome, CDEDUPE_REPLACED);
+    CHECK_EQ(updates[1].outcome, CDEDUPE_OUTCOME_REPLACED);
     CHECK_EQ(updates[1].displaced, 0); /* The pending deletion carried nothing. */
-    CHECK_EQ(updates[2].outcome, CDEDUPE_CANCELLED);
+    CHECK_EQ(updates[2].outcome, CDEDUPE_OUTCOME_CANCELLED);
     CHECK_EQ(updates[2].displaced, 0); /* Nor did the value. */
     cdedupe_destroy(core);
     hooks_close(&hooks);
@@ -2133,12 +2133,12 @@ static void
 expect_leftovers(cdedupe_t *core, cdedupe_slot_t one, cdedupe_slot_t two)
 {
     uint64_t cursor = 0;
-    cdedupe_slot_t first = cdedupe_next_leftover(core, &cursor, NULL);
-    cdedupe_slot_t second = cdedupe_next_leftover(core, &cursor, NULL);
+    cdedupe_slot_t first = cdedupe_drain_next(core, &cursor, NULL);
+    cdedupe_slot_t second = cdedupe_drain_next(core, &cursor, NULL);
 
     CHECK((first == one && second == two) || (first == two && second == one));
-    CHECK_EQ(cdedupe_next_leftover(core, &cursor, NULL), 0);
-    CHECK_EQ(cdedupe_next_leftover(core, &cursor, NULL), 0);
+    CHECK_EQ(cdedupe_drain_next(core, &cursor, NULL), 0);
+    CHECK_EQ(cdedupe_drain_next(core, &cursor, NULL), 0);
     cdedupe_destroy(core);
     hooks_close(&hooks);
 }
@@ -2217,9 +2217,9 @@ rejected_updates_leave_their_handles(void)
         updates[index].slot = slots[index];
     }
     CHECK_EQ(cdedupe_put(core, updates, 3), CDEDUPE_KEY_TOO_LONG);
-    CHECK(updates[0].outcome == CDEDUPE_QUEUED && updates[0].slot == 0);
-    CHECK(updates[1].outcome == CDEDUPE_REJECTED && updates[1].slot == slots[1]);
-    CHECK(updates[2].outcome == CDEDUPE_UNTOUCHED && updates[2].slot == slots[2]);
+    CHECK(updates[0].outcome == CDEDUPE_OUTCOME_QUEUED && updates[0].slot == 0);
+    CHECK(updates[1].outcome == CDEDUPE_OUTCOME_REJECTED && updates[1].slot == slots[1]);
+    CHECK(updates[2].outcome == CDEDUPE_OUTCOME_UNTOUCHED && updates[2].slot == slots[2]);
     CHECK(updates[0].displaced == 0 && updates[1].displaced == 0 && updates[2].displaced == 0);
     cdedupe_discard(core, &slots[1], 2);
     cdedupe_destroy(core);
@@ -2240,9 +2240,9 @@ rejection_is_the_same_for_keys_that_are_pending(void)
     put_slot(core, "a", false, old);
     updates[0].slot = acquire(core);
     CHECK_EQ(cdedupe_put(core, updates, 3), CDEDUPE_KEY_TOO_LONG);
-    CHECK(updates[0].outcome == CDEDUPE_REPLACED && updates[0].displaced == old);
-    CHECK_EQ(updates[1].outcome, CDEDUPE_REJECTED);
-    CHECK_EQ(updates[2].outcome, CDEDUPE_UNTOUCHED);
+    CHECK(updates[0].outcome == CDEDUPE_OUTCOME_REPLACED && updates[0].displaced == old);
+    CHECK_EQ(updates[1].outcome, CDEDUPE_OUTCOME_REJECTED);
+    CHECK_EQ(updates[2].outcome, CDEDUPE_OUTCOME_UNTOUCHED);
     cdedupe_destroy(core);
     hooks_close(&hooks);
     free(key);
@@ -2255,14 +2255,14 @@ a_value_may_carry_no_payload(void)
     cdedupe_item_t items[10];
     size_t count = 0;
 
-    CHECK_EQ(put_slot(core, "a", false, 0).outcome, CDEDUPE_QUEUED);
-    CHECK_EQ(put_slot(core, "b", false, 0).outcome, CDEDUPE_QUEUED);
-    CHECK_EQ(put_slot(core, "b", false, 0).outcome, CDEDUPE_REPLACED);
-    CHECK_EQ(put_slot(core, "a", true, 0).outcome, CDEDUPE_CANCELLED);
-    CHECK_EQ(cdedupe_claim(core, CDEDUPE_BY_HAND), CDEDUPE_OK);
+    CHECK_EQ(put_slot(core, "a", false, 0).outcome, CDEDUPE_OUTCOME_QUEUED);
+    CHECK_EQ(put_slot(core, "b", false, 0).outcome, CDEDUPE_OUTCOME_QUEUED);
+    CHECK_EQ(put_slot(core, "b", false, 0).outcome, CDEDUPE_OUTCOME_REPLACED);
+    CHECK_EQ(put_slot(core, "a", true, 0).outcome, CDEDUPE_OUTCOME_CANCELLED);
+    CHECK_EQ(cdedupe_claim(core, CDEDUPE_CLAIM_SINGLE_BATCH), CDEDUPE_OK);
     CHECK_EQ(cdedupe_take(core, items, 10, &count), CDEDUPE_OK);
     CHECK_EQ(count, 1);
-    CHECK(items[0].slot == 0 && items[0].kind == CDEDUPE_NEW);
+    CHECK(items[0].slot == 0 && items[0].kind == CDEDUPE_ITEM_NEW);
     cdedupe_release(core);
     cdedupe_destroy(core);
     hooks_close(&hooks);
@@ -2440,7 +2440,7 @@ an_older_caller_gets_defaults_for_the_rest(void)
     for (number = 0; number < 150; number++) {
         put_slot(core, name(number), false, acquire(core));
     }
-    CHECK_EQ(cdedupe_claim(core, CDEDUPE_BY_HAND), CDEDUPE_OK);
+    CHECK_EQ(cdedupe_claim(core, CDEDUPE_CLAIM_SINGLE_BATCH), CDEDUPE_OK);
     CHECK_EQ(cdedupe_take(core, items, 200, &count), CDEDUPE_OK);
     CHECK_EQ(count, 100);
     cdedupe_destroy(core);
@@ -2515,7 +2515,7 @@ values_of_every_length_are_copied(void)
     memset(&hooks, 0, sizeof(hooks));
     hooks_use(&hooks, &options);
     CHECK_EQ(cdedupe_bytes_create(&options, &bytes), CDEDUPE_OK);
-    CHECK_EQ(cdedupe_bytes_claim(bytes, CDEDUPE_BY_HAND), CDEDUPE_OK);
+    CHECK_EQ(cdedupe_bytes_claim(bytes, CDEDUPE_CLAIM_SINGLE_BATCH), CDEDUPE_OK);
     for (index = 0; index < sizeof(lengths) / sizeof(lengths[0]); index++) {
         memset(value, 'a' + (int)index, lengths[index]);
         CHECK_EQ(cdedupe_bytes_put(bytes, "k", 1, "older", 5, 1, NULL), CDEDUPE_OK);
@@ -2524,13 +2524,13 @@ values_of_every_length_are_copied(void)
         take_one_value(bytes, &item);
         CHECK_EQ(item.value_length, lengths[index]);
         CHECK_EQ(item.revision, index);
-        CHECK_EQ(item.kind, index == 0 ? CDEDUPE_NEW : CDEDUPE_UPDATED);
+        CHECK_EQ(item.kind, index == 0 ? CDEDUPE_ITEM_NEW : CDEDUPE_ITEM_UPDATED);
         memset(value, 'a' + (int)index, lengths[index]);
         CHECK(lengths[index] == 0 || memcmp(item.value, value, lengths[index]) == 0);
     }
     CHECK_EQ(cdedupe_bytes_put(bytes, "empty", 5, NULL, 0, 0, NULL), CDEDUPE_OK);
     take_one_value(bytes, &item);
-    CHECK(item.kind == CDEDUPE_NEW && item.value_length == 0); /* An empty value is a value. */
+    CHECK(item.kind == CDEDUPE_ITEM_NEW && item.value_length == 0); /* An empty value is a value. */
     cdedupe_bytes_destroy(bytes);
     hooks_close(&hooks);
     free(value);
@@ -2543,7 +2543,7 @@ values_are_lent_until_the_next_take(void)
     cdedupe_bytes_item_t item;
 
     CHECK_EQ(cdedupe_bytes_create(NULL, &bytes), CDEDUPE_OK);
-    CHECK_EQ(cdedupe_bytes_claim(bytes, CDEDUPE_BY_HAND), CDEDUPE_OK);
+    CHECK_EQ(cdedupe_bytes_claim(bytes, CDEDUPE_CLAIM_SINGLE_BATCH), CDEDUPE_OK);
     CHECK_EQ(cdedupe_bytes_put(bytes, "key", 3, "value", 5, 1, NULL), CDEDUPE_OK);
     take_one_value(bytes, &item);
     CHECK_EQ(cdedupe_bytes_put(bytes, "key", 3, "other", 5, 2, NULL), CDEDUPE_OK);
@@ -2587,7 +2587,7 @@ static void
 flip_and_delete(uint64_t number)
 {
     put(s, "a", 1);
-    status(number % 2 == 0 ? CDEDUPE_RESYNC_IN_PROGRESS : CDEDUPE_IN_SYNC);
+    status(number % 2 == 0 ? CDEDUPE_STATUS_RESYNC_IN_PROGRESS : CDEDUPE_STATUS_IN_SYNC);
     del(s, "a");
 }
 
@@ -2665,7 +2665,7 @@ static void
 put_mixed(uint64_t number, bool deletion, uint64_t id)
 {
     static char key[8192];
-    subject_update_t update = {key, 0, deletion, id, CDEDUPE_UNTOUCHED, 0};
+    subject_update_t update = {key, 0, deletion, id, CDEDUPE_OUTCOME_UNTOUCHED, 0};
 
     update.length = mixed_key(number, key);
     CHECK_EQ(subject_put(s, &update, 1), CDEDUPE_OK);
@@ -2673,7 +2673,7 @@ put_mixed(uint64_t number, bool deletion, uint64_t id)
 
 /* Takes everything and checks that it is the keys from..to, in order. */
 static void
-take_mixed(uint64_t from, uint64_t to, cdedupe_kind_t kind)
+take_mixed(uint64_t from, uint64_t to, cdedupe_item_kind_t kind)
 {
     static char key[8192];
     size_t index;
@@ -2707,12 +2707,12 @@ many_keys_come_and_go(void)
     }
     subject_check(s);
     CHECK_EQ(subject_statistics(s).pending_keys, count);
-    take_mixed(0, count, CDEDUPE_NEW);
+    take_mixed(0, count, CDEDUPE_ITEM_NEW);
     subject_check(s);
     for (number = 0; number < count; number++) {
         put_mixed(number, false, number + 2);
     }
-    take_mixed(0, count, CDEDUPE_UPDATED);
+    take_mixed(0, count, CDEDUPE_ITEM_UPDATED);
     for (number = 0; number < count; number++) {
         put_mixed(number, number % 2 == 1, 1);
     }
@@ -2736,7 +2736,7 @@ many_keys_come_and_go(void)
     for (number = 0; number < count; number++) { /* And it works as on the first day. */
         put_mixed(number, false, number + 1);
     }
-    take_mixed(0, count, CDEDUPE_NEW);
+    take_mixed(0, count, CDEDUPE_ITEM_NEW);
     subject_check(s);
     close_it();
 }
@@ -2763,7 +2763,7 @@ many_keys_cancelled_or_dropped(void)
         put_mixed(number, false, number + 1);
     }
     subject_check(s);
-    take_mixed(0, count, CDEDUPE_NEW);
+    take_mixed(0, count, CDEDUPE_ITEM_NEW);
     restart();
     in_sync();
     CHECK_EQ(subject_statistics(s).synthesized_deletions, count);

@@ -4,12 +4,12 @@
  * that stay open, magazines that are claimed elsewhere, keys whose hashes are alike. One thread, so that it happens each
  * time. The index is compiled into this file.
  */
-#include "index.c"
+#include "state/index.c"
 
 #include <sched.h>
 #include <stdlib.h>
 
-#include "core.h"
+#include "state/buffer.h"
 #include "check.h"
 #include "hooks.h"
 
@@ -75,13 +75,13 @@ note_table(struct reader *reader, const void *table)
 }
 
 static void
-begin_section(struct reader *reader, cdedupe_t *buffer)
+begin_read_section(struct reader *reader, cdedupe_t *buffer)
 {
     struct directory *directory = buffer->index.directory;
     uint32_t number = 0;
 
     reader->context = context_claim(buffer);
-    context_enter(reader->context);
+    read_section_begin(reader->context);
     reader->table_count = reader->entry_count = 0;
     note_table(reader, directory);
     for (size_t i = 0; i < (size_t)1 << directory->depth;
@@ -97,9 +97,9 @@ begin_section(struct reader *reader, cdedupe_t *buffer)
 }
 
 static void
-end_section(struct reader *reader, cdedupe_t *buffer)
+end_read_section(struct reader *reader, cdedupe_t *buffer)
 {
-    context_leave(buffer, reader->context);
+    read_section_end(buffer, reader->context);
     context_give_back(reader->context);
     reader->context = NULL;
 }
@@ -148,10 +148,10 @@ enter_or_leave(cdedupe_t *buffer)
     struct reader *reader = &readers[rand() % READERS];
 
     if (reader->context == NULL) {
-        begin_section(reader, buffer);
+        begin_read_section(reader, buffer);
     } else {
         check_entries(buffer, reader);
-        end_section(reader, buffer);
+        end_read_section(reader, buffer);
     }
 }
 
@@ -177,7 +177,7 @@ what_a_section_can_reach_stays(void)
     }
     for (unsigned i = 0; i < READERS; i++)
         if (readers[i].context != NULL)
-            end_section(&readers[i], buffer);
+            end_read_section(&readers[i], buffer);
     close_buffer(buffer);
 }
 
@@ -192,12 +192,12 @@ static uint64_t most_in_limbo;
 int
 sched_yield(void)
 {
-    uint64_t waiting = waited_for == NULL ? 0 : limbo_count(&waited_for->limbo);
+    uint64_t waiting = waited_for == NULL ? 0 : retired_count(&waited_for->retired);
 
     yields++;
     most_in_limbo = waiting > most_in_limbo ? waiting : most_in_limbo;
     if (readers[0].context != NULL)
-        end_section(&readers[0], waited_for);
+        end_read_section(&readers[0], waited_for);
     return 0;
 }
 
@@ -210,16 +210,16 @@ dead_entries_under_a_reader_are_bounded(void)
 
     waited_for = buffer;
     yields = 0;
-    begin_section(&readers[0], buffer);
+    begin_read_section(&readers[0], buffer);
     for (uint32_t key = 0; key < MANY; key++) {
         put_number(buffer, key, false);
         put_number(buffer, key, true);
         if (yields == 0)
-            most_in_limbo = limbo_count(&buffer->limbo);
+            most_in_limbo = retired_count(&buffer->retired);
     }
     CHECK(yields > 0);
     CHECK(most_in_limbo < MANY);
-    CHECK(limbo_count(&buffer->limbo) < MANY / 2);
+    CHECK(retired_count(&buffer->retired) < MANY / 2);
     waited_for = NULL;
     close_buffer(buffer);
 }
@@ -233,20 +233,20 @@ forge_hash(cdedupe_t *buffer, const void *key, size_t length, uint64_t forged)
 {
     uint64_t hash = hash_key(&buffer->secret, key, length);
     uint32_t number = index_find(&buffer->index, &buffer->entries, hash, key, length);
-    struct hold hold;
+    struct lock_scope hold;
     bool done;
 
     CHECK(number != 0);
-    hold_init(&hold, buffer);
+    scope_init(&hold, buffer);
     index_remove(&buffer->index, hash, number);
     entry_at(&buffer->entries, number)->hash = forged;
     do {
-        hold_lock(&hold);
+        scope_lock(&hold);
         done = index_make_room(&buffer->index, forged, &hold.reserve) &&
                index_add(&buffer->index, forged, number, &hold.reserve);
-        hold_unlock(&hold);
-    } while (!done && hold_refill(&hold));
-    hold_finish(&hold);
+        scope_unlock(&hold);
+    } while (!done && scope_refill(&hold));
+    scope_finish(&hold);
     CHECK(done);
 }
 
@@ -260,10 +260,10 @@ keys_with_one_hash_are_told_apart(void)
         cdedupe_t *buffer = open_buffer(cdedupe_options());
         const char *key = pairs[i][0], *other = pairs[i][1];
 
-        CHECK_EQ(put(buffer, key, strlen(key), false), CDEDUPE_QUEUED);
+        CHECK_EQ(put(buffer, key, strlen(key), false), CDEDUPE_OUTCOME_QUEUED);
         forge_hash(buffer, key, strlen(key), hash_key(&buffer->secret, other, strlen(other)));
-        CHECK_EQ(put(buffer, other, strlen(other), false), CDEDUPE_QUEUED);
-        CHECK_EQ(put(buffer, other, strlen(other), false), CDEDUPE_REPLACED);
+        CHECK_EQ(put(buffer, other, strlen(other), false), CDEDUPE_OUTCOME_QUEUED);
+        CHECK_EQ(put(buffer, other, strlen(other), false), CDEDUPE_OUTCOME_REPLACED);
         CHECK_EQ(buffer->statistics.pending_keys, 2);
         cdedupe_destroy(buffer);
         hooks_close(&allocator);
@@ -300,19 +300,19 @@ an_insertion_without_memory_leaves_nothing(void)
 
         put_number(buffer, key, false);
         forge_hash(buffer, &key, sizeof(key), hash);
-        links = buffer->links.used, entries = buffer->entries.used - (uint32_t)limbo_count(&buffer->limbo);
+        links = buffer->links.used, entries = buffer->entries.used - (uint32_t)retired_count(&buffer->retired);
         allocator.fail_at = allocator.allocations + 1, allocator.fail_onwards = true;
         if (cdedupe_put(buffer, &update, 1) == CDEDUPE_NO_MEMORY) {
             CHECK_EQ(buffer->links.used, links);
-            CHECK_EQ(buffer->entries.used - limbo_count(&buffer->limbo), entries);
+            CHECK_EQ(buffer->entries.used - retired_count(&buffer->retired), entries);
             CHECK_EQ(count_alive(buffer), key + 1);
             failed++;
         } else {
-            CHECK_EQ(put(buffer, victim, sizeof(victim), true), CDEDUPE_CANCELLED);
+            CHECK_EQ(put(buffer, victim, sizeof(victim), true), CDEDUPE_OUTCOME_CANCELLED);
         }
         allocator.fail_at = 0;
-        CHECK_EQ(put(buffer, victim, sizeof(victim), false), CDEDUPE_QUEUED);
-        CHECK_EQ(put(buffer, victim, sizeof(victim), true), CDEDUPE_CANCELLED);
+        CHECK_EQ(put(buffer, victim, sizeof(victim), false), CDEDUPE_OUTCOME_QUEUED);
+        CHECK_EQ(put(buffer, victim, sizeof(victim), true), CDEDUPE_OUTCOME_CANCELLED);
         CHECK_NO_FAULT(index_validate(&buffer->index, &buffer->entries));
     }
     CHECK(failed > 0);

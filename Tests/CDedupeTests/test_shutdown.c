@@ -220,7 +220,7 @@ stop(world_t *world, uint64_t *random)
 static void
 finish(world_t *world, uint64_t *random)
 {
-    cdedupe_finish_t when = random_below(random, 2) == 0 ? CDEDUPE_WHEN_DELIVERED : CDEDUPE_WHEN_EMPTY;
+    cdedupe_finish_t when = random_below(random, 2) == 0 ? CDEDUPE_FINISH_WHEN_DELIVERED : CDEDUPE_FINISH_WHEN_EMPTY;
 
     cdedupe_finish(world->buffer, when);
 }
@@ -258,7 +258,7 @@ static void
 loop(world_t *world, uint64_t *random)
 {
     cdedupe_item_t items[BATCH];
-    cdedupe_result_t result = cdedupe_claim(world->buffer, CDEDUPE_LOOP);
+    cdedupe_result_t result = cdedupe_claim(world->buffer, CDEDUPE_CLAIM_LOOP);
     size_t count;
 
     (void)random;
@@ -410,7 +410,7 @@ destroyed_with_a_batch_out(world_t *world, uint64_t *random)
 
     put_values(world, 2 * BATCH);
     put(world, 0, true);
-    CHECK_EQ(cdedupe_claim(world->buffer, CDEDUPE_BY_HAND), CDEDUPE_OK);
+    CHECK_EQ(cdedupe_claim(world->buffer, CDEDUPE_CLAIM_SINGLE_BATCH), CDEDUPE_OK);
     CHECK_EQ(cdedupe_take(world->buffer, items, BATCH, &count), CDEDUPE_OK);
     RACE(world, random, stop, produce);
     deliver(world, items, count);
@@ -457,8 +457,8 @@ close_world(world_t *world)
     CHECK_EQ(s.received + s.synthesized_deletions,
              s.delivered + s.replaced + s.cancelled + s.suppressed + s.dropped + s.pending_keys);
     CHECK_NO_FAULT(cdedupe_validate(world->buffer));
-    CHECK_EQ(cdedupe_claim(world->buffer, CDEDUPE_LOOP), CDEDUPE_STOPPED);
-    while ((slot = cdedupe_next_leftover(world->buffer, &cursor, NULL)) != 0)
+    CHECK_EQ(cdedupe_claim(world->buffer, CDEDUPE_CLAIM_LOOP), CDEDUPE_STOPPED);
+    while ((slot = cdedupe_drain_next(world->buffer, &cursor, NULL)) != 0)
         destroy(world, slot);
     CHECK_EQ(atomic_load(&world->destroyed), atomic_load(&world->made));
     cdedupe_destroy(world->buffer);

@@ -19,7 +19,7 @@ open_level(subject_level_t level, bool suppress)
     options.suppress = suppress;
     CHECK_EQ(subject_open(&subject, &options), CDEDUPE_OK);
     subject.keeps_batch = true;
-    CHECK_EQ(subject_claim(&subject, CDEDUPE_LOOP), CDEDUPE_OK);
+    CHECK_EQ(subject_claim(&subject, CDEDUPE_CLAIM_LOOP), CDEDUPE_OK);
 }
 
 static void
@@ -40,18 +40,18 @@ at_both_levels(void (*test)(void))
 }
 
 static void
-untake(size_t count)
+put_back(size_t count)
 {
     uint64_t back[16];
 
-    CHECK_EQ(subject_untake(&subject, count, back), CDEDUPE_OK);
+    CHECK_EQ(subject_put_back(&subject, count, back), CDEDUPE_OK);
 }
 
 /* The sink has a, of revision 5. */
 static void
 take_five(void)
 {
-    CHECK_EQ(put(&subject, "a", 5), CDEDUPE_QUEUED);
+    CHECK_EQ(put(&subject, "a", 5), CDEDUPE_OUTCOME_QUEUED);
     CHECK_TEXT(step(&subject), "+a=5");
 }
 
@@ -71,7 +71,7 @@ static void
 what_the_sink_has_is_suppressed(void)
 {
     take_five();
-    CHECK_EQ(put(&subject, "a", 5), CDEDUPE_SUPPRESSED);
+    CHECK_EQ(put(&subject, "a", 5), CDEDUPE_OUTCOME_SUPPRESSED);
     expect_counts(1, 0, 1);
     CHECK_EQ(subject_statistics(&subject).received, 2);
     CHECK_TEXT(step(&subject), "empty");
@@ -81,9 +81,9 @@ static void
 another_revision_is_queued_be_it_older(void)
 {
     take_five();
-    CHECK_EQ(put(&subject, "a", 4), CDEDUPE_QUEUED);
+    CHECK_EQ(put(&subject, "a", 4), CDEDUPE_OUTCOME_QUEUED);
     CHECK_TEXT(step(&subject), "~a=4");
-    CHECK_EQ(put(&subject, "a", 5), CDEDUPE_QUEUED);
+    CHECK_EQ(put(&subject, "a", 5), CDEDUPE_OUTCOME_QUEUED);
     CHECK_TEXT(step(&subject), "~a=5");
     expect_counts(0, 0, 1);
 }
@@ -91,10 +91,10 @@ another_revision_is_queued_be_it_older(void)
 static void
 nothing_is_suppressed_that_was_never_taken(void)
 {
-    CHECK_EQ(put(&subject, "a", 5), CDEDUPE_QUEUED);
-    CHECK_EQ(put(&subject, "a", 5), CDEDUPE_REPLACED);
+    CHECK_EQ(put(&subject, "a", 5), CDEDUPE_OUTCOME_QUEUED);
+    CHECK_EQ(put(&subject, "a", 5), CDEDUPE_OUTCOME_REPLACED);
     subject_restart(&subject);
-    CHECK_EQ(put(&subject, "a", 5), CDEDUPE_QUEUED);
+    CHECK_EQ(put(&subject, "a", 5), CDEDUPE_OUTCOME_QUEUED);
     CHECK_TEXT(step(&subject), "+a=5");
 }
 
@@ -102,8 +102,8 @@ static void
 the_revision_is_the_keys_own(void)
 {
     take_five();
-    CHECK_EQ(put(&subject, "b", 5), CDEDUPE_QUEUED);
-    CHECK_EQ(put(&subject, "a", 5), CDEDUPE_SUPPRESSED);
+    CHECK_EQ(put(&subject, "b", 5), CDEDUPE_OUTCOME_QUEUED);
+    CHECK_EQ(put(&subject, "a", 5), CDEDUPE_OUTCOME_SUPPRESSED);
     CHECK_TEXT(step(&subject), "+b=5");
 }
 
@@ -112,19 +112,19 @@ static void
 with_something_pending_it_replaces_as_always(void)
 {
     take_five();
-    CHECK_EQ(put(&subject, "a", 6), CDEDUPE_QUEUED);
-    CHECK_EQ(put(&subject, "a", 5), CDEDUPE_REPLACED);
+    CHECK_EQ(put(&subject, "a", 6), CDEDUPE_OUTCOME_QUEUED);
+    CHECK_EQ(put(&subject, "a", 5), CDEDUPE_OUTCOME_REPLACED);
     expect_counts(0, 1, 1);
     CHECK_TEXT(step(&subject), "~a=5");
-    CHECK_EQ(put(&subject, "a", 5), CDEDUPE_SUPPRESSED);
+    CHECK_EQ(put(&subject, "a", 5), CDEDUPE_OUTCOME_SUPPRESSED);
 }
 
 static void
 a_pending_deletion_is_something_too(void)
 {
     take_five();
-    CHECK_EQ(del(&subject, "a"), CDEDUPE_QUEUED);
-    CHECK_EQ(put(&subject, "a", 5), CDEDUPE_REPLACED);
+    CHECK_EQ(del(&subject, "a"), CDEDUPE_OUTCOME_QUEUED);
+    CHECK_EQ(put(&subject, "a", 5), CDEDUPE_OUTCOME_REPLACED);
     CHECK_TEXT(step(&subject), "~a=5");
 }
 
@@ -134,7 +134,7 @@ a_deletion_ends_what_was_had(void)
     take_five();
     del(&subject, "a");
     CHECK_TEXT(step(&subject), "-a");
-    CHECK_EQ(put(&subject, "a", 5), CDEDUPE_QUEUED);
+    CHECK_EQ(put(&subject, "a", 5), CDEDUPE_OUTCOME_QUEUED);
     CHECK_TEXT(step(&subject), "+a=5");
 }
 
@@ -142,9 +142,9 @@ static void
 a_deletion_is_never_suppressed(void)
 {
     take_five();
-    CHECK_EQ(del_id(&subject, "a", 5), CDEDUPE_QUEUED);
+    CHECK_EQ(del_id(&subject, "a", 5), CDEDUPE_OUTCOME_QUEUED);
     CHECK_TEXT(step(&subject), "-a=5");
-    CHECK_EQ(del_id(&subject, "a", 5), CDEDUPE_QUEUED);
+    CHECK_EQ(del_id(&subject, "a", 5), CDEDUPE_OUTCOME_QUEUED);
     CHECK_TEXT(step(&subject), "-a=5");
 }
 
@@ -154,14 +154,14 @@ zero_never_equals(void)
 {
     uint64_t zero = subject.bytes != NULL ? 0 : 7000;
 
-    CHECK_EQ(put(&subject, "a", 7005), CDEDUPE_QUEUED);
+    CHECK_EQ(put(&subject, "a", 7005), CDEDUPE_OUTCOME_QUEUED);
     CHECK_EQ(subject_take(&subject, 1), CDEDUPE_OK);
     if (subject.bytes == NULL) {
-        CHECK_EQ(put(&subject, "a", zero), CDEDUPE_QUEUED);
+        CHECK_EQ(put(&subject, "a", zero), CDEDUPE_OUTCOME_QUEUED);
         CHECK_EQ(subject_take(&subject, 1), CDEDUPE_OK);
-        CHECK_EQ(put(&subject, "a", zero), CDEDUPE_QUEUED);
+        CHECK_EQ(put(&subject, "a", zero), CDEDUPE_OUTCOME_QUEUED);
         CHECK_EQ(subject_take(&subject, 1), CDEDUPE_OK);
-        CHECK_EQ(put(&subject, "a", 7005), CDEDUPE_QUEUED);
+        CHECK_EQ(put(&subject, "a", 7005), CDEDUPE_OUTCOME_QUEUED);
     } else {
         CHECK_EQ(cdedupe_bytes_put(subject.bytes, "a", 1, &zero, sizeof(zero), 0, NULL), CDEDUPE_OK);
         CHECK_EQ(subject_take(&subject, 1), CDEDUPE_OK);
@@ -180,9 +180,9 @@ all_bits_of_a_revision_count(void)
         return; /* Where revisions are small. */
     }
     for (size_t i = 0; i < 4; i++) {
-        CHECK_EQ(put(&subject, "a", revisions[i]), CDEDUPE_QUEUED);
+        CHECK_EQ(put(&subject, "a", revisions[i]), CDEDUPE_OUTCOME_QUEUED);
         CHECK_EQ(subject_take(&subject, 1), CDEDUPE_OK);
-        CHECK_EQ(put(&subject, "a", revisions[i]), CDEDUPE_SUPPRESSED);
+        CHECK_EQ(put(&subject, "a", revisions[i]), CDEDUPE_OUTCOME_SUPPRESSED);
     }
 }
 
@@ -193,11 +193,11 @@ static void
 a_suppressed_key_was_heard_of(void)
 {
     take_five();
-    CHECK_EQ(put(&subject, "b", 6), CDEDUPE_QUEUED);
+    CHECK_EQ(put(&subject, "b", 6), CDEDUPE_OUTCOME_QUEUED);
     CHECK_TEXT(step(&subject), "+b=6");
     subject_restart(&subject);
-    CHECK_EQ(put(&subject, "a", 5), CDEDUPE_SUPPRESSED);
-    subject_status(&subject, CDEDUPE_IN_SYNC);
+    CHECK_EQ(put(&subject, "a", 5), CDEDUPE_OUTCOME_SUPPRESSED);
+    subject_status(&subject, CDEDUPE_STATUS_IN_SYNC);
     CHECK_TEXT(step(&subject), "-b | <in-sync>");
     expect_counts(1, 0, 1);
 }
@@ -207,9 +207,9 @@ and_has_to_be_heard_of_again_after_the_next_restart(void)
 {
     take_five();
     subject_restart(&subject);
-    CHECK_EQ(put(&subject, "a", 5), CDEDUPE_SUPPRESSED);
+    CHECK_EQ(put(&subject, "a", 5), CDEDUPE_OUTCOME_SUPPRESSED);
     subject_restart(&subject);
-    subject_status(&subject, CDEDUPE_IN_SYNC);
+    subject_status(&subject, CDEDUPE_STATUS_IN_SYNC);
     CHECK_TEXT(step(&subject), "-a | <in-sync>");
 }
 
@@ -220,8 +220,8 @@ a_newer_value_that_a_restart_dropped_does_not_count(void)
     take_five();
     put(&subject, "a", 6);
     subject_restart(&subject);
-    CHECK_EQ(put(&subject, "a", 5), CDEDUPE_SUPPRESSED);
-    CHECK_EQ(put(&subject, "a", 6), CDEDUPE_QUEUED);
+    CHECK_EQ(put(&subject, "a", 5), CDEDUPE_OUTCOME_SUPPRESSED);
+    CHECK_EQ(put(&subject, "a", 6), CDEDUPE_OUTCOME_QUEUED);
     CHECK_TEXT(step(&subject), "~a=6");
 }
 
@@ -231,8 +231,8 @@ so_with_a_deletion_that_a_restart_dropped(void)
     take_five();
     del_id(&subject, "a", 9);
     subject_restart(&subject);
-    CHECK_EQ(put(&subject, "a", 5), CDEDUPE_SUPPRESSED);
-    subject_status(&subject, CDEDUPE_IN_SYNC);
+    CHECK_EQ(put(&subject, "a", 5), CDEDUPE_OUTCOME_SUPPRESSED);
+    subject_status(&subject, CDEDUPE_STATUS_IN_SYNC);
     CHECK_TEXT(step(&subject), "<in-sync>");
     expect_counts(1, 0, 1);
 }
@@ -243,8 +243,8 @@ the_payload_that_a_restart_dropped_comes_back_once(void)
     take_five();
     put(&subject, "a", 6);
     subject_restart(&subject);
-    CHECK_EQ(put(&subject, "a", 5), CDEDUPE_SUPPRESSED);
-    CHECK_EQ(put(&subject, "a", 5), CDEDUPE_SUPPRESSED);
+    CHECK_EQ(put(&subject, "a", 5), CDEDUPE_OUTCOME_SUPPRESSED);
+    CHECK_EQ(put(&subject, "a", 5), CDEDUPE_OUTCOME_SUPPRESSED);
     subject_restart(&subject);
     subject_collect(&subject, 1);
     CHECK(subject.core == NULL || subject.payloads.living == 1); /* In the batch. */
@@ -255,71 +255,71 @@ a_synthesized_deletion_is_pending(void)
 {
     take_five();
     subject_restart(&subject);
-    subject_status(&subject, CDEDUPE_IN_SYNC);
-    CHECK_EQ(put(&subject, "a", 5), CDEDUPE_REPLACED);
+    subject_status(&subject, CDEDUPE_STATUS_IN_SYNC);
+    CHECK_EQ(put(&subject, "a", 5), CDEDUPE_OUTCOME_REPLACED);
     CHECK_TEXT(step(&subject), "~a=5 | <in-sync>");
 }
 
 /* ---------------------------------------------------------------------------------------------------- */
-/* Untaking                                                                                             */
+/* Putting back                                                                                             */
 
 static void
-untaking_restores_the_revision_before(void)
+putting_back_restores_the_revision_before(void)
 {
     take_five();
     put(&subject, "a", 6);
     CHECK_TEXT(step(&subject), "~a=6");
     subject_restart(&subject);
-    untake(1);
-    CHECK_EQ(put(&subject, "a", 5), CDEDUPE_SUPPRESSED);
-    CHECK_EQ(put(&subject, "a", 6), CDEDUPE_QUEUED);
+    put_back(1);
+    CHECK_EQ(put(&subject, "a", 5), CDEDUPE_OUTCOME_SUPPRESSED);
+    CHECK_EQ(put(&subject, "a", 6), CDEDUPE_OUTCOME_QUEUED);
     CHECK_TEXT(step(&subject), "~a=6");
 }
 
 static void
-what_was_untaken_is_pending_again_and_replaced(void)
+what_was_put_back_is_pending_again_and_replaced(void)
 {
     take_five();
     put(&subject, "a", 6);
     CHECK_TEXT(step(&subject), "~a=6");
-    untake(1);
-    CHECK_EQ(put(&subject, "a", 6), CDEDUPE_REPLACED);
-    CHECK_EQ(put(&subject, "a", 5), CDEDUPE_REPLACED);
+    put_back(1);
+    CHECK_EQ(put(&subject, "a", 6), CDEDUPE_OUTCOME_REPLACED);
+    CHECK_EQ(put(&subject, "a", 5), CDEDUPE_OUTCOME_REPLACED);
     CHECK_TEXT(step(&subject), "~a=5");
 }
 
 static void
-an_untaken_deletion_restores_it_too(void)
+an_put_back_deletion_restores_it_too(void)
 {
     take_five();
     del_id(&subject, "a", 6);
     CHECK_TEXT(step(&subject), "-a=6");
     subject_restart(&subject);
-    untake(1);
+    put_back(1);
     expect_counts(0, 0, 1);
-    CHECK_EQ(put(&subject, "a", 5), CDEDUPE_SUPPRESSED);
-    subject_status(&subject, CDEDUPE_IN_SYNC);
+    CHECK_EQ(put(&subject, "a", 5), CDEDUPE_OUTCOME_SUPPRESSED);
+    subject_status(&subject, CDEDUPE_STATUS_IN_SYNC);
     CHECK_TEXT(step(&subject), "<in-sync>");
 }
 
 /* Nothing that was ever taken is left, so that zero is what is restored. */
 static void
-an_untaken_first_value_leaves_nothing_to_compare_with(void)
+an_put_back_first_value_leaves_nothing_to_compare_with(void)
 {
     take_five();
     subject_restart(&subject);
-    untake(1);
+    put_back(1);
     expect_counts(0, 0, 0);
-    CHECK_EQ(put(&subject, "a", 5), CDEDUPE_QUEUED);
+    CHECK_EQ(put(&subject, "a", 5), CDEDUPE_OUTCOME_QUEUED);
     CHECK_TEXT(step(&subject), "+a=5");
 }
 
 static void
-what_was_suppressed_and_then_untaken_is_pending(void)
+what_was_suppressed_and_then_put_back_is_pending(void)
 {
     take_five();
-    CHECK_EQ(put(&subject, "a", 5), CDEDUPE_SUPPRESSED);
-    untake(1);
+    CHECK_EQ(put(&subject, "a", 5), CDEDUPE_OUTCOME_SUPPRESSED);
+    put_back(1);
     expect_counts(1, 1, 0);
     CHECK_TEXT(step(&subject), "+a=5");
 }
@@ -329,13 +329,13 @@ so_after_a_restart(void)
 {
     take_five();
     subject_restart(&subject);
-    CHECK_EQ(put(&subject, "a", 5), CDEDUPE_SUPPRESSED);
-    untake(1);
+    CHECK_EQ(put(&subject, "a", 5), CDEDUPE_OUTCOME_SUPPRESSED);
+    put_back(1);
     CHECK_EQ(subject_statistics(&subject).pending_keys, 1);
     CHECK_EQ(subject_statistics(&subject).live_keys, 0);
-    subject_status(&subject, CDEDUPE_IN_SYNC);
+    subject_status(&subject, CDEDUPE_STATUS_IN_SYNC);
     CHECK_TEXT(step(&subject), "+a=5 | <in-sync>");
-    CHECK_EQ(put(&subject, "a", 5), CDEDUPE_SUPPRESSED);
+    CHECK_EQ(put(&subject, "a", 5), CDEDUPE_OUTCOME_SUPPRESSED);
 }
 
 static void
@@ -346,10 +346,10 @@ so_after_the_in_sync(void)
     put(&subject, "a", 5);
     CHECK_TEXT(step(&subject), "~a=5");
     subject_restart(&subject);
-    CHECK_EQ(put(&subject, "a", 5), CDEDUPE_SUPPRESSED);
-    subject_status(&subject, CDEDUPE_IN_SYNC);
+    CHECK_EQ(put(&subject, "a", 5), CDEDUPE_OUTCOME_SUPPRESSED);
+    subject_status(&subject, CDEDUPE_STATUS_IN_SYNC);
     put(&subject, "b", 1);
-    untake(1);
+    put_back(1);
     CHECK_TEXT(step(&subject), "~a=5 | <in-sync> | +b=1");
 }
 
@@ -359,12 +359,12 @@ not_if_another_restart_came_after_it_was_suppressed(void)
 {
     take_five();
     subject_restart(&subject);
-    CHECK_EQ(put(&subject, "a", 5), CDEDUPE_SUPPRESSED);
+    CHECK_EQ(put(&subject, "a", 5), CDEDUPE_OUTCOME_SUPPRESSED);
     subject_restart(&subject);
-    untake(1);
+    put_back(1);
     CHECK_EQ(subject_statistics(&subject).pending_keys, 0);
-    CHECK_EQ(put(&subject, "a", 5), CDEDUPE_QUEUED);
-    subject_status(&subject, CDEDUPE_IN_SYNC);
+    CHECK_EQ(put(&subject, "a", 5), CDEDUPE_OUTCOME_QUEUED);
+    subject_status(&subject, CDEDUPE_STATUS_IN_SYNC);
     CHECK_TEXT(step(&subject), "+a=5 | <in-sync>");
 }
 
@@ -373,9 +373,9 @@ not_if_something_newer_is_pending(void)
 {
     take_five();
     subject_restart(&subject);
-    CHECK_EQ(put(&subject, "a", 5), CDEDUPE_SUPPRESSED);
-    CHECK_EQ(put(&subject, "a", 6), CDEDUPE_QUEUED);
-    untake(1);
+    CHECK_EQ(put(&subject, "a", 5), CDEDUPE_OUTCOME_SUPPRESSED);
+    CHECK_EQ(put(&subject, "a", 6), CDEDUPE_OUTCOME_QUEUED);
+    put_back(1);
     CHECK_EQ(subject_statistics(&subject).pending_keys, 1);
     CHECK_TEXT(step(&subject), "+a=6");
 }
@@ -388,11 +388,11 @@ only_of_those_that_were_sent_again(void)
     put(&subject, "c", 7);
     CHECK_TEXT(step(&subject), "+a=5 +b=6 +c=7");
     subject_restart(&subject);
-    CHECK_EQ(put(&subject, "a", 5), CDEDUPE_SUPPRESSED);
-    CHECK_EQ(put(&subject, "c", 7), CDEDUPE_SUPPRESSED);
-    untake(3);
+    CHECK_EQ(put(&subject, "a", 5), CDEDUPE_OUTCOME_SUPPRESSED);
+    CHECK_EQ(put(&subject, "c", 7), CDEDUPE_OUTCOME_SUPPRESSED);
+    put_back(3);
     CHECK_TEXT(step(&subject), "+a=5 +c=7");
-    subject_status(&subject, CDEDUPE_IN_SYNC);
+    subject_status(&subject, CDEDUPE_STATUS_IN_SYNC);
     CHECK_TEXT(step(&subject), "<in-sync>");
 }
 
@@ -401,7 +401,7 @@ on_a_stopped_buffer_it_is_dropped(void)
 {
     take_five();
     subject_stop(&subject);
-    CHECK_EQ(put(&subject, "a", 5), CDEDUPE_DROPPED);
+    CHECK_EQ(put(&subject, "a", 5), CDEDUPE_OUTCOME_DROPPED);
     expect_counts(0, 0, 1);
 }
 
@@ -411,9 +411,9 @@ it_wakes_nobody(void)
 {
     take_five();
     CHECK_TEXT(step(&subject), "empty");
-    CHECK_EQ(put(&subject, "a", 5), CDEDUPE_SUPPRESSED);
+    CHECK_EQ(put(&subject, "a", 5), CDEDUPE_OUTCOME_SUPPRESSED);
     CHECK_EQ(subject.wakes, 0);
-    CHECK_EQ(put(&subject, "a", 6), CDEDUPE_QUEUED);
+    CHECK_EQ(put(&subject, "a", 6), CDEDUPE_OUTCOME_QUEUED);
     CHECK_EQ(subject.wakes, 1);
 }
 
@@ -426,7 +426,7 @@ by_default_nothing_is_suppressed(void)
     for (int level = SUBJECT_BYTES; level <= SUBJECT_HANDLES; level++) {
         open_level((subject_level_t)level, false);
         take_five();
-        CHECK_EQ(put(&subject, "a", 5), CDEDUPE_QUEUED);
+        CHECK_EQ(put(&subject, "a", 5), CDEDUPE_OUTCOME_QUEUED);
         CHECK_TEXT(step(&subject), "~a=5");
         expect_counts(0, 0, 1);
         close_level();
@@ -481,7 +481,7 @@ an_older_callers_options_end_earlier(void)
     for (int i = 0; i < 3; i++) {
         CHECK_EQ(cdedupe_acquire(buffer, &update.slot, 1), CDEDUPE_OK);
         CHECK_EQ(cdedupe_put(buffer, &update, 1), CDEDUPE_OK);
-        CHECK_EQ(update.outcome, i == 0 ? CDEDUPE_QUEUED : CDEDUPE_REPLACED);
+        CHECK_EQ(update.outcome, i == 0 ? CDEDUPE_OUTCOME_QUEUED : CDEDUPE_OUTCOME_REPLACED);
     }
     cdedupe_destroy(buffer);
 }
@@ -499,7 +499,8 @@ many_keys_keep_their_revisions(void)
             bool is_known = round > 0 && i % 3 != 0;
 
             snprintf(key, sizeof(key), "key %d", i);
-            CHECK_EQ(put(&subject, key, (uint64_t)(i % 900) + 1), is_known ? CDEDUPE_SUPPRESSED : CDEDUPE_QUEUED);
+            CHECK_EQ(put(&subject, key, (uint64_t)(i % 900) + 1),
+                     is_known ? CDEDUPE_OUTCOME_SUPPRESSED : CDEDUPE_OUTCOME_QUEUED);
         }
         while (subject_take(&subject, 100) == CDEDUPE_OK) {
         }
@@ -561,11 +562,11 @@ main(void)
     RUN_AT_BOTH_LEVELS(so_with_a_deletion_that_a_restart_dropped);
     RUN_AT_BOTH_LEVELS(the_payload_that_a_restart_dropped_comes_back_once);
     RUN_AT_BOTH_LEVELS(a_synthesized_deletion_is_pending);
-    RUN_AT_BOTH_LEVELS(untaking_restores_the_revision_before);
-    RUN_AT_BOTH_LEVELS(what_was_untaken_is_pending_again_and_replaced);
-    RUN_AT_BOTH_LEVELS(an_untaken_deletion_restores_it_too);
-    RUN_AT_BOTH_LEVELS(an_untaken_first_value_leaves_nothing_to_compare_with);
-    RUN_AT_BOTH_LEVELS(what_was_suppressed_and_then_untaken_is_pending);
+    RUN_AT_BOTH_LEVELS(putting_back_restores_the_revision_before);
+    RUN_AT_BOTH_LEVELS(what_was_put_back_is_pending_again_and_replaced);
+    RUN_AT_BOTH_LEVELS(an_put_back_deletion_restores_it_too);
+    RUN_AT_BOTH_LEVELS(an_put_back_first_value_leaves_nothing_to_compare_with);
+    RUN_AT_BOTH_LEVELS(what_was_suppressed_and_then_put_back_is_pending);
     RUN_AT_BOTH_LEVELS(so_after_a_restart);
     RUN_AT_BOTH_LEVELS(so_after_the_in_sync);
     RUN_AT_BOTH_LEVELS(not_if_another_restart_came_after_it_was_suppressed);

@@ -3,9 +3,9 @@
  * Sweeps hold by hold, which no public call can interleave: the file that sweeps is compiled in.
  */
 #include "check.h"
-#include "status.c"
+#include "calls/status.c"
 
-enum { KEYS = 3 * HOLD_SWEEP, BATCH = 2 * KEYS };
+enum { KEYS = 3 * SWEEPS_PER_LOCK, BATCH = 2 * KEYS };
 
 static cdedupe_item_t items[BATCH];
 
@@ -25,11 +25,11 @@ take(cdedupe_t *buffer)
 
     cdedupe_take(buffer, items, BATCH, &count);
     for (size_t i = 0; i < count; i++)
-        deletions += items[i].kind == CDEDUPE_DELETED;
+        deletions += items[i].kind == CDEDUPE_ITEM_DELETED;
     return deletions;
 }
 
-/* All keys live, but for the first, whose deletion is taken and can be untaken; then a restart, and all others seen. */
+/* All keys live, but for the first, whose deletion is taken and can be put back; then a restart, and all others seen. */
 static cdedupe_t *
 open_buffer(void)
 {
@@ -38,7 +38,7 @@ open_buffer(void)
 
     options.batch_size = BATCH;
     CHECK(cdedupe_create(&options, &buffer) == CDEDUPE_OK);
-    CHECK(cdedupe_claim(buffer, CDEDUPE_BY_HAND) == CDEDUPE_OK);
+    CHECK(cdedupe_claim(buffer, CDEDUPE_CLAIM_SINGLE_BATCH) == CDEDUPE_OK);
     for (uint32_t key = 0; key < KEYS; key++)
         put(buffer, key, false);
     take(buffer);
@@ -55,7 +55,7 @@ begin_sweep(cdedupe_t *buffer)
 {
     struct sweep sweep = {.restart = 0};
 
-    hold_init(&sweep.hold, buffer);
+    scope_init(&sweep.scope, buffer);
     return sweep;
 }
 
@@ -64,9 +64,9 @@ sweep_hold(struct sweep *sweep)
 {
     enum progress progress;
 
-    hold_lock(&sweep->hold);
-    progress = put_status_some(sweep, CDEDUPE_IN_SYNC);
-    hold_unlock(&sweep->hold);
+    scope_lock(&sweep->scope);
+    progress = put_status_some(sweep, CDEDUPE_STATUS_IN_SYNC);
+    scope_unlock(&sweep->scope);
     return progress;
 }
 
@@ -79,7 +79,7 @@ sweep_to_end(struct sweep *sweep)
 
 /* Each of two sweeps must come back for it: the one that is done first ends the resync for both. */
 static void
-a_deletion_untaken_behind_two_sweeps_is_owed(void)
+a_deletion_put_back_behind_two_sweeps_is_owed(void)
 {
     cdedupe_t *buffer = open_buffer();
     struct sweep one = begin_sweep(buffer), other = begin_sweep(buffer);
@@ -87,7 +87,7 @@ a_deletion_untaken_behind_two_sweeps_is_owed(void)
 
     CHECK_EQ(sweep_hold(&one), PROGRESS_MORE);
     CHECK_EQ(sweep_hold(&other), PROGRESS_MORE);
-    CHECK(cdedupe_untake(buffer, items, &count) == CDEDUPE_OK);
+    CHECK(cdedupe_put_back(buffer, items, &count) == CDEDUPE_OK);
     while (one.next != 0)
         CHECK_EQ(sweep_hold(&one), PROGRESS_MORE);
     sweep_to_end(&other);
@@ -97,19 +97,19 @@ a_deletion_untaken_behind_two_sweeps_is_owed(void)
     cdedupe_destroy(buffer);
 }
 
-/* Untaken before the sweep began, it costs no second round. */
+/* Put back before the sweep began, it costs no second round. */
 static void
-a_deletion_untaken_before_a_sweep_is_owed_at_once(void)
+a_deletion_put_back_before_a_sweep_is_owed_at_once(void)
 {
     cdedupe_t *buffer = open_buffer();
     struct sweep sweep = begin_sweep(buffer);
     size_t count = 1;
     unsigned holds = 1;
 
-    CHECK(cdedupe_untake(buffer, items, &count) == CDEDUPE_OK);
+    CHECK(cdedupe_put_back(buffer, items, &count) == CDEDUPE_OK);
     while (sweep_hold(&sweep) == PROGRESS_MORE)
         holds++;
-    CHECK(holds <= KEYS / HOLD_SWEEP + 1);
+    CHECK(holds <= KEYS / SWEEPS_PER_LOCK + 1);
     CHECK_EQ(take(buffer), 1);
     cdedupe_destroy(buffer);
 }
@@ -117,7 +117,7 @@ a_deletion_untaken_before_a_sweep_is_owed_at_once(void)
 int
 main(void)
 {
-    RUN(a_deletion_untaken_behind_two_sweeps_is_owed);
-    RUN(a_deletion_untaken_before_a_sweep_is_owed_at_once);
+    RUN(a_deletion_put_back_behind_two_sweeps_is_owed);
+    RUN(a_deletion_put_back_before_a_sweep_is_owed_at_once);
     return check_finish();
 }

@@ -40,7 +40,7 @@ open_with_tags(bool tags)
     now = 1000 * TICK;
     CHECK_EQ(subject_open(&subject, &options), CDEDUPE_OK);
     subject.keeps_batch = true;
-    CHECK_EQ(subject_claim(&subject, CDEDUPE_LOOP), CDEDUPE_OK);
+    CHECK_EQ(subject_claim(&subject, CDEDUPE_CLAIM_LOOP), CDEDUPE_OK);
 }
 
 /* Both ways round: which update gets its tag early. */
@@ -57,11 +57,11 @@ with_tags(void (*test)(void))
 }
 
 static void
-untake(size_t count)
+put_back(size_t count)
 {
     uint64_t back[16];
 
-    CHECK_EQ(subject_untake(&subject, count, back), CDEDUPE_OK);
+    CHECK_EQ(subject_put_back(&subject, count, back), CDEDUPE_OK);
 }
 
 /* ---------------------------------------------------------------------------------------------------- */
@@ -95,7 +95,7 @@ a_deletion_that_nobody_sent_has_none(void)
     put(&subject, "a", 1);
     CHECK_TEXT(step(&subject), "+a=1");
     subject_restart(&subject);
-    subject_status(&subject, CDEDUPE_IN_SYNC);
+    subject_status(&subject, CDEDUPE_STATUS_IN_SYNC);
     CHECK_TEXT(step(&subject), "-a | <in-sync>");
     CHECK(!subject.items[0].tagged && !subject.items[1].tagged);
 }
@@ -110,7 +110,7 @@ so_if_something_was_pending_before_the_restart(void)
     put(&subject, "a", 3);
     del(&subject, "b");
     subject_restart(&subject);
-    subject_status(&subject, CDEDUPE_IN_SYNC);
+    subject_status(&subject, CDEDUPE_STATUS_IN_SYNC);
     CHECK_EQ(subject_take(&subject, 10), CDEDUPE_OK);
     CHECK(!subject.items[0].tagged && !subject.items[1].tagged);
     subject_collect(&subject, 3);
@@ -124,9 +124,9 @@ what_replaces_a_deletion_that_nobody_sent_has_one(void)
     put(&subject, "b", 2);
     CHECK_TEXT(step(&subject), "+a=1 +b=2");
     subject_restart(&subject);
-    subject_status(&subject, CDEDUPE_IN_SYNC);
-    CHECK_EQ(put(&subject, "a", 2), CDEDUPE_REPLACED);
-    CHECK_EQ(del(&subject, "b"), CDEDUPE_REPLACED);
+    subject_status(&subject, CDEDUPE_STATUS_IN_SYNC);
+    CHECK_EQ(put(&subject, "a", 2), CDEDUPE_OUTCOME_REPLACED);
+    CHECK_EQ(del(&subject, "b"), CDEDUPE_OUTCOME_REPLACED);
     CHECK_EQ(subject.tags.living, 4); /* Two in the batch. */
     CHECK_EQ(subject_take(&subject, 10), CDEDUPE_OK);
     CHECK(subject.items[0].tagged && subject.items[1].tagged);
@@ -139,10 +139,10 @@ so_if_a_restart_dropped_the_deletion(void)
     put(&subject, "b", 2);
     CHECK_TEXT(step(&subject), "+a=1 +b=2");
     subject_restart(&subject);
-    subject_status(&subject, CDEDUPE_IN_SYNC);
+    subject_status(&subject, CDEDUPE_STATUS_IN_SYNC);
     subject_restart(&subject);
-    CHECK_EQ(put(&subject, "a", 2), CDEDUPE_QUEUED);
-    CHECK_EQ(del(&subject, "b"), CDEDUPE_QUEUED);
+    CHECK_EQ(put(&subject, "a", 2), CDEDUPE_OUTCOME_QUEUED);
+    CHECK_EQ(del(&subject, "b"), CDEDUPE_OUTCOME_QUEUED);
     CHECK_TEXT(step(&subject), "~a=2 -b");
     CHECK(subject.items[0].tagged && subject.items[1].tagged);
 }
@@ -172,27 +172,27 @@ tags_that_a_restart_dropped_come_back(void)
 }
 
 static void
-what_is_untaken_has_its_tag_again(void)
+what_is_put_back_has_its_tag_again(void)
 {
     put(&subject, "a", 1);
     del(&subject, "b");
-    subject_status(&subject, CDEDUPE_IN_SYNC);
+    subject_status(&subject, CDEDUPE_STATUS_IN_SYNC);
     CHECK_TEXT(step(&subject), "+a=1 -b | <in-sync>");
-    untake(3);
+    put_back(3);
     CHECK_EQ(subject.tags.living, 2);
     CHECK_TEXT(step(&subject), "+a=1 -b | <in-sync>");
     CHECK(subject.items[0].tagged && subject.items[1].tagged);
 }
 
 static void
-what_takes_the_place_of_the_untaken_has_one(void)
+what_takes_the_place_of_the_put_back_has_one(void)
 {
     put(&subject, "a", 1);
     put(&subject, "b", 2);
     CHECK_TEXT(step(&subject), "+a=1 +b=2");
     put(&subject, "a", 3);
     del(&subject, "b");
-    untake(2);
+    put_back(2);
     subject_collect(&subject, 3); /* That of the deletion which met a value that was new. */
     CHECK_EQ(subject.tags.living, 1);
     CHECK_TEXT(step(&subject), "+a=3");
@@ -206,7 +206,7 @@ a_tag_alone_is_no_payload(void)
     del(&subject, "b");
     CHECK_TEXT(step(&subject), "+a=1 -b");
     del(&subject, "a");
-    untake(2);
+    put_back(2);
     CHECK_NO_FAULT(subject_validate(&subject));
     put(&subject, "b", 2);
     CHECK_NO_FAULT(subject_validate(&subject));
@@ -214,13 +214,13 @@ a_tag_alone_is_no_payload(void)
 }
 
 static void
-what_a_restart_dropped_of_the_untaken_comes_back(void)
+what_a_restart_dropped_of_the_put_back_comes_back(void)
 {
     put(&subject, "a", 1);
     del(&subject, "b");
     CHECK_TEXT(step(&subject), "+a=1 -b");
     subject_restart(&subject);
-    untake(2);
+    put_back(2);
     CHECK_EQ(subject.tags.living, 0);
 }
 
@@ -230,18 +230,18 @@ a_deletion_that_nobody_sent_goes_back_without(void)
     put(&subject, "a", 1);
     CHECK_TEXT(step(&subject), "+a=1");
     subject_restart(&subject);
-    subject_status(&subject, CDEDUPE_IN_SYNC);
+    subject_status(&subject, CDEDUPE_STATUS_IN_SYNC);
     CHECK_TEXT(step(&subject), "-a | <in-sync>");
-    untake(2);
+    put_back(2);
     CHECK_TEXT(step(&subject), "-a | <in-sync>");
     CHECK(!subject.items[0].tagged);
     put(&subject, "a", 2);
-    untake(2);
+    put_back(2);
     CHECK_TEXT(step(&subject), "~a=2 | <in-sync>");
     CHECK(subject.items[0].tagged);
 }
 
-/* The in-sync is long past when a deletion is untaken: it is owed at once. */
+/* The in-sync is long past when a deletion is put back: it is owed at once. */
 static void
 a_deletion_owed_at_once_has_its_own(void)
 {
@@ -254,10 +254,10 @@ a_deletion_owed_at_once_has_its_own(void)
             put(&subject, "a", 2);
         }
         subject_restart(&subject);
-        subject_status(&subject, CDEDUPE_IN_SYNC);
-        untake(1);
+        subject_status(&subject, CDEDUPE_STATUS_IN_SYNC);
+        put_back(1);
         CHECK_EQ(subject_take(&subject, 10), CDEDUPE_OK);
-        CHECK_EQ(subject.items[0].kind, CDEDUPE_DELETED);
+        CHECK_EQ(subject.items[0].kind, CDEDUPE_ITEM_DELETED);
         CHECK(subject.items[0].tagged);
     }
 }
@@ -387,11 +387,11 @@ an_update_that_needs_a_tag_was_not_put(void)
     CHECK_EQ(cdedupe_acquire_tags(buffer, &updates[0].tag, 1), CDEDUPE_OK);
     tag = updates[0].tag;
     CHECK_EQ(cdedupe_put(buffer, updates, 3), CDEDUPE_INCOMPLETE);
-    CHECK_EQ(updates[0].outcome, CDEDUPE_QUEUED);
+    CHECK_EQ(updates[0].outcome, CDEDUPE_OUTCOME_QUEUED);
     CHECK_EQ(updates[0].tag, 0);
-    CHECK_EQ(updates[1].outcome, CDEDUPE_NEEDS_TAG);
+    CHECK_EQ(updates[1].outcome, CDEDUPE_OUTCOME_NEEDS_TAG);
     CHECK_EQ(updates[1].slot, given[1]);
-    CHECK_EQ(updates[2].outcome, CDEDUPE_UNTOUCHED);
+    CHECK_EQ(updates[2].outcome, CDEDUPE_OUTCOME_UNTOUCHED);
     CHECK_EQ(updates[2].slot, given[2]);
     cdedupe_statistics(buffer, &statistics, sizeof(statistics));
     CHECK_EQ(statistics.received, 1);
@@ -401,7 +401,7 @@ an_update_that_needs_a_tag_was_not_put(void)
     CHECK(updates[1].tag != tag);
     CHECK_EQ(cdedupe_acquire_tags(buffer, &updates[2].tag, 1), CDEDUPE_OK);
     CHECK_EQ(cdedupe_put(buffer, updates + 1, 2), CDEDUPE_OK);
-    CHECK_EQ(updates[2].outcome, CDEDUPE_QUEUED);
+    CHECK_EQ(updates[2].outcome, CDEDUPE_OUTCOME_QUEUED);
     CHECK_NO_FAULT(cdedupe_validate(buffer));
     cdedupe_destroy(buffer);
 }
@@ -419,7 +419,7 @@ it_may_be_given_up(void)
 
         update.key_length = (size_t)snprintf(key, sizeof(key), "a key that is given up %d", i);
         CHECK_EQ(cdedupe_put(buffer, &update, 1), CDEDUPE_INCOMPLETE);
-        CHECK_EQ(update.outcome, CDEDUPE_NEEDS_TAG);
+        CHECK_EQ(update.outcome, CDEDUPE_OUTCOME_NEEDS_TAG);
     }
     cdedupe_statistics(buffer, &statistics, sizeof(statistics));
     CHECK_EQ(statistics.received, 0);
@@ -444,12 +444,12 @@ what_is_refused_needs_no_tag(void)
     CHECK_EQ(cdedupe_put(buffer, &update, 1), CDEDUPE_OK);
     update.key = "b";
     CHECK_EQ(cdedupe_put(buffer, &update, 1), CDEDUPE_OK);
-    CHECK_EQ(update.outcome, CDEDUPE_OVERFLOWED);
+    CHECK_EQ(update.outcome, CDEDUPE_OUTCOME_OVERFLOWED);
     CHECK_EQ(cdedupe_put(buffer, &update, 1), CDEDUPE_OK);
-    CHECK_EQ(update.outcome, CDEDUPE_DROPPED);
+    CHECK_EQ(update.outcome, CDEDUPE_OUTCOME_DROPPED);
     cdedupe_stop(buffer);
     CHECK_EQ(cdedupe_put(buffer, &update, 1), CDEDUPE_OK);
-    CHECK_EQ(update.outcome, CDEDUPE_DROPPED);
+    CHECK_EQ(update.outcome, CDEDUPE_OUTCOME_DROPPED);
     cdedupe_destroy(buffer);
 }
 
@@ -461,12 +461,12 @@ a_suppressed_value_needs_no_tag(void)
     options.tags = true;
     options.suppress = true;
     CHECK_EQ(subject_open(&subject, &options), CDEDUPE_OK);
-    CHECK_EQ(subject_claim(&subject, CDEDUPE_LOOP), CDEDUPE_OK);
+    CHECK_EQ(subject_claim(&subject, CDEDUPE_CLAIM_LOOP), CDEDUPE_OK);
     put(&subject, "a", 5);
     CHECK_TEXT(step(&subject), "+a=5");
     for (int i = 0; i < 4; i++) { /* With a tag and without. */
         subject.turns++;
-        CHECK_EQ(put(&subject, "a", 5), CDEDUPE_SUPPRESSED);
+        CHECK_EQ(put(&subject, "a", 5), CDEDUPE_OUTCOME_SUPPRESSED);
         CHECK_EQ(subject.tags.living, 0);
     }
     subject_close(&subject);
@@ -488,14 +488,14 @@ collected_in_pairs(void)
     updates[1].tag = given[1];
     CHECK_EQ(cdedupe_put(buffer, updates, 2), CDEDUPE_OK);
     CHECK_EQ(cdedupe_restart(buffer), CDEDUPE_OK);
-    CHECK(cdedupe_has_garbage(buffer));
+    CHECK(cdedupe_has_dropped(buffer));
     while (cdedupe_collect(buffer, slots, tags, 4, &count) == CDEDUPE_OK) {
         for (size_t i = 0; i < count; i++, found++) {
             CHECK((tags[i] == given[0] && slots[i] == slot) || (tags[i] == given[1] && slots[i] == 0));
         }
     }
     CHECK_EQ(found, 2);
-    CHECK(!cdedupe_has_garbage(buffer));
+    CHECK(!cdedupe_has_dropped(buffer));
     cdedupe_destroy(buffer);
 }
 
@@ -508,7 +508,7 @@ static hooks_t hooks;
 static void
 insist(const char *key, bool deletion, uint64_t id)
 {
-    subject_update_t update = {key, strlen(key), deletion, id, CDEDUPE_UNTOUCHED, 0};
+    subject_update_t update = {key, strlen(key), deletion, id, CDEDUPE_OUTCOME_UNTOUCHED, 0};
     cdedupe_result_t result;
 
     while ((result = subject_put(&subject, &update, 1)) != CDEDUPE_OK) {
@@ -520,17 +520,17 @@ insist(const char *key, bool deletion, uint64_t id)
 }
 
 static void
-insist_on_untaking(size_t count)
+insist_on_putting_back(size_t count)
 {
     uint64_t back[100];
 
-    while (subject_untake(&subject, count, back) == CDEDUPE_NO_MEMORY) {
+    while (subject_put_back(&subject, count, back) == CDEDUPE_NO_MEMORY) {
         count = subject.left;
         hooks.fail_at = 0;
     }
 }
 
-/* Hundreds of keys and tags, restarts, untaking. */
+/* Hundreds of keys and tags, restarts, putting back. */
 static void
 much_happens(void)
 {
@@ -545,7 +545,7 @@ much_happens(void)
         }
         if (i % 60 == 50) {
             CHECK_EQ(subject_take(&subject, 30), CDEDUPE_OK);
-            insist_on_untaking(20);
+            insist_on_putting_back(20);
         }
         if (i % 100 == 70) {
             subject_collect(&subject, 7);
@@ -576,7 +576,7 @@ the_nth_allocation_fails(void)
         hooks.fail_onwards = n % 2 == 0;
         if (subject_open(&subject, &options) == CDEDUPE_OK) {
             subject.keeps_batch = true;
-            CHECK_EQ(subject_claim(&subject, CDEDUPE_BY_HAND), CDEDUPE_OK);
+            CHECK_EQ(subject_claim(&subject, CDEDUPE_CLAIM_SINGLE_BATCH), CDEDUPE_OK);
             much_happens();
             subject_close(&subject);
         }
@@ -678,13 +678,13 @@ produce_one(member_t *member)
 
     if (choice == 99) {
         CHECK_EQ(cdedupe_restart(crowd->buffer), CDEDUPE_OK);
-        CHECK_EQ(cdedupe_put_status(crowd->buffer, CDEDUPE_IN_SYNC), CDEDUPE_OK);
+        CHECK_EQ(cdedupe_put_status(crowd->buffer, CDEDUPE_STATUS_IN_SYNC), CDEDUPE_OK);
         return;
     }
     update.slot = choice % 4 == 0 && update.deletion ? 0 : slot_in(crowd->buffer);
     update.tag = choice % 2 == 0 ? begin_tag(crowd, key) : 0;
     if (cdedupe_put(crowd->buffer, &update, 1) == CDEDUPE_INCOMPLETE) {
-        CHECK_EQ(update.outcome, CDEDUPE_NEEDS_TAG);
+        CHECK_EQ(update.outcome, CDEDUPE_OUTCOME_NEEDS_TAG);
         update.tag = begin_tag(crowd, key);
         CHECK_EQ(cdedupe_put(crowd->buffer, &update, 1), CDEDUPE_OK);
     }
@@ -714,10 +714,10 @@ consume(crowd_t *crowd, cdedupe_item_t *batch, size_t count, uint64_t *random)
     for (size_t i = 0; i < count; i++) {
         const cdedupe_item_t *item = &batch[i];
 
-        CHECK(item->tag != 0 || item->kind == CDEDUPE_STATUS || item->kind == CDEDUPE_DELETED);
+        CHECK(item->tag != 0 || item->kind == CDEDUPE_ITEM_STATUS || item->kind == CDEDUPE_ITEM_DELETED);
         CHECK(item->tag == 0 || memcmp(&((mark_t *)cdedupe_tag(crowd->buffer, item->tag))->key, item->key, 4) == 0);
     }
-    CHECK_EQ(cdedupe_untake(crowd->buffer, batch + count - back, &left), CDEDUPE_OK);
+    CHECK_EQ(cdedupe_put_back(crowd->buffer, batch + count - back, &left), CDEDUPE_OK);
     for (size_t i = 0; i < count; i++) {
         cdedupe_discard(crowd->buffer, &batch[i].slot, 1);
         end_tag(crowd, batch[i].tag);
@@ -762,7 +762,7 @@ every_tag_comes_back_once_and_goes_with_its_key(void)
 
     options.tag_size = sizeof(mark_t);
     CHECK_EQ(cdedupe_create(&options, &crowd.buffer), CDEDUPE_OK);
-    CHECK_EQ(cdedupe_claim(crowd.buffer, CDEDUPE_BY_HAND), CDEDUPE_OK);
+    CHECK_EQ(cdedupe_claim(crowd.buffer, CDEDUPE_CLAIM_SINGLE_BATCH), CDEDUPE_OK);
     atomic_init(&crowd.running, PRODUCERS);
     atomic_init(&crowd.made, 0);
     atomic_init(&crowd.gone, 0);
@@ -776,7 +776,7 @@ every_tag_comes_back_once_and_goes_with_its_key(void)
         pthread_join(threads[i], NULL);
     }
     CHECK_NO_FAULT(cdedupe_validate(crowd.buffer));
-    while (cdedupe_next_leftover(crowd.buffer, &cursor, &tag) != 0 || tag != 0) {
+    while (cdedupe_drain_next(crowd.buffer, &cursor, &tag) != 0 || tag != 0) {
         atomic_fetch_add(&crowd.gone, tag != 0);
     }
     CHECK_EQ(atomic_load(&crowd.gone), atomic_load(&crowd.made));
@@ -857,13 +857,13 @@ a_key_that_is_queued_again_is_young(void)
 }
 
 static void
-what_is_untaken_keeps_its_age(void)
+what_is_put_back_keeps_its_age(void)
 {
     put(&subject, "a", 1);
     now += 10 * TICK;
     CHECK_TEXT(step(&subject), "+a=1");
     now += 10 * TICK;
-    untake(1);
+    put_back(1);
     CHECK_EQ(oldest(), 20 * TICK);
     now += 10 * TICK;
     CHECK_TEXT(step(&subject), "+a=1");
@@ -871,7 +871,7 @@ what_is_untaken_keeps_its_age(void)
 }
 
 static void
-what_takes_the_place_of_the_untaken_is_as_old(void)
+what_takes_the_place_of_the_put_back_is_as_old(void)
 {
     put(&subject, "a", 1);
     CHECK_TEXT(step(&subject), "+a=1");
@@ -879,7 +879,7 @@ what_takes_the_place_of_the_untaken_is_as_old(void)
     put(&subject, "b", 2);
     put(&subject, "a", 3);
     now += 10 * TICK;
-    untake(1);
+    put_back(1);
     CHECK_EQ(oldest(), 20 * TICK);
     CHECK_TEXT(step(&subject), "+a=3 +b=2");
     CHECK_EQ(subject.items[0].age, 20 * TICK);
@@ -916,7 +916,7 @@ an_owed_deletion_is_as_old_as_the_in_sync(void)
     now += 10 * TICK;
     subject_restart(&subject);
     now += 10 * TICK;
-    subject_status(&subject, CDEDUPE_IN_SYNC);
+    subject_status(&subject, CDEDUPE_STATUS_IN_SYNC);
     now += 10 * TICK;
     CHECK_EQ(oldest(), 10 * TICK);
     CHECK_TEXT(step(&subject), "-a | <in-sync>");
@@ -1034,10 +1034,10 @@ run_tags(void)
     RUN_WITH_TAGS(so_if_a_restart_dropped_the_deletion);
     RUN_WITH_TAGS(after_a_restart_a_key_has_the_old_tag_or_a_new_one);
     RUN_WITH_TAGS(tags_that_a_restart_dropped_come_back);
-    RUN_WITH_TAGS(what_is_untaken_has_its_tag_again);
-    RUN_WITH_TAGS(what_takes_the_place_of_the_untaken_has_one);
+    RUN_WITH_TAGS(what_is_put_back_has_its_tag_again);
+    RUN_WITH_TAGS(what_takes_the_place_of_the_put_back_has_one);
     RUN_WITH_TAGS(a_tag_alone_is_no_payload);
-    RUN_WITH_TAGS(what_a_restart_dropped_of_the_untaken_comes_back);
+    RUN_WITH_TAGS(what_a_restart_dropped_of_the_put_back_comes_back);
     RUN_WITH_TAGS(a_deletion_that_nobody_sent_goes_back_without);
     RUN_WITH_TAGS(a_deletion_owed_at_once_has_its_own);
     RUN_WITH_TAGS(leftovers_have_theirs);
@@ -1062,8 +1062,8 @@ run_ages(void)
     RUN_WITH_A_CLOCK(it_ages_while_it_is_lent);
     RUN_WITH_A_CLOCK(a_replacement_keeps_the_age);
     RUN_WITH_A_CLOCK(a_key_that_is_queued_again_is_young);
-    RUN_WITH_A_CLOCK(what_is_untaken_keeps_its_age);
-    RUN_WITH_A_CLOCK(what_takes_the_place_of_the_untaken_is_as_old);
+    RUN_WITH_A_CLOCK(what_is_put_back_keeps_its_age);
+    RUN_WITH_A_CLOCK(what_takes_the_place_of_the_put_back_is_as_old);
     RUN_WITH_A_CLOCK(an_empty_queue_has_no_age);
     RUN_WITH_A_CLOCK(what_is_first_is_looked_at);
     RUN_WITH_A_CLOCK(an_owed_deletion_is_as_old_as_the_in_sync);

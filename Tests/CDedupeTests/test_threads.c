@@ -244,10 +244,10 @@ end_it(world_t *world)
         cdedupe_stop(world->buffer);
         break;
     case FINISH_DELIVERED:
-        cdedupe_finish(world->buffer, CDEDUPE_WHEN_DELIVERED);
+        cdedupe_finish(world->buffer, CDEDUPE_FINISH_WHEN_DELIVERED);
         break;
     default:
-        cdedupe_finish(world->buffer, CDEDUPE_WHEN_EMPTY);
+        cdedupe_finish(world->buffer, CDEDUPE_FINISH_WHEN_EMPTY);
         break;
     }
 }
@@ -287,8 +287,8 @@ put_filled(writer_t *writer, cdedupe_update_t *updates, size_t count)
 
     CHECK_EQ(cdedupe_put(writer->world->buffer, updates, count), CDEDUPE_OK);
     for (index = 0; index < count; index++) {
-        if (updates[index].outcome < CDEDUPE_QUEUED || updates[index].outcome > CDEDUPE_DROPPED) {
-            CHECK_EQ(updates[index].outcome, CDEDUPE_QUEUED);
+        if (updates[index].outcome < CDEDUPE_OUTCOME_QUEUED || updates[index].outcome > CDEDUPE_OUTCOME_DROPPED) {
+            CHECK_EQ(updates[index].outcome, CDEDUPE_OUTCOME_QUEUED);
         }
         give_back(writer->world, updates[index].slot);
         give_back(writer->world, updates[index].displaced);
@@ -357,7 +357,7 @@ restart_now_and_then(void *argument)
         CHECK(result == CDEDUPE_OK || result == CDEDUPE_STOPPED);
         sleep_microseconds(random_below(&random, 3000));
         if (random_below(&random, 3) != 0) {
-            result = cdedupe_put_status(world->buffer, CDEDUPE_IN_SYNC);
+            result = cdedupe_put_status(world->buffer, CDEDUPE_STATUS_IN_SYNC);
             CHECK(result == CDEDUPE_OK || result == CDEDUPE_STOPPED);
         }
         collect(world);
@@ -392,7 +392,7 @@ watch(void *argument)
         if (++count % 16 == 0) {
             CHECK_NO_FAULT(cdedupe_validate(world->buffer));
         }
-        cdedupe_has_garbage(world->buffer);
+        cdedupe_has_dropped(world->buffer);
         sleep_microseconds(300);
     }
     return NULL;
@@ -433,10 +433,10 @@ see_payload(world_t *world, const cdedupe_item_t *item, uint32_t key)
     payload_t value = destroy(world, item->slot);
 
     cdedupe_discard(world->buffer, &item->slot, 1);
-    if (value.writer >= WRITERS || value.key != key || value.deletion != (item->kind == CDEDUPE_DELETED)) {
+    if (value.writer >= WRITERS || value.key != key || value.deletion != (item->kind == CDEDUPE_ITEM_DELETED)) {
         CHECK(value.writer < WRITERS);
         CHECK_EQ(value.key, key);
-        CHECK_EQ(value.deletion, item->kind == CDEDUPE_DELETED);
+        CHECK_EQ(value.deletion, item->kind == CDEDUPE_ITEM_DELETED);
         return;
     }
     CHECK(value.number > world->seen.numbers[value.writer][key]);
@@ -449,10 +449,10 @@ see_update(world_t *world, const cdedupe_item_t *item)
 {
     seen_t *seen = &world->seen;
     uint32_t key = number_of(item);
-    bool live = item->kind != CDEDUPE_DELETED;
+    bool live = item->kind != CDEDUPE_ITEM_DELETED;
 
     if (live) {
-        CHECK_EQ(item->kind, seen->live[key] ? CDEDUPE_UPDATED : CDEDUPE_NEW);
+        CHECK_EQ(item->kind, seen->live[key] ? CDEDUPE_ITEM_UPDATED : CDEDUPE_ITEM_NEW);
         CHECK(item->slot != 0);
     } else if (item->slot == 0) {
         CHECK(world->restarts); /* Only synthesized deletions carry nothing here, */
@@ -476,7 +476,7 @@ see_batch(world_t *world, const cdedupe_item_t *items, size_t count)
     CHECK_EQ(atomic_fetch_add(&world->inside, 1), 0); /* Serially. */
     CHECK(count > 0 && count <= BATCH);
     for (index = 0; index < count; index++) {
-        if (items[index].kind != CDEDUPE_STATUS) {
+        if (items[index].kind != CDEDUPE_ITEM_STATUS) {
             see_update(world, &items[index]);
             continue;
         }
@@ -484,7 +484,7 @@ see_batch(world_t *world, const cdedupe_item_t *items, size_t count)
          * Statuses are never neighbours in the queue (D3), and so not within what one hold of the lock takes. But a
          * batch is taken in several: between two of them the only update after a status may be cancelled.
          */
-        CHECK(index == 0 || index % TAKEN_AT_ONCE == 0 || items[index - 1].kind != CDEDUPE_STATUS);
+        CHECK(index == 0 || index % TAKEN_AT_ONCE == 0 || items[index - 1].kind != CDEDUPE_ITEM_STATUS);
         world->seen.last_status = (cdedupe_status_t)items[index].status;
     }
     world->seen.items += count;
@@ -506,7 +506,7 @@ meddle(world_t *world)
         write_randomly(writer, 8);
         check_statistics(world);
         collect(world);
-        CHECK_EQ(cdedupe_claim(world->buffer, CDEDUPE_BY_HAND), CDEDUPE_BUSY);
+        CHECK_EQ(cdedupe_claim(world->buffer, CDEDUPE_CLAIM_SINGLE_BATCH), CDEDUPE_BUSY);
         if (world->restarts && random_below(&world->seen.random, 3) == 0) {
             CHECK_EQ(cdedupe_restart(world->buffer), CDEDUPE_OK);
         }
@@ -535,7 +535,7 @@ loop(void *argument)
 {
     world_t *world = argument;
     cdedupe_item_t items[BATCH];
-    cdedupe_result_t result = cdedupe_claim(world->buffer, CDEDUPE_LOOP);
+    cdedupe_result_t result = cdedupe_claim(world->buffer, CDEDUPE_CLAIM_LOOP);
     size_t count;
 
     sem_post(&world->claimed);
@@ -600,7 +600,7 @@ world_close(world_t *world)
 
     check_statistics(world);
     CHECK_NO_FAULT(cdedupe_validate(world->buffer));
-    while ((slot = cdedupe_next_leftover(world->buffer, &cursor, NULL)) != 0) {
+    while ((slot = cdedupe_drain_next(world->buffer, &cursor, NULL)) != 0) {
         destroy(world, slot);
     }
     CHECK_EQ(atomic_load(&world->made), atomic_load(&world->destroyed));
@@ -706,7 +706,8 @@ run_steady(unsigned producers, uint32_t keys, bool slow, double seconds)
     wait_until(&world->claimed);
     run_producers(world);
     /* What the sink itself wrote from inside its last batches may come after a mark. */
-    CHECK_EQ(cdedupe_finish(world->buffer, world->meddling ? CDEDUPE_WHEN_EMPTY : CDEDUPE_WHEN_DELIVERED), CDEDUPE_OK);
+    CHECK_EQ(cdedupe_finish(world->buffer, world->meddling ? CDEDUPE_FINISH_WHEN_EMPTY : CDEDUPE_FINISH_WHEN_DELIVERED),
+             CDEDUPE_OK);
     join(sink);
     check_counters(world);
     for (key = 0; key < keys; key++) {
@@ -749,10 +750,10 @@ run_restarts(unsigned producers, uint32_t keys, bool slow, double seconds)
     wait_until(&world->claimed);
     run_producers(world);
     CHECK_EQ(cdedupe_restart(world->buffer), CDEDUPE_OK);
-    CHECK_EQ(cdedupe_put_status(world->buffer, CDEDUPE_RESYNC_IN_PROGRESS), CDEDUPE_OK);
+    CHECK_EQ(cdedupe_put_status(world->buffer, CDEDUPE_STATUS_RESYNC_IN_PROGRESS), CDEDUPE_OK);
     send_snapshot(world);
-    CHECK_EQ(cdedupe_put_status(world->buffer, CDEDUPE_IN_SYNC), CDEDUPE_OK);
-    CHECK_EQ(cdedupe_finish(world->buffer, CDEDUPE_WHEN_DELIVERED), CDEDUPE_OK);
+    CHECK_EQ(cdedupe_put_status(world->buffer, CDEDUPE_STATUS_IN_SYNC), CDEDUPE_OK);
+    CHECK_EQ(cdedupe_finish(world->buffer, CDEDUPE_FINISH_WHEN_DELIVERED), CDEDUPE_OK);
     join(sink);
     check_counters(world);
     for (key = 0; key < keys; key++) {
@@ -761,7 +762,7 @@ run_restarts(unsigned producers, uint32_t keys, bool slow, double seconds)
         CHECK_EQ(world->seen.live[key], key % 3 == 0);
         CHECK_EQ(world->seen.numbers[writer->id][key] * (key % 3 == 0), writer->last_number[key]);
     }
-    CHECK_EQ(world->seen.last_status, CDEDUPE_IN_SYNC);
+    CHECK_EQ(world->seen.last_status, CDEDUPE_STATUS_IN_SYNC);
     world_close(world);
 }
 
@@ -802,8 +803,8 @@ run_ending(uint64_t *random)
         cdedupe_stop(world->buffer);
     }
     join(sink);
-    CHECK_EQ(cdedupe_claim(world->buffer, CDEDUPE_LOOP), CDEDUPE_STOPPED);
-    CHECK_EQ(cdedupe_finish(world->buffer, CDEDUPE_WHEN_DELIVERED), CDEDUPE_STOPPED);
+    CHECK_EQ(cdedupe_claim(world->buffer, CDEDUPE_CLAIM_LOOP), CDEDUPE_STOPPED);
+    CHECK_EQ(cdedupe_finish(world->buffer, CDEDUPE_FINISH_WHEN_DELIVERED), CDEDUPE_STOPPED);
     write_randomly(&world->writers[0], 4); /* Dropped. */
     check_counters(world);
     world_close(world);
@@ -829,7 +830,7 @@ compete(void *argument)
     size_t count;
     cdedupe_result_t result;
 
-    while ((result = cdedupe_claim(world->buffer, CDEDUPE_BY_HAND)) != CDEDUPE_STOPPED) {
+    while ((result = cdedupe_claim(world->buffer, CDEDUPE_CLAIM_SINGLE_BATCH)) != CDEDUPE_STOPPED) {
         if (result == CDEDUPE_BUSY) {
             sleep_microseconds(50);
             continue;
@@ -857,7 +858,7 @@ run_competition(double seconds)
         start(&sinks[index], compete, world);
     }
     run_producers(world);
-    result = cdedupe_finish(world->buffer, CDEDUPE_WHEN_EMPTY);
+    result = cdedupe_finish(world->buffer, CDEDUPE_FINISH_WHEN_EMPTY);
     CHECK(result == CDEDUPE_STOPPED || result == CDEDUPE_OK); /* No loop: it stops at once. */
     for (index = 0; index < 3; index++) {
         join(sinks[index]);
@@ -875,7 +876,7 @@ block_once(void *argument)
     cdedupe_item_t items[BATCH];
     size_t count = 0;
 
-    CHECK_EQ(cdedupe_claim(world->buffer, CDEDUPE_LOOP), CDEDUPE_OK);
+    CHECK_EQ(cdedupe_claim(world->buffer, CDEDUPE_CLAIM_LOOP), CDEDUPE_OK);
     CHECK_EQ(cdedupe_take(world->buffer, items, BATCH, &count), CDEDUPE_OK);
     see_batch(world, items, count);
     atomic_store(&world->blocked, true);
@@ -901,14 +902,14 @@ run_blocked_sink(void)
     for (count = 0; count < 2000; count++) {
         write_randomly(&world->writers[0], 20);
     }
-    write_status(&world->writers[0], CDEDUPE_IN_SYNC);
+    write_status(&world->writers[0], CDEDUPE_STATUS_IN_SYNC);
     CHECK_EQ(cdedupe_restart(world->buffer), CDEDUPE_OK);
     world->restarts = true;
-    write_status(&world->writers[0], CDEDUPE_IN_SYNC);
+    write_status(&world->writers[0], CDEDUPE_STATUS_IN_SYNC);
     write_randomly(&world->writers[0], 20);
     collect(world);
     check_statistics(world);
-    CHECK_EQ(cdedupe_finish(world->buffer, CDEDUPE_WHEN_DELIVERED), CDEDUPE_OK);
+    CHECK_EQ(cdedupe_finish(world->buffer, CDEDUPE_FINISH_WHEN_DELIVERED), CDEDUPE_OK);
     cdedupe_stop(world->buffer);
     CHECK(atomic_load(&world->blocked));
     sem_post(&world->wake);
@@ -977,7 +978,7 @@ produce_bytes(void *argument)
         }
         if (world->restarts && writer->id == 0) {
             cdedupe_bytes_restart(world->bytes);
-            cdedupe_bytes_put_status(world->bytes, CDEDUPE_IN_SYNC);
+            cdedupe_bytes_put_status(world->bytes, CDEDUPE_STATUS_IN_SYNC);
         }
     }
     return NULL;
@@ -1014,15 +1015,15 @@ see_bytes(world_t *world, const cdedupe_bytes_item_t *from)
     uint32_t key;
 
     world->seen.items++;
-    if (from->kind == CDEDUPE_STATUS) {
+    if (from->kind == CDEDUPE_ITEM_STATUS) {
         return;
     }
     key = number_of(&item);
-    if (from->kind != CDEDUPE_DELETED) {
-        CHECK_EQ(from->kind, world->seen.live[key] ? CDEDUPE_UPDATED : CDEDUPE_NEW);
+    if (from->kind != CDEDUPE_ITEM_DELETED) {
+        CHECK_EQ(from->kind, world->seen.live[key] ? CDEDUPE_ITEM_UPDATED : CDEDUPE_ITEM_NEW);
         see_value(world, from, key);
     }
-    world->seen.live[key] = from->kind != CDEDUPE_DELETED;
+    world->seen.live[key] = from->kind != CDEDUPE_ITEM_DELETED;
 }
 
 static void *
@@ -1034,7 +1035,7 @@ loop_bytes(void *argument)
     size_t count;
     size_t index;
 
-    CHECK_EQ(cdedupe_bytes_claim(world->bytes, CDEDUPE_LOOP), CDEDUPE_OK);
+    CHECK_EQ(cdedupe_bytes_claim(world->bytes, CDEDUPE_CLAIM_LOOP), CDEDUPE_OK);
     sem_post(&world->claimed);
     while ((result = cdedupe_bytes_take(world->bytes, items, BATCH, &count)) != CDEDUPE_STOPPED) {
         if (result == CDEDUPE_EMPTY) {
@@ -1089,7 +1090,7 @@ run_bytes(unsigned producers, uint32_t keys, bool restarts, double seconds)
     for (id = 0; id < producers; id++) {
         join(threads[id]);
     }
-    CHECK_EQ(cdedupe_bytes_finish(world->bytes, CDEDUPE_WHEN_DELIVERED), CDEDUPE_OK);
+    CHECK_EQ(cdedupe_bytes_finish(world->bytes, CDEDUPE_FINISH_WHEN_DELIVERED), CDEDUPE_OK);
     join(sink);
     for (key = 0; key < keys && !restarts; key++) {
         check_newest(world, key);
@@ -1142,7 +1143,7 @@ sweep(void *argument)
     sweep_t *it = argument;
     double before = now();
 
-    CHECK_EQ(cdedupe_put_status(it->buffer, CDEDUPE_IN_SYNC), CDEDUPE_OK);
+    CHECK_EQ(cdedupe_put_status(it->buffer, CDEDUPE_STATUS_IN_SYNC), CDEDUPE_OK);
     it->seconds = now() - before;
     atomic_store(&it->running, false);
     return NULL;
@@ -1161,7 +1162,7 @@ run_long_sweep(void)
     double longest = 0;
 
     CHECK_EQ(cdedupe_create(NULL, &it.buffer), CDEDUPE_OK);
-    CHECK_EQ(cdedupe_claim(it.buffer, CDEDUPE_BY_HAND), CDEDUPE_OK);
+    CHECK_EQ(cdedupe_claim(it.buffer, CDEDUPE_CLAIM_SINGLE_BATCH), CDEDUPE_OK);
     put_sweep_keys(it.buffer, 0, SWEEP_KEYS);
     take_everything(it.buffer);
     CHECK_EQ(cdedupe_restart(it.buffer), CDEDUPE_OK);

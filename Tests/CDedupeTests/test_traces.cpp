@@ -75,7 +75,7 @@ const char *const type_names[] = {"new", "updated", "deleted"};
 cdedupe_status_t
 status_named(const std::string &name)
 {
-    for (int status = CDEDUPE_WAIT_FOR_DATASTORE; status <= CDEDUPE_IN_SYNC; status++) {
+    for (int status = CDEDUPE_STATUS_WAIT_FOR_DATASTORE; status <= CDEDUPE_STATUS_IN_SYNC; status++) {
         if (name == status_names[status]) {
             return static_cast<cdedupe_status_t>(status);
         }
@@ -227,7 +227,7 @@ public:
     BytesTarget()
     {
         CHECK_EQ(cdedupe_bytes_create(nullptr, &buffer), CDEDUPE_OK);
-        CHECK_EQ(cdedupe_bytes_claim(buffer, CDEDUPE_BY_HAND), CDEDUPE_OK);
+        CHECK_EQ(cdedupe_bytes_claim(buffer, CDEDUPE_CLAIM_SINGLE_BATCH), CDEDUPE_OK);
     }
     ~BytesTarget() override { cdedupe_bytes_destroy(buffer); }
     BytesTarget(const BytesTarget &) = delete;
@@ -261,7 +261,7 @@ public:
         }
         for (size_t index = 0; index < count; index++) {
             const cdedupe_bytes_item_t &item = items[index];
-            if (item.kind == CDEDUPE_STATUS) {
+            if (item.kind == CDEDUPE_ITEM_STATUS) {
                 append(calls, index == 0, status_names[item.status], {});
             } else {
                 append(calls, index == 0, nullptr, item_of(item));
@@ -276,7 +276,7 @@ private:
     {
         Item made{std::string(static_cast<const char *>(item.key), item.key_length), std::nullopt,
                   type_names[item.kind]};
-        if (item.kind != CDEDUPE_DELETED) {
+        if (item.kind != CDEDUPE_ITEM_DELETED) {
             made.value = std::string(static_cast<const char *>(item.value), item.value_length);
         }
         return made;
@@ -295,12 +295,12 @@ public:
         options.payload_size = sizeof(std::string);
         options.payload_alignment = alignof(std::string);
         CHECK_EQ(cdedupe_create(&options, &buffer), CDEDUPE_OK);
-        CHECK_EQ(cdedupe_claim(buffer, CDEDUPE_BY_HAND), CDEDUPE_OK);
+        CHECK_EQ(cdedupe_claim(buffer, CDEDUPE_CLAIM_SINGLE_BATCH), CDEDUPE_OK);
     }
     ~HandlesTarget() override
     {
         uint64_t cursor = 0;
-        while (cdedupe_slot_t slot = cdedupe_next_leftover(buffer, &cursor, NULL)) {
+        while (cdedupe_slot_t slot = cdedupe_drain_next(buffer, &cursor, NULL)) {
             payload(slot)->~basic_string();
             living--;
         }
@@ -346,7 +346,7 @@ public:
         }
         for (size_t index = 0; index < count; index++) {
             const cdedupe_item_t &item = items[index];
-            if (item.kind == CDEDUPE_STATUS) {
+            if (item.kind == CDEDUPE_ITEM_STATUS) {
                 append(calls, index == 0, status_names[item.status], {});
             } else {
                 append(calls, index == 0, nullptr, item_of(item));
@@ -406,7 +406,7 @@ public:
     ModelTarget()
     {
         model_open(&model);
-        model_claim(&model, CDEDUPE_BY_HAND);
+        model_claim(&model, CDEDUPE_CLAIM_SINGLE_BATCH);
         names_open(&names);
     }
     ~ModelTarget() override
@@ -442,7 +442,7 @@ public:
         }
         for (size_t index = 0; index < count; index++) {
             const model_item_t &item = items[index];
-            if (item.kind == CDEDUPE_STATUS) {
+            if (item.kind == CDEDUPE_ITEM_STATUS) {
                 append(calls, index == 0, status_names[item.status], {});
             } else {
                 append(calls, index == 0, nullptr, item_of(item));

@@ -5,7 +5,7 @@
  */
 #include <string.h>
 
-#include "core.h"
+#include "state/buffer.h"
 #include "check.h"
 
 enum { KEYS = 40 };
@@ -29,7 +29,7 @@ make_busy_buffer(void)
     size_t count;
 
     CHECK(cdedupe_create(NULL, &buffer) == CDEDUPE_OK);
-    CHECK(cdedupe_claim(buffer, CDEDUPE_BY_HAND) == CDEDUPE_OK);
+    CHECK(cdedupe_claim(buffer, CDEDUPE_CLAIM_SINGLE_BATCH) == CDEDUPE_OK);
     for (unsigned char key = 0; key < KEYS / 2; key++)
         put(buffer, key);
     CHECK(cdedupe_take(buffer, items, KEYS, &count) == CDEDUPE_OK);
@@ -38,10 +38,10 @@ make_busy_buffer(void)
     for (unsigned char key = 10; key < 30; key++)
         put(buffer, key);
     CHECK(cdedupe_restart(buffer) == CDEDUPE_OK);
-    CHECK(cdedupe_put_status(buffer, CDEDUPE_RESYNC_IN_PROGRESS) == CDEDUPE_OK);
+    CHECK(cdedupe_put_status(buffer, CDEDUPE_STATUS_RESYNC_IN_PROGRESS) == CDEDUPE_OK);
     for (unsigned char key = 5; key < 12; key++)
         put(buffer, key);
-    CHECK(cdedupe_put_status(buffer, CDEDUPE_WAIT_FOR_DATASTORE) == CDEDUPE_OK);
+    CHECK(cdedupe_put_status(buffer, CDEDUPE_STATUS_WAIT_FOR_DATASTORE) == CDEDUPE_OK);
     CHECK_NO_FAULT(cdedupe_validate(buffer));
     return buffer;
 }
@@ -87,7 +87,7 @@ words_are_checked(void)
 {
     cdedupe_t *buffer = make_busy_buffer();
     struct entry *one = listed_entry(buffer, buffer->ring, 0), *two = listed_entry(buffer, buffer->ring, 1);
-    struct entry *stale = listed_entry(buffer, buffer->garbage, 0), *idle = idle_entry(buffer);
+    struct entry *stale = listed_entry(buffer, buffer->dropped, 0), *idle = idle_entry(buffer);
     uint32_t number = link_at(&buffer->links, one->link)->item;
     struct reserve reserve;
 
@@ -159,9 +159,9 @@ the_queue_is_checked(void)
     CHECK_NO_FAULT(cdedupe_validate(buffer));
 
     buffer->finishing = FINISHING_WHEN_DELIVERED;
-    buffer->last_owed = second_number;
+    buffer->finish_barrier = second_number;
     CHECK_NO_FAULT(cdedupe_validate(buffer));
-    BREAK(buffer->last_owed, buffer->garbage, "ring: what is owed ends nowhere");
+    BREAK(buffer->finish_barrier, buffer->dropped, "ring: what is owed ends nowhere");
     cdedupe_destroy(buffer);
 }
 
@@ -170,7 +170,7 @@ counters_are_checked(void)
 {
     cdedupe_t *buffer = make_busy_buffer();
     cdedupe_statistics_t *statistics = &buffer->statistics;
-    struct hold hold;
+    struct lock_scope hold;
     uint32_t link;
 
     BREAK(statistics->pending_keys, statistics->pending_keys + 1, "ring: the counters are wrong");
@@ -181,10 +181,10 @@ counters_are_checked(void)
     BREAK(buffer->uncleared, 0, "garbage: the count is wrong");
     BREAK(buffer->index.count, buffer->index.count + 1, "index: the count is wrong");
     BREAK(buffer->asleep, true, "loop: asleep though there is something to do");
-    BREAK(buffer->limbo.open.count, buffer->limbo.open.count + 1,
+    BREAK(buffer->retired.open.count, buffer->retired.open.count + 1,
           "entries: one is neither alive, lent, in limbo nor free");
 
-    hold_init(&hold, buffer);
+    scope_init(&hold, buffer);
     link = link_new(&hold, 0);
     IS_TOLD("links: one is in no list");
     link_free(&hold, link);
@@ -215,7 +215,7 @@ make_merging_buffer(void)
         memcpy(cdedupe_payload(buffer, updates[i].slot), &weight, sizeof(weight));
     }
     CHECK(cdedupe_put(buffer, updates, 4) == CDEDUPE_INCOMPLETE);
-    CHECK(updates[3].outcome == CDEDUPE_MERGE);
+    CHECK(updates[3].outcome == CDEDUPE_OUTCOME_MERGE);
     CHECK_NO_FAULT(cdedupe_validate(buffer));
     return buffer;
 }
@@ -234,7 +234,7 @@ merges_and_weights_are_checked(void)
     BREAK(value->word, value->word | WORD_MERGING, "entries: the weight of what is pending is wrong");
     BREAK(deletion->word, deletion->word | WORD_MERGING, "entry: merging, but not a pending value");
     BREAK(merging->word, merging->word | WORD_DELETION, "entry: merging, but not a pending value");
-    BREAK(deletion->word, deletion->word | WORD_ALONE, "entry: alone, but not a pending value");
+    BREAK(deletion->word, deletion->word | WORD_MERGE_BARRIER, "entry: alone, but not a pending value");
     BREAK(buffer->merging, false, "entry: merging, but not a pending value");
     BREAK(buffer->overflowed, true, "overflow: something is queued");
     cdedupe_destroy(buffer);
@@ -242,7 +242,7 @@ merges_and_weights_are_checked(void)
     buffer = make_busy_buffer();
     value = listed_entry(buffer, buffer->ring, 0);
     BREAK(value->word, value->word | WORD_MERGING, "entry: merging, but not a pending value");
-    BREAK(value->word, value->word | WORD_ALONE, "entry: alone, but not a pending value");
+    BREAK(value->word, value->word | WORD_MERGE_BARRIER, "entry: alone, but not a pending value");
     cdedupe_destroy(buffer);
 }
 

@@ -97,12 +97,12 @@ end_tag(world_t *world, cdedupe_tag_t tag)
 static bool
 settle(world_t *world, const cdedupe_update_t *update)
 {
-    CHECK(update->outcome != CDEDUPE_UNTOUCHED && update->outcome != CDEDUPE_REJECTED);
+    CHECK(update->outcome != CDEDUPE_OUTCOME_UNTOUCHED && update->outcome != CDEDUPE_OUTCOME_REJECTED);
     end_payload(world, update->slot);
     end_payload(world, update->displaced);
     end_tag(world, update->tag);
     end_tag(world, update->displaced_tag);
-    return update->outcome == CDEDUPE_OVERFLOWED;
+    return update->outcome == CDEDUPE_OUTCOME_OVERFLOWED;
 }
 
 /* Sends of some keys what is true, in one call if no tag is wanted. Whether it overflowed. */
@@ -123,7 +123,7 @@ put_truth(world_t *world, const uint64_t *keys, size_t count)
     for (size_t i = 0; i < count;) {
         cdedupe_result_t result = cdedupe_put(world->buffer, updates + i, count - i);
 
-        while (i < count && updates[i].outcome != CDEDUPE_NEEDS_TAG) {
+        while (i < count && updates[i].outcome != CDEDUPE_OUTCOME_NEEDS_TAG) {
             overflowed |= settle(world, &updates[i++]);
         }
         CHECK_EQ(result, i < count ? CDEDUPE_INCOMPLETE : CDEDUPE_OK);
@@ -161,7 +161,7 @@ send_all_again(world_t *world)
         if (random_below(&world->random, 2) == 0) {
             collect(world);
         }
-        CHECK_EQ(cdedupe_put_status(world->buffer, CDEDUPE_RESYNC_IN_PROGRESS), CDEDUPE_OK);
+        CHECK_EQ(cdedupe_put_status(world->buffer, CDEDUPE_STATUS_RESYNC_IN_PROGRESS), CDEDUPE_OK);
         for (uint64_t key = 0; key < KEYS && !overflowed; key++) {
             overflowed = world->truth[key] != 0 && put_truth(world, &key, 1);
             if (random_below(&world->random, 4) == 0) {
@@ -169,7 +169,7 @@ send_all_again(world_t *world)
             }
         }
     }
-    CHECK_EQ(cdedupe_put_status(world->buffer, CDEDUPE_IN_SYNC), CDEDUPE_OK);
+    CHECK_EQ(cdedupe_put_status(world->buffer, CDEDUPE_STATUS_IN_SYNC), CDEDUPE_OK);
 }
 
 /* A few keys change, or stay, or go. */
@@ -201,7 +201,7 @@ source(void *argument)
         }
     }
     send_all_again(world);
-    CHECK_EQ(cdedupe_finish(world->buffer, CDEDUPE_WHEN_DELIVERED), CDEDUPE_OK);
+    CHECK_EQ(cdedupe_finish(world->buffer, CDEDUPE_FINISH_WHEN_DELIVERED), CDEDUPE_OK);
     atomic_store(&world->over, true);
     return NULL;
 }
@@ -230,20 +230,20 @@ commit(world_t *world, const cdedupe_item_t *item)
 {
     uint64_t key;
 
-    if (item->kind == CDEDUPE_STATUS) {
+    if (item->kind == CDEDUPE_ITEM_STATUS) {
         world->status = item->status;
         return;
     }
     memcpy(&key, item->key, sizeof(key));
     CHECK(item->tag == 0 || *(uint64_t *)cdedupe_tag(world->buffer, item->tag) == key);
-    if (item->kind == CDEDUPE_DELETED) {
+    if (item->kind == CDEDUPE_ITEM_DELETED) {
         world->sunk[key] = 0;
     } else {
         const value_t *value = cdedupe_payload(world->buffer, item->slot);
 
         CHECK(item->tag != 0);
         CHECK_EQ(value->key, key);
-        CHECK_EQ(item->kind == CDEDUPE_UPDATED, world->sunk[key] != 0);
+        CHECK_EQ(item->kind == CDEDUPE_ITEM_UPDATED, world->sunk[key] != 0);
         world->sunk[key] = value->revision;
     }
 }
@@ -255,7 +255,7 @@ give_back(world_t *world, cdedupe_item_t *items, size_t count, uint64_t *random)
     while (count > 0) {
         size_t part = 1 + random_below(random, count), left = part;
 
-        CHECK_EQ(cdedupe_untake(world->buffer, items + count - part, &left), CDEDUPE_OK);
+        CHECK_EQ(cdedupe_put_back(world->buffer, items + count - part, &left), CDEDUPE_OK);
         count -= part;
     }
 }
@@ -316,7 +316,7 @@ open_world(world_t *world, const rules_t *rules)
     atomic_init(&world->tags, 0);
     atomic_init(&world->over, false);
     CHECK_EQ(cdedupe_create(&options, &world->buffer), CDEDUPE_OK);
-    CHECK_EQ(cdedupe_claim(world->buffer, CDEDUPE_LOOP), CDEDUPE_OK);
+    CHECK_EQ(cdedupe_claim(world->buffer, CDEDUPE_CLAIM_LOOP), CDEDUPE_OK);
 }
 
 static uint64_t suppressed, overflows;
@@ -336,7 +336,7 @@ run_world(const rules_t *rules, uint64_t seed)
     sink(&world, seed + 1);
     pthread_join(threads[0], NULL);
     pthread_join(threads[1], NULL);
-    CHECK_EQ(world.status, CDEDUPE_IN_SYNC);
+    CHECK_EQ(world.status, CDEDUPE_STATUS_IN_SYNC);
     for (size_t key = 0; key < KEYS; key++) {
         CHECK_EQ(world.sunk[key], world.truth[key]);
     }

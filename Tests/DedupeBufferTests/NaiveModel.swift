@@ -265,20 +265,20 @@ struct NaiveModel {
 
     /// The last `count` entries of the batch that was taken go back to the front, from the last to the first, as if they had
     /// never been taken. What came in since was dealt with as if they had gone for good.
-    mutating func untake(_ count: Int) {
+    mutating func putBack(_ count: Int) {
         for _ in 0..<count {
             let taken = batch.removeLast()
             if let status = taken.entry.status {
-                untake(status, taken)
+                putBack(status, taken)
                 continue
             }
             delivered -= 1
             sink[taken.entry.key] = taken.valueBefore
-            if taken.entry.value == nil { untakeDeletion(taken) } else { untakeValue(taken) }
+            if taken.entry.value == nil { putBackDeletion(taken) } else { putBackValue(taken) }
         }
     }
 
-    private mutating func untakeValue(_ taken: Taken) {
+    private mutating func putBackValue(_ taken: Taken) {
         let (key, index) = (taken.entry.key, index(of: taken.entry.key))
         revisions[key] = taken.revisionBefore
         if taken.valueBefore == nil { unseen?.remove(key) }
@@ -298,7 +298,7 @@ struct NaiveModel {
         }
     }
 
-    private mutating func untakeDeletion(_ taken: Taken) {
+    private mutating func putBackDeletion(_ taken: Taken) {
         let (key, index) = (taken.entry.key, index(of: taken.entry.key))
         let wasLive = taken.valueBefore != nil
         if wasLive {
@@ -315,7 +315,7 @@ struct NaiveModel {
         }
     }
 
-    private mutating func untake(_ status: SyncStatus, _ taken: Taken) {
+    private mutating func putBack(_ status: SyncStatus, _ taken: Taken) {
         statusesDelivered -= 1
         latestTaken = taken.statusBefore
         if !hasRestarted {

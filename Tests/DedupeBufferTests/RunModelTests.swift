@@ -52,9 +52,9 @@ struct RunModelTests {
         model.status(.inSync)
         let before = model
         _ = model.take(5)
-        model.untake(5)
+        model.putBack(5)
         _ = model.take(count)
-        model.untake(count)
+        model.putBack(count)
         #expect(model.queue.map(\.key) == before.queue.map(\.key))
         #expect(model.queue.map(\.value) == before.queue.map(\.value))
         #expect(model.queue.map(\.status) == before.queue.map(\.status))
@@ -200,7 +200,7 @@ final class Play: AsyncSyncerCallbacks {
     }
 
     private func giveBack(_ state: inout State) {
-        state.model.untake(state.entriesBack)
+        state.model.putBack(state.entriesBack)
         (state.batch, state.untilFailure) = ([], nil)
         if let other = state.neverTaken, other.outcome != state.model.outcome {
             note(&state, "comes to \(state.model.outcome); never taken it would have to \(other.outcome)")

@@ -144,8 +144,8 @@ compare_item(const subject_item_t *got, size_t got_key, const model_item_t *want
 {
     CHECK_EQ(got->kind, wanted->kind);
     CHECK_EQ(got_key, wanted->key);
-    CHECK(got->kind != CDEDUPE_STATUS || got->status == wanted->status);
-    CHECK(got->kind == CDEDUPE_STATUS || got->id == wanted->id);
+    CHECK(got->kind != CDEDUPE_ITEM_STATUS || got->status == wanted->status);
+    CHECK(got->kind == CDEDUPE_ITEM_STATUS || got->id == wanted->id);
     CHECK(!tagged || got->tagged == wanted->sent);
 }
 
@@ -158,7 +158,7 @@ read_items(pair_t *pair, size_t *keys)
     for (size_t i = 0; i < subject->count; i++) {
         const subject_item_t *item = &subject->items[i];
 
-        keys[i] = item->kind == CDEDUPE_STATUS ? MODEL_NO_KEY : key_number(item->key, item->length);
+        keys[i] = item->kind == CDEDUPE_ITEM_STATUS ? MODEL_NO_KEY : key_number(item->key, item->length);
         CHECK(keys[i] != KEYS);
         trace = trace * UINT64_C(1099511628211) + keys[i] * 4 + item->kind;
     }
@@ -203,12 +203,12 @@ settle(pair_t *pair, const subject_update_t *updates, size_t count, cdedupe_resu
 {
     size_t done;
 
-    for (done = 0; done < count && updates[done].outcome != CDEDUPE_REJECTED; done++) {
+    for (done = 0; done < count && updates[done].outcome != CDEDUPE_OUTCOME_REJECTED; done++) {
         size_t key = key_number(updates[done].key, updates[done].length);
-        cdedupe_outcome_t wanted = CDEDUPE_UNTOUCHED;
+        cdedupe_outcome_t wanted = CDEDUPE_OUTCOME_UNTOUCHED;
         uint64_t displaced = 0;
 
-        if (updates[done].outcome == CDEDUPE_UNTOUCHED) {
+        if (updates[done].outcome == CDEDUPE_OUTCOME_UNTOUCHED) {
             break;
         }
         if (is_modelled(pair)) {
@@ -221,7 +221,7 @@ settle(pair_t *pair, const subject_update_t *updates, size_t count, cdedupe_resu
     }
     CHECK((done < count) == (result != CDEDUPE_OK));
     for (size_t i = done + 1; i < count; i++) {
-        CHECK_EQ(updates[i].outcome, CDEDUPE_UNTOUCHED);
+        CHECK_EQ(updates[i].outcome, CDEDUPE_OUTCOME_UNTOUCHED);
     }
     return done;
 }
@@ -270,7 +270,7 @@ make_id(pair_t *pair)
 static subject_update_t
 make_update(pair_t *pair, size_t key, bool deletion, bool bare)
 {
-    subject_update_t update = {key_bytes(key), key_length(key), deletion, make_id(pair), CDEDUPE_UNTOUCHED, 0};
+    subject_update_t update = {key_bytes(key), key_length(key), deletion, make_id(pair), CDEDUPE_OUTCOME_UNTOUCHED, 0};
 
     if (bare) {
         update.id = 0;
@@ -310,8 +310,8 @@ run_put_many(pair_t *pair, unsigned variant)
 static void
 run_status(pair_t *pair, unsigned variant)
 {
-    cdedupe_status_t status = variant > CDEDUPE_IN_SYNC ? CDEDUPE_IN_SYNC : (cdedupe_status_t)variant;
-    bool sweeps = status == CDEDUPE_IN_SYNC && pair->model.resync;
+    cdedupe_status_t status = variant > CDEDUPE_STATUS_IN_SYNC ? CDEDUPE_STATUS_IN_SYNC : (cdedupe_status_t)variant;
+    bool sweeps = status == CDEDUPE_STATUS_IN_SYNC && pair->model.resync;
     uint64_t failures_before = pair->hooks.failures;
     cdedupe_result_t result;
 
@@ -393,16 +393,16 @@ run_take(pair_t *pair, unsigned variant)
     }
 }
 
-/* The model untakes as many, the last of them; what came back from the buffer begins at `first`. */
+/* The model puts back as many, the last of them; what came back from the buffer begins at `first`. */
 static void
-compare_untaken(pair_t *pair, const uint64_t *back, size_t first, size_t count)
+compare_put_back(pair_t *pair, const uint64_t *back, size_t first, size_t count)
 {
     uint64_t wanted[MODEL_BATCH] = {0};
 
     if (!is_modelled(pair)) {
         return;
     }
-    CHECK_EQ(model_untake(&pair->model, count, wanted), CDEDUPE_OK);
+    CHECK_EQ(model_put_back(&pair->model, count, wanted), CDEDUPE_OK);
     for (size_t i = 0; pair->subject.core != NULL && i < count; i++) {
         CHECK_EQ(back[first + i], wanted[i]);
     }
@@ -410,21 +410,21 @@ compare_untaken(pair_t *pair, const uint64_t *back, size_t first, size_t count)
 
 /* The last items of the last batch go back; sometimes more than there are. */
 static void
-run_untake(pair_t *pair, unsigned variant)
+run_put_back(pair_t *pair, unsigned variant)
 {
     size_t count = variant == 3 ? next_byte() : variant == 2 ? 1 : pair->model.batch_count / (variant + 1);
     uint64_t failures_before = pair->hooks.failures;
     uint64_t back[KEYS] = {0};
     cdedupe_result_t result;
 
-    say("untake %zu", count);
+    say("put back %zu", count);
     if (pair->subject.core != NULL && !pair->subject.keeps_batch) {
         return; /* The payloads are gone. */
     }
-    while ((result = subject_untake(&pair->subject, count, back)) == CDEDUPE_NO_MEMORY) {
+    while ((result = subject_put_back(&pair->subject, count, back)) == CDEDUPE_NO_MEMORY) {
         after_failure(pair, failures_before);
         failures_before = pair->hooks.failures;
-        compare_untaken(pair, back, pair->subject.left, count - pair->subject.left);
+        compare_put_back(pair, back, pair->subject.left, count - pair->subject.left);
         count = pair->subject.left;
         if (!pair->try_again) {
             return;
@@ -432,19 +432,19 @@ run_untake(pair_t *pair, unsigned variant)
         pair->hooks.fail_at = 0;
     }
     if (result == CDEDUPE_OK) {
-        compare_untaken(pair, back, 0, count);
+        compare_put_back(pair, back, 0, count);
     } else if (is_modelled(pair)) {
-        CHECK_EQ(result, model_untake(&pair->model, count, back));
+        CHECK_EQ(result, model_put_back(&pair->model, count, back));
     }
 }
 
 static void
 run_claim(pair_t *pair, unsigned variant)
 {
-    cdedupe_claim_t kind = variant % 2 == 0 ? CDEDUPE_BY_HAND : CDEDUPE_LOOP;
+    cdedupe_claim_t kind = variant % 2 == 0 ? CDEDUPE_CLAIM_SINGLE_BATCH : CDEDUPE_CLAIM_LOOP;
     cdedupe_result_t result;
 
-    say("claim %s", kind == CDEDUPE_LOOP ? "as a loop" : "by hand");
+    say("claim %s", kind == CDEDUPE_CLAIM_LOOP ? "as a loop" : "by hand");
     result = subject_claim(&pair->subject, kind);
     if (is_modelled(pair)) {
         CHECK(result == model_claim(&pair->model, kind) || !is_modelled(pair));
@@ -743,7 +743,7 @@ use_plainly(void)
     CHECK_EQ(cdedupe_bytes_put(buffer, "k", 1, value, sizeof(value), 2, NULL), CDEDUPE_OK);
     CHECK_EQ(cdedupe_bytes_delete(buffer, key_bytes(KEY_TOO_LONG), key_length(KEY_TOO_LONG), 3, NULL),
              CDEDUPE_KEY_TOO_LONG);
-    CHECK_EQ(cdedupe_bytes_claim(buffer, CDEDUPE_BY_HAND), CDEDUPE_OK);
+    CHECK_EQ(cdedupe_bytes_claim(buffer, CDEDUPE_CLAIM_SINGLE_BATCH), CDEDUPE_OK);
     CHECK_EQ(cdedupe_bytes_take(buffer, &item, 1, &count), CDEDUPE_OK);
     CHECK(item.value_length == sizeof(value) && memcmp(item.value, value, sizeof(value)) == 0);
     cdedupe_bytes_destroy(buffer);
@@ -789,7 +789,7 @@ run_rare(pair_t *pair)
         break;
     case 2:
     case 3:
-        run_finish(pair, which == 2 ? CDEDUPE_WHEN_DELIVERED : CDEDUPE_WHEN_EMPTY);
+        run_finish(pair, which == 2 ? CDEDUPE_FINISH_WHEN_DELIVERED : CDEDUPE_FINISH_WHEN_EMPTY);
         break;
     case 4:
         say("create wrongly");
@@ -872,7 +872,7 @@ run_call(unsigned byte)
         run_rare(pair);
         break;
     default:
-        run_untake(pair, variant);
+        run_put_back(pair, variant);
         break;
     }
     compare(pair);

@@ -1,7 +1,7 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 #include "inside.h"
 
-#include "core.h"
+#include "state/buffer.h"
 
 size_t
 slots_out(const cdedupe_t *buffer)

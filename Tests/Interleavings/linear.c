@@ -4,7 +4,7 @@
 #include <string.h>
 
 #include "../CDedupeTests/model.h"
-#include "core.h"
+#include "state/buffer.h"
 
 /* The threads and the checks. */
 enum { LANES = THREADS_MAX + 1, STEPS_MAX = 128, SEEN_SIZE = 1 << 16 };
@@ -72,7 +72,7 @@ content_bits(uint64_t content)
 static bool
 is_right_displaced(const struct event *event, unsigned part, uint64_t displaced)
 {
-    return event->outcomes[part] == CDEDUPE_QUEUED || event->outcomes[part] == CDEDUPE_SUPPRESSED ||
+    return event->outcomes[part] == CDEDUPE_OUTCOME_QUEUED || event->outcomes[part] == CDEDUPE_OUTCOME_SUPPRESSED ||
            event->displaced[part] == displaced;
 }
 
@@ -97,8 +97,8 @@ apply_put(model_t *model, const struct event *event, unsigned part)
     const struct op_update *update = &event->updates[part];
     uint64_t displaced;
 
-    /* Such a call may still replace what was untaken after the stop: it looks once whether the buffer is stopped. */
-    if (model->stopped && event->outcomes[part] == CDEDUPE_REPLACED && began_before_stop(event)) {
+    /* Such a call may still replace what was put back after the stop: it looks once whether the buffer is stopped. */
+    if (model->stopped && event->outcomes[part] == CDEDUPE_OUTCOME_REPLACED && began_before_stop(event)) {
         model->stopped = false;
         model_put(model, update->key, update->deletion, content(update->id), &displaced);
         model->stopped = true;
@@ -123,8 +123,8 @@ is_item(const struct event_item *item, const model_item_t *expected)
 {
     if (item->kind != expected->kind)
         return false;
-    return item->kind == CDEDUPE_STATUS ? item->status == expected->status
-                                        : item->key == expected->key && item->id == expected->id;
+    return item->kind == CDEDUPE_ITEM_STATUS ? item->status == expected->status
+                                             : item->key == expected->key && item->id == expected->id;
 }
 
 /* Of a finish: what was owed has been taken, so the buffer stops with the take's last hold. */
@@ -140,21 +140,21 @@ settle_finish(model_t *model)
 static unsigned
 take_parts(const struct event *event)
 {
-    unsigned full = event->items_count / HOLD_TAKE;
+    unsigned full = event->items_count / TAKES_PER_LOCK;
 
     /* A take goes on until a hold finds nothing more, or there is no room. */
-    return event->items_count == event->argument && event->items_count % HOLD_TAKE == 0 ? full : full + 1;
+    return event->items_count == event->argument && event->items_count % TAKES_PER_LOCK == 0 ? full : full + 1;
 }
 
 /* What one hold of a take handed out: `count` items. */
 static bool
 apply_hold(model_t *model, const struct event *event, const struct event_item *items, unsigned limit, unsigned count)
 {
-    model_item_t expected[HOLD_TAKE];
-    size_t hints[HOLD_TAKE], expected_count;
+    model_item_t expected[TAKES_PER_LOCK];
+    size_t hints[TAKES_PER_LOCK], expected_count;
 
     for (unsigned i = 0; i < count; i++)
-        hints[i] = items[i].kind == CDEDUPE_STATUS ? MODEL_NO_KEY : items[i].key;
+        hints[i] = items[i].kind == CDEDUPE_ITEM_STATUS ? MODEL_NO_KEY : items[i].key;
     if (model_take_hold(model, limit, hints, count, expected, &expected_count) != event->result ||
         expected_count != count)
         return false;
@@ -177,10 +177,10 @@ static bool
 apply_take(model_t *model, const struct event *event, unsigned part)
 {
     model_item_t earlier[MODEL_BATCH];
-    unsigned before = part * HOLD_TAKE, room = event->argument - before, count = event->items_count - before;
+    unsigned before = part * TAKES_PER_LOCK, room = event->argument - before, count = event->items_count - before;
     bool last = part + 1 == take_parts(event);
 
-    count = count < HOLD_TAKE ? count : HOLD_TAKE;
+    count = count < TAKES_PER_LOCK ? count : TAKES_PER_LOCK;
     /* A last hold that found nothing says only that there was nothing. */
     if (before > 0 && count == 0) {
         settle_finish(model);
@@ -193,8 +193,8 @@ apply_take(model_t *model, const struct event *event, unsigned part)
     if (before > 0 && model->restarted)
         return false;
     memcpy(earlier, model->batch, before * sizeof(*earlier));
-    if (!apply_hold(model, event, &history->items[event->items_first + before], room < HOLD_TAKE ? room : HOLD_TAKE,
-                    count))
+    if (!apply_hold(model, event, &history->items[event->items_first + before],
+                    room < TAKES_PER_LOCK ? room : TAKES_PER_LOCK, count))
         return false;
     join_batch(model, earlier, before);
     if (last && count > 0)
@@ -202,9 +202,9 @@ apply_take(model_t *model, const struct event *event, unsigned part)
     return true;
 }
 
-/* An item is a step, though several are untaken in one hold: who replaces without the lock may come in between. */
+/* An item is a step, though several are put back in one hold: who replaces without the lock may come in between. */
 static unsigned
-untake_parts(const struct event *event)
+put_back_parts(const struct event *event)
 {
     return event->result == CDEDUPE_OK && event->argument > 0 ? event->argument : 1;
 }
@@ -220,14 +220,14 @@ reopen_finish(model_t *model)
 
 /* The last item goes back; its payload came back or did not, and so did what it is to be merged with. */
 static bool
-apply_untake(model_t *model, const struct event *event)
+apply_put_back(model_t *model, const struct event *event)
 {
     uint64_t all[MODEL_BATCH], back, newer, bits;
 
     if (event->result != CDEDUPE_OK || event->argument == 0 || model->batch_count == 0)
-        return model_untake(model, event->argument, all) == event->result;
+        return model_put_back(model, event->argument, all) == event->result;
     bits = content_bits(model->batch[model->batch_count - 1].id);
-    if (model_untake_waits(model) || model_untake_last(model, &back, &newer) != CDEDUPE_OK)
+    if (model_put_back_waits(model) || model_put_back_last(model, &back, &newer) != CDEDUPE_OK)
         return false;
     reopen_finish(model);
     return (bits == 0 || (event->back & bits) == (back != 0 ? bits : 0)) &&
@@ -269,8 +269,8 @@ apply(model_t *model, const struct action *action)
         return model_restart(model) == event->result;
     case OP_TAKE:
         return apply_take(model, event, action->part);
-    case OP_UNTAKE:
-        return apply_untake(model, event);
+    case OP_PUT_BACK:
+        return apply_put_back(model, event);
     case OP_CLAIM:
         return model_claim(model, (cdedupe_claim_t)event->argument) == event->result;
     case OP_RELEASE:
@@ -351,7 +351,7 @@ event_parts(const struct event *event)
 {
     if (event->kind == OP_PUT)
         return event->count;
-    return event->kind == OP_TAKE ? take_parts(event) : event->kind == OP_UNTAKE ? untake_parts(event) : 1;
+    return event->kind == OP_TAKE ? take_parts(event) : event->kind == OP_PUT_BACK ? put_back_parts(event) : 1;
 }
 
 static void
@@ -509,23 +509,23 @@ follow_take(const struct event *event, struct sink *sink)
     for (unsigned i = 0; i < event->items_count; i++) {
         const struct event_item *item = &history->items[event->items_first + i];
 
-        if (item->kind == CDEDUPE_STATUS)
+        if (item->kind == CDEDUPE_ITEM_STATUS)
             continue;
-        if (item->kind != CDEDUPE_DELETED && sink->live[item->key] != (item->kind == CDEDUPE_UPDATED))
+        if (item->kind != CDEDUPE_ITEM_DELETED && sink->live[item->key] != (item->kind == CDEDUPE_ITEM_UPDATED))
             return false;
         sink->before[i] = sink->live[item->key];
-        sink->live[item->key] = item->kind != CDEDUPE_DELETED;
+        sink->live[item->key] = item->kind != CDEDUPE_ITEM_DELETED;
     }
     return true;
 }
 
 static void
-follow_untake(const struct event *event, struct sink *sink)
+follow_put_back(const struct event *event, struct sink *sink)
 {
     for (unsigned i = 0; event->result == CDEDUPE_OK && i < event->argument; i++) {
         const struct event_item *item = &history->items[sink->take->items_first + --sink->left];
 
-        if (item->kind != CDEDUPE_STATUS)
+        if (item->kind != CDEDUPE_ITEM_STATUS)
             sink->live[item->key] = sink->before[sink->left];
     }
 }
@@ -547,7 +547,7 @@ static bool
 is_in_sync(const struct event *restart, const struct event *before)
 {
     for (const struct event *event = history->events; event < before; event++)
-        if (event->kind == OP_STATUS && event->argument == CDEDUPE_IN_SYNC && event->result == CDEDUPE_OK &&
+        if (event->kind == OP_STATUS && event->argument == CDEDUPE_STATUS_IN_SYNC && event->result == CDEDUPE_OK &&
             event->invoked > restart->returned)
             return true;
     return false;
@@ -590,8 +590,8 @@ linear_check_weakly(const struct history *checked)
 
         if (event->kind == OP_TAKE && !follow_take(event, &sink))
             return "new of a live key, or updated of another";
-        if (event->kind == OP_UNTAKE)
-            follow_untake(event, &sink);
+        if (event->kind == OP_PUT_BACK)
+            follow_put_back(event, &sink);
         if (event->kind != OP_RESTART || event->thread != THREAD_CHECKS)
             continue;
         swept = true;

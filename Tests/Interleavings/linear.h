@@ -2,7 +2,7 @@
 /*
  * Linearizability: whether the calls of a history, done one by one in some order, would have come to the same by the
  * contract (Tests/CDedupeTests/model.c). The order keeps that of each thread, and that of calls of which one had ended when
- * the other began. A call of several updates, or that untakes several items, is as many steps; a take is one for each hold,
+ * the other began. A call of several updates, or that puts back several items, is as many steps; a take is one for each hold,
  * every other call one.
  */
 #ifndef LINEAR_H

@@ -7,7 +7,7 @@
  *   wait resync sync    puts a status
  *   restart
  *   take take1      takes a batch, of one item
- *   untake untake1  gives back what is left of the last batch, or its last item
+ *   put back put back1  gives back what is left of the last batch, or its last item
  *   collect
  *   claim claim-loop release
  *   loop            takes until the buffer has stopped, and sleeps in between until it is woken
@@ -41,7 +41,7 @@ enum op_kind {
     OP_STATUS,
     OP_RESTART,
     OP_TAKE,
-    OP_UNTAKE,
+    OP_PUT_BACK,
     OP_COLLECT,
     OP_CLAIM,
     OP_RELEASE,

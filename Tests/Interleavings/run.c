@@ -4,7 +4,7 @@
 #include <stdio.h>
 #include <string.h>
 
-#include "core.h"
+#include "state/buffer.h"
 #include "region.h"
 
 enum { SEED = 1, TAKE_MAX = 100 };
@@ -180,7 +180,7 @@ end_event(struct event *event, cdedupe_result_t result)
 
 /*
  * Merges two payloads of the caller's, into one or the other as chance has it, and puts that where the newer of them, or what
- * it was untaken for, was pending. `pending` is the handle that the buffer gave for that.
+ * it was put back for, was pending. `pending` is the handle that the buffer gave for that.
  */
 static void
 merge(unsigned thread, unsigned key, cdedupe_slot_t older, cdedupe_slot_t newer, cdedupe_slot_t pending)
@@ -223,7 +223,7 @@ put_some(unsigned thread, const struct op_update *wanted, unsigned count)
         event->updates[i] = wanted[i];
     }
     end_event(event, cdedupe_put(buffer, updates, count));
-    for (; done < count && updates[done].outcome != CDEDUPE_UNTOUCHED; done++) {
+    for (; done < count && updates[done].outcome != CDEDUPE_OUTCOME_UNTOUCHED; done++) {
         event->outcomes[done] = updates[done].outcome;
         event->displaced[done] = receive(updates[done].displaced);
         receive(updates[done].slot);
@@ -231,7 +231,7 @@ put_some(unsigned thread, const struct op_update *wanted, unsigned count)
     for (unsigned i = done; i < count; i++)
         receive(updates[i].slot);
     event->count = done;
-    if ((event->result == CDEDUPE_INCOMPLETE) != (done > 0 && event->outcomes[done - 1] == CDEDUPE_MERGE))
+    if ((event->result == CDEDUPE_INCOMPLETE) != (done > 0 && event->outcomes[done - 1] == CDEDUPE_OUTCOME_MERGE))
         scheduler_fail("a call is incomplete, and does not say why");
     else if (event->result == CDEDUPE_INCOMPLETE)
         merge(thread, wanted[done - 1].key, updates[done - 1].displaced, updates[done - 1].slot,
@@ -323,7 +323,7 @@ note_item(struct event *event, const cdedupe_item_t *item)
     noted->key = 0;
     noted->id = receive(item->slot);
     event->items_count++;
-    if (item->kind != CDEDUPE_STATUS)
+    if (item->kind != CDEDUPE_ITEM_STATUS)
         noted->key = key_number(item->key, item->key_length);
     state.loan.keys[state.loan.count] = item->key;
     state.loan.numbers[state.loan.count++] = noted->key;
@@ -354,7 +354,7 @@ do_take(unsigned thread, unsigned capacity)
 
 /* What came back and is to be merged with something newer. */
 static void
-merge_untaken(unsigned thread, const cdedupe_item_t *items, size_t count)
+merge_put_back(unsigned thread, const cdedupe_item_t *items, size_t count)
 {
     for (size_t i = 0; i < count; i++)
         if (items[i].newer != 0)
@@ -363,15 +363,15 @@ merge_untaken(unsigned thread, const cdedupe_item_t *items, size_t count)
 
 /* The last `count` items of the last batch go back, or as many of them as can before something is merged; says how many. */
 static size_t
-untake_some(unsigned thread, size_t count)
+put_back_some(unsigned thread, size_t count)
 {
     cdedupe_item_t *items = state.batch.items + state.batch.count - count;
-    struct event *event = begin_event(thread, OP_UNTAKE, (unsigned)count);
+    struct event *event = begin_event(thread, OP_PUT_BACK, (unsigned)count);
     size_t left = count;
 
     for (size_t i = 0; i < count; i++)
         give(slot_id(items[i].slot));
-    end_event(event, cdedupe_untake(buffer, items, &left));
+    end_event(event, cdedupe_put_back(buffer, items, &left));
     for (size_t i = 0; i < left; i++)
         receive(items[i].slot);
     for (size_t i = left; i < count; i++) {
@@ -379,24 +379,24 @@ untake_some(unsigned thread, size_t count)
         event->newer |= content_bits(receive(items[i].newer));
     }
     if (event->result == CDEDUPE_OK && left != 0)
-        scheduler_fail("something is still to be untaken");
+        scheduler_fail("something is still to be put back");
     if (event->result == CDEDUPE_INCOMPLETE) {
         event->argument = (unsigned)(count - left);
         event->result = CDEDUPE_OK;
     }
     state.batch.count -= count - left;
     state.loan.count = (unsigned)state.batch.count;
-    merge_untaken(thread, items + left, count - left);
+    merge_put_back(thread, items + left, count - left);
     return event->result == CDEDUPE_OK ? count - left : count;
 }
 
 static void
-do_untake(unsigned thread, unsigned most)
+do_put_back(unsigned thread, unsigned most)
 {
     size_t count = most < state.batch.count ? most : state.batch.count, done = 0;
 
     do
-        done += untake_some(thread, count - done);
+        done += put_back_some(thread, count - done);
     while (done < count && scheduler_failure() == NULL);
 }
 
@@ -482,7 +482,7 @@ static void
 do_laps(unsigned thread, unsigned laps)
 {
     for (unsigned i = 0; i < laps; i++) {
-        do_status(thread, CDEDUPE_RESYNC_IN_PROGRESS);
+        do_status(thread, CDEDUPE_STATUS_RESYNC_IN_PROGRESS);
         do_restart(thread);
     }
 }
@@ -503,8 +503,8 @@ do_op(unsigned thread, const struct op *op)
     case OP_TAKE:
         do_take(thread, op->argument);
         break;
-    case OP_UNTAKE:
-        do_untake(thread, op->argument);
+    case OP_PUT_BACK:
+        do_put_back(thread, op->argument);
         break;
     case OP_COLLECT:
         do_collect();
@@ -677,7 +677,7 @@ receive_leftovers(void)
     uint64_t cursor = 0;
     cdedupe_slot_t slot;
 
-    while ((slot = cdedupe_next_leftover(buffer, &cursor, NULL)) != 0)
+    while ((slot = cdedupe_drain_next(buffer, &cursor, NULL)) != 0)
         history.leftovers |= content_bits(receive(slot));
     for (unsigned id = 1; id <= program->ids; id++)
         if (state.owners[id] != OWNER_TEST)
@@ -691,11 +691,11 @@ run_end(void)
     check_wake_ups();
     run_validate();
     do_collect();
-    do_claim(THREAD_CHECKS, CDEDUPE_BY_HAND);
+    do_claim(THREAD_CHECKS, CDEDUPE_CLAIM_SINGLE_BATCH);
     /* What the buffer thinks is live, it says after one more restart. */
     if (take_all() == CDEDUPE_EMPTY) {
         do_restart(THREAD_CHECKS);
-        do_status(THREAD_CHECKS, CDEDUPE_IN_SYNC);
+        do_status(THREAD_CHECKS, CDEDUPE_STATUS_IN_SYNC);
         take_all();
     }
     do_statistics(THREAD_CHECKS);
@@ -774,7 +774,7 @@ print_items(FILE *out, const struct event *event)
     for (unsigned i = 0; i < event->items_count; i++) {
         const struct event_item *item = &history.items[event->items_first + i];
 
-        if (item->kind == CDEDUPE_STATUS)
+        if (item->kind == CDEDUPE_ITEM_STATUS)
             fprintf(out, " <%s>", statuses[item->status]);
         else {
             fprintf(out, " %c%s=", kinds[item->kind], key_text(item->key));
@@ -790,7 +790,7 @@ print_event(FILE *out, const struct event *event)
         [OP_PUT] = "put",           [OP_STATUS] = "status", [OP_RESTART] = "restart",
         [OP_TAKE] = "take",         [OP_CLAIM] = "claim",   [OP_RELEASE] = "release",
         [OP_STOP] = "stop",         [OP_FINISH] = "finish", [OP_STATISTICS] = "statistics",
-        [OP_FILL] = "fill",         [OP_DROP] = "drop",     [OP_UNTAKE] = "untake",
+        [OP_FILL] = "fill",         [OP_DROP] = "drop",     [OP_PUT_BACK] = "put_back",
         [OP_MERGED] = "put merged",
     };
 
@@ -879,7 +879,7 @@ run_label(const volatile void *address)
 #define MEMBER(name) {offsetof(struct cdedupe, name), sizeof(((struct cdedupe *)NULL)->name), #name}
         MEMBER(memory),       MEMBER(lock.spin), MEMBER(lock.waiting), MEMBER(stopped), MEMBER(restart),
         MEMBER(slots_sparse), MEMBER(uncleared), MEMBER(entries),      MEMBER(slots),   MEMBER(links),
-        MEMBER(index),        MEMBER(limbo),     MEMBER(contexts),
+        MEMBER(index),        MEMBER(retired),   MEMBER(contexts),
 #undef MEMBER
     };
     static char text[40];

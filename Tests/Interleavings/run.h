@@ -32,7 +32,7 @@ struct event {
     uint64_t displaced[PROGRAM_UPDATES_MAX]; /* Payloads by id; zero: none. */
     unsigned count;
     unsigned items_first, items_count; /* In the history's items. */
-    uint64_t back;                     /* Of untaking: payloads that came back, bits by id, */
+    uint64_t back;                     /* Of putting back: payloads that came back, bits by id, */
     uint64_t newer;                    /* and those that they have to be merged with. */
     uint64_t merged;                   /* Of putting what was merged: what it is, and whether it */
     bool accepted;                     /* took the place. */

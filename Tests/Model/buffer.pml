@@ -4,24 +4,24 @@
  *
  * A step's name (U5, T3, ...) stands in the code too, in the comment at the place that takes it:
  *
- *     U  a producer without the lock       source.c: put_share, look_up, replace_unlocked
- *     P  a producer under the lock         source.c: put_one, put_anywhere, insert, requeue, revive, replace, delete_unheard,
+ *     U  a producer without the lock       source.c: put_chunk, look_up, replace_unlocked
+ *     P  a producer under the lock         source.c: put_one, put_anywhere, insert, requeue, revive, replace, delete_not_live,
  *                                          suppress, overflow
  *     C  clearing up after a restart       garbage.c: clear_one, clear_entry
- *     T  taking a batch                    sink.c: cdedupe_take, take_some, take_word, take_entry, take_status, conclude
- *     G  giving it back: untaking          untake.c
- *     S  a status, and the sweep           status.c: put_status_some, sweep_entry, owe_deletion(_of_stale), queue_status
+ *     T  taking a batch                    sink.c: cdedupe_take, take_some, take_word, take_entry, take_status, finish_take
+ *     G  giving it back: putting back          put back.c
+ *     S  a status, and the sweep           status.c: put_status_some, sweep_entry, synthesize_deletion(_of_stale), queue_status
  *     R  a restart                         status.c: cdedupe_restart, next_restart, forget_old_restarts
  *     E  the end                           buffer.c, sink.c: cdedupe_stop, cdedupe_finish, cdedupe_release, is_over
- *     M  merging                           source.c: begin_merge, cdedupe_put_merged; untake.c: begin_merge
- *     W  waking the loop                   core.h: notify, hold_wake
+ *     M  merging                           source.c: begin_merge, cdedupe_put_merged; put back.c: begin_merge
+ *     W  waking the loop                   core.h: notify, scope_wake
  *
  * What happens under the lock and nobody without the lock can see is one step with what comes before or after it.
  * Wherever the code may drop the lock between two pieces of work, the model does: fewer holds are some of its runs.
  *
  * Parameters (-D): K keys; U updates a call; N1, N2, N3 calls of the producers, OPS1, OPS2, OPS3 the kinds that each
  * may choose from; NE entries, NS slots; BATCH; RMAX, the largest restart number (1 to 3); MEMORY: a call may run out of
- * memory once; QUIT: the loop may end its claim at any time; UNTAKE: so many items, at most, it gives back, one a call; MERGE:
+ * memory once; QUIT: the loop may end its claim at any time; PUT_BACK: so many items, at most, it gives back, one a call; MERGE:
  * values are merged (then U is 1); SUPPRESS: a value may be the one sent last, once more, and is suppressed where the sink has
  * it; OVERFLOW: what makes one more key pending may go beyond a bound. BRK_x: a deliberate fault.
  */
@@ -120,11 +120,11 @@ byte latest_received, latest_taken; /* 0: wait for ready; 1: resync; 2: in sync 
 bit overflowed;                     /* Everything is dropped until the next restart. */
 #endif
 bit restarted;                      /* Since the first item of the last batch was taken. */
-bit swallowed;                      /* Since the restart, or the last status that was queued, one was not queued. */
-byte made_unseen;                   /* Entries that untaking made unseen. */
+bit dropped_equal_status;                      /* Since the restart, or the last status that was queued, one was not queued. */
+byte unseen_generation;                   /* Entries that putting back made unseen. */
 byte finishing;                     /* 0: not; 1: when delivered; 2: when empty */
 byte ring[NQUEUE], ring_length;
-byte last_owed;                     /* An item of the ring, or zero: its head. */
+byte finish_barrier;                     /* An item of the ring, or zero: its head. */
 byte garbage[K + 1], garbage_length; /* Entries only: a status in the garbage does nothing. */
 byte orphans[4], orphans_length;
 byte status[NSTATUS];               /* Values of queued statuses; zero: free. */
@@ -197,7 +197,7 @@ bit over;                           /* or because it was told to. */
 inline remove_at(i) {
     if
 #ifndef BRK_FINISH_MOVE
-    :: last_owed == ring[i] -> last_owed = BEFORE(i)
+    :: finish_barrier == ring[i] -> finish_barrier = BEFORE(i)
 #endif
     :: else -> skip
     fi;
@@ -221,7 +221,7 @@ inline unqueue(x) { d_step {
 #ifndef BRK_MERGE
        if
 #ifndef BRK_FINISH_MERGE
-       :: last_owed == ring[i_ - 1] -> last_owed = ring[i_]
+       :: finish_barrier == ring[i_ - 1] -> finish_barrier = ring[i_]
 #endif
        :: else -> skip
        fi;
@@ -245,11 +245,11 @@ inline queue_entry(e) {
     notify()
 }
 
-#ifdef UNTAKE
-/* untake.c: push_front, with the ghosts. The sink is awake. */
+#ifdef PUT_BACK
+/* put back.c: push_front, with the ghosts. The sink is awake. */
 inline push_front(x) { d_step {
     ROOM(ring_length < NQUEUE);
-#ifdef BRK_UNTAKE_FRONT
+#ifdef BRK_PUT_BACK_FRONT
     ring[ring_length] = x;
 #else
     i_ = ring_length; do :: i_ > 0 -> ring[i_] = ring[i_ - 1]; i_-- :: else -> break od; ring[0] = x;
@@ -259,8 +259,8 @@ inline push_front(x) { d_step {
     if
     :: finishing == 1 ->
        if :: IS_STATUS(x) -> owed_status = owed_status | BIT(x - STATUS) :: else -> owed = owed | BIT(x) fi;
-#ifndef BRK_UNTAKE_FINISH
-       if :: last_owed == 0 -> last_owed = x; stopped = 0 :: else -> skip fi
+#ifndef BRK_PUT_BACK_FINISH
+       if :: finish_barrier == 0 -> finish_barrier = x; stopped = 0 :: else -> skip fi
 #endif
     :: else -> skip
     fi;
@@ -268,7 +268,7 @@ inline push_front(x) { d_step {
 } }
 #endif
 
-inline garbage_remove(e) { d_step {
+inline dropped_remove(e) { d_step {
     i_ = 0; do :: i_ < garbage_length && garbage[i_] != e -> i_++ :: else -> break od;
     assert(i_ < garbage_length);
     do :: i_ + 1 < garbage_length -> garbage[i_] = garbage[i_ + 1]; i_++ :: else -> break od;
@@ -283,7 +283,7 @@ inline garbage_remove(e) { d_step {
 #define GIVE_UP(s) owner[s] = 0
 #endif
 
-inline orphan_add(s) {
+inline detached_add(s) {
     ROOM(orphans_length < 4);
     orphans[orphans_length] = s; orphans_length++; owner[s] = ORPHAN
 }
@@ -371,7 +371,7 @@ inline unindex(e) { index_[key[e]] = 0; version[e] = 0; begun[e] = 0 }
 inline unindex(e) { index_[key[e]] = 0; version[e] = 0 }
 #endif
 
-inline limbo_add(e) {
+inline retired_add(e) {
 #ifdef BRK_EPOCH
     readers[e] = 0;
 #else
@@ -404,8 +404,8 @@ inline holds(s, v) { first[s] = v; last[s] = v }
 /* What is in slots `older` and `newer` becomes one value, in slot `into`, of the two; the other is `spare`. */
 inline merge(older, newer, into, spare) {
     assert(first[older] != 0 && last[older] < first[newer]);
-#ifndef UNTAKE
-    assert(last[older] + 1 == first[newer]);                    /* (untaking goes over deletions that were replaced) */
+#ifndef PUT_BACK
+    assert(last[older] + 1 == first[newer]);                    /* (putting back goes over deletions that were replaced) */
 #endif
     if :: into = newer; spare = older :: into = older; spare = newer fi;
     n_ = last[newer]; i_ = first[older];
@@ -450,7 +450,7 @@ inline clear_one() {
            ce = garbage[0]; cw = word[ce] };                                    /* C1 read the word */
        atomic {
            assert(IS_STALE(cw, restart));
-           garbage_remove(ce);
+           dropped_remove(ce);
            if
            :: cw & L_ ->
 #ifndef BRK_CLEAR_LIVE_STORE
@@ -467,7 +467,7 @@ inline clear_one() {
               cw = word[ce];                                                    /* C3 exchange: dead */
 #endif
               word[ce] = 0; give_back(ce, PAYLOAD(cw));
-              unindex(ce); limbo_add(ce)
+              unindex(ce); retired_add(ce)
            fi;
            ce = 0; cw = 0 }
     :: orphans_length == 0 -> skip /* Nothing there, or the link was a status's. */
@@ -477,7 +477,7 @@ inline clear_one() {
 /* A current entry leaves, its word is zero: a value was pending, and a deletion comes. No other deletion goes with them. */
 inline remove_current(e, k) {
     assert(!newest_deletes[k] || newest[k] == mine);
-    unqueue(e); unindex(e); limbo_add(e);
+    unqueue(e); unindex(e); retired_add(e);
     if :: mine == 0 -> versions[k]++ :: else -> skip fi;
     newest[k] = versions[k]; newest_deletes[k] = 1; taken[k] = versions[k];
     balance = balance - 2
@@ -489,12 +489,12 @@ inline finish_update() {
     todo = todo & (255 - BIT(u)); s[u] = 0; number[u] = 0; k[u] = 0; deletes[u] = 0
 }
 
-#ifndef BRK_UNTAKE_BOTH_SIDES
+#ifndef BRK_PUT_BACK_BOTH_SIDES
 #define TOO_LATE (restarted && count > 0)
 #else
 #define TOO_LATE false
 #endif
-#ifndef BRK_UNTAKE_BEGUN
+#ifndef BRK_PUT_BACK_BEGUN
 #define T1_BEGUN
 #define TAKE_BEGUN if :: count == 0 -> restarted = 0 :: else -> skip fi;
 #else
@@ -708,7 +708,7 @@ put_one:
            hand_over(e, s[u], PAYLOAD(w));
 #endif
 #ifndef BRK_DANGLING
-           garbage_remove(e);
+           dropped_remove(e);
 #endif
            queue_entry(e); received(e, k[u], deletes[u]);
            if :: PAYLOAD(w) == 0 -> goto queued :: else -> goto put_next fi
@@ -785,7 +785,7 @@ suppress:
         word[e] = IDLE(NUMBER(w));
 #endif
         assert(at_sink[k[u]] && sink_content[k[u]] == content[s[u]]);
-        if :: w & P_ -> give_back(e, SLOT(w)); garbage_remove(e) :: else -> skip fi;
+        if :: w & P_ -> give_back(e, SLOT(w)); dropped_remove(e) :: else -> skip fi;
         newest[k[u]] = taken[k[u]]; newest_deletes[k[u]] = 0; version[e] = 0;
         free_slot(s[u]); balance--;
         goto put_next
@@ -856,21 +856,21 @@ sweep:
         touched = 1;
         if
         :: op == 2 && resync ->
-           if :: began == 0 -> began = restart; seen = made_unseen :: else -> skip fi;
+           if :: began == 0 -> began = restart; seen = unseen_generation :: else -> skip fi;
 #ifndef BRK_ABORT
            if :: began != restart -> goto status_done :: else -> skip fi;
 #endif
            do :: next <= NE && !IS_UNSEEN(word[next], restart) -> next++ :: else -> break od;
            if
-#ifdef UNTAKE
+#ifdef PUT_BACK
            :: next > NE -> unlock(); goto sweep         /* The hold was full. */
 #endif
-#if defined(BRK_UNTAKE_ONE_FLAG)
-           :: next > NE && made_unseen > 0 -> made_unseen = 0; next = 1; unlock(); goto sweep
-           :: next > NE && made_unseen == 0 -> resync = 0; goto queue_status
-#elif defined(UNTAKE) && !defined(BRK_UNTAKE_UNSEEN)
-           :: next > NE && seen != made_unseen -> seen = made_unseen; next = 1; unlock(); goto sweep
-           :: next > NE && seen == made_unseen -> resync = 0; goto queue_status
+#if defined(BRK_PUT_BACK_ONE_FLAG)
+           :: next > NE && unseen_generation > 0 -> unseen_generation = 0; next = 1; unlock(); goto sweep
+           :: next > NE && unseen_generation == 0 -> resync = 0; goto queue_status
+#elif defined(PUT_BACK) && !defined(BRK_PUT_BACK_UNSEEN)
+           :: next > NE && seen != unseen_generation -> seen = unseen_generation; next = 1; unlock(); goto sweep
+           :: next > NE && seen == unseen_generation -> resync = 0; goto queue_status
 #else
            :: next > NE -> resync = 0; goto queue_status
 #endif
@@ -888,8 +888,8 @@ sweep:
            w = word[e];
 #endif
            word[e] = PENDING(L_, 0, restart, 1);
-           garbage_remove(e); queue_entry(e);
-           if :: PAYLOAD(w) != 0 -> assert(owner[SLOT(w)] == IN + e); orphan_add(SLOT(w)) :: else -> skip fi
+           dropped_remove(e); queue_entry(e);
+           if :: PAYLOAD(w) != 0 -> assert(owner[SLOT(w)] == IN + e); detached_add(SLOT(w)) :: else -> skip fi
         :: else -> word[e] = PENDING(L_, 0, restart, 1); queue_entry(e)         /* S3 store: idle -> deletion */
         fi;
         received(e, key[e], 1); e = 0; w = 0;
@@ -900,9 +900,9 @@ sweep:
 queue_status:
     atomic {                                                                    /* S5 the status */
         if
-        :: op == latest_received -> swallowed = 1
+        :: op == latest_received -> dropped_equal_status = 1
         :: else ->
-           latest_received = op; swallowed = 0;
+           latest_received = op; dropped_equal_status = 0;
            if
            :: IS_STATUS(BEFORE(ring_length)) -> e = BEFORE(ring_length) - STATUS
            :: else ->
@@ -915,8 +915,8 @@ queue_status:
            n_ = 1;
            do
            :: n_ <= K ->
-#if defined(SUPPRESS) && defined(UNTAKE)
-              /* (What was suppressed and untaken since, and then replaced, may come behind the status: see README.md.) */
+#if defined(SUPPRESS) && defined(PUT_BACK)
+              /* (What was suppressed and put back since, and then replaced, may come behind the status: see README.md.) */
               barrier[e * (K + 1) + n_] = (newest[n_] == taken[n_] -> 0 : newest[n_]);
 #else
               barrier[e * (K + 1) + n_] = newest[n_];
@@ -959,9 +959,9 @@ drop:
            ring[i_] = 0; i_++
         :: else -> break
         od;
-        ring_length = 0; last_owed = 0; owed = 0; owed_status = 0;
+        ring_length = 0; finish_barrier = 0; owed = 0; owed_status = 0;
         i_ = 0; do :: i_ < NSTATUS * (K + 1) -> barrier[i_] = 0; i_++ :: else -> break od; i_ = 0;
-        latest_received = latest_taken; touched = 0; restarted = 1; swallowed = 0;
+        latest_received = latest_taken; touched = 0; restarted = 1; dropped_equal_status = 0;
 #ifndef BRK_WRAP
         if :: restart == RMAX -> next = 1 :: else -> goto next_restart fi
 #else
@@ -1027,9 +1027,9 @@ finish:
         :: claim && stopped -> skip
         :: claim && !stopped ->
            finishing = (op == 2 && finishing != 1 -> 2 : 1);
-           last_owed = BEFORE(ring_length);
+           finish_barrier = BEFORE(ring_length);
 #ifndef BRK_FINISH_WAKE
-           if :: last_owed == 0 -> notify() :: else -> skip fi;
+           if :: finish_barrier == 0 -> notify() :: else -> skip fi;
 #endif
            owed = 0; owed_status = 0;
            i_ = 0;
@@ -1060,22 +1060,22 @@ ended:
 /* E5: settles a finish that is due; afterwards `stopped` tells whether all is over. */
 inline is_over() {
     if
-    :: finishing == 1 && last_owed == 0 -> stopped = 1
+    :: finishing == 1 && finish_barrier == 0 -> stopped = 1
     :: finishing == 2 && ring_length == 0 -> stopped = 1
     :: else -> skip
     fi
 }
 
 /* The loan of the last batch's keys ends. */
-inline free_lent() {
+inline retire_borrowed() {
     held = 0;
-#ifdef UNTAKE
+#ifdef PUT_BACK
     e = 0; do :: e < BATCH -> forget_item(e); e++ :: else -> break od;
 #endif
-    e = 1; do :: e <= NE -> if :: state[e] == LENT -> limbo_add(e) :: else -> skip fi; e++ :: else -> break od; e = 0
+    e = 1; do :: e <= NE -> if :: state[e] == LENT -> retired_add(e) :: else -> skip fi; e++ :: else -> break od; e = 0
 }
 
-#ifdef UNTAKE
+#ifdef PUT_BACK
 /* The i-th item of the batch: its key (zero: a status) and entry; whether it is a deletion, and the key was live; its slot. */
 typedef item_t {
     byte key, entry, slot, before, version, taken, status; bit deletes, had; byte barrier[K + 1];
@@ -1109,7 +1109,7 @@ inline note_status() {
 }
 #endif
 
-#ifdef UNTAKE
+#ifdef PUT_BACK
 /* The item's slot is the queue's again. */
 inline to_queue(e) {
     if :: items[count].slot != 0 -> assert(owner[items[count].slot] == SINK); owner[items[count].slot] = IN + e :: else -> skip fi;
@@ -1133,7 +1133,7 @@ inline new_status() {
 inline take_entry() {
     assert(!stopped && state[e] == USED);
     assert(finishing != 1 || (owed & BIT(e)));                  /* Finishing: nothing that came later. */
-#ifdef UNTAKE
+#ifdef PUT_BACK
     note_entry();
     assert((w & D_) || ((w & L_) != 0) == at_sink[key[e]]);     /* New, updated: exact. */
 #else
@@ -1153,7 +1153,7 @@ inline take_entry() {
     :: else -> sink_content[key[e]] = content[SLOT(w)]; revision[e] = content[SLOT(w)]
     fi;
 #endif
-#ifdef UNTAKE
+#ifdef PUT_BACK
     if :: SLOT(w) != 0 -> assert(owner[SLOT(w)] == IN + e); owner[SLOT(w)] = SINK :: else -> skip fi;
 #else
     give_back(e, SLOT(w));
@@ -1164,7 +1164,7 @@ inline take_entry() {
     :: w & D_ ->
        unindex(e); readers[e] = sections;
 #ifdef BRK_LENT
-       limbo_add(e)
+       retired_add(e)
 #else
        state[e] = LENT
 #endif
@@ -1175,9 +1175,9 @@ inline take_entry() {
 
 proctype Loop() {
     byte e, count; short w, cw;
-#ifdef UNTAKE
+#ifdef PUT_BACK
     item_t items[BATCH];
-    byte untakes, k, lent; bit late;
+    byte puts_back, k, lent; bit late;
 #ifdef MERGE
     byte me = SINK, pending, into, spare; bit hook;
 #endif
@@ -1188,14 +1188,14 @@ take:
 #ifdef QUIT
     if :: true :: goto release fi;
 #endif
-    atomic { GET_LOCK; free_lent(); count = 0; asleep = 0; T1_BEGUN unlock() };        /* T1 awake; end of the loan */
+    atomic { GET_LOCK; retire_borrowed(); count = 0; asleep = 0; T1_BEGUN unlock() };        /* T1 awake; end of the loan */
 take_some:
     atomic {
         GET_LOCK;
         TAKE_BEGUN
-        if :: ring_length == 0 || count == BATCH || TOO_LATE -> goto conclude :: else -> skip fi;
+        if :: ring_length == 0 || count == BATCH || TOO_LATE -> goto finish_take :: else -> skip fi;
 #ifndef BRK_STOP_TAKE
-        is_over(); if :: stopped -> goto conclude :: else -> skip fi;
+        is_over(); if :: stopped -> goto finish_take :: else -> skip fi;
 #endif
         if
         :: IS_STATUS(ring[0]) ->                                                /* T6 take a status */
@@ -1203,13 +1203,13 @@ take_some:
            e = 1;
            do :: e <= K -> assert(taken[e] >= barrier[(ring[0] - STATUS) * (K + 1) + e]); e++ :: else -> break od;
            e = 0;
-#ifdef UNTAKE
+#ifdef PUT_BACK
            note_status();
 #endif
            latest_taken = status[ring[0] - STATUS]; unqueue(ring[0]); count++;
            goto taken_one
 #if defined(MERGE) && !defined(BRK_MERGE_TAKE)
-        :: !IS_STATUS(ring[0]) && (word[(IS_STATUS(ring[0]) -> 0 : ring[0])] & M_) -> goto conclude /* T8 somebody merges it */
+        :: !IS_STATUS(ring[0]) && (word[(IS_STATUS(ring[0]) -> 0 : ring[0])] & M_) -> goto finish_take /* T8 somebody merges it */
 #endif
         :: else -> e = ring[0]; cw = word[e]                                    /* T2 peek */
         fi
@@ -1232,10 +1232,10 @@ take_some:
     };
 taken_one:
     if
-    :: count == BATCH -> goto conclude
+    :: count == BATCH -> goto finish_take
     :: else -> atomic { unlock() }; goto take_some
     fi;
-conclude:                                                                       /* T7 conclude */
+finish_take:                                                                       /* T7 finish_take */
     atomic {
         if
         :: count > 0 -> if :: finishing == 1 -> is_over() :: else -> skip fi; unlock(); goto dealt_with
@@ -1257,27 +1257,27 @@ conclude:                                                                       
            drained = 1; goto release }
     fi;
 dealt_with:
-#ifndef UNTAKE
+#ifndef PUT_BACK
     atomic { count = 0; goto take };
 #else
     if
     :: goto take
-    :: count > 0 && untakes < UNTAKE -> count--; untakes++
+    :: count > 0 && puts_back < PUT_BACK -> count--; puts_back++
     fi;
 
-    /* -------- cdedupe_untake: the last item ------------------------------------------------------- */
-untake:
+    /* -------- cdedupe_put_back: the last item ------------------------------------------------------- */
+put_back:
     atomic {
         GET_LOCK;
-#ifndef BRK_UNTAKE_RESTART
+#ifndef BRK_PUT_BACK_RESTART
         late = restarted;
 #endif
         k = items[count].key; lent = items[count].entry;
-        if :: k == 0 -> goto untake_status :: else -> skip fi;
+        if :: k == 0 -> goto put_back_status :: else -> skip fi;
 #ifdef MERGE
         if
-#ifndef BRK_MERGE_UNTAKE_WAIT
-        :: !items[count].deletes && !late && IS_MERGING(word[index_[k]], restart) -> unlock(); goto untake_wait
+#ifndef BRK_MERGE_PUT_BACK_WAIT
+        :: !items[count].deletes && !late && IS_MERGING(word[index_[k]], restart) -> unlock(); goto put_back_wait
 #endif
         :: else -> skip
         fi;
@@ -1312,35 +1312,35 @@ untake:
               begun[e] = first[items[count].slot];
 #endif
               to_queue(e); version[e] = items[count].version;
-              push_front(e); goto untaken
+              push_front(e); goto put_back
 #ifdef MERGE
-           :: !late && (w & P_) && items[count].before -> goto untake_merge
+           :: !late && (w & P_) && items[count].before -> goto put_back_merge
 #else
-           :: !late && (w & P_) && items[count].before -> balance--; move_to_front(e); goto untaken
+           :: !late && (w & P_) && items[count].before -> balance--; move_to_front(e); goto put_back
 #endif
-           :: late && items[count].before -> balance--; goto untaken
+           :: late && items[count].before -> balance--; goto put_back
            :: late && !items[count].before && !(w & P_) ->                      /* G2 dropped, and was new: goes */
-              word[e] = 0; leave_lent(e); balance--; goto untaken
+              word[e] = 0; leave_lent(e); balance--; goto put_back
            :: (w & P_) && !items[count].before -> skip
            fi
         :: items[count].deletes ->
            if
-           :: e == 0 && late && !items[count].before -> balance--; goto untaken
+           :: e == 0 && late && !items[count].before -> balance--; goto put_back
            :: e == 0 && late && items[count].before && resync ->                /* G3 dead: idle and unseen, a store */
-              word[lent] = IDLE(0); state[lent] = USED; index_[k] = lent; made_unseen++; balance--; goto untaken
+              word[lent] = IDLE(0); state[lent] = USED; index_[k] = lent; unseen_generation++; balance--; goto put_back
            :: e == 0 && !(late && (!items[count].before || resync)) ->          /* G4 dead: pending again, a store */
               e = lent; state[e] = USED; index_[k] = e; w = (items[count].before -> L_ : 0);
               word[e] = PENDING(w, items[count].slot, restart, 1); to_queue(e);
               version[e] = (newest[k] > items[count].version -> newest[k] : items[count].version); taken[k] = items[count].taken;
-              push_front(e); goto untaken
+              push_front(e); goto put_back
            :: e != 0 && !items[count].before ->
-              balance--; if :: late -> skip :: else -> move_to_front(e) fi; goto untaken
-           :: e != 0 && items[count].before -> if :: late && !resync && IS_STALE(w, restart) -> goto untake_to_stale :: else fi
+              balance--; if :: late -> skip :: else -> move_to_front(e) fi; goto put_back
+           :: e != 0 && items[count].before -> if :: late && !resync && IS_STALE(w, restart) -> goto put_back_to_stale :: else fi
            fi
         fi
     };
     atomic {
-#ifndef BRK_UNTAKE_STORE
+#ifndef BRK_PUT_BACK_STORE
         w = word[e];                                                            /* G5 exchange to zero, then */
 #endif
         word[e] = 0
@@ -1348,47 +1348,47 @@ untake:
     atomic {
         if
         :: items[count].deletes ->                                              /* G6 a store: live, */
-#ifndef BRK_UNTAKE_LIVE
+#ifndef BRK_PUT_BACK_LIVE
            word[e] = w | L_;
 #else
            word[e] = w;
 #endif
            balance--;
            if
-           :: late && IS_STALE(w, restart) -> made_unseen++
+           :: late && IS_STALE(w, restart) -> unseen_generation++
            :: late && !IS_STALE(w, restart) -> skip
            :: !late -> move_to_front(e)
            fi
         :: !items[count].deletes && !late && (w & D_) ->                        /* G7 both go, */
            unqueue(e);
-           if :: SLOT(w) != 0 -> orphan_add(SLOT(w)) :: else -> skip fi;
+           if :: SLOT(w) != 0 -> detached_add(SLOT(w)) :: else -> skip fi;
            taken[k] = version[e]; leave_lent(e); balance = balance - 2
         :: else ->                                                              /* G8 a store: not live */
-#ifndef BRK_UNTAKE_NEW
+#ifndef BRK_PUT_BACK_NEW
            word[e] = w & (2047 - L_);
 #else
            word[e] = w;
 #endif
 #ifdef MERGE
-           if :: late -> skip :: else -> goto untake_merge fi;
+           if :: late -> skip :: else -> goto put_back_merge fi;
            balance--
 #else
            balance--;
            if :: late -> skip :: else -> move_to_front(e) fi
 #endif
         fi;
-        goto untaken
+        goto put_back
     };
 #ifdef MERGE
-untake_merge:
+put_back_merge:
     atomic { w = word[e]; word[e] = 0 };                                        /* M3 exchange to zero, then a store: */
     atomic {
         balance--; move_to_front(e);
         if
-        :: w & D_ -> word[e] = w; goto untaken
+        :: w & D_ -> word[e] = w; goto put_back
         :: else ->                                                              /* M3 the caller merges */
            pending = SLOT(w); assert(owner[pending] == IN + e); owner[pending] = SINK;
-#ifndef BRK_MERGE_UNTAKE
+#ifndef BRK_MERGE_PUT_BACK
            word[e] = w | M_;
 #else
            word[e] = w;
@@ -1403,21 +1403,21 @@ untake_merge:
         free_slot(into); free_slot(spare); into = 0; spare = 0; pending = 0;
         forget_item(count); late = 0; k = 0; lent = 0; goto dealt_with
     };
-untake_wait:
+put_back_wait:
     atomic {
-        !IS_MERGING(word[index_[k]], restart) || restarted -> late = 0; k = 0; lent = 0; goto untake
+        !IS_MERGING(word[index_[k]], restart) || restarted -> late = 0; k = 0; lent = 0; goto put_back
     };
 #endif
-untake_to_stale:
+put_back_to_stale:
     atomic {
         w = word[e];                                                            /* G9 exchange: stale -> deletion */
         word[e] = PENDING(L_, items[count].slot, restart, 1); to_queue(e);
-        garbage_remove(e); push_front(e);
-        if :: PAYLOAD(w) != 0 -> assert(owner[SLOT(w)] == IN + e); orphan_add(SLOT(w)) :: else -> skip fi;
+        dropped_remove(e); push_front(e);
+        if :: PAYLOAD(w) != 0 -> assert(owner[SLOT(w)] == IN + e); detached_add(SLOT(w)) :: else -> skip fi;
         version[e] = items[count].version;
-        goto untaken
+        goto put_back
     };
-untake_status:
+put_back_status:
     atomic {
         latest_taken = items[count].before;                                     /* G10 a status: first, or merged; */
         e = 0; do :: e < ring_length && !IS_STATUS(ring[e]) -> e++ :: else -> break od;
@@ -1425,17 +1425,17 @@ untake_status:
         :: !late && e == 0 && ring_length > 0 -> skip
         :: !late && (e > 0 || ring_length == 0) -> new_status(); push_front(STATUS + e)
         :: late && e < ring_length -> skip
-        :: late && e == ring_length && swallowed ->                             /* G11 dropped: what was swallowed comes, */
+        :: late && e == ring_length && dropped_equal_status ->                             /* G11 dropped: what was dropped_equal_status comes, */
            new_status(); ROOM(ring_length < NQUEUE); ring[ring_length] = STATUS + e; ring_length++
-        :: late && e == ring_length && !swallowed -> latest_received = items[count].before
+        :: late && e == ring_length && !dropped_equal_status -> latest_received = items[count].before
         fi
     };
-untaken:
+put_back:
     atomic { forget_item(count); late = 0; k = 0; lent = 0; e = 0; w = 0; unlock(); goto dealt_with };
 #endif
 release:
     atomic {                                                                    /* E3 release */
-        GET_LOCK; free_lent(); claim = 0; asleep = 0;
+        GET_LOCK; retire_borrowed(); claim = 0; asleep = 0;
 #ifndef BRK_FINISH_RELEASE
         if :: finishing -> stopped = 1 :: else -> skip fi;
 #endif
@@ -1455,10 +1455,10 @@ inline check_keys() {
        if
        :: drained ->
           assert(newest[i_] == 0 || taken[i_] == newest[i_]);                  /* The newest arrived, */
-#ifndef UNTAKE
+#ifndef PUT_BACK
           assert(newest[i_] == 0 || at_sink[i_] != newest_deletes[i_]);
 #else
-          /* (untaking may leave a deletion that was received since a restart to the in-sync) */
+          /* (putting back may leave a deletion that was received since a restart to the in-sync) */
           assert(newest[i_] == 0 || at_sink[i_] != newest_deletes[i_] || (resync && newest_deletes[i_]));
 #endif
           assert(newest[i_] != 0 || restarts == 0 || resync || !at_sink[i_]);  /* and every deletion that was owed. */

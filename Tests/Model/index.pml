@@ -3,7 +3,7 @@
  * The index of Sources/CDedupe: a directory of sets, each with a map, looked up without the lock while a writer, under it, adds and
  * removes keys, splits and merges sets, doubles and halves the directory. See README.md.
  *
- *     F  finding without the lock    index.c: find_set, index_find_tag; source.c: is_key, put_anywhere
+ *     F  finding without the lock    index.c: find_set, index_find_fingerprint; source.c: is_key, put_anywhere
  *     I  changing, under it          index.c: set_rebuild, double_directory, split, tidy_set, tidy_next, ...
  *
  * When a set is split, merged or rebuilt is a matter of counts in the code; here the writer may do so whenever the directory's form

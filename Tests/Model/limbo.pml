@@ -2,8 +2,8 @@
 /*
  * Limbo and context of Sources/CDedupe over ck_epoch 0.7.1, on a machine with store buffers (TSO, as x86 is).
  *
- *     L  holders of the lock               limbo.c: limbo_add, limbo_step, close_entries, entry_grace_is_over
- *     X  readers in sections               context.c: context_enter, context_leave
+ *     L  holders of the lock               limbo.c: retired_add, retired_reclaim, close_entries, entry_grace_is_over
+ *     X  readers in sections               context.c: read_section_begin, read_section_end
  *
  * A holder unlinks objects, files them in generations (open, closed, ready) and frees what is ready. A reader, in a
  * section, looks whether an object is linked; one that it found must not be freed until the section ends.
@@ -94,7 +94,7 @@ proctype Holder(byte me) {
         atomic { !lock -> flush_holder(me); lock = 1 };                         /* Lock: a locked instruction. */
 #endif
         if
-        :: atomic { linked & (255 - unlinked_b[0] - unlinked_b[1]) ->           /* L1 unlink, and limbo_add */
+        :: atomic { linked & (255 - unlinked_b[0] - unlinked_b[1]) ->           /* L1 unlink, and retired_add */
                x = 0; do :: !(linked & (255 - unlinked_b[0] - unlinked_b[1]) & BIT(x)) -> x++ :: else -> break od;
                unlinked_b[me] = unlinked_b[me] | BIT(x);
 #ifdef BRK_LATE

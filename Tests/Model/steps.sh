@@ -9,7 +9,7 @@ work=$(mktemp -d)
 trap 'rm -rf "$work"' EXIT
 
 grep -oh '/\* [A-Z][0-9][0-9]*[ :]' ./*.pml | grep -o '[A-Z][0-9]*' | sort -u > "$work/models"
-grep -oh '\[[A-Z][0-9][0-9]*\]' "$core"/*.[ch] | grep -o '[A-Z][0-9]*' | sort -u > "$work/code"
+grep -oh '\[[A-Z][0-9][0-9]*\]' "$core"/*/*.[ch] | grep -o '[A-Z][0-9]*' | sort -u > "$work/code"
 only_models=$(comm -23 "$work/models" "$work/code" | tr '\n' ' ')
 only_code=$(comm -13 "$work/models" "$work/code" | tr '\n' ' ')
 [ -z "$only_models" ] || echo "not marked in the code: $only_models"

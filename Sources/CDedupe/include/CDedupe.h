@@ -16,7 +16,7 @@
  *   update    a value for a key, or its deletion
  *   pending   queued and not yet taken
  *   live      a value of the key was taken, and no deletion of it has been taken since
- *   taken     moved out of the queue into a batch: committed, whatever happens afterwards, unless it is untaken
+ *   taken     moved out of the queue into a batch: committed, whatever happens afterwards, unless it is put back
  *   payload   what one update carries: a fixed number of bytes, never copied by this library, and read only at
  *             `revision_offset` and `weight_offset`, where these are used
  *   slot      the memory of one payload, named by a 32-bit handle; who holds the handle owns the payload
@@ -36,9 +36,9 @@
  *     cdedupe_options_t options = cdedupe_options();
  *     if (cdedupe_bytes_create(&options, &buffer) != CDEDUPE_OK) ...
  *     cdedupe_bytes_put(buffer, "a", 1, "1", 1, 0, NULL);             any thread, any number of them
- *     cdedupe_bytes_put_status(buffer, CDEDUPE_IN_SYNC);
+ *     cdedupe_bytes_put_status(buffer, CDEDUPE_STATUS_IN_SYNC);
  *
- *     cdedupe_bytes_claim(buffer, CDEDUPE_BY_HAND);                   the one sink
+ *     cdedupe_bytes_claim(buffer, CDEDUPE_CLAIM_SINGLE_BATCH);                   the one sink
  *     cdedupe_bytes_item_t items[100];
  *     size_t count;
  *     while (cdedupe_bytes_take(buffer, items, 100, &count) == CDEDUPE_OK)
@@ -52,7 +52,7 @@
  *   -------------------------------------  --------------------------  ------------------------------------
  *   cdedupe_create                         any                         the caller owns the buffer
  *   cdedupe_destroy                        one, nothing else running   the caller has emptied it first, see
- *                                                                      cdedupe_next_leftover()
+ *                                                                      cdedupe_drain_next()
  *   cdedupe_acquire, cdedupe_discard,      any, at once                handles: the buffer <-> the caller
  *   and the same for tags
  *   cdedupe_payload(s), cdedupe_tag        the handle's owner          memory belongs to the handle's owner
@@ -60,16 +60,16 @@
  *                                                                      are copied
  *   cdedupe_put_status, cdedupe_restart    any, at once                -
  *   cdedupe_collect                        any, at once                handles: the buffer -> the caller
- *   cdedupe_has_garbage                    any, at once                -
+ *   cdedupe_has_dropped                    any, at once                -
  *   cdedupe_claim, cdedupe_release         any, at once                the right to take
  *   cdedupe_take                           the claim's owner           handles: the buffer -> the caller; keys
  *                                                                      are lent until the next take or release
- *   cdedupe_untake                         the claim's owner           handles: the caller -> the buffer, and some
+ *   cdedupe_put_back                         the claim's owner           handles: the caller -> the buffer, and some
  *                                                                      come back; keys are lent no longer
  *   cdedupe_stop, cdedupe_finish           any, at once                -
  *   cdedupe_statistics, cdedupe_validate,  any, at once                -
  *   cdedupe_age, cdedupe_result_text
- *   cdedupe_next_leftover                  one, nothing else running   handles: the buffer -> the caller
+ *   cdedupe_drain_next                  one, nothing else running   handles: the buffer -> the caller
  *
  * Functions of the plain level (cdedupe_bytes_...) are as those of the same names.
  *
@@ -135,9 +135,9 @@ typedef enum {
 
 /* The progress of the source towards a complete picture. */
 typedef enum {
-    CDEDUPE_WAIT_FOR_DATASTORE = 0, /* No connection yet. */
-    CDEDUPE_RESYNC_IN_PROGRESS,     /* A snapshot is being sent. */
-    CDEDUPE_IN_SYNC,                /* The snapshot is complete; keys not seen in it are gone. */
+    CDEDUPE_STATUS_WAIT_FOR_DATASTORE = 0, /* No connection yet. */
+    CDEDUPE_STATUS_RESYNC_IN_PROGRESS,     /* A snapshot is being sent. */
+    CDEDUPE_STATUS_IN_SYNC,                /* The snapshot is complete; keys not seen in it are gone. */
 } cdedupe_status_t;
 
 /* Handle of a slot. Zero is no slot. */
@@ -181,7 +181,7 @@ typedef struct {
 
     /*
      * Called when the queue becomes non-empty, or the buffer is stopped or finished, and the sink sleeps:
-     * the last cdedupe_take() of a CDEDUPE_LOOP claim returned CDEDUPE_EMPTY. Called once per such sleep, by
+     * the last cdedupe_take() of a CDEDUPE_CLAIM_LOOP claim returned CDEDUPE_EMPTY. Called once per such sleep, by
      * the thread that caused it, with no lock held; it may call any function of this buffer except
      * cdedupe_destroy(). It must not wait for the sink.
      */
@@ -205,7 +205,7 @@ typedef struct {
      * a bound, OVERFLOWS: the buffer drops all that is pending, as a restart does, and whatever else comes, statuses too,
      * until the next cdedupe_restart(). Whoever gets that outcome has to see to it that the source sends everything again;
      * it is given once. Updates that replace what is pending are never refused, nor are the deletions that a resync owes
-     * and what is untaken: these may go beyond a bound. The bytes are the sum of the uint64_t at `weight_offset` of the
+     * and what is put back: these may go beyond a bound. The bytes are the sum of the uint64_t at `weight_offset` of the
      * pending payloads; with a bound of bytes, replacing takes the lock.
      */
     uint64_t maximum_pending_keys;
@@ -262,7 +262,7 @@ cdedupe_result_t cdedupe_create(const cdedupe_options_t *CDEDUPE_NULLABLE option
 
 /*
  * Frees the buffer's memory. Nothing else may be running in it or may call it afterwards. Payloads that are
- * still pending are not touched: if they need destruction, get them first, with cdedupe_next_leftover().
+ * still pending are not touched: if they need destruction, get them first, with cdedupe_drain_next().
  * NULL is nothing. O(memory / slab).
  */
 void cdedupe_destroy(cdedupe_t *CDEDUPE_NULLABLE buffer);
@@ -278,7 +278,7 @@ void cdedupe_destroy(cdedupe_t *CDEDUPE_NULLABLE buffer);
  * Returns a handle that the caller now owns (no need to release it), or zero; there are no more if the tag is zero as well.
  * O(keys) for all calls together.
  */
-cdedupe_slot_t cdedupe_next_leftover(cdedupe_t *buffer, uint64_t *cursor, cdedupe_tag_t *CDEDUPE_NULLABLE tag);
+cdedupe_slot_t cdedupe_drain_next(cdedupe_t *buffer, uint64_t *cursor, cdedupe_tag_t *CDEDUPE_NULLABLE tag);
 
 /* ---------------------------------------------------------------------------------------------------- */
 /* Slots and tags                                                                                       */
@@ -318,16 +318,16 @@ void cdedupe_discard_tags(cdedupe_t *buffer, const cdedupe_tag_t *tags, size_t c
 
 /* What became of one update. */
 typedef enum {
-    CDEDUPE_UNTOUCHED = 0, /* Not looked at: the call ended before it. The caller still owns `slot`. */
-    CDEDUPE_QUEUED,        /* Went to the back of the queue. */
-    CDEDUPE_REPLACED,      /* Took the place of the pending update of its key, now in `displaced`. */
-    CDEDUPE_CANCELLED,     /* A deletion met a value that had never been taken: both are gone. */
-    CDEDUPE_DROPPED,       /* The buffer was stopped before. */
-    CDEDUPE_REJECTED,      /* Not possible; the call's result says why. The caller still owns `slot`. */
-    CDEDUPE_SUPPRESSED,    /* The sink has it already; see suppress_unchanged. */
-    CDEDUPE_OVERFLOWED,    /* Dropped, and with it all that was pending; see maximum_pending_keys. */
-    CDEDUPE_NEEDS_TAG,     /* It needs one: for the back of the queue, or to replace a deletion that nobody sent. */
-    CDEDUPE_MERGE,         /* A value is pending, now in `displaced`: see cdedupe_put_merged(). */
+    CDEDUPE_OUTCOME_UNTOUCHED = 0, /* Not looked at: the call ended before it. The caller still owns `slot`. */
+    CDEDUPE_OUTCOME_QUEUED,        /* Went to the back of the queue. */
+    CDEDUPE_OUTCOME_REPLACED,      /* Took the place of the pending update of its key, now in `displaced`. */
+    CDEDUPE_OUTCOME_CANCELLED,     /* A deletion met a value that had never been taken: both are gone. */
+    CDEDUPE_OUTCOME_DROPPED,       /* The buffer was stopped before. */
+    CDEDUPE_OUTCOME_REJECTED,      /* Not possible; the call's result says why. The caller still owns `slot`. */
+    CDEDUPE_OUTCOME_SUPPRESSED,    /* The sink has it already; see suppress_unchanged. */
+    CDEDUPE_OUTCOME_OVERFLOWED,    /* Dropped, and with it all that was pending; see maximum_pending_keys. */
+    CDEDUPE_OUTCOME_NEEDS_TAG, /* It needs one: for the back of the queue, or to replace a deletion that nobody sent. */
+    CDEDUPE_OUTCOME_MERGE,     /* A value is pending, now in `displaced`: see cdedupe_put_merged(). */
 } cdedupe_outcome_t;
 
 /* One update on its way in. */
@@ -369,7 +369,7 @@ typedef struct {
  *
  * `displaced` of an update that was REPLACED or CANCELLED is the older payload of its key, if that had one. After a
  * restart, a payload that the restart dropped, of whatever key, may come back in `displaced` of an update that was QUEUED or
- * SUPPRESSED; so may, after untaking, that of a deletion which was cancelled.
+ * SUPPRESSED; so may, after putting back, that of a deletion which was cancelled.
  * `displaced_tag` is the tag that went with `displaced`, if that has left the queue too: a pending key's tag stays when its
  * update is replaced. On a stopped buffer every update whose key is not too long is DROPPED, and on one that has overflowed.
  *
@@ -384,7 +384,7 @@ cdedupe_result_t cdedupe_put(cdedupe_t *buffer, cdedupe_update_t *updates, size_
  * Merging. On a buffer made with it, a value for a key whose value is pending does not replace that: the call ends, the
  * update's outcome is MERGE, and it counts as having replaced the pending one, whose payload is in `displaced`. Both
  * payloads are the caller's now. It makes one of the two, with no lock held, and puts that here. Until then the key keeps
- * its place, and who puts another value for it, or untakes one, waits; so does the sink when it comes to this place. A
+ * its place, and who puts another value for it, or puts back one, waits; so does the sink when it comes to this place. A
  * deletion is never merged, and waits for nobody.
  *
  *   key      as in the update
@@ -400,14 +400,14 @@ void cdedupe_put_merged(cdedupe_t *buffer, const void *CDEDUPE_NULLABLE key, siz
 
 /*
  * Puts a status: dropped if it equals the latest one received; else it overwrites a status that is last in
- * the queue; else it goes to the back. CDEDUPE_IN_SYNC first queues the deletions that the restart before it
+ * the queue; else it goes to the back. CDEDUPE_STATUS_IN_SYNC first queues the deletions that the restart before it
  * still owes: one for each key that was live at the restart, still is, and was not heard of since.
  *
  * Between an overflow and the next restart it is ignored.
  *
  * Returns CDEDUPE_OK; CDEDUPE_STOPPED (ignored); CDEDUPE_NO_MEMORY: the status was not queued, deletions that were
  * queued stay, and the call can be repeated; CDEDUPE_INVALID_ARGUMENT. O(1), and O(keys) for the first
- * CDEDUPE_IN_SYNC after a restart, in short steps that let others in.
+ * CDEDUPE_STATUS_IN_SYNC after a restart, in short steps that let others in.
  */
 cdedupe_result_t cdedupe_put_status(cdedupe_t *buffer, cdedupe_status_t status);
 
@@ -422,7 +422,7 @@ cdedupe_result_t cdedupe_restart(cdedupe_t *buffer);
 
 /*
  * Clears up after restarts: hands back payloads that a restart dropped. Call it after a restart and from
- * time to time, until it finds nothing; cdedupe_has_garbage() tells cheaply. Until then they take memory: one for each key
+ * time to time, until it finds nothing; cdedupe_has_dropped() tells cheaply. Until then they take memory: one for each key
  * that was pending, at each restart since the last time that nothing was found.
  *
  *   slots     room for `capacity` handles
@@ -436,15 +436,15 @@ cdedupe_result_t cdedupe_collect(cdedupe_t *buffer, cdedupe_slot_t *slots, cdedu
                                  size_t capacity, size_t *count);
 
 /* Whether cdedupe_collect() has something to do. A hint: takes no lock. O(1). */
-bool cdedupe_has_garbage(const cdedupe_t *buffer);
+bool cdedupe_has_dropped(const cdedupe_t *buffer);
 
 /* ---------------------------------------------------------------------------------------------------- */
 /* Sink                                                                                                 */
 
 /* How a claim's owner means to take. */
 typedef enum {
-    CDEDUPE_BY_HAND = 0, /* A batch now and then. Never woken; cdedupe_finish() does not wait for it. */
-    CDEDUPE_LOOP,        /* Until the end: sleeps when there is nothing, is woken by the hook. */
+    CDEDUPE_CLAIM_SINGLE_BATCH = 0, /* A batch now and then. Never woken; cdedupe_finish() does not wait for it. */
+    CDEDUPE_CLAIM_LOOP,             /* Until the end: sleeps when there is nothing, is woken by the hook. */
 } cdedupe_claim_t;
 
 /*
@@ -462,11 +462,11 @@ void cdedupe_release(cdedupe_t *buffer);
 
 /* What an item of a batch is. */
 typedef enum {
-    CDEDUPE_NEW = 0, /* A value of a key that was not live. */
-    CDEDUPE_UPDATED, /* A value of a key that was. */
-    CDEDUPE_DELETED, /* The key is gone. */
-    CDEDUPE_STATUS,
-} cdedupe_kind_t;
+    CDEDUPE_ITEM_NEW = 0, /* A value of a key that was not live. */
+    CDEDUPE_ITEM_UPDATED, /* A value of a key that was. */
+    CDEDUPE_ITEM_DELETED, /* The key is gone. */
+    CDEDUPE_ITEM_STATUS,
+} cdedupe_item_kind_t;
 
 /* One item of a batch. */
 typedef struct {
@@ -474,12 +474,12 @@ typedef struct {
     size_t key_length;
     cdedupe_slot_t slot;  /* The payload, now the caller's; zero for a deletion that carries none. */
     cdedupe_tag_t tag;    /* The same; zero for a deletion that nobody sent, and without tags. */
-    uint8_t kind;         /* A cdedupe_kind_t. */
-    uint8_t status;       /* A cdedupe_status_t, if the kind is CDEDUPE_STATUS. */
-    uint8_t before;       /* For cdedupe_untake(): whether the key was live, or the status that was taken before; */
+    uint8_t kind;         /* A cdedupe_item_kind_t. */
+    uint8_t status;       /* A cdedupe_status_t, if the kind is CDEDUPE_ITEM_STATUS. */
+    uint8_t before;       /* For cdedupe_put_back(): whether the key was live, or the status that was taken before; */
     uint32_t queued;      /* when it was queued, for cdedupe_age() too; */
     uint64_t revision;    /* and the revision that was taken before. */
-    cdedupe_slot_t newer; /* Out, of cdedupe_untake(): what `slot` has to be merged with. */
+    cdedupe_slot_t newer; /* Out, of cdedupe_put_back(): what `slot` has to be merged with. */
 } cdedupe_item_t;
 
 /*
@@ -491,14 +491,14 @@ typedef struct {
  *   count     gets how many
  *
  * Returns CDEDUPE_OK with 1 or more items; CDEDUPE_EMPTY if nothing is queued, or somebody merges what is first in the
- * queue (a CDEDUPE_LOOP then counts as asleep, until the hook is called or it takes again); CDEDUPE_STOPPED if the buffer
+ * queue (a CDEDUPE_CLAIM_LOOP then counts as asleep, until the hook is called or it takes again); CDEDUPE_STOPPED if the buffer
  * was stopped, or finished and has delivered what it owed; CDEDUPE_INVALID_ARGUMENT if nobody holds the claim. O(batch).
  */
 cdedupe_result_t cdedupe_take(cdedupe_t *buffer, cdedupe_item_t *items, size_t capacity, size_t *count);
 
 /*
  * How long ago an item's key was queued, in nanoseconds, to the next quarter of a millisecond (2^18 ns) below; modulo
- * thirteen days. A key's place keeps its age when its update is replaced, or untaken. O(1).
+ * thirteen days. A key's place keeps its age when its update is replaced, or put back. O(1).
  */
 uint64_t cdedupe_age(const cdedupe_t *buffer, const cdedupe_item_t *item);
 
@@ -514,10 +514,10 @@ uint64_t cdedupe_age(const cdedupe_t *buffer, const cdedupe_item_t *item);
  *            zero: it is the queue's again; likewise `tag`. If values are merged, and a newer one is pending with no
  *            deletion between them, `newer` gets its payload, and else zero: the call ends there. Merge the two, call
  *            cdedupe_put_merged() with `newer` as what was pending, and a key of your own, and then this again
- *   count    how many; gets how many of them are still to be untaken: zero unless memory ran out, or something is to be
+ *   count    how many; gets how many of them are still to be put back: zero unless memory ran out, or something is to be
  *            merged. It goes from the last to the first: the item to be merged is items[*count]
  *
- * The caller holds the claim, and has not called cdedupe_take() since, whatever that returned. The keys of what was untaken
+ * The caller holds the claim, and has not called cdedupe_take() since, whatever that returned. The keys of what was put back
  * are lent no longer. A deletion that carries a payload and is cancelled by this leaves it to cdedupe_put() and
  * cdedupe_collect(), as a restart does. A finish waits for what went back; if it had stopped the buffer, having been all
  * delivered, it goes on. On a buffer that cdedupe_stop() stopped, items become leftovers.
@@ -530,7 +530,7 @@ uint64_t cdedupe_age(const cdedupe_t *buffer, const cdedupe_item_t *item);
  * repeated, even if the count is zero; CDEDUPE_INVALID_ARGUMENT if nobody holds the claim, or the last batch has not so many
  * items left. O(count).
  */
-cdedupe_result_t cdedupe_untake(cdedupe_t *buffer, cdedupe_item_t *items, size_t *count);
+cdedupe_result_t cdedupe_put_back(cdedupe_t *buffer, cdedupe_item_t *items, size_t *count);
 
 /* ---------------------------------------------------------------------------------------------------- */
 /* The end                                                                                              */
@@ -543,12 +543,12 @@ void cdedupe_stop(cdedupe_t *buffer);
 
 /* When a finishing buffer stops. */
 typedef enum {
-    CDEDUPE_WHEN_DELIVERED = 0, /* When what was queued at the time of the call has been taken. */
-    CDEDUPE_WHEN_EMPTY,         /* When a take finds the queue empty. */
+    CDEDUPE_FINISH_WHEN_DELIVERED = 0, /* When what was queued at the time of the call has been taken. */
+    CDEDUPE_FINISH_WHEN_EMPTY,         /* When a take finds the queue empty. */
 } cdedupe_finish_t;
 
 /*
- * Lets the loop deliver what is queued, then stops. Without a CDEDUPE_LOOP claim it stops at once. Never waits:
+ * Lets the loop deliver what is queued, then stops. Without a CDEDUPE_CLAIM_LOOP claim it stops at once. Never waits:
  * the loop's cdedupe_take() returns CDEDUPE_STOPPED when it is done.
  *
  * Returns CDEDUPE_OK if a loop has still to find out, CDEDUPE_STOPPED if there is no loop. Repeated, what
@@ -570,14 +570,14 @@ typedef struct {
     uint64_t peak_pending_keys;     /* The most updates that the queue ever held. */
     uint64_t live_keys;             /* Keys that are live now. */
     uint64_t received;              /* Updates that came in, rejected ones not counted. */
-    uint64_t delivered;             /* Updates taken, and not untaken: this may go down. */
+    uint64_t delivered;             /* Updates taken, and not put back: this may go down. */
     uint64_t replaced;              /* Updates that a newer one displaced. */
     uint64_t cancelled;             /* Values that never left, and the deletions that met them. */
     uint64_t dropped;               /* Updates dropped by a restart, an overflow or after the stop. */
     uint64_t synthesized_deletions; /* Deletions that a resync found to be owed. */
     uint64_t statuses_received;
-    uint64_t statuses_delivered; /* Statuses taken, and not untaken: this may go down. */
-    uint64_t batches;            /* Batches taken, untaken ones too. */
+    uint64_t statuses_delivered; /* Statuses taken, and not put back: this may go down. */
+    uint64_t batches;            /* Batches taken, put back ones too. */
     uint64_t memory;             /* Bytes held from the allocator. */
     uint64_t suppressed;         /* Values that the sink had already. */
     uint64_t overflows;          /* How often a bound was exceeded. */
@@ -631,7 +631,7 @@ void cdedupe_bytes_destroy(cdedupe_bytes_t *CDEDUPE_NULLABLE buffer);
  *   revision     carried along; read only if `suppress_unchanged` is set; zero: none
  *   outcome      if not NULL, gets what became of it
  *
- * Returns CDEDUPE_OK, on a stopped or overflowed buffer with the outcome CDEDUPE_DROPPED; CDEDUPE_KEY_TOO_LONG,
+ * Returns CDEDUPE_OK, on a stopped or overflowed buffer with the outcome CDEDUPE_OUTCOME_DROPPED; CDEDUPE_KEY_TOO_LONG,
  * CDEDUPE_NO_MEMORY (nothing changed). O(lengths), expected.
  */
 cdedupe_result_t cdedupe_bytes_put(cdedupe_bytes_t *buffer, const void *CDEDUPE_NULLABLE key, size_t key_length,
@@ -659,8 +659,8 @@ typedef struct {
     const void *CDEDUPE_NULLABLE value; /* NULL for a deletion and for a status. */
     size_t value_length;
     uint64_t revision; /* Zero: none. */
-    uint8_t kind;      /* A cdedupe_kind_t. */
-    uint8_t status;    /* A cdedupe_status_t, if the kind is CDEDUPE_STATUS. */
+    uint8_t kind;      /* A cdedupe_item_kind_t. */
+    uint8_t status;    /* A cdedupe_status_t, if the kind is CDEDUPE_ITEM_STATUS. */
 } cdedupe_bytes_item_t;
 
 /*
@@ -669,8 +669,8 @@ typedef struct {
 cdedupe_result_t cdedupe_bytes_take(cdedupe_bytes_t *buffer, cdedupe_bytes_item_t *items, size_t capacity,
                                     size_t *count);
 
-/* As cdedupe_untake(), for the last `*count` items of the last batch; their keys and values are lent no longer. */
-cdedupe_result_t cdedupe_bytes_untake(cdedupe_bytes_t *buffer, size_t *count);
+/* As cdedupe_put_back(), for the last `*count` items of the last batch; their keys and values are lent no longer. */
+cdedupe_result_t cdedupe_bytes_put_back(cdedupe_bytes_t *buffer, size_t *count);
 
 #ifdef __cplusplus
 }

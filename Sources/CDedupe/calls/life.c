@@ -1,0 +1,372 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+#include "state/buffer.h"
+
+#include <string.h>
+
+/* The largest slab number of arenas whose cells are named by 32 bits; links leave one bit for statuses. */
+#define SLOT_SLAB_LIMIT (((uint32_t)1 << (32 - SLAB_SHIFT)) - 1)
+#define LINK_SLAB_LIMIT (((uint32_t)1 << (31 - SLAB_SHIFT)) - 1)
+
+/* What one call does at most about the index's debt, whoever made it. */
+enum { TIDY_HOLDS = 4 };
+
+/* A free slot holds the number of the next one. */
+enum { SLOT_SIZE_MIN = 8 };
+
+/* ---------------------------------------------------------------------------------------------------- */
+/* Options                                                                                              */
+
+static bool
+layout_is_valid(size_t size, size_t alignment)
+{
+    return size <= CDEDUPE_PAYLOAD_MAX && alignment != 0 && alignment <= CDEDUPE_ALIGNMENT_MAX &&
+           (alignment & (alignment - 1)) == 0;
+}
+
+/* Whether a number stands at that offset of a payload. */
+static bool
+offset_is_valid(const cdedupe_options_t *options, size_t offset)
+{
+    return options->payload_size >= sizeof(uint64_t) && offset <= options->payload_size - sizeof(uint64_t);
+}
+
+static bool
+options_are_valid(const cdedupe_options_t *options)
+{
+    if ((options->allocate == NULL) != (options->deallocate == NULL))
+        return false;
+    if (!layout_is_valid(options->payload_size, options->payload_alignment) ||
+        !layout_is_valid(options->tag_size, options->tag_alignment))
+        return false;
+    if (options->suppress_unchanged && !offset_is_valid(options, options->revision_offset))
+        return false;
+    if (options->maximum_pending_bytes != 0 && !offset_is_valid(options, options->weight_offset))
+        return false;
+    return options->batch_size >= 1 && options->batch_size <= CDEDUPE_BATCH_MAX;
+}
+
+/* The members that the caller's struct has, the others by default. False: a value is out of range. */
+static bool
+read_options(const cdedupe_options_t *given, cdedupe_options_t *options)
+{
+    *options = cdedupe_options();
+    if (given != NULL) {
+        if (given->size < sizeof(given->size) || given->size > 4096)
+            return false;
+        memcpy(options, given, given->size < sizeof(*options) ? given->size : sizeof(*options));
+    }
+    return options_are_valid(options);
+}
+
+/* An arena for payloads or tags. */
+static void
+init_cells(struct arena *arena, size_t size, size_t alignment)
+{
+    if (size < SLOT_SIZE_MIN)
+        size = SLOT_SIZE_MIN;
+    if (alignment < SLOT_SIZE_MIN)
+        alignment = SLOT_SIZE_MIN;
+    arena_init(arena, alignment < 64 ? 64 : alignment, 0, SLOT_SLAB_LIMIT);
+    arena_add_class(arena, (size + alignment - 1) & ~(alignment - 1));
+}
+
+/* ---------------------------------------------------------------------------------------------------- */
+/* Life                                                                                                 */
+
+/* The heads of the three lists. */
+static bool
+create_lists(struct cdedupe *buffer)
+{
+    struct lock_scope scope;
+
+    scope_init(&scope, buffer);
+    while (!link_make_room(&scope)) {
+        if (!reserve_fill(&scope.reserve, &buffer->memory)) {
+            reserve_release(&scope.reserve, &buffer->memory);
+            return false;
+        }
+    }
+    buffer->ring = link_new(&scope, 0);
+    buffer->dropped = link_new(&scope, 0);
+    buffer->detached = link_new(&scope, 0);
+    ring_init(&buffer->links, buffer->ring);
+    ring_init(&buffer->links, buffer->dropped);
+    ring_init(&buffer->links, buffer->detached);
+    return true;
+}
+
+static struct memory
+choose_memory(const cdedupe_options_t *options)
+{
+    struct memory memory;
+
+    memory_init_default(&memory);
+    if (options->allocate != NULL) {
+        memory.allocate = options->allocate;
+        memory.deallocate = options->deallocate;
+        memory.context = options->allocator_context;
+    }
+    return memory;
+}
+
+/* What the caller chose, and what is never changed. */
+static void
+init_choices(struct cdedupe *buffer, const cdedupe_options_t *options)
+{
+    buffer->wake = options->wake;
+    buffer->wake_context = options->wake_context;
+    buffer->clock = (struct clock){.read = options->clock, .context = options->clock_context};
+    buffer->batch_size = options->batch_size;
+    buffer->revision_offset = options->suppress_unchanged ? options->revision_offset : OFFSET_UNUSED;
+    buffer->weight_offset = options->maximum_pending_bytes != 0 ? options->weight_offset : OFFSET_UNUSED;
+    buffer->keys_max = options->maximum_pending_keys != 0 ? options->maximum_pending_keys : UINT64_MAX;
+    buffer->bytes_max = options->maximum_pending_bytes != 0 ? options->maximum_pending_bytes : UINT64_MAX;
+    buffer->merging = options->merging;
+    buffer->tagged = options->tag_size != 0;
+}
+
+static void
+init_parts(struct cdedupe *buffer, const cdedupe_options_t *options)
+{
+    buffer->restart = 1;
+    lock_init(&buffer->lock);
+    retired_init(&buffer->retired);
+    entry_init_arena(&buffer->entries);
+    init_cells(&buffer->slots, options->payload_size, options->payload_alignment);
+    init_cells(&buffer->tags, options->tag_size, options->tag_alignment);
+    arena_init(&buffer->links, 64, offsetof(struct link, next), LINK_SLAB_LIMIT);
+    arena_add_class(&buffer->links, buffer->tagged ? LINK_SIZE_TAGGED : LINK_SIZE);
+}
+
+cdedupe_result_t
+cdedupe_create(const cdedupe_options_t *given, cdedupe_t **out)
+{
+    cdedupe_options_t options;
+    struct cdedupe *buffer;
+    struct memory memory;
+    cdedupe_result_t result = CDEDUPE_NO_MEMORY;
+
+    *out = NULL;
+    if (!read_options(given, &options))
+        return CDEDUPE_INVALID_ARGUMENT;
+
+    memory = choose_memory(&options);
+    buffer = memory_allocate(&memory, sizeof(*buffer), _Alignof(struct cdedupe));
+    if (buffer == NULL)
+        return CDEDUPE_NO_MEMORY;
+    buffer->memory = memory;
+    init_choices(buffer, &options);
+    init_parts(buffer, &options);
+
+    if (!hash_secret_init(&buffer->secret, options.hash_seed)) {
+        result = CDEDUPE_NO_RANDOMNESS;
+    } else if (index_init(&buffer->index, &buffer->memory)) {
+        if (create_lists(buffer) && context_pool_init(buffer)) {
+            *out = buffer;
+            return CDEDUPE_OK;
+        }
+        index_destroy(&buffer->index, &buffer->memory);
+    }
+    arena_destroy(&buffer->links, &buffer->memory);
+    memory = buffer->memory;
+    memory_free(&memory, buffer, sizeof(*buffer), _Alignof(struct cdedupe));
+    return result;
+}
+
+void
+cdedupe_destroy(cdedupe_t *buffer)
+{
+    struct memory memory;
+
+    if (buffer == NULL)
+        return;
+    retired_destroy(&buffer->retired, &buffer->memory);
+    context_pool_destroy(buffer);
+    index_destroy(&buffer->index, &buffer->memory);
+    arena_destroy(&buffer->entries, &buffer->memory);
+    arena_destroy(&buffer->slots, &buffer->memory);
+    arena_destroy(&buffer->tags, &buffer->memory);
+    arena_destroy(&buffer->links, &buffer->memory);
+    memory = buffer->memory;
+    memory_free(&memory, buffer, sizeof(*buffer), _Alignof(struct cdedupe));
+}
+
+static cdedupe_slot_t
+next_detached(struct cdedupe *buffer, cdedupe_tag_t *tag)
+{
+    uint32_t link = ring_first(&buffer->links, buffer->detached);
+
+    if (link == buffer->detached)
+        return 0;
+    ring_remove(&buffer->links, link);
+    *tag = link_tag(buffer, link);
+    return link_at(&buffer->links, link)->item;
+}
+
+static cdedupe_slot_t
+next_pending(struct cdedupe *buffer, uint64_t *cursor, cdedupe_tag_t *tag)
+{
+    cdedupe_slot_t slot = 0;
+    uint32_t number;
+
+    while (slot == 0 && *tag == 0 && (number = arena_next_touched(&buffer->entries, (uint32_t)*cursor)) != 0) {
+        const struct entry *entry = entry_at(&buffer->entries, number);
+
+        slot = word_payload(entry->word);
+        if (entry->word & WORD_PENDING)
+            *tag = link_tag(buffer, entry->link);
+        *cursor = (uint64_t)number + 1;
+    }
+    return slot;
+}
+
+/* [E4] */
+cdedupe_slot_t
+cdedupe_drain_next(cdedupe_t *buffer, uint64_t *cursor, cdedupe_tag_t *tag)
+{
+    cdedupe_tag_t found = 0;
+    cdedupe_slot_t slot = next_detached(buffer, &found);
+
+    if (slot == 0 && found == 0)
+        slot = next_pending(buffer, cursor, &found);
+    if (tag != NULL)
+        *tag = found;
+    return slot;
+}
+
+void
+tidy_index(struct cdedupe *buffer)
+{
+    struct lock_scope scope;
+    bool done = true;
+
+    if (!index_is_untidy(&buffer->index))
+        return;
+    scope_init(&scope, buffer);
+    for (unsigned i = 0; i < TIDY_HOLDS && index_is_untidy(&buffer->index) && (done || scope_refill(&scope)); i++) {
+        scope_lock(&scope);
+        done = index_tidy(&buffer->index, &scope.reserve);
+        scope_unlock(&scope);
+        lock_yield(&buffer->lock);
+    }
+    scope_finish(&scope);
+}
+
+/* ---------------------------------------------------------------------------------------------------- */
+/* The end                                                                                              */
+
+/* [E1] */
+void
+cdedupe_stop(cdedupe_t *buffer)
+{
+    struct lock_scope scope;
+
+    scope_init(&scope, buffer);
+    scope_lock(&scope);
+    sync_store_relaxed_32(&buffer->stopped, 1);
+    /* For good: what is put back now is not delivered. */
+    buffer->finishing = FINISHING_NOT;
+    notify(&scope);
+    scope_unlock(&scope);
+    scope_finish(&scope);
+}
+
+/* What is queued now is owed; a loop that has nothing more to deliver is woken to find out. [E2] */
+static void
+start_finishing(struct lock_scope *scope, cdedupe_finish_t when)
+{
+    struct cdedupe *buffer = scope->buffer;
+
+    /* A queue that is never empty must not keep somebody waiting who asked for less. */
+    if (when == CDEDUPE_FINISH_WHEN_EMPTY && buffer->finishing != FINISHING_WHEN_DELIVERED)
+        buffer->finishing = FINISHING_WHEN_EMPTY;
+    else
+        buffer->finishing = FINISHING_WHEN_DELIVERED;
+    buffer->finish_barrier = ring_last(&buffer->links, buffer->ring);
+    if (buffer->finish_barrier == buffer->ring)
+        notify(scope);
+}
+
+cdedupe_result_t
+cdedupe_finish(cdedupe_t *buffer, cdedupe_finish_t when)
+{
+    cdedupe_result_t result = CDEDUPE_OK;
+    struct lock_scope scope;
+
+    scope_init(&scope, buffer);
+    scope_lock(&scope);
+    if (buffer->claim != CLAIM_LOOP) {
+        sync_store_relaxed_32(&buffer->stopped, 1);
+        result = CDEDUPE_STOPPED;
+    } else if (!buffer->stopped) {
+        start_finishing(&scope, when);
+    }
+    scope_unlock(&scope);
+    scope_finish(&scope);
+    return result;
+}
+
+/* ---------------------------------------------------------------------------------------------------- */
+/* Inspection                                                                                           */
+
+/* Of the first update: a status may be before it, but never two. */
+static uint64_t
+oldest_age(const struct cdedupe *buffer, uint32_t now)
+{
+    uint32_t first = ring_first(&buffer->links, buffer->ring);
+
+    if (first != buffer->ring && item_is_status(link_at(&buffer->links, first)->item))
+        first = link_at(&buffer->links, first)->next;
+    return first == buffer->ring ? 0 : clock_age(link_at(&buffer->links, first)->queued, now);
+}
+
+void
+cdedupe_statistics(cdedupe_t *buffer, cdedupe_statistics_t *out, size_t size)
+{
+    uint32_t now = clock_now(&buffer->clock);
+    cdedupe_statistics_t statistics;
+    uint64_t replaced;
+
+    lock_acquire(&buffer->lock);
+    statistics = buffer->statistics;
+    statistics.oldest_pending_age = oldest_age(buffer, now);
+    if (buffer->bytes_carry > 0)
+        statistics.pending_bytes = UINT64_MAX;
+    statistics.overflowed = buffer->overflowed;
+    statistics.stopped = buffer->stopped;
+    replaced = context_count_replaced(buffer);
+    lock_release(&buffer->lock);
+    /* On both sides of the sum, so it stays exact though the count goes on. */
+    statistics.received += replaced;
+    statistics.replaced += replaced;
+    statistics.memory = sync_load_relaxed(&buffer->memory.bytes);
+
+    memset(out, 0, size);
+    memcpy(out, &statistics, size < sizeof(statistics) ? size : sizeof(statistics));
+}
+
+const char *
+cdedupe_result_text(cdedupe_result_t result)
+{
+    switch (result) {
+    case CDEDUPE_OK:
+        return "done";
+    case CDEDUPE_EMPTY:
+        return "queue is empty";
+    case CDEDUPE_STOPPED:
+        return "buffer was stopped";
+    case CDEDUPE_BUSY:
+        return "somebody else is taking";
+    case CDEDUPE_NO_MEMORY:
+        return "out of memory";
+    case CDEDUPE_KEY_TOO_LONG:
+        return "key is longer than 65,536 bytes";
+    case CDEDUPE_INVALID_ARGUMENT:
+        return "argument is out of range";
+    case CDEDUPE_NO_RANDOMNESS:
+        return "system has no random bytes";
+    case CDEDUPE_INCOMPLETE:
+        return "caller has to do something first";
+    }
+    return "unknown result";
+}

@@ -1,0 +1,808 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/*
+ * The source's side: putting updates. See word.h for the states, and CDedupe.h for what each transition means.
+ *
+ * A call works on shares of up to 100 updates; where values are merged, of 1, 2, 4 and so on, as a merge ends the call. Outside
+ * any lock it hashes the keys, finds their entries and compares the keys, in stages over the whole share, each stage fetching
+ * what the next one needs. Then, in order:
+ *
+ *     as long as updates replace what is pending: one compare-and-swap each, without the lock
+ *     from the first that does not: all the others in one hold of the lock, so that two of one key never swap
+ */
+#include "state/buffer.h"
+
+#include <string.h>
+
+/* What came of one update. */
+enum step {
+    STEP_DONE,
+    STEP_NO_MEMORY,  /* Nothing has changed. */
+    STEP_WAIT,       /* The same: somebody is merging what is pending for the key, or the sink is about to take it. */
+    STEP_INCOMPLETE, /* The call ends here; the outcome says why. */
+};
+
+/* A word that others keep changing is left to the lock. */
+enum { TRIES = 4 };
+
+/*
+ * How often a call that is to merge waits for a sink that could not take because of the merge before. Once is enough for those
+ * who go through all interleavings.
+ */
+#ifdef CDEDUPE_WAITS_FOR_SINK
+enum { WAITS_FOR_SINK = CDEDUPE_WAITS_FOR_SINK };
+#else
+enum { WAITS_FOR_SINK = WAIT_YIELDS };
+#endif
+
+/* Keys copied in one hold, in bytes: with many long keys a hold ends early. */
+enum { KEY_BYTES_PER_LOCK = TEST_SIZED(64 * 1024, 256) };
+
+/* Dead entries in limbo, beyond as many as are alive, before calls that add keys wait. */
+enum { RETIRED_MAX = TEST_SIZED(16 * 1024, 2) };
+
+/* One share of a call's updates. */
+struct put {
+    struct lock_scope scope;
+    cdedupe_update_t *updates;
+    size_t count;
+    size_t done;
+    size_t copied;  /* Bytes of keys, in this hold. */
+    bool locked;    /* Something needed the lock, */
+    bool inserted;  /* or added a key. */
+    bool moved;     /* Something was queued or cancelled: what needs the lock whatever the look-ups found. */
+    unsigned waits; /* How often this share has waited. */
+    enum step step; /* What came of the last update that was tried under the lock. */
+    uint64_t hashes[PUTS_PER_LOCK];
+    uint32_t numbers[PUTS_PER_LOCK]; /* Entries found without the lock; zero: not found. */
+    struct entry *entries[PUTS_PER_LOCK];
+};
+
+static void
+finish_update(cdedupe_update_t *update, cdedupe_slot_t back, cdedupe_slot_t displaced, cdedupe_outcome_t outcome)
+{
+    update->slot = back;
+    update->displaced = displaced;
+    update->displaced_tag = 0;
+    update->outcome = (uint8_t)outcome;
+}
+
+/* ---------------------------------------------------------------------------------------------------- */
+/* Under the lock                                                                                       */
+
+/* Whether one more pending key, with this update, goes beyond a bound. */
+static bool
+exceeds(const struct cdedupe *buffer, const cdedupe_update_t *update)
+{
+    const cdedupe_statistics_t *statistics = &buffer->statistics;
+    uint64_t weight = payload_number(buffer, update->slot, buffer->weight_offset);
+
+    if (statistics->pending_keys >= buffer->keys_max || buffer->bytes_carry > 0)
+        return true;
+    return statistics->pending_bytes > buffer->bytes_max || weight > buffer->bytes_max - statistics->pending_bytes;
+}
+
+/*
+ * Nothing is lost silently: as after a restart, the source has to send everything again, and whoever put this must tell it.
+ * [P13]
+ */
+static enum step
+overflow(struct lock_scope *scope, cdedupe_update_t *update)
+{
+    struct cdedupe *buffer = scope->buffer;
+
+    drop_everything(scope);
+    buffer->overflowed = true;
+    buffer->statistics.overflows++;
+    buffer->statistics.dropped++;
+    finish_update(update, update->slot, 0, CDEDUPE_OUTCOME_OVERFLOWED);
+    return STEP_DONE;
+}
+
+/* Nothing has changed. */
+static enum step
+ask_for_tag(cdedupe_update_t *update)
+{
+    finish_update(update, update->slot, 0, CDEDUPE_OUTCOME_NEEDS_TAG);
+    return STEP_INCOMPLETE;
+}
+
+/* A link for an update that has its tag, if there are tags; see link_make_room(). */
+static uint32_t
+link_new_for(struct lock_scope *scope, uint32_t number, cdedupe_update_t *update)
+{
+    uint32_t link = link_new(scope, number);
+
+    link_set_tag(scope->buffer, link, update->tag);
+    update->tag = 0;
+    return link;
+}
+
+/*
+ * A pending deletion that nobody sent has no tag: what takes its place brings one, or is to. The same if a restart dropped it.
+ * Only the lock's holder replaces deletions where there are tags, see replaces().
+ */
+static bool
+bring_tag(struct lock_scope *scope, const struct entry *entry, cdedupe_update_t *update)
+{
+    struct cdedupe *buffer = scope->buffer;
+
+    if (!buffer->tagged || link_tag(buffer, entry->link) != 0)
+        return true;
+    if (update->tag == 0)
+        return false;
+    link_set_tag(buffer, entry->link, update->tag);
+    update->tag = 0;
+    return true;
+}
+
+/* A current entry leaves: its word is zero, and the sink never hears of what was pending. Its tag is the caller's. */
+static cdedupe_tag_t
+remove_current(struct lock_scope *scope, uint32_t number)
+{
+    uint32_t link = entry_at(&scope->buffer->entries, number)->link;
+    cdedupe_tag_t tag = link_tag(scope->buffer, link);
+
+    unqueue(scope, link);
+    entry_unindex(scope->buffer, number);
+    retire_entry(scope, number);
+    return tag;
+}
+
+/* Nobody waits for a merge whose key is deleted: the loop may go on, if that was first. */
+static void
+notify_if_merging(struct lock_scope *scope, uint64_t before)
+{
+    if (before & WORD_MERGING)
+        notify_queued(scope);
+}
+
+/*
+ * current, not live, and a deletion: a value leaves, and the deletion with it [P8]; another deletion is replaced [P9].
+ * Which of them is pending, producers without the lock may change until the exchange [P7]. It leaves zero, which sends them
+ * to the lock: so there is no moment at which they could replace a deletion that is about to cancel a value.
+ */
+static void
+delete_not_live(struct lock_scope *scope, uint32_t number, cdedupe_update_t *update)
+{
+    struct cdedupe *buffer = scope->buffer;
+    struct entry *entry = entry_at(&buffer->entries, number);
+    /* Acquire, with the release of replace_unlocked(): whoever destroys the payload sees all of it. */
+    uint64_t before = sync_exchange(&entry->word, 0);
+
+    pending_bytes_subtract(buffer, word_payload(before));
+    notify_if_merging(scope, before);
+    if (word_deletion_cancels(before)) {
+        buffer->statistics.cancelled += 2;
+        finish_update(update, update->slot, word_payload(before), CDEDUPE_OUTCOME_CANCELLED);
+        update->displaced_tag = remove_current(scope, number);
+    } else {
+        pending_bytes_add(buffer, update->slot);
+        /* Release, with the acquire of replace_unlocked(): the payload. A store will do: nobody changes a zero word. */
+        sync_store_release(&entry->word, word_pending(before, update->slot, buffer->restart, true));
+        buffer->statistics.replaced++;
+        finish_update(update, 0, word_slot(before), CDEDUPE_OUTCOME_REPLACED);
+    }
+}
+
+/* current -> current, in its place [P6] */
+static void
+replace(struct lock_scope *scope, uint32_t number, uint64_t word, cdedupe_update_t *update)
+{
+    struct cdedupe *buffer = scope->buffer;
+    struct entry *entry = entry_at(&buffer->entries, number);
+    /* Both, with replace_unlocked() and take_word(): our payload before the word, the displaced one after it. */
+    uint64_t before = sync_exchange(&entry->word, word_pending(word, update->slot, buffer->restart, update->deletion));
+
+    pending_bytes_subtract(buffer, word_payload(before));
+    pending_bytes_add(buffer, update->slot);
+    notify_if_merging(scope, before);
+    buffer->statistics.replaced++;
+    finish_update(update, 0, word_payload(before), CDEDUPE_OUTCOME_REPLACED);
+}
+
+/*
+ * current value -> current, merging: its payload goes to the caller, who comes back with cdedupe_put_merged(). A deletion, or
+ * a value without one, is replaced. Which of them is pending, producers without the lock may change until the exchange, as in
+ * delete_not_live(). [M1]
+ */
+static enum step
+begin_merge(struct lock_scope *scope, uint32_t number, cdedupe_update_t *update)
+{
+    struct cdedupe *buffer = scope->buffer;
+    struct entry *entry = entry_at(&buffer->entries, number);
+    /* Acquire, with the release of replace_unlocked(): whoever merges the payload sees all of it. */
+    uint64_t before = sync_exchange(&entry->word, 0);
+
+    pending_bytes_subtract(buffer, word_slot(before));
+    if ((before & WORD_DELETION) || word_slot(before) == 0) {
+        pending_bytes_add(buffer, update->slot);
+        /* Release, with the acquire of replace_unlocked(): the payload. */
+        sync_store_release(&entry->word,
+                           word_pending(before, update->slot, buffer->restart, false) |
+                               (before & WORD_DELETION ? WORD_MERGE_BARRIER : before & WORD_MERGE_BARRIER));
+        buffer->statistics.replaced++;
+        finish_update(update, 0, word_slot(before), CDEDUPE_OUTCOME_REPLACED);
+        return STEP_DONE;
+    }
+    sync_store_release(&entry->word, before | WORD_MERGING);
+    /* The sink has had its chance. */
+    if (buffer->merge_blocks_take == entry->link)
+        buffer->merge_blocks_take = 0;
+    buffer->statistics.received++;
+    buffer->statistics.replaced++;
+    finish_update(update, update->slot, word_slot(before), CDEDUPE_OUTCOME_MERGE);
+    return STEP_INCOMPLETE;
+}
+
+/*
+ * Where values are merged: a value that comes first after a restart is not merged with what was taken before it, if that is
+ * put back. One that comes after a suppressed value is: that stood for what was taken.
+ */
+static uint64_t
+merge_barrier_since_restart(const struct cdedupe *buffer, uint64_t word, const cdedupe_update_t *update)
+{
+    return buffer->merging && !update->deletion && word_is_unseen(word, buffer->restart) ? WORD_MERGE_BARRIER : 0;
+}
+
+/* stale -> current: its one link moves from the garbage to the back of the queue [P5] */
+static enum step
+revive(struct lock_scope *scope, struct entry *entry, uint64_t word, cdedupe_update_t *update)
+{
+    struct cdedupe *buffer = scope->buffer;
+    uint64_t alone = merge_barrier_since_restart(buffer, word, update), before;
+
+    if (exceeds(buffer, update))
+        return overflow(scope, update);
+    if (!bring_tag(scope, entry, update))
+        return ask_for_tag(update);
+    pending_bytes_add(buffer, update->slot);
+    /* An exchange: who read the restart number before the restart may still be replacing the stale payload. */
+    before = sync_exchange(&entry->word, word_pending(word, update->slot, buffer->restart, update->deletion) | alone);
+    dropped_remove(scope, entry->link);
+    queue_entry(scope, entry->link);
+    finish_update(update, 0, word_payload(before), CDEDUPE_OUTCOME_QUEUED);
+    return STEP_DONE;
+}
+
+/* idle -> current [P4] */
+static enum step
+requeue(struct lock_scope *scope, uint32_t number, uint64_t word, cdedupe_update_t *update)
+{
+    struct cdedupe *buffer = scope->buffer;
+    struct entry *entry = entry_at(&buffer->entries, number);
+    uint64_t alone = merge_barrier_since_restart(buffer, word, update);
+
+    if (exceeds(buffer, update))
+        return overflow(scope, update);
+    if (buffer->tagged && update->tag == 0)
+        return ask_for_tag(update);
+    if (!link_make_room(scope))
+        return STEP_NO_MEMORY;
+    pending_bytes_add(buffer, update->slot);
+    entry->link = link_new_for(scope, number, update);
+    /* Release, with the acquire of replace_unlocked(): the payload. A store will do: idle words change under the lock. */
+    sync_store_release(&entry->word, word_pending(word, update->slot, buffer->restart, update->deletion) | alone);
+    queue_entry(scope, entry->link);
+    finish_update(update, 0, 0, CDEDUPE_OUTCOME_QUEUED);
+    return STEP_DONE;
+}
+
+/* Whether the sink has this value: the key is live, nothing is pending, and the revision is the one taken last. */
+static bool
+is_unchanged(const struct cdedupe *buffer, uint32_t number, uint64_t word, const cdedupe_update_t *update)
+{
+    uint64_t revision;
+
+    if (!suppresses(buffer) || update->deletion || !(word & WORD_LIVE) || word_is_current(word, buffer->restart))
+        return false;
+    revision = payload_number(buffer, update->slot, buffer->revision_offset);
+    return revision != 0 && revision == entry_revision(entry_at(&buffer->entries, number));
+}
+
+/* idle or stale, live -> idle and seen; what a restart dropped goes with it [P12] */
+static void
+suppress(struct lock_scope *scope, uint32_t number, uint64_t word, cdedupe_update_t *update)
+{
+    struct cdedupe *buffer = scope->buffer;
+    struct entry *entry = entry_at(&buffer->entries, number);
+    /* An exchange, as in revive(). */
+    uint64_t before = sync_exchange(&entry->word, word_idle(buffer->restart));
+
+    finish_update(update, update->slot, word_payload(before), CDEDUPE_OUTCOME_SUPPRESSED);
+    if (word & WORD_PENDING) {
+        update->displaced_tag = link_tag(buffer, entry->link);
+        dropped_remove(scope, entry->link);
+        link_free(scope, entry->link);
+    }
+    buffer->statistics.suppressed++;
+}
+
+static enum step
+put_present(struct lock_scope *scope, uint32_t number, uint64_t word, cdedupe_update_t *update)
+{
+    struct cdedupe *buffer = scope->buffer;
+
+    if (is_unchanged(buffer, number, word, update)) {
+        suppress(scope, number, word, update);
+        return STEP_DONE;
+    }
+    if (!(word & WORD_PENDING))
+        return requeue(scope, number, word, update);
+    if (word_is_stale(word, buffer->restart))
+        return revive(scope, entry_at(&buffer->entries, number), word, update);
+    if (!bring_tag(scope, entry_at(&buffer->entries, number), update))
+        return ask_for_tag(update);
+    if (buffer->merging && !update->deletion)
+        return begin_merge(scope, number, update);
+    if (update->deletion && !(word & WORD_LIVE))
+        delete_not_live(scope, number, update);
+    else
+        replace(scope, number, word, update);
+    return STEP_DONE;
+}
+
+/* Bytes behind an entry's header. */
+static size_t
+entry_length(const struct cdedupe *buffer, size_t key_length)
+{
+    return suppresses(buffer) ? key_length + sizeof(uint64_t) : key_length;
+}
+
+static uint32_t
+entry_new(struct lock_scope *scope, const cdedupe_update_t *update, uint64_t hash)
+{
+    struct cdedupe *buffer = scope->buffer;
+    uint32_t number = arena_take(&buffer->entries, entry_class(entry_length(buffer, update->key_length)));
+    struct entry *entry = entry_at(&buffer->entries, number);
+
+    entry->hash = hash;
+    entry->key_length = (uint32_t)update->key_length;
+    if (update->key_length > 0)
+        memcpy(entry->key, update->key, update->key_length);
+    if (suppresses(buffer))
+        entry_set_revision(entry, 0);
+    /*
+     * Release, with the acquire of is_key(): who sees the word sees the key. It stands in for the fence that ck_hs_put
+     * has not: who finds the entry before its word is visible takes it for dead, and looks again under the lock.
+     */
+    sync_store_release(&entry->word, word_pending(0, update->slot, buffer->restart, update->deletion));
+    return number;
+}
+
+/* absent -> current [P3] */
+static enum step
+insert(struct lock_scope *scope, uint64_t hash, cdedupe_update_t *update)
+{
+    struct cdedupe *buffer = scope->buffer;
+    uint32_t class_index = entry_class(entry_length(buffer, update->key_length)), number;
+
+    if (exceeds(buffer, update))
+        return overflow(scope, update);
+    if (buffer->tagged && update->tag == 0)
+        return ask_for_tag(update);
+    if (!link_make_room(scope) || !arena_make_room(&buffer->entries, class_index, &scope->reserve) ||
+        !index_make_room(&buffer->index, hash, &scope->reserve))
+        return STEP_NO_MEMORY;
+    /*
+     * Indexed first, since ck_hs may want memory after all: with nothing to be undone, no number is used up, which would
+     * make the order of numbers depend on the secret. Until entry_new() its word is zero, so who finds it takes it for dead.
+     */
+    number = arena_peek(&buffer->entries, class_index);
+    if (!index_add(&buffer->index, hash, number, &scope->reserve))
+        return STEP_NO_MEMORY;
+    pending_bytes_add(buffer, update->slot);
+    entry_new(scope, update, hash);
+    entry_at(&buffer->entries, number)->link = link_new_for(scope, number, update);
+    queue_entry(scope, entry_at(&buffer->entries, number)->link);
+    finish_update(update, 0, 0, CDEDUPE_OUTCOME_QUEUED);
+    return STEP_DONE;
+}
+
+/*
+ * Whether who would merge has to wait: for somebody who is at it; until it has called the hook, which may put updates of
+ * this key and would wait for the merge; or, for a while, for the sink. That was woken by the end of the merge before, but
+ * if the next one begins before it comes, it finds nothing again, and so on as long as updates of the key keep coming.
+ */
+static bool
+waits_to_merge(const struct put *put, const struct entry *entry, uint64_t word, const cdedupe_update_t *update)
+{
+    const struct cdedupe *buffer = put->scope.buffer;
+
+    if (!buffer->merging || update->deletion || !word_is_current(word, buffer->restart))
+        return false;
+    return (word & WORD_MERGING) || put->scope.wake ||
+           (entry->link == buffer->merge_blocks_take && put->waits < WAITS_FOR_SINK);
+}
+
+static enum step
+put_anywhere(struct put *put, size_t i)
+{
+    struct cdedupe *buffer = put->scope.buffer;
+    cdedupe_update_t *update = &put->updates[i];
+    uint32_t number = put->numbers[i];
+    uint64_t word = number == 0 ? 0 : sync_load_relaxed(&put->entries[i]->word);
+
+    if (word == 0) {
+        /* Missed, or dead by now: look again, with nobody changing anything. [P2] [F6] */
+        number = index_find(&buffer->index, &buffer->entries, put->hashes[i], update->key, update->key_length);
+        if (number == 0) {
+            put->inserted = true;
+            put->copied += update->key_length;
+            return insert(&put->scope, put->hashes[i], update);
+        }
+        word = sync_load_relaxed(&entry_at(&buffer->entries, number)->word);
+    }
+    if (waits_to_merge(put, entry_at(&buffer->entries, number), word, update))
+        return STEP_WAIT;
+    return put_present(&put->scope, number, word, update);
+}
+
+/* [P1] */
+static enum step
+put_one(struct put *put, size_t i)
+{
+    struct cdedupe *buffer = put->scope.buffer;
+    cdedupe_update_t *update = &put->updates[i];
+    enum step step = STEP_DONE;
+
+    if (buffer->stopped || buffer->overflowed) {
+        buffer->statistics.dropped++;
+        finish_update(update, update->slot, 0, CDEDUPE_OUTCOME_DROPPED);
+    } else if ((step = put_anywhere(put, i)) == STEP_DONE) {
+        buffer->received_since_restart = !buffer->overflowed;
+    } else {
+        return step;
+    }
+    buffer->statistics.received++;
+    put->moved |= update->outcome != CDEDUPE_OUTCOME_REPLACED;
+    /* Whatever adds a link clears one up: so between two resyncs all that is queued and garbage does not grow. [P10] */
+    if (update->outcome == CDEDUPE_OUTCOME_QUEUED && update->displaced == 0 && buffer->uncleared > 0)
+        clear_one(&put->scope, &update->displaced, &update->displaced_tag);
+    return STEP_DONE;
+}
+
+/* One hold. True: there is more to do, and nothing in its way. */
+static bool
+put_some(struct put *put)
+{
+    put->copied = 0;
+    put->locked = true;
+    put->step = STEP_DONE;
+    if (clock_is_ours(&put->scope.buffer->clock))
+        scope_note_time(&put->scope);
+    scope_lock(&put->scope);
+    while (put->done < put->count && put->copied < KEY_BYTES_PER_LOCK &&
+           (put->step = put_one(put, put->done)) == STEP_DONE)
+        put->done++;
+    /*
+     * Once for the share, in however many holds it went, and not if it only replaced, and came here because two keys have
+     * one tag: these things, memory and the hash function decide; see limbo.h.
+     */
+    if ((put->done == put->count || put->step == STEP_INCOMPLETE) && put->moved)
+        reclaim(&put->scope);
+    scope_unlock(&put->scope);
+    return put->step == STEP_DONE && put->done < put->count;
+}
+
+/* ---------------------------------------------------------------------------------------------------- */
+/* Without the lock, in a section                                                                       */
+
+/*
+ * Whether an entry that was found by its tag is alive and has the key. Acquire, with the release in entry_new(): a word
+ * that is not zero is seen with its key. An entry that dies meanwhile keeps its key until the section ends. [F5] [X4]
+ */
+static bool
+is_key(const struct entry *entry, uint64_t hash, const cdedupe_update_t *update)
+{
+    return sync_load_acquire(&entry->word) != 0 && entry->hash == hash && entry->key_length == update->key_length &&
+           (update->key_length == 0 || memcmp(entry->key, update->key, update->key_length) == 0);
+}
+
+static void
+prefetch_entry(const struct entry *entry)
+{
+    sync_prefetch(entry);
+    sync_prefetch((const unsigned char *)entry + ENTRY_UNIT);
+}
+
+static void
+prefetch_index(const struct put *put)
+{
+    const struct index *index = &put->scope.buffer->index;
+
+    if (sync_load_relaxed(&index->count) < INDEX_SMALL)
+        return;
+    for (size_t i = 0; i < put->count; i++)
+        index_prefetch_set(index, put->hashes[i]);
+    for (size_t i = 0; i < put->count; i++)
+        index_prefetch_cells(index, put->hashes[i]);
+}
+
+/* The stages: each passes over the whole share and brings nearer what the next one reads. [U1] */
+static void
+look_up(struct put *put)
+{
+    struct cdedupe *buffer = put->scope.buffer;
+
+    for (size_t i = 0; i < put->count; i++)
+        put->hashes[i] = hash_key(&buffer->secret, put->updates[i].key, put->updates[i].key_length);
+    prefetch_index(put);
+    for (size_t i = 0; i < put->count; i++) {
+        put->numbers[i] = index_find_fingerprint(&buffer->index, put->hashes[i]);
+        if (put->numbers[i] == 0)
+            continue;
+        put->entries[i] = entry_at(&buffer->entries, put->numbers[i]);
+        prefetch_entry(put->entries[i]);
+    }
+    for (size_t i = 0; i < put->count; i++)
+        if (put->numbers[i] != 0 && !is_key(put->entries[i], put->hashes[i], &put->updates[i]))
+            put->numbers[i] = 0;
+}
+
+/* Whether the update replaces what is pending, and nobody has to know. */
+static bool
+replaces(const struct cdedupe *buffer, uint64_t word, uint32_t restart, const cdedupe_update_t *update)
+{
+    if (!word_is_current(word, restart) || (word & WORD_MERGING) || (buffer->tagged && (word & WORD_DELETION)))
+        return false;
+    return update->deletion ? !word_deletion_cancels(word) : !buffer->merging;
+}
+
+/*
+ * current -> current, in its place; the one change that needs no lock. False: it is another change [U4], or others were
+ * faster too often [U5].
+ */
+static bool
+replace_unlocked(const struct cdedupe *buffer, struct entry *entry, uint32_t restart, cdedupe_update_t *update)
+{
+    for (unsigned tries = 0; tries < TRIES; tries++) {
+        uint64_t word = sync_load_acquire(&entry->word);
+
+        if (!replaces(buffer, word, restart, update))
+            return false;
+        if (sync_compare_exchange(&entry->word, word, word_pending(word, update->slot, restart, update->deletion))) {
+            finish_update(update, 0, word_slot(word), CDEDUPE_OUTCOME_REPLACED);
+            return true;
+        }
+    }
+    return false;
+}
+
+static void
+replace_all_unlocked(struct put *put, struct context *context)
+{
+    struct cdedupe *buffer = put->scope.buffer;
+    /*
+     * Read once, in this call: a restart after this is one that overlaps the call, and may drop what it replaces. The
+     * number of an earlier call would let updates after a restart vanish in stale words. [U2]
+     */
+    uint32_t restart = sync_load_relaxed_32(&buffer->restart);
+    size_t i = 0;
+
+    /* [U3] What is pending weighs what the counter says only if every change of it happens under the lock. */
+    if (sync_load_relaxed_32(&buffer->stopped) || buffer->weight_offset != OFFSET_UNUSED)
+        return;
+    while (i < put->count && put->numbers[i] != 0 &&
+           replace_unlocked(buffer, put->entries[i], restart, &put->updates[i]))
+        i++;
+    put->done = i;
+    sync_store_relaxed(&context->replaced, context->replaced + i);
+}
+
+/* ---------------------------------------------------------------------------------------------------- */
+
+/* Keys come and go faster than readers let go of dead entries: wait for them, with no lock held and in no section. */
+static void
+wait_for_readers(struct cdedupe *buffer)
+{
+    bool wait = true;
+
+    while (wait) {
+        struct lock_scope scope;
+
+        scope_init(&scope, buffer);
+        scope_lock(&scope);
+        wait = retired_count(&buffer->retired) > RETIRED_MAX + buffer->index.count;
+        if (wait)
+            reclaim(&scope);
+        scope_unlock(&scope);
+        scope_finish(&scope);
+        if (wait)
+            sched_yield();
+    }
+}
+
+/* In no section: a foreign clock is asked in good time, ours when it is needed. */
+static struct context *
+begin_read_section(struct put *put)
+{
+    struct cdedupe *buffer = put->scope.buffer;
+    struct context *context;
+
+    if (!clock_is_ours(&buffer->clock))
+        scope_note_time(&put->scope);
+    context = context_claim(buffer);
+    read_section_begin(context);
+    return context;
+}
+
+static void
+end_read_section(struct cdedupe *buffer, struct context *context)
+{
+    read_section_end(buffer, context);
+    context_give_back(context);
+}
+
+/* Under the lock, hold after hold, until all is done or something is in the way. */
+static void
+put_rest(struct put *put)
+{
+    bool more = put->done < put->count;
+
+    while (more)
+        more = put_some(put);
+}
+
+/* Unlocked and in no section, since allocators and merges are foreign: whether the way is free now. */
+static bool
+put_can_go_on(struct put *put)
+{
+    if (put->step == STEP_NO_MEMORY)
+        return scope_refill(&put->scope);
+    if (put->step == STEP_INCOMPLETE)
+        return false;
+    scope_wake(&put->scope);
+    backoff_wait(put->waits++);
+    return true;
+}
+
+static void
+forget_lookups(struct put *put)
+{
+    memset(put->numbers, 0, sizeof(put->numbers));
+}
+
+/*
+ * At most PUTS_PER_LOCK updates, whose keys are not too long. Says how many were put: all, unless `obstacle` says otherwise. The
+ * section that the look-ups need ends with the last of the updates. [P11]
+ */
+static size_t
+put_chunk(struct cdedupe *buffer, cdedupe_update_t *updates, size_t count, cdedupe_result_t *obstacle)
+{
+    struct context *context;
+    struct put put;
+
+    put.updates = updates;
+    put.count = count;
+    put.done = 0;
+    put.locked = false;
+    put.inserted = false;
+    put.moved = false;
+    put.waits = 0;
+    scope_init(&put.scope, buffer);
+    context = begin_read_section(&put);
+    look_up(&put);
+    replace_all_unlocked(&put, context);
+    put_rest(&put);
+    end_read_section(buffer, context);
+
+    /* Something is in the way. What frees it is foreign: it runs outside the section, and then look-ups are void. */
+    if (put.done < count)
+        forget_lookups(&put);
+    while (put.done < count && put_can_go_on(&put)) {
+        context = begin_read_section(&put);
+        put_rest(&put);
+        end_read_section(buffer, context);
+    }
+    scope_finish(&put.scope);
+    if (put.locked)
+        tidy_index(buffer);
+    if (put.inserted)
+        wait_for_readers(buffer);
+    *obstacle = put.done == count ? CDEDUPE_OK : put.step == STEP_INCOMPLETE ? CDEDUPE_INCOMPLETE : CDEDUPE_NO_MEMORY;
+    return put.done;
+}
+
+/* How many of the next updates, up to so many, make a share. */
+static size_t
+chunk_length(const cdedupe_update_t *updates, size_t count, size_t limit)
+{
+    size_t length = 0;
+
+    while (length < count && length < limit && updates[length].key_length <= CDEDUPE_KEY_MAX)
+        length++;
+    return length;
+}
+
+/* The call ends here: the update that cannot be put, and those that nobody looked at. */
+static cdedupe_result_t
+reject(cdedupe_update_t *updates, size_t count, cdedupe_result_t result)
+{
+    /* It is called again for these; writing them each time would make a call of many merges quadratic. */
+    if (result == CDEDUPE_INCOMPLETE)
+        return result;
+    finish_update(&updates[0], updates[0].slot, 0, CDEDUPE_OUTCOME_REJECTED);
+    for (size_t i = 1; i < count; i++)
+        finish_update(&updates[i], updates[i].slot, 0, CDEDUPE_OUTCOME_UNTOUCHED);
+    return result;
+}
+
+cdedupe_result_t
+cdedupe_put(cdedupe_t *buffer, cdedupe_update_t *updates, size_t count)
+{
+    /* What was looked up behind an update that has to be merged first was looked up in vain: so with care at first. */
+    size_t done = 0, limit = buffer->merging ? 1 : PUTS_PER_LOCK;
+
+    while (done < count) {
+        size_t chunk = chunk_length(updates + done, count - done, limit);
+        cdedupe_result_t obstacle;
+
+        if (chunk == 0)
+            return reject(updates + done, count - done, CDEDUPE_KEY_TOO_LONG);
+        done += put_chunk(buffer, updates + done, chunk, &obstacle);
+        if (obstacle != CDEDUPE_OK)
+            return reject(updates + done, count - done, obstacle);
+        limit = limit < PUTS_PER_LOCK / 2 ? 2 * limit : PUTS_PER_LOCK;
+    }
+    return CDEDUPE_OK;
+}
+
+/* ---------------------------------------------------------------------------------------------------- */
+/* Merging                                                                                              */
+
+/*
+ * Under the lock: the entry in which somebody has been merging what was in the slot, or NULL. No other word can name the
+ * slot: until now it has been that somebody's.
+ */
+static struct entry *
+find_merging(const struct cdedupe *buffer, uint64_t hash, const void *key, size_t key_length, cdedupe_slot_t slot)
+{
+    uint32_t number = index_find(&buffer->index, &buffer->entries, hash, key, key_length);
+    struct entry *entry;
+    uint64_t word;
+
+    if (number == 0)
+        return NULL;
+    entry = entry_at(&buffer->entries, number);
+    word = sync_load_relaxed(&entry->word);
+    return (word & WORD_MERGING) && word_slot(word) == slot ? entry : NULL;
+}
+
+/* Merging -> current, or stale with nothing in it: a restart has dropped it. [M2] */
+static void
+end_merge(struct lock_scope *scope, struct entry *entry, cdedupe_slot_t *merged)
+{
+    struct cdedupe *buffer = scope->buffer;
+    uint64_t word = sync_load_relaxed(&entry->word);
+    bool current = word_is_current(word, buffer->restart);
+    cdedupe_slot_t slot = current ? *merged : 0;
+
+    pending_bytes_add(buffer, slot);
+    /*
+     * Release, with the acquire of replace_unlocked(): the payload. A store will do: while somebody merges, the word changes
+     * under the lock.
+     */
+    sync_store_release(&entry->word, word_make(slot, word_restart(word), word_flags(word) & ~WORD_MERGING));
+    if (!current)
+        return;
+    *merged = 0;
+    /* The loop may have found nothing else to take. */
+    notify_queued(scope);
+}
+
+void
+cdedupe_put_merged(cdedupe_t *buffer, const void *key, size_t key_length, cdedupe_slot_t pending,
+                   cdedupe_slot_t *merged)
+{
+    uint64_t hash = hash_key(&buffer->secret, key, key_length);
+    struct entry *entry;
+    struct lock_scope scope;
+
+    scope_init(&scope, buffer);
+    scope_lock(&scope);
+    entry = find_merging(buffer, hash, key, key_length, pending);
+    if (entry != NULL)
+        end_merge(&scope, entry, merged);
+    scope_unlock(&scope);
+    scope_finish(&scope);
+}

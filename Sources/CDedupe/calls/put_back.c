@@ -1,0 +1,515 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/*
+ * Putting back: what the sink could not deal with goes back to the front of the queue, as if it had never been taken.
+ *
+ * The items of a batch go back from its end, one by one, so that each finds the queue as it was behind it. What came in
+ * since counts: a newer update of the key takes the item's place, and a restart leaves no place to go back to.
+ *
+ *     item       key now             no restart since          a restart since
+ *     ---------  ------------------  ------------------------  ---------------------------------------------
+ *     value      idle                pending, at the front     dropped; a key that was new goes
+ *     value      pending             the newer one moves       dropped; for a key that was new the newer one
+ *                                    there; a deletion of a    is new
+ *                                    key that was new: both go
+ *     deletion   absent              pending, at the front     dropped, and owed at the next in-sync; if that
+ *                                                              came already, at the front
+ *     deletion   pending             the newer one moves       dropped; the key is live again, if it was
+ *                                    there
+ *     status                         at the front, but for     dropped; what was received since, and was not
+ *                                    one that is first there   queued because it was the same, is queued now
+ *
+ * "Was new", "was": what the item says in `before`. Where values are merged, a newer value that is pending is given to the
+ * caller, to be merged with the item, unless a deletion came between them. And a value that the source has sent again since
+ * the restart, which was suppressed because the sink had taken it, is pending again too.
+ */
+#include "state/buffer.h"
+
+/* One call. */
+struct put_back {
+    struct lock_scope scope;
+    cdedupe_item_t *item; /* The one that goes back now. */
+    bool restarted;       /* Since it was taken. */
+    bool waits;           /* Somebody is merging what it would be merged with; */
+    unsigned waited;      /* so often it has waited for that. */
+    bool incomplete;      /* The caller is to merge it. */
+};
+
+/* ---------------------------------------------------------------------------------------------------- */
+/* The front of the queue                                                                               */
+
+/* A finish waits for what is at the back of the queue, and so for all before it; it may have got all it waited for. */
+static void
+move_finish_barrier_to_end(struct cdedupe *buffer)
+{
+    if (buffer->finishing == FINISHING_WHEN_DELIVERED) {
+        buffer->finish_barrier = ring_last(&buffer->links, buffer->ring);
+        sync_store_relaxed_32(&buffer->stopped, 0);
+    }
+}
+
+static void
+push_front(struct cdedupe *buffer, uint32_t link)
+{
+    ring_prepend(&buffer->links, buffer->ring, link);
+    /* A finish that had got all it waited for waits for this now. */
+    if (buffer->finishing == FINISHING_WHEN_DELIVERED && buffer->finish_barrier == buffer->ring) {
+        buffer->finish_barrier = link;
+        sync_store_relaxed_32(&buffer->stopped, 0);
+    }
+}
+
+/* An entry that was not pending. The item's place in the queue is its own again, with the tag. */
+static void
+queue_at_front(struct put_back *put_back, uint32_t number)
+{
+    struct cdedupe *buffer = put_back->scope.buffer;
+    uint32_t link = link_new(&put_back->scope, number);
+
+    link_at(&buffer->links, link)->queued = put_back->item->queued;
+    link_set_tag(buffer, link, put_back->item->tag);
+    put_back->item->tag = 0;
+    entry_at(&buffer->entries, number)->link = link;
+    count_pending(buffer);
+    push_front(buffer, link);
+}
+
+/* One that is, from wherever its link is: it gets the item's place. */
+static void
+move_to_front(struct put_back *put_back, uint32_t number)
+{
+    struct cdedupe *buffer = put_back->scope.buffer;
+    uint32_t link = entry_at(&buffer->entries, number)->link;
+
+    link_at(&buffer->links, link)->queued = put_back->item->queued;
+    unlink_queued(&put_back->scope, link);
+    push_front(buffer, link);
+}
+
+/* ---------------------------------------------------------------------------------------------------- */
+/* Entries                                                                                              */
+
+/* The entry of the item's key, or zero: its deletion was taken, and nothing came since. */
+static uint32_t
+find_key(const struct cdedupe *buffer, const cdedupe_item_t *item)
+{
+    /* The key that was lent lies in an entry, though perhaps in one that is dead by now. */
+    const unsigned char *key = item->key;
+    const struct entry *entry = (const void *)(key - offsetof(struct entry, key));
+
+    return index_find(&buffer->index, &buffer->entries, entry->hash, key, item->key_length);
+}
+
+/* Dead, but the sink may still be reading its key. */
+static void
+keep_borrowed(struct cdedupe *buffer, uint32_t number)
+{
+    entry_at(&buffer->entries, number)->link = buffer->borrowed_put_back;
+    buffer->borrowed_put_back = number;
+}
+
+static void
+count_back(struct put_back *put_back)
+{
+    cdedupe_statistics_t *statistics = &put_back->scope.buffer->statistics;
+
+    statistics->delivered--;
+    if (put_back->item->kind == CDEDUPE_ITEM_DELETED)
+        statistics->live_keys += put_back->item->before;
+    else
+        statistics->live_keys -= !put_back->item->before;
+}
+
+/* The slot is the queue's again. */
+static cdedupe_slot_t
+give_slot(struct put_back *put_back)
+{
+    cdedupe_slot_t slot = put_back->item->slot;
+
+    pending_bytes_add(put_back->scope.buffer, slot);
+    put_back->item->slot = 0;
+    return slot;
+}
+
+/* What the sink has of a key is what it had before the item. */
+static void
+restore_revision(struct put_back *put_back, uint32_t number, uint64_t revision)
+{
+    if (suppresses(put_back->scope.buffer))
+        entry_set_revision(entry_at(&put_back->scope.buffer->entries, number), revision);
+}
+
+/* ---------------------------------------------------------------------------------------------------- */
+/* Values                                                                                               */
+
+/* idle -> current [G1] */
+static void
+put_back_idle(struct put_back *put_back, uint32_t number)
+{
+    struct cdedupe *buffer = put_back->scope.buffer;
+    uint64_t live = put_back->item->before ? WORD_LIVE : 0;
+
+    /* Release, with the acquire of replace_unlocked(): the payload. A store will do: idle words change under the lock. */
+    sync_store_release(&entry_at(&buffer->entries, number)->word,
+                       word_pending(live, give_slot(put_back), buffer->restart, false));
+    queue_at_front(put_back, number);
+}
+
+/* Nothing of it is left: the sink has never heard of it. `word` is what it was; it is zero now. [G7] */
+static void
+forget(struct lock_scope *scope, uint32_t number, uint64_t word)
+{
+    struct cdedupe *buffer = scope->buffer;
+    cdedupe_tag_t tag = 0;
+
+    if (word & WORD_PENDING) {
+        uint32_t link = entry_at(&buffer->entries, number)->link;
+
+        tag = link_tag(buffer, link);
+        unqueue(scope, link);
+    }
+    /* Of a deletion that carries one; whoever clears up gets it. */
+    pending_bytes_subtract(buffer, word_slot(word));
+    detached_add(scope, word_slot(word), tag);
+    entry_unindex(buffer, number);
+    keep_borrowed(buffer, number);
+}
+
+/*
+ * A key that is new after all, and has something pending: not live. In two steps, as producers without the lock may be
+ * changing the rest of the word: dead for a moment [G5], it sends them to the lock [G8].
+ */
+static void
+make_new(struct entry *entry)
+{
+    uint64_t word = sync_exchange(&entry->word, 0);
+
+    sync_store_release(&entry->word, word & ~WORD_LIVE);
+}
+
+/*
+ * A value that is pending now has to be merged with the item: the caller gets it. See begin_merge(). But if a deletion came
+ * in between, that ended the item. [M3]
+ */
+static void
+begin_merge(struct put_back *put_back, struct entry *entry)
+{
+    uint64_t word = sync_exchange(&entry->word, 0);
+
+    if (!(word & (WORD_DELETION | WORD_MERGE_BARRIER)) && word_slot(word) != 0 && put_back->item->slot != 0) {
+        pending_bytes_subtract(put_back->scope.buffer, word_slot(word));
+        put_back->item->newer = word_slot(word);
+        word |= WORD_MERGING;
+    }
+    sync_store_release(&entry->word, word);
+}
+
+/* current: what came in since keeps the place that the item had. */
+static void
+put_back_replaced(struct put_back *put_back, uint32_t number)
+{
+    struct lock_scope *scope = &put_back->scope;
+    struct entry *entry = entry_at(&scope->buffer->entries, number);
+
+    if (!put_back->item->before) {
+        uint64_t word = sync_exchange(&entry->word, 0);
+
+        if (word & WORD_DELETION) {
+            forget(scope, number, word);
+            scope->buffer->statistics.cancelled += 2;
+            return;
+        }
+        sync_store_release(&entry->word, word & ~WORD_LIVE);
+    }
+    if (scope->buffer->merging)
+        begin_merge(put_back, entry);
+    scope->buffer->statistics.replaced++;
+    move_to_front(put_back, number);
+}
+
+/* A restart has dropped it. */
+static void
+drop_value(struct put_back *put_back, uint32_t number, uint64_t word)
+{
+    struct lock_scope *scope = &put_back->scope;
+    struct entry *entry = entry_at(&scope->buffer->entries, number);
+
+    scope->buffer->statistics.dropped++;
+    if (put_back->item->before)
+        return;
+    /* [G2] */
+    if (word & WORD_PENDING)
+        make_new(entry);
+    else
+        forget(scope, number, sync_exchange(&entry->word, 0));
+}
+
+/*
+ * Whether a restart since it was taken has dropped the value. Not if it was sent again, and suppressed: then the word is idle and
+ * seen, or what is pending came after that, to be merged.
+ */
+static bool
+is_dropped(const struct put_back *put_back, uint64_t word)
+{
+    const struct cdedupe *buffer = put_back->scope.buffer;
+
+    if (!put_back->restarted)
+        return false;
+    if (word_is_unseen(word, buffer->restart))
+        return true;
+    return (word & WORD_PENDING) && (!buffer->merging || (word & (WORD_DELETION | WORD_MERGE_BARRIER)));
+}
+
+/* The key is live, so it is in the index. False: somebody is merging, and nothing has changed. */
+static bool
+put_back_value(struct put_back *put_back)
+{
+    struct cdedupe *buffer = put_back->scope.buffer;
+    uint32_t number = find_key(buffer, put_back->item);
+    uint64_t word = sync_load_relaxed(&entry_at(&buffer->entries, number)->word);
+    bool dropped = is_dropped(put_back, word);
+
+    put_back->waits = !dropped && word_is_merging(word, buffer->restart);
+    if (put_back->waits)
+        return false;
+    restore_revision(put_back, number, put_back->item->revision);
+    if (dropped)
+        drop_value(put_back, number, word);
+    else if (word & WORD_PENDING)
+        put_back_replaced(put_back, number);
+    else
+        put_back_idle(put_back, number);
+    return true;
+}
+
+/* ---------------------------------------------------------------------------------------------------- */
+/* Deletions                                                                                            */
+
+/* A key that has come up again since, so is not live, becomes live; see make_new(). [G6] */
+static void
+make_live(struct entry *entry)
+{
+    uint64_t word = sync_exchange(&entry->word, 0);
+
+    sync_store_release(&entry->word, word | WORD_LIVE);
+}
+
+/* stale -> current: the in-sync has come, and the restart dropped what was pending after the deletion. [G9] */
+static void
+put_back_to_stale(struct put_back *put_back, uint32_t number)
+{
+    struct lock_scope *scope = &put_back->scope;
+    struct cdedupe *buffer = scope->buffer;
+    struct entry *entry = entry_at(&buffer->entries, number);
+    uint64_t before = sync_exchange(&entry->word, word_pending(WORD_LIVE, give_slot(put_back), buffer->restart, true));
+
+    dropped_remove(scope, entry->link);
+    link_at(&buffer->links, entry->link)->queued = put_back->item->queued;
+    count_pending(buffer);
+    push_front(buffer, entry->link);
+    detached_add(scope, word_payload(before), link_tag(buffer, entry->link));
+    link_set_tag(buffer, entry->link, put_back->item->tag);
+    put_back->item->tag = 0;
+}
+
+static void
+drop_deletion(struct put_back *put_back, uint32_t number)
+{
+    struct cdedupe *buffer = put_back->scope.buffer;
+    struct entry *entry = entry_at(&buffer->entries, number);
+    bool stale = word_is_stale(sync_load_relaxed(&entry->word), buffer->restart);
+
+    if (put_back->item->before && stale && !buffer->deletions_due) {
+        put_back_to_stale(put_back, number);
+        return;
+    }
+    buffer->statistics.dropped++;
+    if (!put_back->item->before)
+        return;
+    make_live(entry);
+    /* A sweep may be under way, and past this entry. */
+    buffer->unseen_generation += stale;
+}
+
+/* The key has come up again since. The entry that it had before has what the sink had. */
+static void
+put_back_outlived(struct put_back *put_back, uint32_t number, uint32_t before)
+{
+    struct lock_scope *scope = &put_back->scope;
+
+    if (put_back->item->before && suppresses(scope->buffer))
+        restore_revision(put_back, number, entry_revision(entry_at(&scope->buffer->entries, before)));
+    if (put_back->restarted) {
+        drop_deletion(put_back, number);
+        return;
+    }
+    if (put_back->item->before)
+        make_live(entry_at(&scope->buffer->entries, number));
+    scope->buffer->statistics.replaced++;
+    move_to_front(put_back, number);
+}
+
+/* Dead -> current [G4]; or, if the deletion is owed at an in-sync that is still to come, idle and unseen [G3]. */
+static void
+resurrect(struct put_back *put_back, uint32_t number)
+{
+    struct cdedupe *buffer = put_back->scope.buffer;
+    struct entry *entry = entry_at(&buffer->entries, number);
+    uint64_t live = put_back->item->before ? WORD_LIVE : 0;
+
+    entry->link = 0;
+    if (put_back->restarted && buffer->deletions_due) {
+        sync_store_release(&entry->word, word_idle(WORD_RESTART_OLDER));
+        buffer->statistics.dropped++;
+        /* A sweep may be under way, and past this entry. */
+        buffer->unseen_generation++;
+    } else {
+        sync_store_release(&entry->word, word_pending(live, give_slot(put_back), buffer->restart, true));
+        queue_at_front(put_back, number);
+    }
+}
+
+/* Its entry is the last one lent. False: no memory, and nothing has changed. */
+static bool
+put_back_deletion(struct put_back *put_back)
+{
+    struct lock_scope *scope = &put_back->scope;
+    struct cdedupe *buffer = scope->buffer;
+    uint32_t borrowed = buffer->borrowed, number = find_key(buffer, put_back->item);
+    struct entry *entry = entry_at(&buffer->entries, borrowed);
+    uint32_t next = entry->link;
+
+    if (number != 0) {
+        put_back_outlived(put_back, number, borrowed);
+        keep_borrowed(buffer, borrowed);
+    } else if (put_back->restarted && !put_back->item->before) {
+        buffer->statistics.dropped++;
+        keep_borrowed(buffer, borrowed);
+    } else {
+        if (!index_make_room(&buffer->index, entry->hash, &scope->reserve) ||
+            !index_add(&buffer->index, entry->hash, borrowed, &scope->reserve))
+            return false;
+        resurrect(put_back, borrowed);
+    }
+    buffer->borrowed = next;
+    return true;
+}
+
+/* ---------------------------------------------------------------------------------------------------- */
+/* Statuses                                                                                             */
+
+/* A restart has dropped it. Statuses that came since were compared with it, as one that was delivered. [G11] */
+static void
+drop_status(struct put_back *put_back)
+{
+    struct cdedupe *buffer = put_back->scope.buffer;
+
+    if (buffer->statistics.pending_statuses > 0)
+        return;
+    if (buffer->dropped_equal_status) {
+        append_status(&put_back->scope, put_back->item->status);
+        move_finish_barrier_to_end(buffer);
+    } else {
+        buffer->latest_received = put_back->item->before;
+    }
+}
+
+/* [G10] */
+static void
+put_back_status(struct put_back *put_back)
+{
+    struct cdedupe *buffer = put_back->scope.buffer;
+    uint32_t first = ring_first(&buffer->links, buffer->ring);
+
+    buffer->statistics.statuses_delivered--;
+    buffer->latest_taken = put_back->item->before;
+    if (put_back->restarted) {
+        drop_status(put_back);
+    } else if (first == buffer->ring || !item_is_status(link_at(&buffer->links, first)->item)) {
+        uint32_t link = link_new(&put_back->scope, ITEM_STATUS | put_back->item->status);
+
+        link_at(&buffer->links, link)->queued = put_back->item->queued;
+        push_front(buffer, link);
+        buffer->statistics.pending_statuses++;
+    }
+}
+
+/* ---------------------------------------------------------------------------------------------------- */
+
+/* False: no memory, or somebody is merging, and nothing has changed. */
+static bool
+put_back_one(struct put_back *put_back)
+{
+    put_back->waits = false;
+    put_back->item->newer = 0;
+    /* Whatever becomes of it needs one link at most. */
+    if (!link_make_room(&put_back->scope))
+        return false;
+    if (put_back->item->kind == CDEDUPE_ITEM_STATUS) {
+        put_back_status(put_back);
+        return true;
+    }
+    if (!(put_back->item->kind == CDEDUPE_ITEM_DELETED ? put_back_deletion(put_back) : put_back_value(put_back)))
+        return false;
+    count_back(put_back);
+    return true;
+}
+
+/* One hold. True: there is more to do, and nothing in its way. */
+static bool
+put_back_some(struct put_back *put_back, cdedupe_item_t *items, size_t *count)
+{
+    struct cdedupe *buffer = put_back->scope.buffer;
+
+    put_back->restarted = buffer->restarted;
+    for (unsigned steps = 0; steps < PUT_BACKS_PER_LOCK && *count != 0; steps++) {
+        put_back->item = &items[*count - 1];
+        if (!put_back_one(put_back))
+            return false;
+        --*count;
+        buffer->batch--;
+        /* The caller has to merge first: meanwhile others wait. */
+        put_back->incomplete = put_back->item->newer != 0;
+        if (put_back->incomplete)
+            return false;
+    }
+    return *count > 0;
+}
+
+/* Unlocked: whether the way is free now. */
+static bool
+put_back_can_go_on(struct put_back *put_back)
+{
+    if (!put_back->waits)
+        return scope_refill(&put_back->scope);
+    scope_wake(&put_back->scope);
+    backoff_wait(put_back->waited++);
+    return true;
+}
+
+cdedupe_result_t
+cdedupe_put_back(cdedupe_t *buffer, cdedupe_item_t *items, size_t *count)
+{
+    struct put_back put_back;
+    bool more = true, valid;
+
+    put_back.incomplete = false;
+    put_back.waited = 0;
+    scope_init(&put_back.scope, buffer);
+    scope_lock(&put_back.scope);
+    valid = buffer->claim != CLAIM_NONE && *count <= buffer->batch;
+    scope_unlock(&put_back.scope);
+    if (!valid)
+        return CDEDUPE_INVALID_ARGUMENT;
+    while (*count > 0 && !put_back.incomplete && (more || put_back_can_go_on(&put_back))) {
+        scope_note_time(&put_back.scope);
+        scope_lock(&put_back.scope);
+        more = put_back_some(&put_back, items, count);
+        scope_unlock(&put_back.scope);
+        if (more)
+            lock_yield(&buffer->lock);
+    }
+    scope_finish(&put_back.scope);
+    if (put_back.incomplete)
+        return CDEDUPE_INCOMPLETE;
+    return *count == 0 ? CDEDUPE_OK : CDEDUPE_NO_MEMORY;
+}

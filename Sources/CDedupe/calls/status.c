@@ -1,0 +1,285 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/*
+ * Statuses, restarts, and the sweep that finds out which keys vanished.
+ */
+#include "state/buffer.h"
+
+/* ---------------------------------------------------------------------------------------------------- */
+/* Restart                                                                                              */
+
+/* The number's low bits are used up: whatever was before is simply older. */
+static void
+forget_old_restarts(struct cdedupe *buffer)
+{
+    uint32_t number = 0;
+
+    while ((number = arena_next_touched(&buffer->entries, number)) != 0) {
+        struct entry *entry = entry_at(&buffer->entries, number);
+        uint64_t word;
+
+        /* A compare-and-swap [R3], and again [R2]: a producer may be replacing a slot, which must not come back. */
+        do
+            word = sync_load_relaxed(&entry->word);
+        while (word != 0 && !sync_compare_exchange(&entry->word, word,
+                                                   word_make(word_slot(word), WORD_RESTART_OLDER, word_flags(word))));
+        number++;
+    }
+}
+
+/* Every current word becomes stale, every live one unseen, by this alone. [R4] */
+static void
+next_restart(struct cdedupe *buffer)
+{
+    if (buffer->restart == WORD_RESTART_MAX) {
+        forget_old_restarts(buffer);
+        sync_store_relaxed_32(&buffer->restart, 1);
+    } else {
+        sync_store_relaxed_32(&buffer->restart, buffer->restart + 1);
+    }
+}
+
+/* [R1] */
+static void
+drop_queue(struct lock_scope *scope)
+{
+    struct cdedupe *buffer = scope->buffer;
+    cdedupe_statistics_t *statistics = &buffer->statistics;
+
+    /* A loop that sleeps until somebody has merged what is first: there may be a finish, and nothing more to deliver. */
+    if (!ring_is_empty(&buffer->links, buffer->ring))
+        notify(scope);
+    dropped_add_queue(scope);
+    buffer->finish_barrier = buffer->ring;
+    buffer->batch_barrier = buffer->ring;
+    buffer->merge_blocks_take = 0;
+    buffer->restarted = true;
+    buffer->dropped_equal_status = false;
+    statistics->dropped += statistics->pending_keys;
+    statistics->pending_keys = 0;
+    statistics->pending_statuses = 0;
+    statistics->pending_bytes = 0;
+    buffer->bytes_carry = 0;
+}
+
+void
+drop_everything(struct lock_scope *scope)
+{
+    struct cdedupe *buffer = scope->buffer;
+
+    drop_queue(scope);
+    next_restart(buffer);
+    buffer->deletions_due = true;
+    buffer->latest_received = buffer->latest_taken;
+    buffer->received_since_restart = false;
+}
+
+cdedupe_result_t
+cdedupe_restart(cdedupe_t *buffer)
+{
+    cdedupe_result_t result = CDEDUPE_OK;
+    struct lock_scope scope;
+
+    scope_init(&scope, buffer);
+    scope_lock(&scope);
+    if (buffer->stopped) {
+        result = CDEDUPE_STOPPED;
+    } else {
+        buffer->deletions_due = true;
+        buffer->overflowed = false;
+        /* With nothing received since the last one, nothing is pending and everything live is unseen already. */
+        if (buffer->received_since_restart)
+            drop_everything(&scope);
+    }
+    scope_unlock(&scope);
+    scope_finish(&scope);
+    return result;
+}
+
+/* ---------------------------------------------------------------------------------------------------- */
+/* Sweep                                                                                                */
+
+/* A call that sweeps: where it is, and in which restart it began. */
+struct sweep {
+    struct lock_scope scope;
+    uint32_t restart;
+    uint32_t next;
+    uint32_t unseen_generation; /* The buffer's count when it last began with the first entry. */
+};
+
+/* idle, unseen -> a pending deletion that nobody sent [S3] */
+static bool
+synthesize_deletion(struct lock_scope *scope, uint32_t number)
+{
+    struct cdedupe *buffer = scope->buffer;
+    struct entry *entry = entry_at(&buffer->entries, number);
+
+    if (!link_make_room(scope))
+        return false;
+    entry->link = link_new(scope, number);
+    /* A store will do: idle words change under the lock. Release, for the producers that look at it without. */
+    sync_store_release(&entry->word, word_pending(WORD_LIVE, 0, buffer->restart, true));
+    queue_entry(scope, entry->link);
+    buffer->statistics.synthesized_deletions++;
+    return true;
+}
+
+/* stale, live -> a pending deletion; what the restart dropped is an orphan now [S4] */
+static bool
+synthesize_deletion_of_stale(struct lock_scope *scope, uint32_t number)
+{
+    struct cdedupe *buffer = scope->buffer;
+    struct entry *entry = entry_at(&buffer->entries, number);
+    uint64_t before;
+
+    /* For the orphan. There may be none; but who replaces without the lock may bring one until the exchange. */
+    if (!link_make_room(scope))
+        return false;
+    /* Acquire, with the release of replace_unlocked(): the payload that becomes an orphan. */
+    before = sync_exchange(&entry->word, word_pending(WORD_LIVE, 0, buffer->restart, true));
+    dropped_remove(scope, entry->link);
+    detached_add(scope, word_payload(before), link_tag(buffer, entry->link));
+    link_set_tag(buffer, entry->link, 0);
+    queue_entry(scope, entry->link);
+    buffer->statistics.synthesized_deletions++;
+    return true;
+}
+
+/* False: no memory, and nothing has changed. [S2] */
+static bool
+sweep_entry(struct lock_scope *scope, uint32_t number)
+{
+    struct cdedupe *buffer = scope->buffer;
+    uint64_t word = sync_load_relaxed(&entry_at(&buffer->entries, number)->word);
+
+    if (!word_is_unseen(word, buffer->restart))
+        return true;
+    return word & WORD_PENDING ? synthesize_deletion_of_stale(scope, number) : synthesize_deletion(scope, number);
+}
+
+enum progress { PROGRESS_DONE, PROGRESS_MORE, PROGRESS_NO_MEMORY, PROGRESS_STOPPED };
+
+/* Some entries, by number, under the lock. */
+static enum progress
+sweep_some(struct sweep *sweep)
+{
+    struct cdedupe *buffer = sweep->scope.buffer;
+
+    for (unsigned steps = 0; steps < SWEEPS_PER_LOCK; steps++) {
+        uint32_t number = arena_next_touched(&buffer->entries, sweep->next);
+
+        if (number == 0 && sweep->unseen_generation != buffer->unseen_generation) {
+            sweep->unseen_generation = buffer->unseen_generation;
+            sweep->next = 0;
+            return PROGRESS_MORE;
+        }
+        if (number == 0) {
+            buffer->deletions_due = false;
+            return PROGRESS_DONE;
+        }
+        sweep->next = number;
+        if (!sweep_entry(&sweep->scope, number))
+            return PROGRESS_NO_MEMORY;
+        sweep->next = number + 1;
+    }
+    return PROGRESS_MORE;
+}
+
+/* ---------------------------------------------------------------------------------------------------- */
+/* Statuses                                                                                             */
+
+void
+append_status(struct lock_scope *scope, uint8_t status)
+{
+    struct cdedupe *buffer = scope->buffer;
+
+    ring_append(&buffer->links, buffer->ring, link_new(scope, ITEM_STATUS | status));
+    buffer->statistics.pending_statuses++;
+    notify_queued(scope);
+}
+
+/* False: no memory, and nothing has changed. [S5] */
+static bool
+queue_status(struct lock_scope *scope, cdedupe_status_t status)
+{
+    struct cdedupe *buffer = scope->buffer;
+    uint32_t last = ring_last(&buffer->links, buffer->ring);
+
+    if ((uint8_t)status == buffer->latest_received) {
+        buffer->dropped_equal_status = true;
+        return true;
+    }
+    if (last != buffer->ring && item_is_status(link_at(&buffer->links, last)->item)) {
+        link_at(&buffer->links, last)->item = ITEM_STATUS | (uint32_t)status;
+    } else {
+        if (!link_make_room(scope))
+            return false;
+        append_status(scope, (uint8_t)status);
+    }
+    buffer->latest_received = (uint8_t)status;
+    buffer->dropped_equal_status = false;
+    return true;
+}
+
+/* One hold: a part of the sweep if one is due, and the status in the hold that ends it. [S1] */
+static enum progress
+put_status_some(struct sweep *sweep, cdedupe_status_t status)
+{
+    struct cdedupe *buffer = sweep->scope.buffer;
+    enum progress progress = PROGRESS_DONE;
+
+    if (buffer->stopped)
+        return PROGRESS_STOPPED;
+    /* It is about what was dropped. An in-sync, above all, must not find that everything has vanished. */
+    if (buffer->overflowed)
+        return PROGRESS_DONE;
+    buffer->received_since_restart = true;
+    if (status == CDEDUPE_STATUS_IN_SYNC && buffer->deletions_due) {
+        if (sweep->restart == 0) {
+            sweep->restart = buffer->restart;
+            sweep->unseen_generation = buffer->unseen_generation;
+        }
+        /* A restart came in between: it dropped what was queued so far, and the status with it. */
+        if (sweep->restart != buffer->restart)
+            return PROGRESS_DONE;
+        progress = sweep_some(sweep);
+    }
+    if (progress == PROGRESS_DONE && !queue_status(&sweep->scope, status))
+        progress = PROGRESS_NO_MEMORY;
+    return progress;
+}
+
+/* Unlocked, between two holds: whether to go on. */
+static bool
+can_go_on(struct sweep *sweep, enum progress progress)
+{
+    if (progress == PROGRESS_NO_MEMORY)
+        return scope_refill(&sweep->scope);
+    /* The loop can begin with what is queued so far. */
+    scope_wake(&sweep->scope);
+    if (progress == PROGRESS_MORE)
+        lock_yield(&sweep->scope.buffer->lock);
+    return progress == PROGRESS_MORE;
+}
+
+cdedupe_result_t
+cdedupe_put_status(cdedupe_t *buffer, cdedupe_status_t status)
+{
+    struct sweep sweep = {.restart = 0, .next = 0};
+    enum progress progress;
+
+    if ((unsigned)status > CDEDUPE_STATUS_IN_SYNC)
+        return CDEDUPE_INVALID_ARGUMENT;
+
+    scope_init(&sweep.scope, buffer);
+    do {
+        scope_note_time(&sweep.scope);
+        scope_lock(&sweep.scope);
+        progress = put_status_some(&sweep, status);
+        if (progress == PROGRESS_DONE || progress == PROGRESS_STOPPED)
+            buffer->statistics.statuses_received++;
+        reclaim(&sweep.scope);
+        scope_unlock(&sweep.scope);
+    } while (can_go_on(&sweep, progress));
+    scope_finish(&sweep.scope);
+    return progress == PROGRESS_DONE ? CDEDUPE_OK : progress == PROGRESS_STOPPED ? CDEDUPE_STOPPED : CDEDUPE_NO_MEMORY;
+}

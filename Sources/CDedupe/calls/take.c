@@ -1,0 +1,299 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/*
+ * The sink's side: the claim, and taking batches.
+ */
+#include "state/buffer.h"
+
+/* ---------------------------------------------------------------------------------------------------- */
+/* Claim                                                                                                */
+
+cdedupe_result_t
+cdedupe_claim(cdedupe_t *buffer, cdedupe_claim_t kind)
+{
+    cdedupe_result_t result = CDEDUPE_OK;
+
+    lock_acquire(&buffer->lock);
+    if (buffer->stopped)
+        result = CDEDUPE_STOPPED;
+    else if (buffer->claim != CLAIM_NONE)
+        result = CDEDUPE_BUSY;
+    else
+        buffer->claim = kind == CDEDUPE_CLAIM_LOOP ? CLAIM_LOOP : CLAIM_SINGLE_BATCH;
+    lock_release(&buffer->lock);
+    return result;
+}
+
+/* Under the lock: the sink has seen the keys of the last batch's deletions. Some of them; true if there are more. */
+static bool
+retire_borrowed(struct lock_scope *scope)
+{
+    struct cdedupe *buffer = scope->buffer;
+
+    for (unsigned steps = 0; buffer->borrowed != 0 || buffer->borrowed_put_back != 0; steps++) {
+        uint32_t number = buffer->borrowed;
+
+        if (steps == SWEEPS_PER_LOCK)
+            return true;
+        if (number == 0) {
+            buffer->borrowed = buffer->borrowed_put_back;
+            buffer->borrowed_put_back = 0;
+            continue;
+        }
+        buffer->borrowed = entry_at(&buffer->entries, number)->link;
+        retire_entry(scope, number);
+    }
+    return false;
+}
+
+/* Locks, with nothing lent any more. */
+static void
+lock_and_retire_borrowed(struct lock_scope *scope)
+{
+    scope_lock(scope);
+    while (retire_borrowed(scope)) {
+        reclaim(scope);
+        scope_yield(scope);
+    }
+}
+
+/* [E3] */
+void
+cdedupe_release(cdedupe_t *buffer)
+{
+    struct lock_scope scope;
+
+    scope_init(&scope, buffer);
+    lock_and_retire_borrowed(&scope);
+    buffer->claim = CLAIM_NONE;
+    buffer->batch = 0;
+    buffer->merge_blocks_take = 0;
+    buffer->asleep = false;
+    /* Without its loop a finish has nobody to wait for. */
+    if (buffer->finishing != FINISHING_NOT)
+        sync_store_relaxed_32(&buffer->stopped, 1);
+    reclaim(&scope);
+    scope_unlock(&scope);
+    scope_finish(&scope);
+}
+
+/* ---------------------------------------------------------------------------------------------------- */
+/* Take                                                                                                 */
+
+/* [T6] */
+static void
+take_status(struct lock_scope *scope, uint32_t link, cdedupe_item_t *item)
+{
+    struct cdedupe *buffer = scope->buffer;
+    uint8_t status = (uint8_t)(link_at(&buffer->links, link)->item & ~ITEM_STATUS);
+
+    *item = (cdedupe_item_t){.kind = CDEDUPE_ITEM_STATUS,
+                             .status = status,
+                             .before = buffer->latest_taken,
+                             .queued = link_at(&buffer->links, link)->queued};
+    buffer->latest_taken = status;
+    buffer->statistics.statuses_delivered++;
+    unqueue(scope, link);
+}
+
+/*
+ * current -> idle (a value) or dead (a deletion). One exchange [T3], by what the word says now [T2]. A producer without the
+ * lock may turn one into the other just before it; then the word is put right [T4]: nobody changes it meanwhile, since it
+ * is not pending and we hold the lock.
+ */
+static uint64_t
+take_word(struct entry *entry, uint32_t restart)
+{
+    uint64_t expected = sync_load_relaxed(&entry->word);
+    uint64_t before = sync_exchange(&entry->word, expected & WORD_DELETION ? 0 : word_idle(restart));
+
+    if ((before ^ expected) & WORD_DELETION)
+        sync_store_release(&entry->word, before & WORD_DELETION ? 0 : word_idle(restart));
+    return before;
+}
+
+/* The revision that the sink has from now on, if that is asked for; `item` keeps the one before. */
+static void
+take_revision(const struct cdedupe *buffer, struct entry *entry, cdedupe_item_t *item)
+{
+    if (!suppresses(buffer))
+        return;
+    item->revision = entry_revision(entry);
+    if (item->kind != CDEDUPE_ITEM_DELETED)
+        entry_set_revision(entry, payload_number(buffer, item->slot, buffer->revision_offset));
+}
+
+/* [T5] */
+static void
+take_entry(struct lock_scope *scope, uint32_t link, cdedupe_item_t *item)
+{
+    struct cdedupe *buffer = scope->buffer;
+    uint32_t number = link_at(&buffer->links, link)->item;
+    struct entry *entry = entry_at(&buffer->entries, number);
+    uint64_t before = take_word(entry, buffer->restart);
+    bool live = (before & WORD_LIVE) != 0;
+
+    *item = (cdedupe_item_t){.key = entry->key,
+                             .key_length = entry->key_length,
+                             .slot = word_slot(before),
+                             .tag = link_tag(buffer, link),
+                             .before = live,
+                             .queued = link_at(&buffer->links, link)->queued};
+    unqueue(scope, link);
+    pending_bytes_subtract(buffer, item->slot);
+    entry->link = 0;
+    if (before & WORD_DELETION) {
+        item->kind = CDEDUPE_ITEM_DELETED;
+        entry_unindex(buffer, number);
+        entry->link = buffer->borrowed;
+        buffer->borrowed = number;
+        buffer->statistics.live_keys -= live;
+    } else {
+        item->kind = live ? CDEDUPE_ITEM_UPDATED : CDEDUPE_ITEM_NEW;
+        buffer->statistics.live_keys += !live;
+    }
+    take_revision(buffer, entry, item);
+    buffer->statistics.delivered++;
+}
+
+/* Under the lock: whether nothing may be taken any more; settles a finish that is due. [E5] */
+static bool
+is_over(struct cdedupe *buffer)
+{
+    if (buffer->finishing == FINISHING_WHEN_DELIVERED && buffer->finish_barrier == buffer->ring)
+        sync_store_relaxed_32(&buffer->stopped, 1);
+    if (buffer->finishing == FINISHING_WHEN_EMPTY && ring_is_empty(&buffer->links, buffer->ring))
+        sync_store_relaxed_32(&buffer->stopped, 1);
+    return buffer->stopped != 0;
+}
+
+/* What the next hold will take, as far as it can be told now: noted under the lock, prefetched without it. */
+struct preview {
+    const struct entry *entries[TAKES_PER_LOCK];
+    unsigned count;
+};
+
+static void
+look_ahead(const struct cdedupe *buffer, struct preview *preview)
+{
+    uint32_t link = ring_first(&buffer->links, buffer->ring);
+
+    preview->count = 0;
+    for (unsigned i = 0; i < TAKES_PER_LOCK && link != buffer->ring; i++) {
+        uint32_t item = link_at(&buffer->links, link)->item;
+
+        if (!item_is_status(item))
+            preview->entries[preview->count++] = entry_at(&buffer->entries, item);
+        link = link_at(&buffer->links, link)->next;
+    }
+}
+
+static void
+prefetch_preview(const struct preview *preview)
+{
+    for (unsigned i = 0; i < preview->count; i++)
+        sync_prefetch(preview->entries[i]);
+}
+
+/*
+ * It takes what is queued now, and no more: so that no key is in a batch twice. What was taken, put again and taken again could
+ * not be put back as if it never had been: for a deletion, a merge or a suppression in between there would be no trace.
+ */
+static void
+begin_batch(struct cdedupe *buffer)
+{
+    buffer->restarted = false;
+    buffer->merge_blocks_take = 0;
+    buffer->batch_barrier = ring_last(&buffer->links, buffer->ring);
+}
+
+/* One hold's share. True: there may be more to take. */
+static bool
+take_some(struct lock_scope *scope, cdedupe_item_t *items, size_t capacity, size_t *count)
+{
+    struct cdedupe *buffer = scope->buffer;
+
+    /* What is put back must be of one side of a restart: of this, if nothing was taken before it. */
+    if (*count == 0)
+        begin_batch(buffer);
+    else if (buffer->restarted)
+        return false;
+    for (unsigned steps = 0; *count < capacity && buffer->batch_barrier != buffer->ring; steps++) {
+        uint32_t link = ring_first(&buffer->links, buffer->ring);
+
+        if (steps == TAKES_PER_LOCK)
+            return true;
+        if (is_over(buffer))
+            return false;
+        /* Until somebody has merged what is first, nothing can be taken. [T8] */
+        if (link_is_merging(buffer, link)) {
+            buffer->merge_blocks_take = link;
+            return false;
+        }
+        if (item_is_status(link_at(&buffer->links, link)->item))
+            take_status(scope, link, &items[*count]);
+        else
+            take_entry(scope, link, &items[*count]);
+        (*count)++;
+    }
+    return false;
+}
+
+uint64_t
+cdedupe_age(const cdedupe_t *buffer, const cdedupe_item_t *item)
+{
+    return clock_age(item->queued, clock_now(&buffer->clock));
+}
+
+/* Under the lock: what an attempt to take comes to. An empty queue puts a loop to sleep, here and nowhere else. [T7] */
+static cdedupe_result_t
+finish_take(struct cdedupe *buffer, size_t count)
+{
+    buffer->batch = (uint32_t)count;
+    if (count > 0) {
+        buffer->statistics.batches++;
+        /* The last that was owed: what comes from now on comes too late. */
+        if (buffer->finishing == FINISHING_WHEN_DELIVERED)
+            is_over(buffer);
+        return CDEDUPE_OK;
+    }
+    if (is_over(buffer))
+        return CDEDUPE_STOPPED;
+    buffer->asleep = buffer->claim == CLAIM_LOOP;
+    return CDEDUPE_EMPTY;
+}
+
+cdedupe_result_t
+cdedupe_take(cdedupe_t *buffer, cdedupe_item_t *items, size_t capacity, size_t *count)
+{
+    cdedupe_result_t result;
+    struct preview preview;
+    struct lock_scope scope;
+
+    *count = 0;
+    if (capacity == 0)
+        return CDEDUPE_INVALID_ARGUMENT;
+    if (capacity > buffer->batch_size)
+        capacity = buffer->batch_size;
+
+    scope_init(&scope, buffer);
+    lock_and_retire_borrowed(&scope);
+    if (buffer->claim == CLAIM_NONE) {
+        result = CDEDUPE_INVALID_ARGUMENT;
+    } else {
+        /* Awake. [T1] */
+        buffer->asleep = false;
+        do {
+            look_ahead(buffer, &preview);
+            reclaim(&scope);
+            scope_unlock(&scope);
+            prefetch_preview(&preview);
+            lock_yield(&buffer->lock);
+            scope_lock(&scope);
+        } while (take_some(&scope, items, capacity, count));
+        result = finish_take(buffer, *count);
+    }
+    scope_unlock(&scope);
+    scope_finish(&scope);
+    tidy_index(buffer);
+    return result;
+}

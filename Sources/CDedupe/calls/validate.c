@@ -1,0 +1,328 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/*
+ * Every invariant of the buffer, in any build.
+ */
+#include "state/buffer.h"
+
+#include <stdlib.h>
+
+/*
+ * A bit for each slot that is free or was met, to find one that two words own, or one that is free and owned. It is
+ * taken from the system, not from the allocator hooks, and before the lock. Without memory for it that check is left out.
+ */
+struct slot_map {
+    unsigned char *bits;
+    uint32_t slabs; /* Slabs that it has room for, from number 0 on. */
+};
+
+/* What a walk over the entries finds. */
+struct census {
+    struct slot_map map;
+    uint64_t pending;
+    uint64_t stale;
+    uint64_t live;
+    uint64_t alive;
+    uint64_t slots;
+    uint64_t bytes; /* What the pending payloads weigh. */
+    bool slot_met_twice;
+};
+
+static struct slot_map
+map_make(struct cdedupe *buffer)
+{
+    struct slot_map map;
+
+    lock_acquire(&buffer->lock);
+    map.slabs = buffer->slots.slab_count + 2;
+    lock_release(&buffer->lock);
+    map.bits = calloc(map.slabs, SLAB_CELLS_MAX / 8);
+    return map;
+}
+
+/* Notes a slot. False: it had been noted before. */
+static bool
+map_note(const struct slot_map *map, uint32_t slot)
+{
+    unsigned char bit = (unsigned char)(1u << (slot & 7));
+
+    if (map->bits == NULL || slot == 0 || slot >> SLAB_SHIFT >= map->slabs)
+        return true;
+    if (map->bits[slot >> 3] & bit)
+        return false;
+    map->bits[slot >> 3] |= bit;
+    return true;
+}
+
+static void
+map_note_free(const struct cdedupe *buffer, const struct slot_map *map)
+{
+    const struct arena *slots = &buffer->slots;
+
+    for (uint32_t i = 1; i <= slots->slab_count && i < map->slabs; i++) {
+        if (slots->slabs[i].cells == 0)
+            continue;
+        for (uint32_t slot = slots->slabs[i].free_head; slot != 0; slot = *(const uint32_t *)arena_at(slots, slot))
+            map_note(map, slot);
+    }
+}
+
+static const char *
+validate_entry(const struct cdedupe *buffer, uint32_t number, struct census *census)
+{
+    const struct entry *entry = entry_at(&buffer->entries, number);
+    uint64_t word = sync_load_relaxed(&entry->word);
+    bool pending = (word & WORD_PENDING) != 0;
+
+    if (word == 0)
+        return NULL;
+    census->alive++;
+    census->live += (word & WORD_LIVE) != 0;
+    census->slots += word_payload(word) != 0;
+    census->slot_met_twice |= !map_note(&census->map, word_payload(word));
+    if (!(word & WORD_INDEXED))
+        return "entry: a word that is not zero is not indexed";
+    if (!pending && (!(word & WORD_LIVE) || (word & WORD_DELETION) || word_slot(word) != 0))
+        return "entry: neither pending nor idle";
+    if ((word & WORD_MERGING) && (!buffer->merging || !pending || (word & WORD_DELETION)))
+        return "entry: merging, but not a pending value";
+    if ((word & WORD_MERGE_BARRIER) && (!buffer->merging || !pending || (word & WORD_DELETION)))
+        return "entry: alone, but not a pending value";
+    if (pending && link_at(&buffer->links, entry->link)->item != number)
+        return "entry: pending, but its link is another's";
+    if (word_is_current(word, buffer->restart)) {
+        census->pending++;
+        census->bytes += payload_number(buffer, word_payload(word), buffer->weight_offset);
+    } else if (pending) {
+        census->stale++;
+    }
+    if (index_find(&buffer->index, &buffer->entries, entry->hash, entry->key, entry->key_length) != number)
+        return "entry: not found by its key";
+    if (hash_key(&buffer->secret, entry->key, entry->key_length) != entry->hash)
+        return "entry: its hash is not its key's";
+    return NULL;
+}
+
+static const char *
+validate_entries(const struct cdedupe *buffer, struct census *census)
+{
+    uint32_t number = 0;
+
+    while ((number = arena_next_touched(&buffer->entries, number)) != 0) {
+        const char *fault = validate_entry(buffer, number, census);
+
+        if (fault != NULL)
+            return fault;
+        number++;
+    }
+    return NULL;
+}
+
+/* What a walk over the queue finds. */
+struct queue_walk {
+    uint64_t keys;
+    uint64_t statuses;
+    bool after_status;
+    bool saw_finish_barrier;
+};
+
+static const char *
+validate_queued(const struct cdedupe *buffer, uint32_t link, struct queue_walk *walk)
+{
+    uint32_t item = link_at(&buffer->links, link)->item;
+    const struct entry *entry;
+
+    walk->saw_finish_barrier |= link == buffer->finish_barrier;
+    if (item_is_status(item)) {
+        walk->statuses++;
+        if (walk->after_status)
+            return "ring: two statuses are neighbours";
+        walk->after_status = true;
+        return NULL;
+    }
+    walk->keys++;
+    walk->after_status = false;
+    entry = entry_at(&buffer->entries, item);
+    if (!word_is_current(sync_load_relaxed(&entry->word), buffer->restart) || entry->link != link)
+        return "ring: a link's entry is not current";
+    return NULL;
+}
+
+static const char *
+validate_queue(const struct cdedupe *buffer)
+{
+    struct queue_walk walk = {0};
+    uint32_t previous = buffer->ring;
+
+    for (uint32_t link = ring_first(&buffer->links, buffer->ring); link != buffer->ring;
+         link = link_at(&buffer->links, link)->next) {
+        const char *fault = validate_queued(buffer, link, &walk);
+
+        if (fault != NULL)
+            return fault;
+        if (link_at(&buffer->links, link)->previous != previous || walk.keys + walk.statuses > buffer->links.used)
+            return "ring: the links are torn";
+        previous = link;
+    }
+    if (ring_last(&buffer->links, buffer->ring) != previous)
+        return "ring: the end is torn";
+    if (walk.keys != buffer->statistics.pending_keys || walk.statuses != buffer->statistics.pending_statuses)
+        return "ring: the counters are wrong";
+    if (buffer->finishing == FINISHING_WHEN_DELIVERED && buffer->finish_barrier != buffer->ring &&
+        !walk.saw_finish_barrier)
+        return "ring: what is owed ends nowhere";
+    return NULL;
+}
+
+/* What restarts left. */
+struct dropped_walk {
+    uint64_t stale;
+    uint64_t statuses;
+    uint64_t detached;
+};
+
+static const char *
+validate_dropped(const struct cdedupe *buffer, struct census *census, struct dropped_walk *walk)
+{
+    uint32_t link;
+
+    for (link = ring_first(&buffer->links, buffer->dropped); link != buffer->dropped;
+         link = link_at(&buffer->links, link)->next) {
+        uint32_t item = link_at(&buffer->links, link)->item;
+        const struct entry *entry;
+
+        if (item_is_status(item)) {
+            walk->statuses++;
+            continue;
+        }
+        entry = entry_at(&buffer->entries, item);
+        if (!word_is_stale(sync_load_relaxed(&entry->word), buffer->restart) || entry->link != link)
+            return "garbage: a link's entry is not stale";
+        walk->stale++;
+    }
+    for (link = ring_first(&buffer->links, buffer->detached); link != buffer->detached;
+         link = link_at(&buffer->links, link)->next) {
+        uint32_t slot = link_at(&buffer->links, link)->item; /* Zero: a tag alone. */
+
+        census->slots += slot != 0;
+        census->slot_met_twice |= !map_note(&census->map, slot);
+        walk->detached++;
+    }
+    return NULL;
+}
+
+static uint64_t
+count_chain(const struct cdedupe *buffer, uint32_t number)
+{
+    uint64_t count = 0;
+
+    for (; number != 0 && count <= buffer->entries.used; count++)
+        number = entry_at(&buffer->entries, number)->link;
+    return count;
+}
+
+static uint64_t
+count_borrowed(const struct cdedupe *buffer)
+{
+    return count_chain(buffer, buffer->borrowed) + count_chain(buffer, buffer->borrowed_put_back);
+}
+
+static const char *
+validate_sums(const struct cdedupe *buffer, const struct census *census, const struct dropped_walk *dropped)
+{
+    const cdedupe_statistics_t *statistics = &buffer->statistics;
+    uint64_t ended = statistics->delivered + statistics->replaced + statistics->cancelled + statistics->suppressed +
+                     statistics->dropped;
+
+    if (census->pending != statistics->pending_keys)
+        return "entries: as many as are current must be queued";
+    if (census->bytes != statistics->pending_bytes)
+        return "entries: the weight of what is pending is wrong";
+    if (census->stale != dropped->stale)
+        return "entries: as many as are stale must be garbage";
+    if (buffer->uncleared != dropped->stale + dropped->statuses + dropped->detached)
+        return "garbage: the count is wrong";
+    if (census->live != statistics->live_keys)
+        return "entries: the count of live keys is wrong";
+    if (census->alive != buffer->index.count)
+        return "entries: as many as are alive must be indexed";
+    if (census->alive + count_borrowed(buffer) + retired_count(&buffer->retired) != buffer->entries.used)
+        return "entries: one is neither alive, lent, in limbo nor free";
+    if (buffer->links.used != 3 + statistics->pending_keys + statistics->pending_statuses + buffer->uncleared)
+        return "links: one is in no list";
+    if (statistics->pending_statuses > statistics->pending_keys + 1)
+        return "statuses: more than keys plus one";
+    if (statistics->received + statistics->synthesized_deletions != ended + statistics->pending_keys)
+        return "statistics: an update ended in no way, or in two";
+    return NULL;
+}
+
+/*
+ * The one thing that goes on under our lock is replacing. A slot that it moved from one word, already met, to another,
+ * not yet met, is met twice; so slots are judged only if nothing was replaced during the walk: whoever did has counted it
+ * by the time it gives its context back (release, with this acquire), or still has it.
+ */
+static bool
+was_quiet(const struct cdedupe *buffer, uint64_t replaced_before)
+{
+    for (uint64_t i = 0; i < buffer->contexts.count; i++)
+        if (sync_load_acquire(&buffer->contexts.contexts[i]->claimed) != 0)
+            return false;
+    return context_count_replaced(buffer) == replaced_before;
+}
+
+static const char *
+validate_slots(const struct cdedupe *buffer, const struct census *census)
+{
+    if (census->slot_met_twice)
+        return "slots: one is owned twice, or free and owned";
+    if (census->slots > buffer->slots.used)
+        return "slots: a free one is in use";
+    return NULL;
+}
+
+static bool
+can_take(const struct cdedupe *buffer)
+{
+    uint32_t first = ring_first(&buffer->links, buffer->ring);
+
+    return first != buffer->ring && !link_is_merging(buffer, first);
+}
+
+static const char *
+validate_all(const struct cdedupe *buffer, struct slot_map map)
+{
+    uint64_t replaced = context_count_replaced(buffer);
+    struct census census = {.map = map};
+    struct dropped_walk dropped = {0};
+    const char *fault;
+
+    if ((fault = arena_validate(&buffer->entries)) != NULL || (fault = arena_validate(&buffer->slots)) != NULL ||
+        (fault = arena_validate(&buffer->tags)) != NULL || (fault = arena_validate(&buffer->links)) != NULL)
+        return fault;
+    map_note_free(buffer, &map);
+    if ((fault = index_validate(&buffer->index, &buffer->entries)) != NULL ||
+        (fault = validate_entries(buffer, &census)) != NULL || (fault = validate_queue(buffer)) != NULL)
+        return fault;
+    if (buffer->overflowed && !ring_is_empty(&buffer->links, buffer->ring))
+        return "overflow: something is queued";
+    if (buffer->asleep && (can_take(buffer) || buffer->stopped))
+        return "loop: asleep though there is something to do";
+    if ((fault = validate_dropped(buffer, &census, &dropped)) != NULL)
+        return fault;
+    if ((fault = validate_sums(buffer, &census, &dropped)) != NULL || !was_quiet(buffer, replaced))
+        return fault;
+    return validate_slots(buffer, &census);
+}
+
+const char *
+cdedupe_validate(cdedupe_t *buffer)
+{
+    struct slot_map map = map_make(buffer);
+    const char *fault;
+
+    lock_acquire(&buffer->lock);
+    fault = validate_all(buffer, map);
+    lock_release(&buffer->lock);
+    free(map.bits);
+    return fault;
+}

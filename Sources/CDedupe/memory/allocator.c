@@ -1,0 +1,176 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+#include "memory/allocator.h"
+
+#include <stdlib.h>
+#include <string.h>
+#include <sys/mman.h>
+#include <unistd.h>
+
+#include "base/atomics.h"
+
+/*
+ * From here on blocks are mapped one by one. glibc's malloc would keep them after the first free: its mmap threshold
+ * rises with what is freed.
+ */
+#define MAPPED_SIZE ((size_t)64 * 1024)
+
+/* The largest alignment that every system's page gives. */
+#define MAPPED_ALIGNMENT ((size_t)4096)
+
+/* Slabs are used soon, and under the lock: their page faults belong here. */
+#if defined(MAP_POPULATE)
+#define MAPPED_FLAGS MAP_POPULATE
+#else
+#define MAPPED_FLAGS 0
+#endif
+
+static bool
+is_mapped(size_t size, size_t alignment)
+{
+    return size >= MAPPED_SIZE && alignment <= MAPPED_ALIGNMENT;
+}
+
+static void *
+default_allocate(void *context, size_t size, size_t alignment)
+{
+    void *block;
+
+    (void)context;
+    if (is_mapped(size, alignment)) {
+        block = mmap(NULL, size, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS | MAPPED_FLAGS, -1, 0);
+        return block == MAP_FAILED ? NULL : block;
+    }
+    if (posix_memalign(&block, alignment < sizeof(void *) ? sizeof(void *) : alignment, size) != 0)
+        return NULL;
+    return memset(block, 0, size);
+}
+
+static void
+default_deallocate(void *context, void *block, size_t size, size_t alignment)
+{
+    (void)context;
+    if (is_mapped(size, alignment))
+        munmap(block, size);
+    else
+        free(block);
+}
+
+void
+memory_init_default(struct memory *memory)
+{
+    memory->allocate = default_allocate;
+    memory->deallocate = default_deallocate;
+    memory->context = NULL;
+    memory->bytes = 0;
+}
+
+void *
+memory_allocate(struct memory *memory, size_t size, size_t alignment)
+{
+    void *block = memory->allocate(memory->context, size, alignment);
+
+    if (block != NULL)
+        sync_add(&memory->bytes, size);
+    return block;
+}
+
+void
+memory_free(struct memory *memory, void *block, size_t size, size_t alignment)
+{
+    sync_add(&memory->bytes, (uint64_t)0 - size);
+    memory->deallocate(memory->context, block, size, alignment);
+}
+
+/* ---------------------------------------------------------------------------------------------------- */
+
+static void
+push(struct block **list, struct block *block, void *memory, size_t size, size_t alignment)
+{
+    block->next = *list;
+    block->start = memory;
+    block->size = size;
+    block->alignment = alignment;
+    *list = block;
+}
+
+static void
+free_all(struct block **list, struct memory *memory)
+{
+    struct block *block;
+
+    while ((block = *list) != NULL) {
+        *list = block->next;
+        memory_free(memory, block->start, block->size, block->alignment);
+    }
+}
+
+void
+reserve_init(struct reserve *reserve)
+{
+    reserve->available = NULL;
+    reserve->retired = NULL;
+    reserve->deferred = NULL;
+    reserve->wanted = 0;
+}
+
+void *
+reserve_take(struct reserve *reserve, size_t size, size_t alignment)
+{
+    for (struct block **at = &reserve->available; *at != NULL; at = &(*at)->next) {
+        struct block *block = *at;
+
+        if (block->size == size && block->alignment == alignment) {
+            *at = block->next;
+            return memset(block, 0, sizeof(*block));
+        }
+    }
+    if (reserve->wanted < RESERVE_WANTS) {
+        reserve->wants[reserve->wanted].size = size;
+        reserve->wants[reserve->wanted].alignment = alignment;
+        reserve->wanted++;
+    }
+    return NULL;
+}
+
+void
+reserve_put_back(struct reserve *reserve, void *memory, size_t size, size_t alignment)
+{
+    memset(memory, 0, size);
+    push(&reserve->available, memory, memory, size, alignment);
+}
+
+void
+reserve_retire(struct reserve *reserve, void *memory, size_t size, size_t alignment)
+{
+    push(&reserve->retired, memory, memory, size, alignment);
+}
+
+void
+reserve_defer(struct reserve *reserve, struct block *notes, void *memory, size_t size, size_t alignment)
+{
+    push(&reserve->deferred, notes, memory, size, alignment);
+}
+
+bool
+reserve_fill(struct reserve *reserve, struct memory *memory)
+{
+    unsigned wanted = reserve->wanted;
+
+    reserve->wanted = 0;
+    free_all(&reserve->retired, memory);
+    for (unsigned i = 0; i < wanted; i++) {
+        void *block = memory_allocate(memory, reserve->wants[i].size, reserve->wants[i].alignment);
+
+        if (block == NULL)
+            return false;
+        push(&reserve->available, block, block, reserve->wants[i].size, reserve->wants[i].alignment);
+    }
+    return wanted > 0;
+}
+
+void
+reserve_release(struct reserve *reserve, struct memory *memory)
+{
+    free_all(&reserve->available, memory);
+    free_all(&reserve->retired, memory);
+}

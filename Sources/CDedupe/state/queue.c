@@ -1,0 +1,94 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/*
+ * The queue's links: what all who change the queue share.
+ */
+#include "state/buffer.h"
+
+uint32_t
+link_new(struct lock_scope *scope, uint32_t item)
+{
+    struct cdedupe *buffer = scope->buffer;
+    uint32_t link = arena_take(&buffer->links, 0);
+
+    link_at(&buffer->links, link)->item = item;
+    link_at(&buffer->links, link)->queued = scope->now;
+    link_set_tag(buffer, link, 0);
+    return link;
+}
+
+void
+link_free(struct lock_scope *scope, uint32_t link)
+{
+    arena_give_back(&scope->buffer->links, link, &scope->reserve);
+}
+
+void
+queue_entry(struct lock_scope *scope, uint32_t link)
+{
+    ring_append(&scope->buffer->links, scope->buffer->ring, link);
+    /* It may be one that a restart had dropped. */
+    link_at(&scope->buffer->links, link)->queued = scope->now;
+    count_pending(scope->buffer);
+    notify_queued(scope);
+}
+
+void
+count_pending(struct cdedupe *buffer)
+{
+    cdedupe_statistics_t *statistics = &buffer->statistics;
+
+    statistics->pending_keys++;
+    if (statistics->pending_keys > statistics->peak_pending_keys)
+        statistics->peak_pending_keys = statistics->pending_keys;
+}
+
+/* Removes one link, of whatever kind. */
+static void
+remove_link(struct cdedupe *buffer, uint32_t link)
+{
+    /* What is owed, or to be taken, ends at the one before. */
+    if (buffer->finish_barrier == link)
+        buffer->finish_barrier = link_at(&buffer->links, link)->previous;
+    if (buffer->batch_barrier == link)
+        buffer->batch_barrier = link_at(&buffer->links, link)->previous;
+    /* Another may get its number. */
+    if (buffer->merge_blocks_take == link)
+        buffer->merge_blocks_take = 0;
+    ring_remove(&buffer->links, link);
+}
+
+static bool
+is_status(const struct cdedupe *buffer, uint32_t link)
+{
+    return link != buffer->ring && item_is_status(link_at(&buffer->links, link)->item);
+}
+
+void
+unlink_queued(struct lock_scope *scope, uint32_t link)
+{
+    struct cdedupe *buffer = scope->buffer;
+    uint32_t before = link_at(&buffer->links, link)->previous, after = link_at(&buffer->links, link)->next;
+
+    remove_link(buffer, link);
+    if (is_status(buffer, before) && is_status(buffer, after)) {
+        /* What superseded an owed status is owed in its place. */
+        if (buffer->finish_barrier == before)
+            buffer->finish_barrier = after;
+        remove_link(buffer, before);
+        buffer->statistics.pending_statuses--;
+        link_free(scope, before);
+    }
+}
+
+void
+unqueue(struct lock_scope *scope, uint32_t link)
+{
+    struct cdedupe *buffer = scope->buffer;
+
+    if (is_status(buffer, link))
+        buffer->statistics.pending_statuses--;
+    else
+        buffer->statistics.pending_keys--;
+    unlink_queued(scope, link);
+    link_free(scope, link);
+}

@@ -1,0 +1,116 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/*
+ * Ring: circular doubly linked lists of small links, in an arena.
+ *
+ *      head --> link --> link --> ... --> head        head: a link that holds nothing
+ *
+ * The buffer has three: the ring proper, in the order of delivery; the garbage, what a restart dropped and nobody has
+ * cleared up yet; and the orphans, payloads that lost their entry. A link holds an entry's number, a status, or (an
+ * orphan) a slot. Unlinking and splicing are O(1).
+ */
+#ifndef CDEDUPE_STATE_RING_H
+#define CDEDUPE_STATE_RING_H
+
+#include <stdbool.h>
+#include <stddef.h>
+#include <stdint.h>
+
+#include "memory/arena.h"
+
+struct link {
+    uint32_t next;
+    uint32_t previous;
+    uint32_t item;
+    uint32_t queued; /* When, in ticks (clock.h). */
+    uint32_t tag;    /* Only there in buffers with tags. */
+};
+
+enum { LINK_SIZE = offsetof(struct link, tag), LINK_SIZE_TAGGED = sizeof(struct link) };
+
+_Static_assert(LINK_SIZE == 16 && LINK_SIZE_TAGGED == 20, "a pending key pays for one link");
+
+/* In the ring: entries have 31 bits, statuses have this one. */
+#define ITEM_STATUS ((uint32_t)1 << 31)
+
+static inline struct link *
+link_at(const struct arena *links, uint32_t number)
+{
+    return arena_at(links, number);
+}
+
+static inline bool
+item_is_status(uint32_t item)
+{
+    return (item & ITEM_STATUS) != 0;
+}
+
+/* An empty list: its head names itself. */
+static inline void
+ring_init(const struct arena *links, uint32_t head)
+{
+    struct link *link = link_at(links, head);
+
+    link->next = link->previous = head;
+    link->item = 0;
+}
+
+static inline uint32_t
+ring_first(const struct arena *links, uint32_t head)
+{
+    return link_at(links, head)->next;
+}
+
+static inline uint32_t
+ring_last(const struct arena *links, uint32_t head)
+{
+    return link_at(links, head)->previous;
+}
+
+static inline bool
+ring_is_empty(const struct arena *links, uint32_t head)
+{
+    return ring_first(links, head) == head;
+}
+
+static inline void
+ring_append(const struct arena *links, uint32_t head, uint32_t number)
+{
+    struct link *end = link_at(links, head), *link = link_at(links, number);
+
+    link->next = head;
+    link->previous = end->previous;
+    link_at(links, end->previous)->next = number;
+    end->previous = number;
+}
+
+static inline void
+ring_prepend(const struct arena *links, uint32_t head, uint32_t number)
+{
+    ring_append(links, ring_first(links, head), number);
+}
+
+static inline void
+ring_remove(const struct arena *links, uint32_t number)
+{
+    struct link *link = link_at(links, number);
+
+    link_at(links, link->previous)->next = link->next;
+    link_at(links, link->next)->previous = link->previous;
+}
+
+/* Moves everything in `from` behind the end of `to`. */
+static inline void
+ring_splice(const struct arena *links, uint32_t from, uint32_t to)
+{
+    struct link *source = link_at(links, from), *target = link_at(links, to);
+
+    if (source->next == from)
+        return;
+    link_at(links, source->next)->previous = target->previous;
+    link_at(links, target->previous)->next = source->next;
+    link_at(links, source->previous)->next = to;
+    target->previous = source->previous;
+    source->next = source->previous = from;
+}
+
+#endif
