@@ -16,7 +16,8 @@
 #define LASTING 100 /* Connections that are open all the time; */
 #define BURST 200   /* others come and go, so many together. */
 #define ALL (LASTING + 2 * BURST)
-#define BOUND 350 /* More than a resync has, totals and deletions, or it would end in an overflow again. */
+#define BOUND \
+    350 /* More than a resync has, totals and deletions, or it would end in an overflow again. */
 #define PAUSE 100 /* Turns from an overflow to the resync: at once, the burst would not be over. */
 #define BATCH 40
 #define TURNS 2000
@@ -51,7 +52,8 @@ check(cdedupe_result_t result)
 
 /* Makes one of two payloads and puts it where `pending`, which is one of them, was. Both are the caller's until then. */
 static void
-merge(cdedupe_t *buffer, const uint32_t *id, cdedupe_slot_t older, cdedupe_slot_t newer, cdedupe_slot_t pending)
+merge(cdedupe_t *buffer, const uint32_t *id, cdedupe_slot_t older, cdedupe_slot_t newer,
+      cdedupe_slot_t pending)
 {
     struct count *sum = cdedupe_payload(buffer, older);
     const struct count *later = cdedupe_payload(buffer, newer);
@@ -155,7 +157,8 @@ store(struct program *program, const cdedupe_item_t *item)
     if (item->kind != CDEDUPE_ITEM_DELETED) {
         const struct count *count = cdedupe_payload(program->buffer, item->slot);
 
-        program->sink[id].bytes = count->is_total ? count->bytes : program->sink[id].bytes + count->bytes;
+        program->sink[id].bytes =
+            count->is_total ? count->bytes : program->sink[id].bytes + count->bytes;
     }
     cdedupe_discard(program->buffer, &item->slot, 1);
 }
@@ -238,10 +241,13 @@ main(void)
     }
     fault = cdedupe_validate(program.buffer);
     cdedupe_statistics(program.buffer, &statistics, sizeof(statistics));
-    printf("%llu updates in, %llu out, %zu merged; %zu put back, %zu of them merged; %llu overflows\n",
-           (unsigned long long)statistics.received, (unsigned long long)statistics.delivered, program.merged,
-           program.put_back, program.merged_put_back, (unsigned long long)statistics.overflows);
-    printf("%u counters are wrong; the buffer's invariants: %s\n", wrong, fault == NULL ? "all hold" : fault);
+    printf(
+        "%llu updates in, %llu out, %zu merged; %zu put back, %zu of them merged; %llu overflows\n",
+        (unsigned long long)statistics.received, (unsigned long long)statistics.delivered,
+        program.merged, program.put_back, program.merged_put_back,
+        (unsigned long long)statistics.overflows);
+    printf("%u counters are wrong; the buffer's invariants: %s\n", wrong,
+           fault == NULL ? "all hold" : fault);
     cdedupe_release(program.buffer);
     cdedupe_destroy(program.buffer);
     /* What this program is here to show has happened. */

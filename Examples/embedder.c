@@ -33,8 +33,9 @@ handle(const cdedupe_bytes_item_t *item)
     if (item->kind == CDEDUPE_ITEM_STATUS)
         printf("-- %s\n", statuses[item->status]);
     else
-        printf("%-8s%.*s = %.*s\n", kinds[item->kind], (int)item->key_length, (const char *)item->key,
-               (int)item->value_length, item->value == NULL ? "" : (const char *)item->value);
+        printf("%-8s%.*s = %.*s\n", kinds[item->kind], (int)item->key_length,
+               (const char *)item->key, (int)item->value_length,
+               item->value == NULL ? "" : (const char *)item->value);
     nanosleep(&(struct timespec){.tv_nsec = 10 * 1000 * 1000}, NULL);
 }
 

@@ -22,7 +22,8 @@ side_of(unsigned repetition, size_t turn)
 }
 
 static void
-put_range(const struct subject *subject, void *producer, const struct stream *stream, size_t from, size_t to)
+put_range(const struct subject *subject, void *producer, const struct stream *stream, size_t from,
+          size_t to)
 {
     for (size_t i = from; i < to; i += CALL)
         subject->put(producer, stream->keys + i * KEY_SIZE, to - i < CALL ? to - i : CALL, i);
@@ -65,8 +66,8 @@ struct offerer {
 static void
 offer_call(struct offerer *offerer)
 {
-    offerer->subject->put(offerer->producer, offerer->stream.keys + offerer->position * KEY_SIZE, CALL,
-                          offerer->position);
+    offerer->subject->put(offerer->producer, offerer->stream.keys + offerer->position * KEY_SIZE,
+                          CALL, offerer->position);
     offerer->position += CALL;
     if (offerer->position == offerer->stream.length)
         offerer->position = 0;
@@ -96,8 +97,8 @@ offered(struct offerer *offerers, unsigned count)
 }
 
 static void
-start_offering(struct offerer *offerers, unsigned count, const struct subject *subject, void **producers,
-               atomic_bool *stop)
+start_offering(struct offerer *offerers, unsigned count, const struct subject *subject,
+               void **producers, atomic_bool *stop)
 {
     atomic_store(stop, false);
     for (unsigned i = 0; i < count; i++) {
@@ -140,7 +141,8 @@ offer_alone(struct offerer *offerer, double seconds)
 }
 
 static double
-offer_at_once(struct offerer *offerers, unsigned count, const struct subject *subject, void **producers, double seconds)
+offer_at_once(struct offerer *offerers, unsigned count, const struct subject *subject,
+              void **producers, double seconds)
 {
     atomic_bool stop;
     uint64_t start, end, updates;
@@ -189,17 +191,18 @@ measure_replace(const struct parameters *parameters, size_t key_count)
                     offerers[0].producer = producers[side][0];
                     rate = offer_alone(&offerers[0], parameters->seconds);
                 } else {
-                    rate = offer_at_once(offerers, threads, sides[side], producers[side], parameters->seconds);
+                    rate = offer_at_once(offerers, threads, sides[side], producers[side],
+                                         parameters->seconds);
                 }
                 series_add(&rates[side], rate);
             }
         }
         if (threads == 1)
-            report("replace", key_count, threads, "ns/update", LOWER_IS_BETTER, 1 / series_median(&rates[0]),
-                   1 / series_median(&rates[1]));
+            report("replace", key_count, threads, "ns/update", LOWER_IS_BETTER,
+                   1 / series_median(&rates[0]), 1 / series_median(&rates[1]));
         else
-            report("replace", key_count, threads, "M/s", HIGHER_IS_BETTER, 1e3 * series_median(&rates[0]),
-                   1e3 * series_median(&rates[1]));
+            report("replace", key_count, threads, "M/s", HIGHER_IS_BETTER,
+                   1e3 * series_median(&rates[0]), 1e3 * series_median(&rates[1]));
         for (size_t side = 0; side < SIDES; side++)
             series_free(&rates[side]);
     }
@@ -317,7 +320,8 @@ one_round(const struct subject *subject, const struct stream *first, const struc
 void
 measure_rounds(const struct parameters *parameters, size_t key_count)
 {
-    size_t rounds = key_count >= parameters->small_updates ? 1 : parameters->small_updates / key_count;
+    size_t rounds =
+        key_count >= parameters->small_updates ? 1 : parameters->small_updates / key_count;
     struct series results[SIDES][STEPS] = {0};
     struct stream first, stream;
 
@@ -334,8 +338,8 @@ measure_rounds(const struct parameters *parameters, size_t key_count)
     for (size_t i = 0; i < STEPS; i++) {
         /* A few pages more or less are many bytes for each of a thousand keys. */
         if (key_count >= 100000 || i < RESIDENT_PENDING)
-            report(steps[i].name, key_count, 1, steps[i].unit, LOWER_IS_BETTER, series_median(&results[0][i]),
-                   series_median(&results[1][i]));
+            report(steps[i].name, key_count, 1, steps[i].unit, LOWER_IS_BETTER,
+                   series_median(&results[0][i]), series_median(&results[1][i]));
         series_free(&results[0][i]);
         series_free(&results[1][i]);
     }
@@ -415,10 +419,12 @@ measure_together(const struct parameters *parameters, size_t key_count)
             subject->destroy(buffer);
         }
     }
-    report("together-offered", key_count, 2, "M/s", HIGHER_IS_BETTER, series_median(&in[0]), series_median(&in[1]));
-    report("together-delivered", key_count, 2, "M/s", HIGHER_IS_BETTER, series_median(&out[0]), series_median(&out[1]));
-    report("together-conflation", key_count, 2, "offered/delivered", NEITHER, series_median(&ratio[0]),
-           series_median(&ratio[1]));
+    report("together-offered", key_count, 2, "M/s", HIGHER_IS_BETTER, series_median(&in[0]),
+           series_median(&in[1]));
+    report("together-delivered", key_count, 2, "M/s", HIGHER_IS_BETTER, series_median(&out[0]),
+           series_median(&out[1]));
+    report("together-conflation", key_count, 2, "offered/delivered", NEITHER,
+           series_median(&ratio[0]), series_median(&ratio[1]));
     for (size_t side = 0; side < SIDES; side++) {
         series_free(&in[side]);
         series_free(&out[side]);
@@ -464,8 +470,10 @@ measure_allocations(const struct parameters *parameters, size_t key_count)
         subject->consumer_destroy(consumer);
         subject->destroy(buffer);
     }
-    report("allocations-replace", key_count, 1, "allocations/update", LOWER_IS_BETTER, replace[0], replace[1]);
-    report("allocations-cycle", key_count, 1, "allocations/update", LOWER_IS_BETTER, cycle[0], cycle[1]);
+    report("allocations-replace", key_count, 1, "allocations/update", LOWER_IS_BETTER, replace[0],
+           replace[1]);
+    report("allocations-cycle", key_count, 1, "allocations/update", LOWER_IS_BETTER, cycle[0],
+           cycle[1]);
     stream_free(&stream);
 }
 
@@ -478,8 +486,11 @@ measure_growth(const struct parameters *parameters, size_t key_count)
     static const struct {
         const char *name;
         double fraction;
-    } percentiles[] = {
-        {"grow-p50", 0.5}, {"grow-p99", 0.99}, {"grow-p99.9", 0.999}, {"grow-p99.99", 0.9999}, {"grow-longest", 1}};
+    } percentiles[] = {{"grow-p50", 0.5},
+                       {"grow-p99", 0.99},
+                       {"grow-p99.9", 0.999},
+                       {"grow-p99.99", 0.9999},
+                       {"grow-longest", 1}};
     struct series wall[SIDES] = {0}, running[SIDES] = {0}, longest[SIDES] = {0};
     struct stream stream;
 
@@ -516,8 +527,8 @@ measure_growth(const struct parameters *parameters, size_t key_count)
                series_percentile(&wall[1], percentiles[i].fraction));
     report("grow-longest-median", key_count, 1, "us", LOWER_IS_BETTER, series_median(&longest[0]),
            series_median(&longest[1]));
-    report("grow-longest-cpu", key_count, 1, "us", LOWER_IS_BETTER, series_percentile(&running[0], 1),
-           series_percentile(&running[1], 1));
+    report("grow-longest-cpu", key_count, 1, "us", LOWER_IS_BETTER,
+           series_percentile(&running[0], 1), series_percentile(&running[1], 1));
     for (size_t side = 0; side < SIDES; side++) {
         series_free(&wall[side]);
         series_free(&running[side]);

@@ -42,7 +42,8 @@ keep(void *context, const struct delivered *item)
 static int
 by_key(const void *left, const void *right)
 {
-    return memcmp(((const struct record *)left)->key, ((const struct record *)right)->key, KEY_SIZE);
+    return memcmp(((const struct record *)left)->key, ((const struct record *)right)->key,
+                  KEY_SIZE);
 }
 
 /* The order among the deletions that a resync finds is free. */
@@ -104,8 +105,10 @@ check_yardstick(const struct parameters *parameters)
             }
             items += logs[0].count;
             if (logs[0].count != logs[1].count ||
-                memcmp(logs[0].records, logs[1].records, logs[0].count * sizeof(struct record)) != 0) {
-                fprintf(stderr, "round %u, operation %u, seed %llu: ", round, i, (unsigned long long)parameters->seed);
+                memcmp(logs[0].records, logs[1].records, logs[0].count * sizeof(struct record)) !=
+                    0) {
+                fprintf(stderr, "round %u, operation %u, seed %llu: ", round, i,
+                        (unsigned long long)parameters->seed);
                 fail("the yardstick delivers something else than the core");
             }
         }

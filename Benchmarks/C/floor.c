@@ -56,7 +56,8 @@ make_world(struct world *world, size_t keys)
     world->payloads = aligned_alloc(64, (keys + SHARE) * PAYLOAD);
     world->stream = malloc(world->length * KEY);
     world->order = malloc(world->length * sizeof(*world->order));
-    if (world->entries == NULL || world->payloads == NULL || world->stream == NULL || world->order == NULL)
+    if (world->entries == NULL || world->payloads == NULL || world->stream == NULL ||
+        world->order == NULL)
         exit(1);
     memset(world->payloads, 0, (keys + SHARE) * PAYLOAD);
     for (size_t i = 0; i < sizeof(world->secret); i++)
@@ -89,7 +90,8 @@ replace_share(struct world *world, size_t start, uint32_t *spare)
 
         __builtin_prefetch(entry);
         __builtin_prefetch(entry + 64);
-        hashes[i] = XXH3_64bits_withSecret(world->stream[start + i], KEY, world->secret, sizeof(world->secret));
+        hashes[i] = XXH3_64bits_withSecret(world->stream[start + i], KEY, world->secret,
+                                           sizeof(world->secret));
     }
     for (size_t i = 0; i < SHARE; i++) {
         struct entry *entry = &world->entries[world->order[start + i]];
@@ -97,8 +99,8 @@ replace_share(struct world *world, size_t start, uint32_t *spare)
 
         wrong += entry->hash != hashes[i] || memcmp(entry->key, world->stream[start + i], KEY) != 0;
         memcpy(world->payloads[spare[i]], &start, sizeof(start));
-        if (__atomic_compare_exchange_n(&entry->word, &word, (uint64_t)spare[i] << 32 | 1, false, __ATOMIC_ACQ_REL,
-                                        __ATOMIC_RELAXED))
+        if (__atomic_compare_exchange_n(&entry->word, &word, (uint64_t)spare[i] << 32 | 1, false,
+                                        __ATOMIC_ACQ_REL, __ATOMIC_RELAXED))
             spare[i] = (uint32_t)(word >> 32);
     }
     return wrong;
@@ -133,7 +135,8 @@ measure(size_t keys)
         results[repetition] = (seconds() - begin) * 1e9 / (double)(rounds * world.length);
     }
     qsort(results, REPETITIONS, sizeof(results[0]), compare_doubles);
-    printf("floor %8zu keys %6.1f ns/update%s\n", keys, results[REPETITIONS / 2], wrong ? " WRONG" : "");
+    printf("floor %8zu keys %6.1f ns/update%s\n", keys, results[REPETITIONS / 2],
+           wrong ? " WRONG" : "");
     free(world.entries);
     free(world.payloads);
     free(world.stream);

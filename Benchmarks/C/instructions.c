@@ -47,7 +47,8 @@ drain(const struct subject *subject, void *consumer)
 }
 
 static void
-count_all(const struct subject *subject, const char *side, const struct stream *stream, bool counted)
+count_all(const struct subject *subject, const char *side, const struct stream *stream,
+          bool counted)
 {
     void *buffer = subject->create(), *producer = subject->producer_create(buffer);
     void *consumer = subject->consumer_create(buffer, false);

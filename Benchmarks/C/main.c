@@ -40,7 +40,8 @@ chosen(const char *list, const char *name)
 
     if (list == NULL)
         return true;
-    for (const char *at = list; at != NULL; at = strchr(at, ',') == NULL ? NULL : strchr(at, ',') + 1) {
+    for (const char *at = list; at != NULL;
+         at = strchr(at, ',') == NULL ? NULL : strchr(at, ',') + 1) {
         if (strncmp(at, name, length) == 0 && (at[length] == ',' || at[length] == '\0'))
             return true;
     }
@@ -61,8 +62,12 @@ main(int argc, char **argv)
         {"check", no_argument, NULL, 'x'},
         {NULL, 0, NULL, 0},
     };
-    struct parameters parameters = {
-        .repetitions = 5, .seconds = 0.25, .small_updates = 100000, .grow_rounds = 20, .wakes = 2000, .seed = 1};
+    struct parameters parameters = {.repetitions = 5,
+                                    .seconds = 0.25,
+                                    .small_updates = 100000,
+                                    .grow_rounds = 20,
+                                    .wakes = 2000,
+                                    .seed = 1};
     size_t keys[8] = {1000, 100000, 1000000}, key_counts = 3;
     const char *output = "bench-c.json", *only = NULL;
     bool check = false;
@@ -85,7 +90,8 @@ main(int argc, char **argv)
             break;
         case 'k':
             key_counts = 0;
-            for (char *at = strtok(optarg, ","); at != NULL && key_counts < 8; at = strtok(NULL, ",")) {
+            for (char *at = strtok(optarg, ","); at != NULL && key_counts < 8;
+                 at = strtok(NULL, ",")) {
                 /* A multiple of the call's size, and few enough for the streams' indices. */
                 size_t count = (size_t)number(argv[0], at);
 

@@ -43,7 +43,8 @@ thread_time(void)
 void
 pause_for(double seconds)
 {
-    struct timespec time = {.tv_sec = (time_t)seconds, .tv_nsec = (long)((seconds - floor(seconds)) * 1e9)};
+    struct timespec time = {.tv_sec = (time_t)seconds,
+                            .tv_nsec = (long)((seconds - floor(seconds)) * 1e9)};
 
     while (nanosleep(&time, &time) != 0)
         ;
@@ -121,8 +122,8 @@ static void
 write_key(char *key, uint64_t number)
 {
     static const char digits[] = "0123456789abcdef";
-    static const char form[] =
-        "/calico/resources/v3/projectcalico.org/workloadendpoints/ns-########/node-########-pod-################";
+    static const char form[] = "/calico/resources/v3/projectcalico.org/workloadendpoints/"
+                               "ns-########/node-########-pod-################";
     uint64_t random = scramble(number + 1);
     size_t digit = 0;
 
@@ -285,13 +286,16 @@ write_number(const char *name, double number)
 }
 
 void
-report(const char *name, size_t keys, unsigned threads, const char *unit, enum better better, double value,
-       double plain)
+report(const char *name, size_t keys, unsigned threads, const char *unit, enum better better,
+       double value, double plain)
 {
-    double ratio = better == NEITHER ? NAN : better == LOWER_IS_BETTER ? plain / value : value / plain;
+    double ratio = better == NEITHER           ? NAN
+                   : better == LOWER_IS_BETTER ? plain / value
+                                               : value / plain;
 
-    fprintf(list, "%s\n{\"case\":\"%s\",\"layer\":\"c\",\"keys\":%zu,\"threads\":%u,\"unit\":\"%s\"", first ? "" : ",",
-            name, keys, threads, unit);
+    fprintf(list,
+            "%s\n{\"case\":\"%s\",\"layer\":\"c\",\"keys\":%zu,\"threads\":%u,\"unit\":\"%s\"",
+            first ? "" : ",", name, keys, threads, unit);
     write_number("value", value);
     write_number("yardstick", plain);
     write_number("ratio", ratio);
@@ -299,7 +303,8 @@ report(const char *name, size_t keys, unsigned threads, const char *unit, enum b
     fflush(list);
     first = false;
     /* What goes on; the table comes at the end, from another program. */
-    fprintf(stderr, "c  %-22s %8zu keys %2u threads  %.5g against %.5g %s\n", name, keys, threads, value, plain, unit);
+    fprintf(stderr, "c  %-22s %8zu keys %2u threads  %.5g against %.5g %s\n", name, keys, threads,
+            value, plain, unit);
 }
 
 void

@@ -59,8 +59,8 @@ enum better { LOWER_IS_BETTER, HIGHER_IS_BETTER, NEITHER };
 /* Opens the list of results. */
 void report_open(const char *path);
 /* One result: ours and the plain port's. */
-void report(const char *name, size_t keys, unsigned threads, const char *unit, enum better better, double value,
-            double plain);
+void report(const char *name, size_t keys, unsigned threads, const char *unit, enum better better,
+            double value, double plain);
 void report_close(void);
 
 #endif

@@ -122,7 +122,8 @@ put(void *argument, const char *keys, size_t count, uint64_t stamp)
     struct producer *producer = argument;
 
     if (producer->spare_count < count) {
-        check(cdedupe_acquire(producer->core, producer->spare + producer->spare_count, count - producer->spare_count));
+        check(cdedupe_acquire(producer->core, producer->spare + producer->spare_count,
+                              count - producer->spare_count));
         producer->spare_count = count;
     }
     for (size_t i = 0; i < count; i++) {
@@ -176,7 +177,8 @@ consumer_create(void *argument, bool loop)
         fail("no memory");
     consumer->buffer = argument;
     consumer->loop = loop;
-    check(cdedupe_claim(consumer->buffer->core, loop ? CDEDUPE_CLAIM_LOOP : CDEDUPE_CLAIM_SINGLE_BATCH));
+    check(cdedupe_claim(consumer->buffer->core,
+                        loop ? CDEDUPE_CLAIM_LOOP : CDEDUPE_CLAIM_SINGLE_BATCH));
     return consumer;
 }
 
@@ -210,9 +212,10 @@ take(void *argument, sink_fn *each, void *context)
 
         consumer->slots[i] = item->slot;
         if (each != NULL)
-            each(context, &(struct delivered){item->key, item->key_length,
-                                              item->slot == 0 ? NULL : cdedupe_payload(core, item->slot), item->kind,
-                                              item->status});
+            each(context,
+                 &(struct delivered){item->key, item->key_length,
+                                     item->slot == 0 ? NULL : cdedupe_payload(core, item->slot),
+                                     item->kind, item->status});
     }
     cdedupe_discard(core, consumer->slots, count);
     return count;
@@ -229,6 +232,7 @@ memory(void *argument)
 }
 
 const struct subject ours = {
-    create,          destroy,          stop, producer_create, producer_destroy, put, delete_key, put_status, restart,
-    consumer_create, consumer_destroy, take, memory,
+    create,     destroy,    stop,    producer_create, producer_destroy, put,
+    delete_key, put_status, restart, consumer_create, consumer_destroy, take,
+    memory,
 };

@@ -123,8 +123,8 @@ append(struct plain *plain, struct plain_node *node)
 }
 
 static void
-append_update(struct plain *plain, const void *key, size_t key_length, unsigned hash, const struct payload *payload,
-              bool deletion)
+append_update(struct plain *plain, const void *key, size_t key_length, unsigned hash,
+              const struct payload *payload, bool deletion)
 {
     struct plain_node *node = allocate(sizeof(*node) + key_length);
 
@@ -173,7 +173,8 @@ put_update(struct plain *plain, const struct plain_update *update)
 
     HASH_FIND_BYHASHVALUE(hh, plain->pending, update->key, update->key_length, hash, node);
     if (node == NULL) {
-        append_update(plain, update->key, update->key_length, hash, &update->payload, update->deletion);
+        append_update(plain, update->key, update->key_length, hash, &update->payload,
+                      update->deletion);
         return;
     }
     if (update->deletion && !node->deletion) {
@@ -283,7 +284,8 @@ plain_restart(struct plain *plain)
     for (live = plain->live; live != NULL; live = live->hh.next) {
         struct unseen *unseen = allocate(sizeof(*unseen));
 
-        HASH_ADD_KEYPTR_BYHASHVALUE(hh, plain->unseen, live->key, live->key_length, live->hh.hashv, unseen);
+        HASH_ADD_KEYPTR_BYHASHVALUE(hh, plain->unseen, live->key, live->key_length, live->hh.hashv,
+                                    unseen);
     }
     pthread_mutex_unlock(&plain->lock);
 }
@@ -300,7 +302,8 @@ plain_release(struct plain_node **batch)
 }
 
 size_t
-plain_take(struct plain *plain, struct plain_item *items, size_t capacity, bool wait, struct plain_node **batch)
+plain_take(struct plain *plain, struct plain_item *items, size_t capacity, bool wait,
+           struct plain_node **batch)
 {
     size_t count = 0;
 
@@ -441,13 +444,15 @@ static size_t
 take(void *argument, sink_fn *each, void *context)
 {
     struct consumer *consumer = argument;
-    size_t count = plain_take(consumer->plain, consumer->items, CALL, consumer->loop, &consumer->batch);
+    size_t count =
+        plain_take(consumer->plain, consumer->items, CALL, consumer->loop, &consumer->batch);
 
     for (size_t i = 0; each != NULL && i < count; i++) {
         const struct plain_item *item = &consumer->items[i];
 
         each(context, &(struct delivered){item->key, item->key_length,
-                                          item->kind < KIND_DELETED ? &item->payload : NULL, item->kind, item->status});
+                                          item->kind < KIND_DELETED ? &item->payload : NULL,
+                                          item->kind, item->status});
     }
     return count;
 }
@@ -463,6 +468,17 @@ memory(void *buffer)
 }
 
 const struct subject yardstick = {
-    create,          destroy,          stop, producer_create, free, put, delete_key, put_status, restart,
-    consumer_create, consumer_destroy, take, memory,
+    create,
+    destroy,
+    stop,
+    producer_create,
+    free,
+    put,
+    delete_key,
+    put_status,
+    restart,
+    consumer_create,
+    consumer_destroy,
+    take,
+    memory,
 };

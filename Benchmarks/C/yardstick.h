@@ -47,7 +47,8 @@ void plain_restart(struct plain *plain);
  * Takes up to `capacity` entries; waits for one if `wait`. Returns how many: 0 if the queue is empty, or the buffer was
  * stopped. `batch` keeps the keys alive; it is NULL before the first take.
  */
-size_t plain_take(struct plain *plain, struct plain_item *items, size_t capacity, bool wait, struct plain_node **batch);
+size_t plain_take(struct plain *plain, struct plain_item *items, size_t capacity, bool wait,
+                  struct plain_node **batch);
 
 /* Frees a batch without taking another. */
 void plain_release(struct plain_node **batch);

@@ -27,7 +27,8 @@ namespace {
 
 using namespace simdjson;
 
-static_assert(CEVENT_PADDING >= SIMDJSON_PADDING, "the padding that callers promise is what simdjson reads");
+static_assert(CEVENT_PADDING >= SIMDJSON_PADDING,
+              "the padding that callers promise is what simdjson reads");
 
 // Depth as simdjson counts: one more for the value inside the innermost container, and it sizes arrays by this.
 constexpr size_t parser_max_depth = CEVENT_MAX_DEPTH + 8;
@@ -41,7 +42,9 @@ struct text {
     bool equals(const char *other, size_t other_length) const noexcept {
         return length == other_length && std::memcmp(begin, other, other_length) == 0;
     }
-    template <size_t n> bool equals(const char (&other)[n]) const noexcept { return equals(other, n - 1); }
+    template <size_t n> bool equals(const char (&other)[n]) const noexcept {
+        return equals(other, n - 1);
+    }
 };
 
 bool is_whitespace(uint8_t byte) noexcept {
@@ -233,7 +236,8 @@ cevent_error cevent_parser::read_name(ondemand::field &field, text &name) noexce
 
     // The first stage has seen the closing quote.
     const auto *begin = reinterpret_cast<const uint8_t *>(field.key().raw());
-    const auto *end = static_cast<const uint8_t *>(std::memchr(begin, '"', static_cast<size_t>(line_end_ - begin)));
+    const auto *end = static_cast<const uint8_t *>(
+        std::memchr(begin, '"', static_cast<size_t>(line_end_ - begin)));
     if (end == nullptr) {
         return CEVENT_ERROR_SYNTAX;
     }
@@ -261,7 +265,8 @@ cevent_error cevent_parser::read_string(ondemand::value &value, text &content) n
 }
 
 // Checks a value and all that is in it. Recursion is as deep as the containers, so it is bounded by CEVENT_MAX_DEPTH.
-cevent_error cevent_parser::walk(ondemand::value &value, ondemand::json_type type, unsigned depth) noexcept {
+cevent_error cevent_parser::walk(ondemand::value &value, ondemand::json_type type,
+                                 unsigned depth) noexcept {
     switch (type) {
     case ondemand::json_type::object: {
         if (depth > CEVENT_MAX_DEPTH) {
@@ -325,19 +330,22 @@ cevent_error cevent_parser::walk(ondemand::value &value, ondemand::json_type typ
     case ondemand::json_type::number: {
         // The value stays unread here; going on to the next one skips a number.
         const std::string_view token = value.raw_json_token();
-        return is_number(without_whitespace_behind(token.data(), token.size())) ? CEVENT_ERROR_NONE
-                                                                                : CEVENT_ERROR_NUMBER;
+        return is_number(without_whitespace_behind(token.data(), token.size()))
+                   ? CEVENT_ERROR_NONE
+                   : CEVENT_ERROR_NUMBER;
     }
 
-    case ondemand::json_type::boolean: return value.get_bool().error() ? CEVENT_ERROR_LITERAL : CEVENT_ERROR_NONE;
+    case ondemand::json_type::boolean:
+        return value.get_bool().error() ? CEVENT_ERROR_LITERAL : CEVENT_ERROR_NONE;
 
-    case ondemand::json_type::null: return value.is_null().error() ? CEVENT_ERROR_LITERAL : CEVENT_ERROR_NONE;
+    case ondemand::json_type::null:
+        return value.is_null().error() ? CEVENT_ERROR_LITERAL : CEVENT_ERROR_NONE;
     }
     return CEVENT_ERROR_SYNTAX;
 }
 
-cevent_error cevent_parser::parse_field(unsigned field, ondemand::document &document, ondemand::value &value,
-                                        cevent_event &event) noexcept {
+cevent_error cevent_parser::parse_field(unsigned field, ondemand::document &document,
+                                        ondemand::value &value, cevent_event &event) noexcept {
     ondemand::json_type type;
     if (error_code error = value.type().get(type)) {
         return translated(error);
@@ -402,7 +410,8 @@ cevent_error cevent_parser::parse_field(unsigned field, ondemand::document &docu
         if (cevent_error error = walk(value, type, 2)) {
             return error;
         }
-        if (type != ondemand::json_type::number || value.get_uint64().get(event.revision) != SUCCESS) {
+        if (type != ondemand::json_type::number ||
+            value.get_uint64().get(event.revision) != SUCCESS) {
             complain(CEVENT_ERROR_REVISION);
         }
         return CEVENT_ERROR_NONE;
@@ -473,13 +482,15 @@ cevent_error cevent_parser::judge(cevent_event &event) const noexcept {
     }
 }
 
-cevent_error cevent_parser::parse_object(const uint8_t *line, size_t length, cevent_event &event) noexcept {
+cevent_error cevent_parser::parse_object(const uint8_t *line, size_t length,
+                                         cevent_event &event) noexcept {
     if (length > max_line_length) {
         return CEVENT_ERROR_LINE_LENGTH;
     }
     if (length > json_.capacity()) {
         // By doubling, so that lines that get longer bit by bit do not allocate each time.
-        size_t capacity = json_.capacity() < smallest_capacity ? smallest_capacity : json_.capacity();
+        size_t capacity =
+            json_.capacity() < smallest_capacity ? smallest_capacity : json_.capacity();
         while (capacity < length) {
             capacity *= 2;
         }
@@ -567,14 +578,15 @@ void cevent_parser_destroy(cevent_parser *parser) noexcept {
     delete parser;
 }
 
-size_t cevent_parser_parse(cevent_parser *parser, const uint8_t *chunk, size_t length, cevent_event *events,
-                           size_t capacity, size_t *consumed) noexcept {
+size_t cevent_parser_parse(cevent_parser *parser, const uint8_t *chunk, size_t length,
+                           cevent_event *events, size_t capacity, size_t *consumed) noexcept {
     size_t count = 0;
     size_t at = 0;
 
     parser->strings.reset(length);
     while (count < capacity) {
-        const auto *newline = static_cast<const uint8_t *>(std::memchr(chunk + at, '\n', length - at));
+        const auto *newline =
+            static_cast<const uint8_t *>(std::memchr(chunk + at, '\n', length - at));
         if (newline == nullptr) {
             break;
         }
@@ -618,8 +630,10 @@ const char *cevent_error_message(cevent_error error) noexcept {
     case CEVENT_ERROR_NO_VALUE: return "\"key\" without \"value\"";
     case CEVENT_ERROR_STRAY_FIELD: return "\"value\" or \"revision\" without \"key\"";
     case CEVENT_ERROR_KEY_TYPE: return "\"key\" is not a string";
-    case CEVENT_ERROR_REVISION: return "\"revision\" is not an integer from 0 to 18446744073709551615";
-    case CEVENT_ERROR_STATUS: return "\"status\" is not \"wait-for-ready\", \"resync\" or \"in-sync\"";
+    case CEVENT_ERROR_REVISION:
+        return "\"revision\" is not an integer from 0 to 18446744073709551615";
+    case CEVENT_ERROR_STATUS:
+        return "\"status\" is not \"wait-for-ready\", \"resync\" or \"in-sync\"";
     case CEVENT_ERROR_RESTART: return "\"restart\" is not true";
     case CEVENT_ERROR_DEPTH: return "nested deeper than 1024 levels";
     case CEVENT_ERROR_KEY_LENGTH: return "\"key\" is longer than 65536 bytes";

@@ -94,7 +94,8 @@ check_no_fault(const char *fault, const char *file, int line, const char *text)
 }
 
 #define CHECK(condition) check_true((condition), __FILE__, __LINE__, #condition)
-#define CHECK_EQ(got, wanted) check_equal((uint64_t)(got), (uint64_t)(wanted), __FILE__, __LINE__, #got)
+#define CHECK_EQ(got, wanted) \
+    check_equal((uint64_t)(got), (uint64_t)(wanted), __FILE__, __LINE__, #got)
 #define CHECK_TEXT(got, wanted) check_text((got), (wanted), __FILE__, __LINE__, #got)
 #define CHECK_NO_FAULT(call) check_no_fault((call), __FILE__, __LINE__, #call)
 

@@ -173,12 +173,14 @@ note_return(struct judge *judge, history_name_t name, history_name_t returned)
     if (returned == 0)
         return;
     if (!is_name(judge->history, returned)) {
-        fault(judge, "ownership: a payload that nobody made", "name %x, in event %x", returned, name);
+        fault(judge, "ownership: a payload that nobody made", "name %x, in event %x", returned,
+              name);
         return;
     }
     event = history_named(judge->history, returned);
     if (!is_update(event) || fate_of(judge, returned)->returns++ > 0)
-        fault(judge, "ownership: a payload came back twice", "%x of key %u, in event %x", returned, event->key, name);
+        fault(judge, "ownership: a payload came back twice", "%x of key %u, in event %x", returned,
+              event->key, name);
 }
 
 static void
@@ -202,7 +204,8 @@ static bool
 displaces(const history_event_t *event)
 {
     return is_update(event) &&
-           (event->outcome == CDEDUPE_OUTCOME_REPLACED || event->outcome == CDEDUPE_OUTCOME_CANCELLED) &&
+           (event->outcome == CDEDUPE_OUTCOME_REPLACED ||
+            event->outcome == CDEDUPE_OUTCOME_CANCELLED) &&
            event->other != 0;
 }
 
@@ -273,9 +276,10 @@ static void
 take_place(struct order *order, const history_event_t *item, uint64_t begin, uint64_t end)
 {
     if (end < order->newest_begin)
-        fault(order->judge, "order: taken after what came later", "%s of key %u, taken at %llu, put before %llu",
-              item->kind == HISTORY_TAKEN ? "item" : "status", item->key, (unsigned long long)item->begin,
-              (unsigned long long)end);
+        fault(order->judge, "order: taken after what came later",
+              "%s of key %u, taken at %llu, put before %llu",
+              item->kind == HISTORY_TAKEN ? "item" : "status", item->key,
+              (unsigned long long)item->begin, (unsigned long long)end);
     if (begin > order->newest_begin)
         order->newest_begin = begin;
 }
@@ -289,8 +293,8 @@ take_status(struct order *order, const history_event_t *item, size_t next_marker
     size_t last = find_status(sender, from, next_marker, item->status, true);
 
     if (first == sender->count) {
-        fault(order->judge, "statuses: taken is what was not sent", "status %u, taken at %llu", item->status,
-              (unsigned long long)item->begin);
+        fault(order->judge, "statuses: taken is what was not sent", "status %u, taken at %llu",
+              item->status, (unsigned long long)item->begin);
         return;
     }
     order->matched = first + 1;
@@ -303,11 +307,12 @@ take_status(struct order *order, const history_event_t *item, size_t next_marker
 static void
 take_synthesized(struct order *order, const history_event_t *item)
 {
-    size_t next = find_status(order->sender, order->in_sync, order->sender->count, CDEDUPE_STATUS_IN_SYNC, false);
+    size_t next = find_status(order->sender, order->in_sync, order->sender->count,
+                              CDEDUPE_STATUS_IN_SYNC, false);
 
     if (next == order->sender->count || order->sender->events[next].begin > item->end)
-        fault(order->judge, "statuses: a deletion was synthesized after its in-sync", "key %u, taken at %llu",
-              item->key, (unsigned long long)item->begin);
+        fault(order->judge, "statuses: a deletion was synthesized after its in-sync",
+              "key %u, taken at %llu", item->key, (unsigned long long)item->begin);
 }
 
 static void
@@ -369,7 +374,8 @@ next_drop(const struct judge *judge, uint64_t stamp)
 
     for (unsigned lane = 0; lane < judge->history->lane_count; lane++) {
         for (size_t i = 0; i < judge->for_all_count[lane]; i++) {
-            const history_event_t *event = &judge->history->lanes[lane].events[judge->for_all[lane][i]];
+            const history_event_t *event =
+                &judge->history->lanes[lane].events[judge->for_all[lane][i]];
 
             if (event->kind == HISTORY_RESTART && event->end > stamp && event->begin < earliest)
                 earliest = event->begin;
@@ -433,7 +439,8 @@ judge_emptiness(struct judge *judge)
                 longest = stays[next];
         if (longest.left > take->end)
             fault(judge, "emptiness: a take missed what was queued before it",
-                  "key %u, queued before %llu, left the queue after %llu; the take lasted from %llu to %llu",
+                  "key %u, queued before %llu, left the queue after %llu; the take lasted from "
+                  "%llu to %llu",
                   longest.key, (unsigned long long)longest.made, (unsigned long long)longest.left,
                   (unsigned long long)take->begin, (unsigned long long)take->end);
     }
@@ -485,7 +492,8 @@ put(struct state *state, const history_event_t *event, history_name_t name)
     if (outcome == CDEDUPE_OUTCOME_CANCELLED && event->back != name)
         return false;
     state->pending = outcome == CDEDUPE_OUTCOME_CANCELLED ? NOTHING : name;
-    set_flag(state, DELETION, outcome != CDEDUPE_OUTCOME_CANCELLED && event->kind == HISTORY_DELETION);
+    set_flag(state, DELETION,
+             outcome != CDEDUPE_OUTCOME_CANCELLED && event->kind == HISTORY_DELETION);
     set_flag(state, UNSEEN, false);
     return true;
 }
@@ -498,7 +506,9 @@ take(struct state *state, const history_event_t *event)
 
     if (state->pending != wanted || state->flags & STOPPED)
         return false;
-    if (event->outcome != (deletion ? CDEDUPE_ITEM_DELETED : live ? CDEDUPE_ITEM_UPDATED : CDEDUPE_ITEM_NEW))
+    if (event->outcome != (deletion ? CDEDUPE_ITEM_DELETED
+                           : live   ? CDEDUPE_ITEM_UPDATED
+                                    : CDEDUPE_ITEM_NEW))
         return false;
     state->pending = NOTHING;
     set_flag(state, LIVE, !deletion);
@@ -585,7 +595,8 @@ event_at(const struct search *search, const struct track *track, size_t i)
 }
 
 static void
-add_candidate(struct search *search, struct candidates *candidates, const struct candidate *candidate)
+add_candidate(struct search *search, struct candidates *candidates,
+              const struct candidate *candidate)
 {
     for (size_t i = 0; i < candidates->count; i++)
         if (memcmp(&candidates->items[i], candidate, sizeof(*candidate)) == 0)
@@ -604,8 +615,8 @@ step(const struct search *search, struct candidate *candidate, unsigned number)
     const struct track *track = &search->tracks[number];
     size_t next = track->returned + candidate->happened[number];
 
-    if (next == track->called ||
-        !apply(&candidate->state, event_at(search, track, next), name_of(track->lane, track->events[next])))
+    if (next == track->called || !apply(&candidate->state, event_at(search, track, next),
+                                        name_of(track->lane, track->events[next])))
         return false;
     candidate->happened[number]++;
     return true;
@@ -703,7 +714,8 @@ next_track(const struct search *search)
 static const char *
 kind_text(const history_event_t *event)
 {
-    static const char *const texts[] = {"value", "deletion", "status", "restart", "stop", "taken", "", "", ""};
+    static const char *const texts[] = {"value", "deletion", "status", "restart", "stop",
+                                        "taken", "",         "",       ""};
 
     return texts[event->kind];
 }
@@ -722,22 +734,24 @@ tell_failure(struct search *search)
         for (size_t j = from; j < track->called && length < sizeof(text); j++) {
             const history_event_t *event = event_at(search, track, j);
 
-            length += (size_t)snprintf(text + length, sizeof(text) - length,
-                                       "\n    %llu to %llu, lane %u: %x %s, outcome or kind %u, other %x",
-                                       (unsigned long long)event->begin, (unsigned long long)event->end, track->lane,
-                                       name_of(track->lane, track->events[j]), kind_text(event), event->outcome,
-                                       event->other);
+            length +=
+                (size_t)snprintf(text + length, sizeof(text) - length,
+                                 "\n    %llu to %llu, lane %u: %x %s, outcome or kind %u, other %x",
+                                 (unsigned long long)event->begin, (unsigned long long)event->end,
+                                 track->lane, name_of(track->lane, track->events[j]),
+                                 kind_text(event), event->outcome, event->other);
         }
     }
-    fault(search->judge, "linearizability: no order of the calls explains what they came to", "key %u:%s", search->key,
-          text);
+    fault(search->judge, "linearizability: no order of the calls explains what they came to",
+          "key %u:%s", search->key, text);
 }
 
 static void
 add_track(struct search *search, unsigned lane, const uint32_t *events, size_t count)
 {
     if (count > 0)
-        search->tracks[search->track_count++] = (struct track){.lane = lane, .events = events, .count = count};
+        search->tracks[search->track_count++] =
+            (struct track){.lane = lane, .events = events, .count = count};
 }
 
 static void
@@ -787,7 +801,8 @@ search_among(struct search *search, uint32_t key, size_t limit)
         if (search->now.count == 0)
             return NO_ORDER;
     }
-    return search->judge->history->drained && !may_have_nothing_pending(search) ? SOMETHING_LEFT : FOUND;
+    return search->judge->history->drained && !may_have_nothing_pending(search) ? SOMETHING_LEFT
+                                                                                : FOUND;
 }
 
 /* Not to have found an order says something only if no state was left out. */
@@ -803,8 +818,8 @@ search_key(struct search *search, uint32_t key)
     else if (found == NO_ORDER)
         tell_failure(search);
     else if (found == SOMETHING_LEFT)
-        fault(search->judge, "nothing is left: the newest never came to the sink", "key %u: %x", key,
-              search->now.items[0].state.pending);
+        fault(search->judge, "nothing is left: the newest never came to the sink", "key %u: %x",
+              key, search->now.items[0].state.pending);
 }
 
 static void
@@ -814,7 +829,9 @@ judge_keys(struct judge *judge)
 
     search.now.items = make_array(STATES_MAX, sizeof(struct candidate));
     search.then.items = make_array(STATES_MAX, sizeof(struct candidate));
-    for (uint32_t key = 0; key < judge->history->keys + judge->history->markers && judge->verdict->fault == NULL; key++)
+    for (uint32_t key = 0;
+         key < judge->history->keys + judge->history->markers && judge->verdict->fault == NULL;
+         key++)
         search_key(&search, key);
     free(search.now.items);
     free(search.then.items);
@@ -857,8 +874,8 @@ static void
 compare(struct judge *judge, const char *what, uint64_t buffer, uint64_t history)
 {
     if (buffer != history)
-        fault(judge, "statistics: a counter is not the history's", "%s: %llu, in the history %llu", what,
-              (unsigned long long)buffer, (unsigned long long)history);
+        fault(judge, "statistics: a counter is not the history's", "%s: %llu, in the history %llu",
+              what, (unsigned long long)buffer, (unsigned long long)history);
 }
 
 static void
@@ -878,7 +895,8 @@ judge_statistics(struct judge *judge)
     compare(judge, "statuses delivered", s->statuses_delivered, count.statuses_delivered);
     compare(judge, "live keys", s->live_keys, count_live(judge->history));
     compare(judge, "the sum", s->received + s->synthesized_deletions,
-            s->delivered + s->replaced + s->cancelled + s->suppressed + s->dropped + s->pending_keys);
+            s->delivered + s->replaced + s->cancelled + s->suppressed + s->dropped +
+                s->pending_keys);
     if (s->dropped < count.dropped)
         compare(judge, "dropped", s->dropped, count.dropped);
     if (judge->history->drained)

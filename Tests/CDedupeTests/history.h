@@ -65,7 +65,7 @@ typedef struct history_event {
     history_name_t other; /* Put: what it displaced. Taken: the update, or zero if synthesized. */
     history_name_t back;  /* Put: the payload that came back in its own place. */
     uint8_t kind;         /* A history_kind_t. */
-    uint8_t outcome;      /* Of an update: a cdedupe_outcome_t; of an item: a cdedupe_item_kind_t. */
+    uint8_t outcome; /* Of an update: a cdedupe_outcome_t; of an item: a cdedupe_item_kind_t. */
     uint8_t status;
 } history_event_t;
 
@@ -83,15 +83,16 @@ typedef struct history {
     unsigned sink; /* The lane that takes. */
     uint32_t keys; /* Markers not counted. */
     uint32_t markers;
-    bool drained;                    /* Everybody was done, and then the loop came to the end of the queue. */
+    bool drained; /* Everybody was done, and then the loop came to the end of the queue. */
     cdedupe_statistics_t statistics; /* At the end. */
 } history_t;
 
 /* What the judgement came to. */
 typedef struct history_verdict {
-    const char *fault;  /* NULL: all holds; else a static text, */
-    char detail[1200];  /* and more about it. */
-    uint64_t undecided; /* Keys with more possible states than are followed, and no order among those that were. */
+    const char *fault; /* NULL: all holds; else a static text, */
+    char detail[1200]; /* and more about it. */
+    uint64_t
+        undecided; /* Keys with more possible states than are followed, and no order among those that were. */
     uint64_t most_states;
 } history_verdict_t;
 

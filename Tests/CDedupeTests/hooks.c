@@ -37,7 +37,8 @@ must_fail(hooks_t *hooks)
 {
     uint64_t number = __atomic_add_fetch(&hooks->allocations, 1, __ATOMIC_RELAXED);
 
-    if (hooks->fail_at == 0 || number < hooks->fail_at || (number > hooks->fail_at && !hooks->fail_onwards)) {
+    if (hooks->fail_at == 0 || number < hooks->fail_at ||
+        (number > hooks->fail_at && !hooks->fail_onwards)) {
         return false;
     }
     hooks->failures++;

@@ -102,8 +102,8 @@ find(const model_t *model, size_t key)
 static void
 count_entry(model_t *model, const model_entry_t *entry, bool arrives)
 {
-    uint64_t *counter =
-        entry->key == MODEL_NO_KEY ? &model->statistics.pending_statuses : &model->statistics.pending_keys;
+    uint64_t *counter = entry->key == MODEL_NO_KEY ? &model->statistics.pending_statuses
+                                                   : &model->statistics.pending_keys;
 
     *counter = arrives ? *counter + 1 : *counter - 1;
     if (model->statistics.peak_pending_keys < model->statistics.pending_keys) {
@@ -135,7 +135,8 @@ remove_at(model_t *model, size_t index)
 {
     count_entry(model, &model->queue[index], false);
     model->count--;
-    memmove(&model->queue[index], &model->queue[index + 1], (model->count - index) * sizeof(*model->queue));
+    memmove(&model->queue[index], &model->queue[index + 1],
+            (model->count - index) * sizeof(*model->queue));
 }
 
 /* A finish "when delivered" is over when nothing of what it waits for is queued. */
@@ -177,7 +178,8 @@ note_input(model_t *model)
 static void
 merge_statuses_before(model_t *model, size_t index)
 {
-    if (index == 0 || index >= model->count || !is_status(model, index - 1) || !is_status(model, index)) {
+    if (index == 0 || index >= model->count || !is_status(model, index - 1) ||
+        !is_status(model, index)) {
         return;
     }
     if (model->queue[index - 1].owed && !model->queue[index].owed) {
@@ -216,7 +218,8 @@ exceeds(const model_t *model, bool deletion, uint64_t id)
     if (rules->maximum_keys != 0 && model->statistics.pending_keys + 1 > rules->maximum_keys) {
         return true;
     }
-    return rules->maximum_bytes != 0 && weight(model) + rules->weight(id, deletion) > rules->maximum_bytes;
+    return rules->maximum_bytes != 0 &&
+           weight(model) + rules->weight(id, deletion) > rules->maximum_bytes;
 }
 
 /* A restart, or an overflow. */
@@ -256,8 +259,8 @@ overflow(model_t *model)
 static bool
 is_unchanged(const model_t *model, size_t key, bool deletion, uint64_t id)
 {
-    return model->rules.revision != NULL && !deletion && model->keys[key].live && model->rules.revision(id) != 0 &&
-           model->rules.revision(id) == model->keys[key].revision;
+    return model->rules.revision != NULL && !deletion && model->keys[key].live &&
+           model->rules.revision(id) != 0 && model->rules.revision(id) == model->keys[key].revision;
 }
 
 /* Fewer ifs are possible; these are the rows of the contract's table. */
@@ -329,7 +332,8 @@ model_put(model_t *model, size_t key, bool deletion, uint64_t id, uint64_t *disp
     model->keys[key].unseen = false;
     index = find(model, key);
     if (index < model->count) {
-        *displaced = model->queue[index].merging ? 0 : model->queue[index].id; /* Whoever merges has it. */
+        *displaced =
+            model->queue[index].merging ? 0 : model->queue[index].id; /* Whoever merges has it. */
         outcome = put_pending(model, index, deletion, id);
     } else {
         outcome = put_new(model, key, deletion, id, is_first);
@@ -528,12 +532,17 @@ take_update(model_t *model)
 {
     const model_entry_t entry = model->queue[0];
     model_key_t *key = &model->keys[entry.key];
-    model_item_t item = {
-        .key = entry.key, .id = entry.id, .sent = entry.sent, .was_live = key->live, .revision_before = key->revision};
+    model_item_t item = {.key = entry.key,
+                         .id = entry.id,
+                         .sent = entry.sent,
+                         .was_live = key->live,
+                         .revision_before = key->revision};
 
     remove_at(model, 0);
     model->statistics.delivered++;
-    item.kind = entry.deletion ? CDEDUPE_ITEM_DELETED : key->live ? CDEDUPE_ITEM_UPDATED : CDEDUPE_ITEM_NEW;
+    item.kind = entry.deletion ? CDEDUPE_ITEM_DELETED
+                : key->live    ? CDEDUPE_ITEM_UPDATED
+                               : CDEDUPE_ITEM_NEW;
     if (key->live != !entry.deletion) {
         key->live = !entry.deletion;
         model->statistics.live_keys += entry.deletion ? (uint64_t)-1 : 1;
@@ -567,15 +576,16 @@ model_begin_batch(model_t *model)
 }
 
 cdedupe_result_t
-model_take(model_t *model, size_t limit, const size_t *hints, size_t hint_count, model_item_t *items, size_t *count)
+model_take(model_t *model, size_t limit, const size_t *hints, size_t hint_count,
+           model_item_t *items, size_t *count)
 {
     model_begin_batch(model);
     return model_take_hold(model, limit, hints, hint_count, items, count);
 }
 
 cdedupe_result_t
-model_take_hold(model_t *model, size_t limit, const size_t *hints, size_t hint_count, model_item_t *items,
-                size_t *count)
+model_take_hold(model_t *model, size_t limit, const size_t *hints, size_t hint_count,
+                model_item_t *items, size_t *count)
 {
     *count = 0;
     if (!model->claimed) {
@@ -672,8 +682,8 @@ put_back_value(model_t *model, const model_item_t *item, uint64_t *newer)
         merge_statuses_before(model, index);
     } else {
         model->statistics.replaced++;
-        if (model->rules.merged != NULL && !model->queue[index].deletion && !model->queue[index].alone &&
-            model->queue[index].id != 0 && item->id != 0) {
+        if (model->rules.merged != NULL && !model->queue[index].deletion &&
+            !model->queue[index].alone && model->queue[index].id != 0 && item->id != 0) {
             *newer = model->queue[index].id;
             model->queue[index].id = model->rules.merged(item->id, *newer);
             model->queue[index].merging = true;
@@ -686,7 +696,8 @@ put_back_value(model_t *model, const model_item_t *item, uint64_t *newer)
 static uint64_t
 put_back_deletion(model_t *model, const model_item_t *item)
 {
-    const model_entry_t entry = {.key = item->key, .id = item->id, .deletion = true, .sent = item->sent};
+    const model_entry_t entry = {
+        .key = item->key, .id = item->id, .deletion = true, .sent = item->sent};
     model_key_t *key = &model->keys[item->key];
     size_t index = find(model, item->key);
     bool pending = index < model->count;
@@ -737,8 +748,8 @@ model_put_back_waits(const model_t *model)
     const model_item_t *item = &model->batch[model->batch_count - 1];
     size_t index = find(model, item->key);
 
-    return item->kind != CDEDUPE_ITEM_STATUS && item->kind != CDEDUPE_ITEM_DELETED && !is_dropped(model, item->key) &&
-           index < model->count && model->queue[index].merging;
+    return item->kind != CDEDUPE_ITEM_STATUS && item->kind != CDEDUPE_ITEM_DELETED &&
+           !is_dropped(model, item->key) && index < model->count && model->queue[index].merging;
 }
 
 cdedupe_result_t
@@ -810,7 +821,8 @@ names_number(names_t *names, const void *text, size_t length)
     size_t index;
 
     for (index = 0; index < names->count; index++) {
-        if (names->lengths[index] == length && (length == 0 || memcmp(names->texts[index], text, length) == 0)) {
+        if (names->lengths[index] == length &&
+            (length == 0 || memcmp(names->texts[index], text, length) == 0)) {
             return index;
         }
     }

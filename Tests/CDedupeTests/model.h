@@ -30,7 +30,7 @@ typedef struct model_rules {
     uint64_t (*revision)(uint64_t id); /* If not NULL, unchanged values are suppressed. */
     uint64_t maximum_keys;
     uint64_t maximum_bytes;
-    uint64_t (*weight)(uint64_t id, bool deletion);     /* Not NULL if there is a maximum of bytes. */
+    uint64_t (*weight)(uint64_t id, bool deletion); /* Not NULL if there is a maximum of bytes. */
     uint64_t (*merged)(uint64_t older, uint64_t newer); /* If not NULL, values are merged. */
 } model_rules_t;
 
@@ -40,8 +40,9 @@ typedef struct model_entry {
     uint64_t id;
     cdedupe_status_t status;
     bool deletion;
-    bool sent;      /* Somebody put it, so it has a tag, if there are tags. */
-    bool alone;     /* It came after a deletion, or first after a restart: older values are not merged with it. */
+    bool sent; /* Somebody put it, so it has a tag, if there are tags. */
+    bool
+        alone; /* It came after a deletion, or first after a restart: older values are not merged with it. */
     bool merging;   /* Somebody is merging what is pending; `id` is what it will be. */
     bool chosen;    /* Was queued when the batch that is being taken was begun. */
     bool owed;      /* Was queued when a finish "when delivered" was called. */
@@ -99,7 +100,7 @@ typedef struct model {
     bool restarted; /* Since the last batch was begun. */
     bool
         dropped_equal_status; /* Since the restart or the last status queued, a status was dropped because it was the same. */
-    bool ambiguous;           /* The contract does not say what comes next: do not compare any further. */
+    bool ambiguous; /* The contract does not say what comes next: do not compare any further. */
 
     cdedupe_statistics_t statistics; /* All but memory. */
 } model_t;
@@ -115,7 +116,8 @@ void model_copy(model_t *target, const model_t *source);
  * An update. `displaced` gets the id of the pending update that left for it, or zero. After CDEDUPE_OUTCOME_MERGE the two are
  * to be merged: the key waits for model_put_merged().
  */
-cdedupe_outcome_t model_put(model_t *model, size_t key, bool deletion, uint64_t id, uint64_t *displaced);
+cdedupe_outcome_t model_put(model_t *model, size_t key, bool deletion, uint64_t id,
+                            uint64_t *displaced);
 
 /* Whether who puts this has to wait: somebody is merging. */
 bool model_put_waits(const model_t *model, size_t key, bool deletion);
@@ -124,7 +126,8 @@ bool model_put_waits(const model_t *model, size_t key, bool deletion);
 bool model_put_merged(model_t *model, size_t key, uint64_t id);
 
 /* An update; merges at once if it is to be merged. */
-cdedupe_outcome_t model_put_at_once(model_t *model, size_t key, bool deletion, uint64_t id, uint64_t *displaced);
+cdedupe_outcome_t model_put_at_once(model_t *model, size_t key, bool deletion, uint64_t id,
+                                    uint64_t *displaced);
 
 cdedupe_result_t model_status(model_t *model, cdedupe_status_t status);
 cdedupe_result_t model_restart(model_t *model);
@@ -140,13 +143,13 @@ bool model_is_over(const model_t *model);
  * Takes up to `limit` entries into `items`. `hints` are the keys that the real buffer delivered, in order:
  * they choose inside groups.
  */
-cdedupe_result_t model_take(model_t *model, size_t limit, const size_t *hints, size_t hint_count, model_item_t *items,
-                            size_t *count);
+cdedupe_result_t model_take(model_t *model, size_t limit, const size_t *hints, size_t hint_count,
+                            model_item_t *items, size_t *count);
 
 /* The same in steps, for those who see what comes between them: a batch takes what is queued when it begins. */
 void model_begin_batch(model_t *model);
-cdedupe_result_t model_take_hold(model_t *model, size_t limit, const size_t *hints, size_t hint_count,
-                                 model_item_t *items, size_t *count);
+cdedupe_result_t model_take_hold(model_t *model, size_t limit, const size_t *hints,
+                                 size_t hint_count, model_item_t *items, size_t *count);
 
 /*
  * The last of the items of the last take goes back. `back` gets the id that comes back to the caller, or zero. `newer`

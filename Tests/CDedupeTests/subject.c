@@ -114,7 +114,8 @@ close_book(book_t *book)
 static uint64_t
 leave_buffer(object_t *object, bool from_queue, bool from_garbage)
 {
-    CHECK((from_queue && object->owner == OWNER_QUEUE) || (from_garbage && object->owner == OWNER_GARBAGE));
+    CHECK((from_queue && object->owner == OWNER_QUEUE) ||
+          (from_garbage && object->owner == OWNER_GARBAGE));
     object->owner = OWNER_TEST;
     return object->id;
 }
@@ -138,7 +139,8 @@ object_of(subject_t *subject, cdedupe_slot_t slot)
 {
     payload_t *payload = cdedupe_payload(subject->core, slot);
 
-    if (!CHECK_EQ(payload->magic, PAYLOAD_MAGIC) || !CHECK(payload->object < subject->payloads.object_count)) {
+    if (!CHECK_EQ(payload->magic, PAYLOAD_MAGIC) ||
+        !CHECK(payload->object < subject->payloads.object_count)) {
         abort(); /* Somebody wrote over it, or it was destroyed: there is no sense in going on. */
     }
     return &subject->payloads.objects[payload->object];
@@ -332,7 +334,9 @@ destroy_leftovers(subject_t *subject)
     cdedupe_tag_t tag = 0;
     cdedupe_slot_t slot;
 
-    while ((slot = cdedupe_drain_next(subject->core, &cursor, subject->options.tags ? &tag : NULL)) != 0 || tag != 0) {
+    while ((slot = cdedupe_drain_next(subject->core, &cursor,
+                                      subject->options.tags ? &tag : NULL)) != 0 ||
+           tag != 0) {
         if (slot != 0) {
             come_back(subject, slot, true, true);
             destroy(subject, slot);
@@ -396,10 +400,11 @@ put_bytes(subject_t *subject, subject_update_t *update)
     uint64_t value[LONG_VALUE];
 
     if (update->deletion) {
-        return cdedupe_bytes_delete(subject->bytes, update->key, update->length, update->id, &update->outcome);
+        return cdedupe_bytes_delete(subject->bytes, update->key, update->length, update->id,
+                                    &update->outcome);
     }
-    return cdedupe_bytes_put(subject->bytes, update->key, update->length, value, make_value(subject, update->id, value),
-                             update->id, &update->outcome);
+    return cdedupe_bytes_put(subject->bytes, update->key, update->length, value,
+                             make_value(subject, update->id, value), update->id, &update->outcome);
 }
 
 static cdedupe_result_t
@@ -429,7 +434,8 @@ discard_update(subject_t *subject, cdedupe_update_t *update)
 
 /* Every other time a tag is given before it is asked for. */
 static cdedupe_result_t
-prepare_one(subject_t *subject, const subject_update_t *from, cdedupe_update_t *update, uint32_t *number)
+prepare_one(subject_t *subject, const subject_update_t *from, cdedupe_update_t *update,
+            uint32_t *number)
 {
     cdedupe_result_t result;
 
@@ -459,8 +465,8 @@ prepare(subject_t *subject, const subject_update_t *updates, size_t count)
     size_t index;
 
     for (index = 0; index < count; index++) {
-        cdedupe_result_t result =
-            prepare_one(subject, &updates[index], &subject->updates[index], &subject->numbers[index]);
+        cdedupe_result_t result = prepare_one(subject, &updates[index], &subject->updates[index],
+                                              &subject->numbers[index]);
 
         if (result != CDEDUPE_OK) {
             for (size_t i = 0; i <= index; i++) {
@@ -482,11 +488,13 @@ settle_displaced(subject_t *subject, subject_update_t *update, cdedupe_slot_t sl
     uint64_t id = come_back(subject, slot, true, true);
 
     if (!garbage) {
-        CHECK(update->outcome == CDEDUPE_OUTCOME_REPLACED || update->outcome == CDEDUPE_OUTCOME_CANCELLED ||
+        CHECK(update->outcome == CDEDUPE_OUTCOME_REPLACED ||
+              update->outcome == CDEDUPE_OUTCOME_CANCELLED ||
               update->outcome == CDEDUPE_OUTCOME_MERGE);
         update->displaced = id;
     } else {
-        CHECK(update->outcome == CDEDUPE_OUTCOME_QUEUED || update->outcome == CDEDUPE_OUTCOME_SUPPRESSED);
+        CHECK(update->outcome == CDEDUPE_OUTCOME_QUEUED ||
+              update->outcome == CDEDUPE_OUTCOME_SUPPRESSED);
     }
     if (update->outcome != CDEDUPE_OUTCOME_MERGE) {
         discard(subject, slot);
@@ -528,8 +536,8 @@ settle_tag(subject_t *subject, const cdedupe_update_t *put, cdedupe_tag_t given)
 
 /* The header's words on `slot` and `displaced`, for one update that was put; `given` is what went in. */
 static void
-settle(subject_t *subject, subject_update_t *update, cdedupe_update_t *put, const cdedupe_update_t *given,
-       uint32_t number)
+settle(subject_t *subject, subject_update_t *update, cdedupe_update_t *put,
+       const cdedupe_update_t *given, uint32_t number)
 {
     update->outcome = (cdedupe_outcome_t)put->outcome;
     if (put->outcome == CDEDUPE_OUTCOME_OVERFLOWED) {
@@ -555,15 +563,17 @@ reserve_scratch(subject_t *subject, size_t count)
 {
     if (subject->scratch < count) {
         subject->scratch = count * 2;
-        subject->updates = must_resize(subject->updates, subject->scratch * sizeof(*subject->updates));
-        subject->numbers = must_resize(subject->numbers, subject->scratch * sizeof(*subject->numbers));
+        subject->updates =
+            must_resize(subject->updates, subject->scratch * sizeof(*subject->updates));
+        subject->numbers =
+            must_resize(subject->numbers, subject->scratch * sizeof(*subject->numbers));
     }
 }
 
 /* Makes one of two values, in the slot of the one or of the other, and puts it. */
 static void
-merge(subject_t *subject, const void *key, size_t length, cdedupe_slot_t older, cdedupe_slot_t newer,
-      cdedupe_slot_t pending)
+merge(subject_t *subject, const void *key, size_t length, cdedupe_slot_t older,
+      cdedupe_slot_t newer, cdedupe_slot_t pending)
 {
     uint64_t id = subject_merged(object_of(subject, older)->id, object_of(subject, newer)->id);
     cdedupe_slot_t kept = subject->turns++ % 2 == 0 ? older : newer;
@@ -583,7 +593,8 @@ merge(subject_t *subject, const void *key, size_t length, cdedupe_slot_t older, 
 
 /* Puts what is left from `first` on; returns where that ended. */
 static size_t
-put_some(subject_t *subject, subject_update_t *updates, size_t first, size_t count, cdedupe_result_t *result)
+put_some(subject_t *subject, subject_update_t *updates, size_t first, size_t count,
+         cdedupe_result_t *result)
 {
     cdedupe_update_t *given = must_resize(NULL, (count + 1) * sizeof(*given));
     size_t index;
@@ -598,9 +609,12 @@ put_some(subject_t *subject, subject_update_t *updates, size_t first, size_t cou
     memcpy(given, subject->updates, count * sizeof(*given));
     *result = cdedupe_put(subject->core, subject->updates + first, count - first);
     for (index = first; index < count; index++) {
-        settle(subject, &updates[index], &subject->updates[index], &given[index], subject->numbers[index]);
-        if (updates[index].outcome == CDEDUPE_OUTCOME_UNTOUCHED || updates[index].outcome == CDEDUPE_OUTCOME_REJECTED ||
-            updates[index].outcome == CDEDUPE_OUTCOME_NEEDS_TAG || updates[index].outcome == CDEDUPE_OUTCOME_MERGE) {
+        settle(subject, &updates[index], &subject->updates[index], &given[index],
+               subject->numbers[index]);
+        if (updates[index].outcome == CDEDUPE_OUTCOME_UNTOUCHED ||
+            updates[index].outcome == CDEDUPE_OUTCOME_REJECTED ||
+            updates[index].outcome == CDEDUPE_OUTCOME_NEEDS_TAG ||
+            updates[index].outcome == CDEDUPE_OUTCOME_MERGE) {
             break;
         }
         discard_update(subject, &subject->updates[index]);
@@ -686,8 +700,9 @@ subject_put(subject_t *subject, subject_update_t *updates, size_t count)
 cdedupe_result_t
 subject_status(subject_t *subject, cdedupe_status_t status)
 {
-    cdedupe_result_t result = subject->bytes != NULL ? cdedupe_bytes_put_status(subject->bytes, status)
-                                                     : cdedupe_put_status(subject->core, status);
+    cdedupe_result_t result = subject->bytes != NULL
+                                  ? cdedupe_bytes_put_status(subject->bytes, status)
+                                  : cdedupe_put_status(subject->core, status);
 
     check_if_paranoid(subject);
     return result;
@@ -696,8 +711,8 @@ subject_status(subject_t *subject, cdedupe_status_t status)
 cdedupe_result_t
 subject_restart(subject_t *subject)
 {
-    cdedupe_result_t result =
-        subject->bytes != NULL ? cdedupe_bytes_restart(subject->bytes) : cdedupe_restart(subject->core);
+    cdedupe_result_t result = subject->bytes != NULL ? cdedupe_bytes_restart(subject->bytes)
+                                                     : cdedupe_restart(subject->core);
 
     if (result == CDEDUPE_OK) {
         drop_queue(&subject->payloads);
@@ -721,7 +736,8 @@ subject_collect_some(subject_t *subject, size_t capacity)
     }
     slots = must_resize(NULL, capacity * sizeof(*slots));
     tags = must_resize(NULL, capacity * sizeof(*tags));
-    result = cdedupe_collect(subject->core, slots, subject->options.tags ? tags : NULL, capacity, &count);
+    result = cdedupe_collect(subject->core, slots, subject->options.tags ? tags : NULL, capacity,
+                             &count);
     CHECK(count <= capacity && (result == CDEDUPE_OK || count == 0));
     for (index = 0; index < count; index++) {
         if (slots[index] != 0) {
@@ -769,7 +785,8 @@ subject_collect(subject_t *subject, size_t capacity)
 cdedupe_result_t
 subject_claim(subject_t *subject, cdedupe_claim_t kind)
 {
-    return subject->bytes != NULL ? cdedupe_bytes_claim(subject->bytes, kind) : cdedupe_claim(subject->core, kind);
+    return subject->bytes != NULL ? cdedupe_bytes_claim(subject->bytes, kind)
+                                  : cdedupe_claim(subject->core, kind);
 }
 
 void
@@ -798,8 +815,8 @@ subject_stop(subject_t *subject)
 cdedupe_result_t
 subject_finish(subject_t *subject, cdedupe_finish_t when)
 {
-    cdedupe_result_t result =
-        subject->bytes != NULL ? cdedupe_bytes_finish(subject->bytes, when) : cdedupe_finish(subject->core, when);
+    cdedupe_result_t result = subject->bytes != NULL ? cdedupe_bytes_finish(subject->bytes, when)
+                                                     : cdedupe_finish(subject->core, when);
 
     check_if_paranoid(subject);
     return result;
@@ -840,7 +857,8 @@ item_from_core(subject_t *subject, const cdedupe_item_t *from)
                            cdedupe_age(subject->core, from)};
 
     if (from->tag != 0) {
-        CHECK_EQ(leave_buffer(object_of_tag(subject, from->tag), true, false), hash_of(from->key, from->key_length));
+        CHECK_EQ(leave_buffer(object_of_tag(subject, from->tag), true, false),
+                 hash_of(from->key, from->key_length));
     } else {
         CHECK(!subject->options.tags || from->kind == CDEDUPE_ITEM_STATUS ||
               (from->kind == CDEDUPE_ITEM_DELETED && from->slot == 0));
@@ -882,7 +900,8 @@ subject_take(subject_t *subject, size_t capacity)
     discard_kept(subject, 0);
     subject->count = 12345; /* Must be overwritten. */
     if (subject->bytes != NULL) {
-        result = cdedupe_bytes_take(subject->bytes, subject->bytes_items, capacity, &subject->count);
+        result =
+            cdedupe_bytes_take(subject->bytes, subject->bytes_items, capacity, &subject->count);
     } else {
         result = cdedupe_take(subject->core, subject->core_items, capacity, &subject->count);
     }
@@ -890,12 +909,14 @@ subject_take(subject_t *subject, size_t capacity)
         CHECK_EQ(subject->count, 0);
         subject->count = 0;
     }
-    CHECK(result != CDEDUPE_OK ||
-          (subject->count > 0 && subject->count <= capacity && subject->count <= subject->options.batch_size));
+    CHECK(result != CDEDUPE_OK || (subject->count > 0 && subject->count <= capacity &&
+                                   subject->count <= subject->options.batch_size));
     for (index = 0; index < subject->count; index++) {
-        subject->items[index] = subject->bytes != NULL ? item_from_bytes(subject, &subject->bytes_items[index])
-                                                       : item_from_core(subject, &subject->core_items[index]);
-        CHECK(subject->items[index].kind != CDEDUPE_ITEM_STATUS || subject->items[index].key == NULL);
+        subject->items[index] = subject->bytes != NULL
+                                    ? item_from_bytes(subject, &subject->bytes_items[index])
+                                    : item_from_core(subject, &subject->core_items[index]);
+        CHECK(subject->items[index].kind != CDEDUPE_ITEM_STATUS ||
+              subject->items[index].key == NULL);
     }
     subject->kept = subject->keeps_batch && subject->core != NULL ? subject->count : 0;
     check_if_paranoid(subject);
@@ -960,8 +981,8 @@ free_keys(char **keys, size_t count)
 
 /* Those from the first to before the end; says where the next ones end. */
 static size_t
-settle_all_put_back(subject_t *subject, const cdedupe_item_t *given, char **keys, size_t base, size_t first, size_t end,
-                    uint64_t *back)
+settle_all_put_back(subject_t *subject, const cdedupe_item_t *given, char **keys, size_t base,
+                    size_t first, size_t end, uint64_t *back)
 {
     for (size_t index = first; index < end; index++) {
         back[index - base] = settle_put_back(subject, &given[index], &subject->core_items[index]);
@@ -983,7 +1004,8 @@ put_back_handles(subject_t *subject, size_t count, uint64_t *back)
     memcpy(given, subject->core_items, subject->kept * sizeof(*given));
     keys = subject->options.merging ? copy_keys(given, subject->kept) : NULL;
     end = first + left;
-    while ((result = cdedupe_put_back(subject->core, subject->core_items + first, &left)) == CDEDUPE_INCOMPLETE) {
+    while ((result = cdedupe_put_back(subject->core, subject->core_items + first, &left)) ==
+           CDEDUPE_INCOMPLETE) {
         CHECK(subject->core_items[first + left].newer != 0);
         end = settle_all_put_back(subject, given, keys, first, first + left, end, back);
     }
@@ -1038,7 +1060,8 @@ subject_statistics(subject_t *subject)
 const char *
 subject_validate(subject_t *subject)
 {
-    return subject->bytes != NULL ? cdedupe_bytes_validate(subject->bytes) : cdedupe_validate(subject->core);
+    return subject->bytes != NULL ? cdedupe_bytes_validate(subject->bytes)
+                                  : cdedupe_validate(subject->core);
 }
 
 void
@@ -1094,7 +1117,8 @@ say(subject_t *subject, const char *format, ...)
     int length;
 
     va_start(arguments, format);
-    length = vsnprintf(subject->text == NULL ? NULL : subject->text + subject->text_length, room, format, arguments);
+    length = vsnprintf(subject->text == NULL ? NULL : subject->text + subject->text_length, room,
+                       format, arguments);
     va_end(arguments);
     if ((size_t)length >= room) {
         subject->text_capacity = subject->text_capacity * 2 + (size_t)length + 64;
@@ -1113,11 +1137,12 @@ say_item(subject_t *subject, const subject_item_t *item)
     static const char *const statuses[] = {"<wait>", "<resync>", "<in-sync>"};
 
     if (item->kind == CDEDUPE_ITEM_STATUS) {
-        say(subject, "%s", (unsigned)item->status <= CDEDUPE_STATUS_IN_SYNC ? statuses[item->status] : "<?>");
+        say(subject, "%s",
+            (unsigned)item->status <= CDEDUPE_STATUS_IN_SYNC ? statuses[item->status] : "<?>");
         return;
     }
-    say(subject, "%c%.*s", (unsigned)item->kind <= CDEDUPE_ITEM_DELETED ? signs[item->kind] : '?', (int)item->length,
-        item->length > 0 ? item->key : "");
+    say(subject, "%c%.*s", (unsigned)item->kind <= CDEDUPE_ITEM_DELETED ? signs[item->kind] : '?',
+        (int)item->length, item->length > 0 ? item->key : "");
     if (item->id != 0) {
         say(subject, "=%" PRIu64, item->id);
     }

@@ -72,7 +72,8 @@ typedef struct subject_update {
     bool deletion;
     uint64_t id;
     cdedupe_outcome_t outcome; /* Out. */
-    uint64_t displaced;        /* Out, handle level: the id of the pending payload that came back, or zero. */
+    uint64_t
+        displaced; /* Out, handle level: the id of the pending payload that came back, or zero. */
 } subject_update_t;
 
 typedef struct subject_item {
@@ -118,10 +119,11 @@ typedef struct subject {
     /* The last take. */
     subject_item_t *items;
     size_t count;
-    bool keeps_batch; /* Its payloads are kept until the next, for subject_put_back(). Default: false. */
-    size_t kept;      /* So many of them. */
-    bool untook;      /* Ever. */
-    size_t left;      /* So many items of the last subject_put_back() are still to go back. */
+    bool
+        keeps_batch; /* Its payloads are kept until the next, for subject_put_back(). Default: false. */
+    size_t kept;     /* So many of them. */
+    bool untook;     /* Ever. */
+    size_t left;     /* So many items of the last subject_put_back() are still to go back. */
 
     uint64_t wakes;
     void (*on_wake)(struct subject *subject); /* If not NULL, called by the hook. */

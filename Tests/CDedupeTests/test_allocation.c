@@ -22,7 +22,8 @@ static hooks_t hooks;
 static subject_t subject;
 static model_t model;
 static uint64_t next_id;
-static bool a_status_failed; /* Whether a status that was not queued was received is a matter of taste. */
+static bool
+    a_status_failed; /* Whether a status that was not queued was received is a matter of taste. */
 
 /* How often each call failed, over all runs: a test that never gets there tests nothing. */
 static uint64_t failed_creates;
@@ -35,8 +36,9 @@ static size_t lengths[KEYS];
 static void
 describe(FILE *out)
 {
-    fprintf(out, "  %s level, allocation %" PRIu64 "%s fails\n", level == SUBJECT_BYTES ? "bytes" : "handle",
-            hooks.fail_at, hooks.fail_onwards ? " and all after it" : "");
+    fprintf(out, "  %s level, allocation %" PRIu64 "%s fails\n",
+            level == SUBJECT_BYTES ? "bytes" : "handle", hooks.fail_at,
+            hooks.fail_onwards ? " and all after it" : "");
 }
 
 /* ---------------------------------------------------------------------------------------------------- */
@@ -155,7 +157,8 @@ after_failure(unsigned *tries)
 
 /* The model learns of those updates that were done; returns how many were. */
 static size_t
-settle(const subject_update_t *updates, size_t count, const size_t *numbers, cdedupe_result_t result)
+settle(const subject_update_t *updates, size_t count, const size_t *numbers,
+       cdedupe_result_t result)
 {
     uint64_t displaced;
     size_t done;
@@ -166,7 +169,8 @@ settle(const subject_update_t *updates, size_t count, const size_t *numbers, cde
         if (outcome == CDEDUPE_OUTCOME_REJECTED || outcome == CDEDUPE_OUTCOME_UNTOUCHED) {
             break;
         }
-        CHECK_EQ(outcome, model_put(&model, numbers[done], updates[done].deletion, updates[done].id, &displaced));
+        CHECK_EQ(outcome, model_put(&model, numbers[done], updates[done].deletion, updates[done].id,
+                                    &displaced));
         if (level == SUBJECT_HANDLES) {
             CHECK_EQ(updates[done].displaced, displaced);
         }
@@ -214,8 +218,8 @@ put_keys(size_t from, size_t to, size_t step_size, size_t every)
         bool deletion = every != 0 && number % every == 0;
 
         numbers[count] = number;
-        updates[count] =
-            (subject_update_t){keys[number], lengths[number], deletion, ++next_id, CDEDUPE_OUTCOME_UNTOUCHED, 0};
+        updates[count] = (subject_update_t){keys[number], lengths[number],           deletion,
+                                            ++next_id,    CDEDUPE_OUTCOME_UNTOUCHED, 0};
         if (deletion && number % 2 == 0) {
             updates[count].id = 0;
         }
@@ -278,7 +282,8 @@ open_subject(void)
     }
     subject.paranoid = false;
     model_open(&model);
-    CHECK_EQ(subject_claim(&subject, CDEDUPE_CLAIM_SINGLE_BATCH), model_claim(&model, CDEDUPE_CLAIM_SINGLE_BATCH));
+    CHECK_EQ(subject_claim(&subject, CDEDUPE_CLAIM_SINGLE_BATCH),
+             model_claim(&model, CDEDUPE_CLAIM_SINGLE_BATCH));
 }
 
 /*
@@ -353,8 +358,8 @@ fail_every(uint64_t stride, bool onwards, void (*run)(void))
     while (run_scenario(n, onwards, run)) {
         n += n < 20 ? 1 : stride;
     }
-    printf("%s level: %" PRIu64 " allocations, %s\n", level == SUBJECT_BYTES ? "bytes" : "handle", n - 1,
-           onwards ? "all from the n-th on failed" : "the n-th failed");
+    printf("%s level: %" PRIu64 " allocations, %s\n", level == SUBJECT_BYTES ? "bytes" : "handle",
+           n - 1, onwards ? "all from the n-th on failed" : "the n-th failed");
     CHECK(n > 5); /* Else the hooks are not used. */
 }
 
@@ -436,7 +441,8 @@ failed_sweep(void)
     CHECK(deletions[number] == 1 || sent_again);
     CHECK_EQ(subject_statistics(&subject).live_keys, sent_again ? 1 : 0);
     CHECK_EQ(subject_statistics(&subject).pending_keys, 0);
-    CHECK_EQ(subject_statistics(&subject).synthesized_deletions, SWEEP_KEYS - (sent_again && !deletions[number]));
+    CHECK_EQ(subject_statistics(&subject).synthesized_deletions,
+             SWEEP_KEYS - (sent_again && !deletions[number]));
 }
 
 int
@@ -454,8 +460,8 @@ main(int argc, char **argv)
         fail_every(stride, false, failed_sweep);
         fail_every(stride, true, failed_sweep);
     }
-    printf("%" PRIu64 " creations, %" PRIu64 " puts and %" PRIu64 " sweeps failed\n", failed_creates, failed_puts,
-           failed_sweeps);
+    printf("%" PRIu64 " creations, %" PRIu64 " puts and %" PRIu64 " sweeps failed\n",
+           failed_creates, failed_puts, failed_sweeps);
     CHECK(failed_creates > 0 && failed_puts > 0);
     CHECK(failed_sweeps > 0 || stride > 5); /* Large strides step over them. */
     free_keys();

@@ -18,7 +18,8 @@ static struct memory
 hooked_memory(void)
 {
     memset(&hooks, 0, sizeof(hooks));
-    return (struct memory){.allocate = hooks_allocate, .deallocate = hooks_deallocate, .context = &hooks};
+    return (struct memory){
+        .allocate = hooks_allocate, .deallocate = hooks_deallocate, .context = &hooks};
 }
 
 static bool
@@ -423,12 +424,14 @@ the_arena_is_checked(void)
     BREAK(first->used, first->used - 1, "arena: free and used cells of a slab do not add up");
     BREAK(first->free_head, bench.arena.slabs[2].free_head, "arena: a free list leaves its slab");
     BREAK(first->free_head, first->free_head + first->cells, "arena: a free list leaves its slab");
-    BREAK(*(uint32_t *)arena_at(&bench.arena, first->free_tail), first->free_head, "arena: a free list has a loop");
+    BREAK(*(uint32_t *)arena_at(&bench.arena, first->free_tail), first->free_head,
+          "arena: a free list has a loop");
     BREAK(bench.arena.used, 0, "arena: used cells do not add up");
     BREAK(class->head, 0, "arena: slabs of a class do not add up");
     BREAK(class->tail, 0, "arena: slabs of a class do not add up");
     BREAK(class->slabs, 2, "arena: slabs of a class do not add up");
-    BREAK(bench.arena.slabs[class->tail].previous, 7, "arena: the list of slabs with free cells is broken");
+    BREAK(bench.arena.slabs[class->tail].previous, 7,
+          "arena: the list of slabs with free cells is broken");
     while (bench.count > 0)
         give_back(bench.count - 1);
     BREAK(class->empty, 0, "arena: an empty slab was kept");

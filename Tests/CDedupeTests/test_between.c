@@ -74,7 +74,8 @@ note(const char *format, ...)
 
 /* Puts what it made. */
 static void
-merge(cdedupe_t *buffer, uint8_t key, cdedupe_slot_t older, cdedupe_slot_t newer, cdedupe_slot_t pending)
+merge(cdedupe_t *buffer, uint8_t key, cdedupe_slot_t older, cdedupe_slot_t newer,
+      cdedupe_slot_t pending)
 {
     value_t *into = cdedupe_payload(buffer, older);
     const value_t *from = cdedupe_payload(buffer, newer);
@@ -294,7 +295,8 @@ one_sequence(void)
     for (unsigned i = 0; i < 2; i++)
         deliveries[i] = deliver_all(buffers[i]);
     for (unsigned key = 0; key < KEYS; key++)
-        live[key] = deliveries[0].keys[key].came && deliveries[0].keys[key].kind != CDEDUPE_ITEM_DELETED;
+        live[key] =
+            deliveries[0].keys[key].came && deliveries[0].keys[key].kind != CDEDUPE_ITEM_DELETED;
     note(" taken;");
     for (unsigned round = 0; round < 3; round++) {
         size_t count;
@@ -303,7 +305,8 @@ one_sequence(void)
         count = take_with_pauses(buffers[WAS_PUT_BACK], items);
         put_many(6);
         put_back(buffers[WAS_PUT_BACK], items, count);
-        CHECK_EQ(buffers[WAS_PUT_BACK]->statistics.live_keys, buffers[NEVER_TAKEN]->statistics.live_keys);
+        CHECK_EQ(buffers[WAS_PUT_BACK]->statistics.live_keys,
+                 buffers[NEVER_TAKEN]->statistics.live_keys);
     }
     for (unsigned i = 0; i < 2; i++)
         deliveries[i] = deliver_all(buffers[i]);

@@ -241,13 +241,19 @@ typedef struct scene {
 static const scene_t scenes[] = {
     {"add, flip the status, delete", NULL, add_flip_delete, 0, 1, true},
     {"the same with fresh keys", begin_with_pending_keys, add_flip_delete_fresh, 1000, 1, false},
-    {"fresh keys, deleted after delivery", begin_with_live_keys, deliver_and_delete_fresh, 1000, 1, false},
-    {"restarts with nothing between", begin_with_live_keys, restart_with_nothing_between, 1000, 1, true},
-    {"restarts with an update between", begin_with_live_keys, restart_with_an_update_between, 1000, 1, false},
-    {"restarts with a status between", begin_with_pending_keys, restart_with_a_status_between, 1000, 1, true},
+    {"fresh keys, deleted after delivery", begin_with_live_keys, deliver_and_delete_fresh, 1000, 1,
+     false},
+    {"restarts with nothing between", begin_with_live_keys, restart_with_nothing_between, 1000, 1,
+     true},
+    {"restarts with an update between", begin_with_live_keys, restart_with_an_update_between, 1000,
+     1, false},
+    {"restarts with a status between", begin_with_pending_keys, restart_with_a_status_between, 1000,
+     1, true},
     {"restarts with both between", begin_with_live_keys, restart_with_both_between, 1000, 1, false},
-    {"resyncs with a tenth missing", begin_with_live_keys, resync_with_a_tenth_missing, 1000, 1000, false},
-    {"the same with more keys", begin_with_live_keys, resync_with_a_tenth_missing, 100000, 25000, false},
+    {"resyncs with a tenth missing", begin_with_live_keys, resync_with_a_tenth_missing, 1000, 1000,
+     false},
+    {"the same with more keys", begin_with_live_keys, resync_with_a_tenth_missing, 100000, 25000,
+     false},
     {"keys of 60 KiB", NULL, deliver_and_delete_long, 0, 10000, false},
 };
 
@@ -300,11 +306,12 @@ run_scene(const scene_t *scene)
     if (scene->begin != NULL)
         scene->begin();
     peaks = run_rounds(scene, count);
-    printf("%-36s %9" PRIu64 " rounds, KiB held %8" PRIu64 " then %8" PRIu64 ", resident %8" PRIu64 " then %8" PRIu64
-           "\n",
+    printf("%-36s %9" PRIu64 " rounds, KiB held %8" PRIu64 " then %8" PRIu64 ", resident %8" PRIu64
+           " then %8" PRIu64 "\n",
            scene->name, count, peaks.held[0] / 1024, peaks.held[1] / 1024, peaks.resident[0] / 1024,
            peaks.resident[1] / 1024);
-    CHECK(peaks.held[1] <= peaks.held[0] + (scene->is_exact ? 0 : peaks.held[0] / 20 + HELD_MARGIN));
+    CHECK(peaks.held[1] <=
+          peaks.held[0] + (scene->is_exact ? 0 : peaks.held[0] / 20 + HELD_MARGIN));
     if (rounds >= ROUNDS_TO_TELL)
         CHECK(peaks.resident[1] <= peaks.resident[0] + peaks.resident[0] / 10 + RESIDENT_MARGIN);
     CHECK_EQ(statistics().memory, hooks.held_bytes);

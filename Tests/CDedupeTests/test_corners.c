@@ -209,7 +209,8 @@ static cdedupe_result_t
 put_long(cdedupe_bytes_t *buffer, uint32_t key, cdedupe_outcome_t wanted)
 {
     cdedupe_outcome_t outcome = CDEDUPE_OUTCOME_UNTOUCHED;
-    cdedupe_result_t result = cdedupe_bytes_put(buffer, &key, sizeof(key), long_value, LONG, 0, &outcome);
+    cdedupe_result_t result =
+        cdedupe_bytes_put(buffer, &key, sizeof(key), long_value, LONG, 0, &outcome);
 
     CHECK_EQ(outcome, wanted);
     return result;

@@ -56,7 +56,8 @@ typedef struct pass {
     subject_level_t level;
     size_t batch_size;
     cdedupe_claim_t claim;
-    bool collect; /* Get dropped payloads back after every operation; else only at the end, as leftovers. */
+    bool
+        collect; /* Get dropped payloads back after every operation; else only at the end, as leftovers. */
     bool by_symmetry;
     operation_t last; /* The operations up to this one are used. */
     size_t length;
@@ -77,7 +78,7 @@ static extras_t extras;
 static operation_t sequence[LENGTH_MAX];
 static size_t run_length;              /* So much of it is being run. */
 static model_t models[LENGTH_MAX + 1]; /* The model before operation i. */
-static size_t compared;                /* So many operations of the sequence were compared already. */
+static size_t compared; /* So many operations of the sequence were compared already. */
 static hooks_t hooks;
 static subject_t subject;
 static uint64_t sequences;
@@ -87,9 +88,11 @@ describe(FILE *out)
 {
     size_t index;
 
-    fprintf(out, "  %s level%s%s, batches of %zu, %s, %s:", pass.level == SUBJECT_BYTES ? "bytes" : "handle",
-            extras.name != NULL ? ", " : "", extras.name != NULL ? extras.name : "", pass.batch_size,
-            pass.claim == CDEDUPE_CLAIM_LOOP ? "loop" : "by hand", pass.collect ? "collecting" : "not collecting");
+    fprintf(out, "  %s level%s%s, batches of %zu, %s, %s:",
+            pass.level == SUBJECT_BYTES ? "bytes" : "handle", extras.name != NULL ? ", " : "",
+            extras.name != NULL ? extras.name : "", pass.batch_size,
+            pass.claim == CDEDUPE_CLAIM_LOOP ? "loop" : "by hand",
+            pass.collect ? "collecting" : "not collecting");
     for (index = 0; index < run_length; index++) {
         fprintf(out, " %s;", operation_names[sequence[index]]);
     }
@@ -109,7 +112,8 @@ compare_statistics(const model_t *model)
     wanted.stopped = got.stopped;
     CHECK(got.stopped ? model_is_over(model) : !model->stopped);
     if (model->stopped) {
-        wanted.statuses_received = got.statuses_received; /* Whether ignored ones count is not written down. */
+        wanted.statuses_received =
+            got.statuses_received; /* Whether ignored ones count is not written down. */
     }
     if (memcmp(&got, &wanted, sizeof(got)) == 0) {
         check_passed++;
@@ -180,7 +184,9 @@ static const char *const key_texts[KEYS] = {"a", "b", "c"};
 static size_t
 number_of_letter(const subject_item_t *item)
 {
-    return item->length == 1 && item->key[0] >= 'a' && item->key[0] <= 'c' ? (size_t)(item->key[0] - 'a') : 99;
+    return item->length == 1 && item->key[0] >= 'a' && item->key[0] <= 'c'
+               ? (size_t)(item->key[0] - 'a')
+               : 99;
 }
 
 /* Where values are suppressed, there are two revisions. At the bytes level the id is the revision. */
@@ -199,7 +205,8 @@ update_at(size_t position)
 {
     bool deletion = sequence[position] >= DELETE_A;
     size_t key = (size_t)(sequence[position] - (deletion ? DELETE_A : SET_A));
-    subject_update_t update = {key_texts[key], 1, deletion, id_at(position), CDEDUPE_OUTCOME_UNTOUCHED, 0};
+    subject_update_t update = {
+        key_texts[key], 1, deletion, id_at(position), CDEDUPE_OUTCOME_UNTOUCHED, 0};
 
     if (deletion && position % 2 == 1) {
         update.id = 0;
@@ -225,7 +232,8 @@ compare_put_back(model_t *model, size_t count)
     size_t index;
 
     CHECK_EQ(subject_put_back(&subject, count, back_got), result);
-    for (index = 0; result == CDEDUPE_OK && pass.level == SUBJECT_HANDLES && index < count; index++) {
+    for (index = 0; result == CDEDUPE_OK && pass.level == SUBJECT_HANDLES && index < count;
+         index++) {
         CHECK_EQ(back_got[index], back_wanted[index]);
     }
 }
@@ -494,19 +502,22 @@ run_passes(size_t length)
         size_t batch = batch_sizes[index];
 
         check_test = "symmetry";
-        run_pass(length, (pass_t){SUBJECT_HANDLES, batch, index == 1 ? CDEDUPE_CLAIM_LOOP : CDEDUPE_CLAIM_SINGLE_BATCH,
+        run_pass(length, (pass_t){SUBJECT_HANDLES, batch,
+                                  index == 1 ? CDEDUPE_CLAIM_LOOP : CDEDUPE_CLAIM_SINGLE_BATCH,
                                   index == 0, true, STEP, 0});
         check_test = "every_key_order";
-        run_pass(shorter, (pass_t){SUBJECT_HANDLES, batch, CDEDUPE_CLAIM_LOOP, index != 0, false, STEP, 0});
+        run_pass(shorter,
+                 (pass_t){SUBJECT_HANDLES, batch, CDEDUPE_CLAIM_LOOP, index != 0, false, STEP, 0});
         check_test = "bytes";
         run_pass(shorter, (pass_t){SUBJECT_BYTES, batch, CDEDUPE_CLAIM_LOOP, false, true, STEP, 0});
         check_test = "put_back";
         run_pass(shorter + 1 > length ? length : shorter + 1,
-                 (pass_t){index == 1 ? SUBJECT_BYTES : SUBJECT_HANDLES, batch, CDEDUPE_CLAIM_LOOP, index == 0, true,
-                          PUT_BACK_ALL, 0});
+                 (pass_t){index == 1 ? SUBJECT_BYTES : SUBJECT_HANDLES, batch, CDEDUPE_CLAIM_LOOP,
+                          index == 0, true, PUT_BACK_ALL, 0});
         check_test = "stop_and_finish";
-        run_pass(shorter + 1 > length ? length : shorter + 1,
-                 (pass_t){SUBJECT_HANDLES, batch, CDEDUPE_CLAIM_LOOP, false, true, FINISH_EMPTY, 0});
+        run_pass(
+            shorter + 1 > length ? length : shorter + 1,
+            (pass_t){SUBJECT_HANDLES, batch, CDEDUPE_CLAIM_LOOP, false, true, FINISH_EMPTY, 0});
     }
 }
 
@@ -542,19 +553,21 @@ run_extras(size_t length)
         for (batch = 0; batch < 3; batch++) {
             check_test = "extras";
             run_pass(length, (pass_t){SUBJECT_HANDLES, batch_sizes[batch],
-                                      batch == 1 ? CDEDUPE_CLAIM_LOOP : CDEDUPE_CLAIM_SINGLE_BATCH, batch == 0, true,
-                                      PUT_BACK_ALL, 0});
+                                      batch == 1 ? CDEDUPE_CLAIM_LOOP : CDEDUPE_CLAIM_SINGLE_BATCH,
+                                      batch == 0, true, PUT_BACK_ALL, 0});
         }
         if (!only_handles(&extras)) {
             check_test = "extras_of_bytes";
             extras.maximum_bytes *= 3;
-            run_pass(length, (pass_t){SUBJECT_BYTES, 2, CDEDUPE_CLAIM_LOOP, false, true, PUT_BACK_ALL, 0});
+            run_pass(length,
+                     (pass_t){SUBJECT_BYTES, 2, CDEDUPE_CLAIM_LOOP, false, true, PUT_BACK_ALL, 0});
         }
     }
     check_test = "extras_and_the_end";
     for (index = 2; index < EXTRAS; index += 3) {
         extras = all_extras[index];
-        run_pass(length, (pass_t){SUBJECT_HANDLES, 2, CDEDUPE_CLAIM_LOOP, index == 2, true, FINISH_EMPTY, 0});
+        run_pass(length, (pass_t){SUBJECT_HANDLES, 2, CDEDUPE_CLAIM_LOOP, index == 2, true,
+                                  FINISH_EMPTY, 0});
     }
     extras = (extras_t){.name = NULL};
 }
@@ -588,8 +601,8 @@ number_of_walk_key(const subject_item_t *item)
 static void
 describe_walk(FILE *out)
 {
-    fprintf(out, "  random walk with seed %" PRIu64 "%s%s\n", walk_seed, extras.name != NULL ? ", " : "",
-            extras.name != NULL ? extras.name : "");
+    fprintf(out, "  random walk with seed %" PRIu64 "%s%s\n", walk_seed,
+            extras.name != NULL ? ", " : "", extras.name != NULL ? extras.name : "");
 }
 
 /* Where values are suppressed, of one of three revisions. */
@@ -633,7 +646,8 @@ walk_updates(model_t *model, uint64_t *id)
         uint64_t displaced;
 
         CHECK_EQ(updates[index].outcome,
-                 model_put_at_once(model, numbers[index], updates[index].deletion, updates[index].id, &displaced));
+                 model_put_at_once(model, numbers[index], updates[index].deletion,
+                                   updates[index].id, &displaced));
         if (pass.level == SUBJECT_HANDLES && updates[index].outcome != CDEDUPE_OUTCOME_QUEUED) {
             CHECK_EQ(updates[index].displaced, displaced);
         }
@@ -720,13 +734,14 @@ run_walks_with_extras(uint64_t seed, size_t walks, size_t steps)
         extras = all_extras[walk_seed % EXTRAS];
         extras.maximum_keys *= 15;
         extras.maximum_bytes *= 20;
-        pass = (pass_t){only_handles(&extras) || walk_seed % 2 == 0 ? SUBJECT_HANDLES : SUBJECT_BYTES,
-                        walk_seed % 4 == 0 ? 7 : 100,
-                        CDEDUPE_CLAIM_SINGLE_BATCH,
-                        false,
-                        false,
-                        PUT_BACK_ALL,
-                        0};
+        pass =
+            (pass_t){only_handles(&extras) || walk_seed % 2 == 0 ? SUBJECT_HANDLES : SUBJECT_BYTES,
+                     walk_seed % 4 == 0 ? 7 : 100,
+                     CDEDUPE_CLAIM_SINGLE_BATCH,
+                     false,
+                     false,
+                     PUT_BACK_ALL,
+                     0};
         walk(steps);
     }
     extras = (extras_t){.name = NULL};

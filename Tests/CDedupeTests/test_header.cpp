@@ -26,7 +26,9 @@ test_bytes_from_cpp()
     const std::string key = "key";
     const std::string value = "value";
     cdedupe_outcome_t outcome = CDEDUPE_OUTCOME_UNTOUCHED;
-    CHECK_EQ(cdedupe_bytes_put(made, key.data(), key.size(), value.data(), value.size(), 7, &outcome), CDEDUPE_OK);
+    CHECK_EQ(
+        cdedupe_bytes_put(made, key.data(), key.size(), value.data(), value.size(), 7, &outcome),
+        CDEDUPE_OK);
     CHECK_EQ(outcome, CDEDUPE_OUTCOME_QUEUED);
 
     cdedupe_bytes_item_t items[10];

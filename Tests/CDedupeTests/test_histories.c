@@ -20,7 +20,14 @@
 #include "random.h"
 #include "history.h"
 
-enum { PRODUCERS_MAX = 8, CALL_MAX = 100, BATCH_MAX = 1000, KEY_MAX = 100, ROUNDS_MIN = 24, PATIENCE = 60 };
+enum {
+    PRODUCERS_MAX = 8,
+    CALL_MAX = 100,
+    BATCH_MAX = 1000,
+    KEY_MAX = 100,
+    ROUNDS_MIN = 24,
+    PATIENCE = 60
+};
 
 #define MAGIC UINT64_C(0x686973746f727921)
 
@@ -112,8 +119,9 @@ describe_world(const world_t *world, FILE *out)
             "  producers %u, keys %u, calls %" PRIu64 " of up to %" PRIu64 " updates, hot %" PRIu64
             ", deletions %" PRIu64 "/8, restarts 1/%" PRIu64 ", statuses 1/%" PRIu64
             ", batch %zu, stall %d, ending %d after %" PRIu64 "\n",
-            world->producers, world->keys, world->calls, world->call_max, world->hot, world->deletions, world->restarts,
-            world->statuses, world->batch_size, (int)world->stall, (int)world->ending, world->stop_after);
+            world->producers, world->keys, world->calls, world->call_max, world->hot,
+            world->deletions, world->restarts, world->statuses, world->batch_size,
+            (int)world->stall, (int)world->ending, world->stop_after);
 }
 
 /* A key is its number and, so that lengths differ, some filling. */
@@ -151,15 +159,18 @@ tell_and_abort(world_t *world)
 {
     cdedupe_statistics_t s;
 
-    fprintf(stderr, "test_histories hangs at stamp %" PRIu64 "\n", (uint64_t)atomic_load(&world->history.stamp));
+    fprintf(stderr, "test_histories hangs at stamp %" PRIu64 "\n",
+            (uint64_t)atomic_load(&world->history.stamp));
     describe(stderr);
     describe_world(world, stderr);
     for (unsigned lane = 0; lane < world->producers + 2; lane++)
-        fprintf(stderr, "  lane %u: %s, call %" PRIu64 "\n", lane, atomic_load(&world->actors[lane].doing),
-                world->actors[lane].calls);
+        fprintf(stderr, "  lane %u: %s, call %" PRIu64 "\n", lane,
+                atomic_load(&world->actors[lane].doing), world->actors[lane].calls);
     alarm(5);
     cdedupe_statistics(world->buffer, &s, sizeof(s));
-    fprintf(stderr, "  pending %" PRIu64 " and %" PRIu64 " statuses, received %" PRIu64 ", delivered %" PRIu64 "\n",
+    fprintf(stderr,
+            "  pending %" PRIu64 " and %" PRIu64 " statuses, received %" PRIu64
+            ", delivered %" PRIu64 "\n",
             s.pending_keys, s.pending_statuses, s.received, s.delivered);
     abort();
 }
@@ -303,7 +314,8 @@ put(actor_t *actor, const uint32_t *keys, const bool *deletions, size_t count)
     for (size_t i = 0; i < count; i++) {
         construct(world, slots[i], history_next_name(history, actor->lane));
         history_add(history, actor->lane, deletions[i] ? HISTORY_DELETION : HISTORY_VALUE, keys[i]);
-        updates[i] = (cdedupe_update_t){.key = texts[i], .slot = slots[i], .deletion = deletions[i]};
+        updates[i] =
+            (cdedupe_update_t){.key = texts[i], .slot = slots[i], .deletion = deletions[i]};
         updates[i].key_length = make_key(keys[i], texts[i]);
     }
     do_now(actor, "puts");
@@ -353,7 +365,8 @@ send_status(actor_t *actor)
 
         put(actor, &marker, &(bool){false}, 1);
     }
-    put_status(actor, one_in(&actor->random, 3) ? CDEDUPE_STATUS_RESYNC_IN_PROGRESS : CDEDUPE_STATUS_IN_SYNC);
+    put_status(actor, one_in(&actor->random, 3) ? CDEDUPE_STATUS_RESYNC_IN_PROGRESS
+                                                : CDEDUPE_STATUS_IN_SYNC);
 }
 
 static void *
@@ -403,8 +416,8 @@ write_item(actor_t *actor, const cdedupe_item_t *item, uint64_t begin, uint64_t 
 {
     world_t *world = actor->world;
     bool is_status = item->kind == CDEDUPE_ITEM_STATUS;
-    history_event_t *event =
-        history_add(&world->history, actor->lane, is_status ? HISTORY_TAKEN_STATUS : HISTORY_TAKEN, 0);
+    history_event_t *event = history_add(&world->history, actor->lane,
+                                         is_status ? HISTORY_TAKEN_STATUS : HISTORY_TAKEN, 0);
 
     event->begin = begin;
     event->end = end;
@@ -510,13 +523,15 @@ choose(world_t *world, uint64_t updates)
     world->deletions = random_below(&random, 6);
     world->statuses = random_below(&random, 2) == 0 ? 5 : world->calls / 20 + 1;
     /* Every restart is looked at for every key. */
-    world->restarts = random_below(&random, 5) < 2 ? 0 : world->calls / (1 + random_below(&random, 60)) + 1;
+    world->restarts =
+        random_below(&random, 5) < 2 ? 0 : world->calls / (1 + random_below(&random, 60)) + 1;
     if (world->restarts != 0 && world->keys <= 100 && one_in(&random, 3))
         world->restarts = 6;
     if (world->keys > 1000 && world->statuses < world->calls / 60)
         world->statuses = world->calls / 60;
-    world->batch_size =
-        one_in(&random, 3) ? 100 : (size_t)random_below(&random, one_in(&random, 2) ? 8 : BATCH_MAX) + 1;
+    world->batch_size = one_in(&random, 3)
+                            ? 100
+                            : (size_t)random_below(&random, one_in(&random, 2) ? 8 : BATCH_MAX) + 1;
     world->stall = (stall_t)random_below(&random, STALLS);
     world->ending = (ending_t)random_below(&random, ENDINGS);
     world->stop_after = random_below(&random, world->ending == STOP_BY_SINK ? 2000 : world->calls);
@@ -542,7 +557,8 @@ world_open(uint64_t updates)
     sem_init(&world->wake, 0, 0);
     atomic_store(&world->working, world->producers);
     for (unsigned lane = 0; lane < world->producers + 2; lane++) {
-        world->actors[lane] = (actor_t){.world = world, .lane = lane, .random = random_seed(rounds * 16 + lane + 1000)};
+        world->actors[lane] = (actor_t){
+            .world = world, .lane = lane, .random = random_seed(rounds * 16 + lane + 1000)};
         do_now(&world->actors[lane], "has not begun");
     }
     return world;
@@ -662,8 +678,9 @@ main(int argc, char **argv)
     pthread_cancel(watchdog);
     pthread_join(watchdog, NULL);
     CHECK(totals.undecided <= rounds / 8);
-    printf("%" PRIu64 " rounds: received %" PRIu64 ", delivered %" PRIu64 ", synthesized %" PRIu64 "; at most %" PRIu64
-           " states at once, %" PRIu64 " keys undecided; seed %" PRIu64 "\n",
-           rounds, totals.received, totals.delivered, totals.synthesized, totals.most_states, totals.undecided, seed);
+    printf("%" PRIu64 " rounds: received %" PRIu64 ", delivered %" PRIu64 ", synthesized %" PRIu64
+           "; at most %" PRIu64 " states at once, %" PRIu64 " keys undecided; seed %" PRIu64 "\n",
+           rounds, totals.received, totals.delivered, totals.synthesized, totals.most_states,
+           totals.undecided, seed);
     return check_finish();
 }

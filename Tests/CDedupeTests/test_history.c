@@ -130,7 +130,8 @@ make_history(history_t *history, const sample_t *sample)
 
     history_open(history, LANES, SINK, KEYS);
     history->drained = !sample->stopped;
-    for (unsigned i = 0; i < LINES_MAX && (sample->lines[i].begin != 0 || sample->lines[i].update != 0); i++) {
+    for (unsigned i = 0;
+         i < LINES_MAX && (sample->lines[i].begin != 0 || sample->lines[i].update != 0); i++) {
         const line_t *line = &sample->lines[i];
         history_event_t *event;
 
@@ -141,7 +142,9 @@ make_history(history_t *history, const sample_t *sample)
         event->outcome = line->outcome;
         event->status = line->outcome;
         event->other = names[line->update];
-        event->back = line->outcome == CDEDUPE_OUTCOME_CANCELLED && line->kind == HISTORY_DELETION ? names[i + 1] : 0;
+        event->back = line->outcome == CDEDUPE_OUTCOME_CANCELLED && line->kind == HISTORY_DELETION
+                          ? names[i + 1]
+                          : 0;
         count(history, event);
     }
 }
@@ -158,8 +161,10 @@ judge_sample(const sample_t *sample)
     CHECK_EQ(verdict.undecided, 0);
     if (sample->fault == NULL)
         CHECK_NO_FAULT(verdict.fault);
-    else if (!CHECK(verdict.fault != NULL && strncmp(verdict.fault, sample->fault, strlen(sample->fault)) == 0))
-        printf("  wanted %s, got %s\n", sample->fault, verdict.fault == NULL ? "nothing" : verdict.fault);
+    else if (!CHECK(verdict.fault != NULL &&
+                    strncmp(verdict.fault, sample->fault, strlen(sample->fault)) == 0))
+        printf("  wanted %s, got %s\n", sample->fault,
+               verdict.fault == NULL ? "nothing" : verdict.fault);
     history_close(&history);
 }
 

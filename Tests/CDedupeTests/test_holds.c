@@ -143,10 +143,12 @@ taken(void)
         if (length + 60 > sizeof(text))
             break;
         if (item->kind == CDEDUPE_ITEM_STATUS)
-            length += (size_t)snprintf(text + length, sizeof(text) - length, "%s<%d>", space, item->status);
+            length += (size_t)snprintf(text + length, sizeof(text) - length, "%s<%d>", space,
+                                       item->status);
         else if (item->key[0] != 'f')
-            length += (size_t)snprintf(text + length, sizeof(text) - length, "%s%c%.*s=%" PRIx64, space,
-                                       kinds[item->kind], (int)item->length, item->key, item->id);
+            length +=
+                (size_t)snprintf(text + length, sizeof(text) - length, "%s%c%.*s=%" PRIx64, space,
+                                 kinds[item->kind], (int)item->length, item->key, item->id);
     }
     return text;
 }
@@ -745,7 +747,8 @@ or_by_a_restart(void)
 
 static unsigned readings;
 static sem_t clock_entered, clock_go;
-static _Thread_local unsigned until_slow; /* Readings of this thread to the one that is slow; zero: none is. */
+static _Thread_local unsigned
+    until_slow; /* Readings of this thread to the one that is slow; zero: none is. */
 
 /* What is foreign holds nobody up: no lock is held meanwhile, and no section open. */
 static uint64_t

@@ -18,7 +18,14 @@
 #include "check.h"
 #include "base/hash.h"
 
-enum { SHARE = 100, BATCH = 1000, COLLIDING = 4000, REPLACEMENTS = 4, KNOWN_SEED = 4711, PREFIX = 60 * 1024 };
+enum {
+    SHARE = 100,
+    BATCH = 1000,
+    COLLIDING = 4000,
+    REPLACEMENTS = 4,
+    KNOWN_SEED = 4711,
+    PREFIX = 60 * 1024
+};
 
 /* What hashes that agree have in common. */
 #define SHARED UINT64_C(0x5bd1e9951b873593)
@@ -84,7 +91,8 @@ make_colliding(const struct collision *collision)
 
     CHECK(hash_secret_init(&secret, KNOWN_SEED));
     for (uint64_t i = 0; i < COLLIDING; i++) {
-        uint64_t spread = XXH64(&i, sizeof(i), 1), hash = (spread & ~collision->same) | (SHARED & collision->same);
+        uint64_t spread = XXH64(&i, sizeof(i), 1),
+                 hash = (spread & ~collision->same) | (SHARED & collision->same);
 
         colliding[i] = key_with_hash(&secret, hash);
         if (hash_key(&secret, &colliding[i], sizeof(colliding[i])) != hash)
@@ -161,7 +169,8 @@ static const family_t families[] = {
     {"zeroes, none to many", make_zeroes, 4000, CDEDUPE_KEY_MAX + 1, 1, 4000},
     {"prefixes of one another", make_prefix_of_others, 4000, CDEDUPE_KEY_MAX + 1, 1, 4000},
     {"512 bytes, one bit apart", make_short_flip, 512 * 8 + 1, 512 * 8 + 1, 1, 512 * 8 + 1},
-    {"64 KiB, one bit apart", make_longest_flip, CDEDUPE_KEY_MAX * 8 + 1, CDEDUPE_KEY_MAX * 8 + 1, 199, 1000},
+    {"64 KiB, one bit apart", make_longest_flip, CDEDUPE_KEY_MAX * 8 + 1, CDEDUPE_KEY_MAX * 8 + 1,
+     199, 1000},
 };
 
 /* ---------------------------------------------------------------------------------------------------- */
@@ -282,7 +291,8 @@ run_family(family_t family, uint64_t hash_seed)
 /* ---------------------------------------------------------------------------------------------------- */
 /* Collisions                                                                                           */
 
-static const family_t colliding_family = {"", make_colliding_key, COLLIDING, COLLIDING, 1, COLLIDING};
+static const family_t colliding_family = {"", make_colliding_key, COLLIDING, COLLIDING,
+                                          1,  COLLIDING};
 
 static uint64_t
 memory_of_colliding(uint64_t hash_seed)
@@ -309,8 +319,8 @@ run_collision(const struct collision *collision)
     make_colliding(collision);
     known = memory_of_colliding(KNOWN_SEED);
     unknown = memory_of_colliding(0);
-    printf("%-10s %7" PRIu64 " KiB with the known secret, %7" PRIu64 " with an unknown one, %7" PRIu64
-           " for ordinary keys\n",
+    printf("%-10s %7" PRIu64 " KiB with the known secret, %7" PRIu64
+           " with an unknown one, %7" PRIu64 " for ordinary keys\n",
            collision->name, known / 1024, unknown / 1024, ordinary / 1024);
     /* How many maps there are differs a little from secret to secret. */
     CHECK(unknown * 2 <= ordinary * 3);
@@ -324,13 +334,15 @@ run_collision(const struct collision *collision)
 /* For callgrind                                                                                        */
 
 /* What is counted; named in hostile.sh. */
-__attribute__((noinline)) void hostile_work(cdedupe_t *buffer, cdedupe_update_t *updates, size_t count);
+__attribute__((noinline)) void hostile_work(cdedupe_t *buffer, cdedupe_update_t *updates,
+                                            size_t count);
 
 void
 hostile_work(cdedupe_t *buffer, cdedupe_update_t *updates, size_t count)
 {
     for (size_t i = 0; i < count; i += SHARE)
-        CHECK(cdedupe_put(buffer, updates + i, count - i < SHARE ? count - i : SHARE) == CDEDUPE_OK);
+        CHECK(cdedupe_put(buffer, updates + i, count - i < SHARE ? count - i : SHARE) ==
+              CDEDUPE_OK);
 }
 
 static int
@@ -347,7 +359,8 @@ count_instructions(const char *keys, const char *secret)
     make_colliding(&collisions[i]);
     for (unsigned round = 0; round <= REPLACEMENTS; round++) {
         for (i = 0; i < COLLIDING; i++)
-            updates[i] = (cdedupe_update_t){.key = &colliding[i], .key_length = sizeof(colliding[i])};
+            updates[i] =
+                (cdedupe_update_t){.key = &colliding[i], .key_length = sizeof(colliding[i])};
         hostile_work(buffer, updates, COLLIDING);
     }
     cdedupe_destroy(buffer);

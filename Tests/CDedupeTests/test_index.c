@@ -26,7 +26,8 @@ static uint64_t random_state;
 static uint64_t
 random_next(void)
 {
-    random_state ^= random_state << 13, random_state ^= random_state >> 7, random_state ^= random_state << 17;
+    random_state ^= random_state << 13, random_state ^= random_state >> 7,
+        random_state ^= random_state << 17;
     return random_state;
 }
 
@@ -34,8 +35,8 @@ static void
 bench_open(bench_t *bench)
 {
     memset(bench, 0, sizeof(*bench));
-    bench->memory =
-        (struct memory){.allocate = hooks_allocate, .deallocate = hooks_deallocate, .context = &bench->hooks};
+    bench->memory = (struct memory){
+        .allocate = hooks_allocate, .deallocate = hooks_deallocate, .context = &bench->hooks};
     reserve_init(&bench->reserve);
     entry_init_arena(&bench->entries);
     CHECK(index_init(&bench->index, &bench->memory));
@@ -265,7 +266,8 @@ move_to(bench_t *bench, uint64_t (*hash)(uint64_t key), uint64_t keys, uint64_t 
 {
     bool growing = bench->index.count < target;
 
-    for (unsigned step = 0; growing ? bench->index.count < target : bench->index.count > target; step++) {
+    for (unsigned step = 0; growing ? bench->index.count < target : bench->index.count > target;
+         step++) {
         uint64_t key = random_next() % keys;
         bool wants = random_next() % 8 == 0 ? !growing : growing;
 
@@ -401,7 +403,8 @@ sparse_sets_shrink(void)
         if (key % 64 != 0)
             drop(&bench, present[key]), present[key] = 0;
         if (key % 4096 == 0)
-            CHECK(shape_of(&bench.index).largest <= SET_CAPACITY_MAX && !shape_of(&bench.index).crowded);
+            CHECK(shape_of(&bench.index).largest <= SET_CAPACITY_MAX &&
+                  !shape_of(&bench.index).crowded);
     }
     shape = shape_of(&bench.index);
     CHECK(shape.cells <= SPARSE * 2 * (KEYS / 64) + SET_CAPACITY_MAX);
@@ -428,7 +431,8 @@ every_set_is_looked_at(void)
                 drop(&bench, present[key]);
         CHECK(bench.index.directory == directory && directory->depth > 0);
         for (size_t i = side; i < (size_t)1 << directory->depth; i += 2)
-            CHECK(directory->sets[i]->depth < directory->depth || directory->sets[i]->capacity < SET_CAPACITY_MAX / 2);
+            CHECK(directory->sets[i]->depth < directory->depth ||
+                  directory->sets[i]->capacity < SET_CAPACITY_MAX / 2);
         bench_close(&bench);
     }
 }
@@ -491,8 +495,8 @@ growing_survives_failures(void)
     for (uint64_t fail_at = 1; fail_at <= 3; fail_at++) {
         bench_t failed = {.hooks = {.fail_at = fail_at}};
 
-        failed.memory =
-            (struct memory){.allocate = hooks_allocate, .deallocate = hooks_deallocate, .context = &failed.hooks};
+        failed.memory = (struct memory){
+            .allocate = hooks_allocate, .deallocate = hooks_deallocate, .context = &failed.hooks};
         CHECK(!index_init(&failed.index, &failed.memory));
         hooks_close(&failed.hooks);
     }
@@ -559,7 +563,8 @@ the_index_is_checked(void)
     BREAK(entry->hash, entry->hash ^ (uint64_t)1 << 63, "index: a stored tag is not its entry's");
     BREAK(bench.index.count, 0, "index: the count is wrong");
     BREAK(directory->sets[shallow]->count, 0, "index: a set's count is wrong");
-    BREAK(directory->sets[shallow + 1], directory->sets[0], "index: a set's places in the directory are torn");
+    BREAK(directory->sets[shallow + 1], directory->sets[0],
+          "index: a set's places in the directory are torn");
     BREAK(directory->sets[0], directory->sets[1], "index: an entry is in the wrong set");
     bench_close(&bench);
 }

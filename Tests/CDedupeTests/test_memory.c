@@ -24,7 +24,8 @@ report(cdedupe_t *buffer, const char *when)
     cdedupe_statistics(buffer, &statistics, sizeof(statistics));
     printf("  %-18s %8llu pending %8llu live %10llu KiB held %10llu KiB resident\n", when,
            (unsigned long long)statistics.pending_keys, (unsigned long long)statistics.live_keys,
-           (unsigned long long)statistics.memory / 1024, (unsigned long long)resident_bytes() / 1024);
+           (unsigned long long)statistics.memory / 1024,
+           (unsigned long long)resident_bytes() / 1024);
     CHECK_NO_FAULT(cdedupe_validate(buffer));
     return statistics.memory;
 }
@@ -42,8 +43,8 @@ put_all(cdedupe_t *buffer, unsigned long keys, bool deletion)
             memset(bytes[j], 'x', KEY_LENGTH);
             /* 7,919 is prime: every key once, in an order of its own. */
             snprintf(bytes[j], 32, "%020lu", (i + j) * 7919 % keys);
-            updates[j] =
-                (cdedupe_update_t){.key = bytes[j], .key_length = KEY_LENGTH, .slot = slots[j], .deletion = deletion};
+            updates[j] = (cdedupe_update_t){
+                .key = bytes[j], .key_length = KEY_LENGTH, .slot = slots[j], .deletion = deletion};
         }
         CHECK(cdedupe_put(buffer, updates, SHARE) == CDEDUPE_OK);
     }

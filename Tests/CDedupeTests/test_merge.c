@@ -309,7 +309,8 @@ drop_value(cdedupe_slot_t slot)
 static cdedupe_update_t
 put_update(const char *key, bool deletion, cdedupe_slot_t slot)
 {
-    cdedupe_update_t update = {.key = key, .key_length = strlen(key), .deletion = deletion, .slot = slot};
+    cdedupe_update_t update = {
+        .key = key, .key_length = strlen(key), .deletion = deletion, .slot = slot};
     cdedupe_result_t result = cdedupe_put(buffer, &update, 1);
 
     if (update.outcome == CDEDUPE_OUTCOME_NEEDS_TAG) {
@@ -406,10 +407,12 @@ take(void)
     for (size_t i = 0; i < taken; i++) {
         const cdedupe_item_t *item = &items[i];
 
-        length += (size_t)snprintf(text + length, sizeof(text) - length, "%s%c%.*s", i > 0 ? " " : "",
-                                   "+~-!"[item->kind], (int)item -> key_length, (const char *)item -> key);
+        length += (size_t)snprintf(text + length, sizeof(text) - length, "%s%c%.*s",
+                                   i > 0 ? " " : "", "+~-!"[item->kind], (int)item -> key_length,
+                                   (const char *)item -> key);
         if (item->slot != 0) {
-            length += (size_t)snprintf(text + length, sizeof(text) - length, "=%" PRIu64, value_of(item->slot)->digits);
+            length += (size_t)snprintf(text + length, sizeof(text) - length, "=%" PRIu64,
+                                       value_of(item->slot)->digits);
         }
     }
     drop_batch();
@@ -1450,7 +1453,8 @@ merge_shares(const share_t *older, const share_t *newer, share_t *merged)
 
     for (size_t i = 0; i < PRODUCERS; i++) {
         CHECK(older->last[i] == 0 || newer->first[i] == 0 || newer->first[i] == older->last[i] + 1);
-        CHECK(older->last[i] == 0 || newer->first[i] == 0 || newer->deletions[i] == older->deletions[i]);
+        CHECK(older->last[i] == 0 || newer->first[i] == 0 ||
+              newer->deletions[i] == older->deletions[i]);
         result.first[i] = older->first[i] != 0 ? older->first[i] : newer->first[i];
         result.last[i] = newer->last[i] != 0 ? newer->last[i] : older->last[i];
         result.deletions[i] = newer->last[i] != 0 ? newer->deletions[i] : older->deletions[i];
@@ -1459,10 +1463,11 @@ merge_shares(const share_t *older, const share_t *newer, share_t *merged)
 }
 
 static void
-merge_slots(crowd_t *crowd, const void *key, size_t length, cdedupe_slot_t older, cdedupe_slot_t newer,
-            cdedupe_slot_t pending, uint64_t random)
+merge_slots(crowd_t *crowd, const void *key, size_t length, cdedupe_slot_t older,
+            cdedupe_slot_t newer, cdedupe_slot_t pending, uint64_t random)
 {
-    cdedupe_slot_t kept = random % 2 == 0 ? older : newer, other = kept == older ? newer : older, merged = kept;
+    cdedupe_slot_t kept = random % 2 == 0 ? older : newer, other = kept == older ? newer : older,
+                   merged = kept;
 
     merge_shares(share_of(crowd, older), share_of(crowd, newer), share_of(crowd, kept));
     if (random % 8 == 3) {
@@ -1552,7 +1557,8 @@ commit(crowd_t *crowd, const cdedupe_item_t *item)
     share = share_of(crowd, item->slot);
     for (size_t i = 0; i < PRODUCERS; i++) {
         if (share->first[i] != 0) {
-            CHECK(crowd->quiet ? share->first[i] == seen[key][i] + 1 : share->first[i] > seen[key][i]);
+            CHECK(crowd->quiet ? share->first[i] == seen[key][i] + 1
+                               : share->first[i] > seen[key][i]);
             CHECK(share->last[i] >= share->first[i]);
             seen[key][i] = share->last[i];
         }
@@ -1574,8 +1580,8 @@ give_back(crowd_t *crowd, cdedupe_item_t *batch, size_t count, uint64_t *random)
         }
     }
     while ((result = cdedupe_put_back(crowd->buffer, batch, &left)) == CDEDUPE_INCOMPLETE) {
-        merge_slots(crowd, &keys[left], sizeof(keys[left]), batch[left].slot, batch[left].newer, batch[left].newer,
-                    random_below(random, 1000));
+        merge_slots(crowd, &keys[left], sizeof(keys[left]), batch[left].slot, batch[left].newer,
+                    batch[left].newer, random_below(random, 1000));
     }
     CHECK_EQ(result, CDEDUPE_OK);
     for (size_t i = 0; i < count; i++) {
@@ -1595,7 +1601,9 @@ sink(crowd_t *crowd)
     size_t count;
 
     while ((result = cdedupe_take(crowd->buffer, batch, crowd->batch, &count)) != CDEDUPE_STOPPED) {
-        size_t back = count > 0 && random_below(&random, 3) == 0 ? (size_t)random_below(&random, count + 1) : 0;
+        size_t back = count > 0 && random_below(&random, 3) == 0
+                          ? (size_t)random_below(&random, count + 1)
+                          : 0;
 
         if (result == CDEDUPE_EMPTY) {
             while (sem_wait(&crowd->woken) != 0) {

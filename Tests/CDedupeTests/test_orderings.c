@@ -121,7 +121,8 @@ make_payload(scene_t *scene, uint32_t key)
 static cdedupe_update_t
 put_slot(scene_t *scene, uint32_t key, cdedupe_slot_t slot, bool deletion)
 {
-    cdedupe_update_t update = {.key = &key, .key_length = sizeof(key), .slot = slot, .deletion = deletion};
+    cdedupe_update_t update = {
+        .key = &key, .key_length = sizeof(key), .slot = slot, .deletion = deletion};
 
     CHECK(cdedupe_put(scene->buffer, &update, 1) == CDEDUPE_OK);
     return update;
@@ -223,8 +224,8 @@ replace_under_the_lock(scene_t *scene)
 
     put(scene, KEY);
     for (unsigned i = 0; i < 2; i++)
-        updates[i] =
-            (cdedupe_update_t){.key = &keys[i], .key_length = sizeof(keys[i]), .slot = make_payload(scene, keys[i])};
+        updates[i] = (cdedupe_update_t){
+            .key = &keys[i], .key_length = sizeof(keys[i]), .slot = make_payload(scene, keys[i])};
     CHECK(cdedupe_put(scene->buffer, updates, 2) == CDEDUPE_OK);
     CHECK_EQ(updates[1].outcome, CDEDUPE_OUTCOME_REPLACED);
     return KEY;
@@ -305,7 +306,8 @@ put_long(scene_t *scene, uint32_t number, cdedupe_slot_t slot)
 static uint32_t
 insert_until_table_grows(scene_t *scene)
 {
-    for (uint32_t number = 0; number == 0 || scene->buffer->entries.table->outgrown == NULL; number++)
+    for (uint32_t number = 0; number == 0 || scene->buffer->entries.table->outgrown == NULL;
+         number++)
         put_long(scene, number, 0);
     return 0;
 }
@@ -371,7 +373,8 @@ insert_until_set_is_split(scene_t *scene)
         set = set_of(scene, ++key);
         depth = set->depth;
         put(scene, key);
-    } while (key < MANY || scene->buffer->index.directory != directory || set_of(scene, key) == set ||
+    } while (key < MANY || scene->buffer->index.directory != directory ||
+             set_of(scene, key) == set ||
              (hash_fingerprint(hash_of(scene, key)) >> (31 - depth) & 1) == 0);
     return key;
 }

@@ -458,7 +458,8 @@ put_length(const char *key, size_t length, cdedupe_outcome_t wanted)
     static char value[100000];
     cdedupe_outcome_t outcome;
 
-    CHECK_EQ(cdedupe_bytes_put(subject.bytes, key, strlen(key), value, length, 1, &outcome), CDEDUPE_OK);
+    CHECK_EQ(cdedupe_bytes_put(subject.bytes, key, strlen(key), value, length, 1, &outcome),
+             CDEDUPE_OK);
     CHECK_EQ(outcome, wanted);
     subject_check(&subject);
 }
@@ -717,7 +718,8 @@ the_sum_goes_beyond_and_back_as_batches_do(void)
 
 /* What is put merged for a key, and what that leaves. */
 static void
-merge_weight(cdedupe_t *buffer, const char *key, uint64_t weight, uint64_t meanwhile, uint64_t after)
+merge_weight(cdedupe_t *buffer, const char *key, uint64_t weight, uint64_t meanwhile,
+             uint64_t after)
 {
     cdedupe_update_t update = {.key = key, .key_length = strlen(key)};
     cdedupe_slot_t merged;
@@ -763,7 +765,8 @@ the_weight_lies_within_the_payload(void)
     create_weighing(1, CDEDUPE_INVALID_ARGUMENT, 24, 17);
     create_weighing(1, CDEDUPE_INVALID_ARGUMENT, 4, 0);
     create_weighing(1, CDEDUPE_INVALID_ARGUMENT, 24, SIZE_MAX - 3);
-    cdedupe_destroy(create_weighing(0, CDEDUPE_OK, 24, SIZE_MAX - 3)); /* No bound, nobody reads it. */
+    cdedupe_destroy(
+        create_weighing(0, CDEDUPE_OK, 24, SIZE_MAX - 3)); /* No bound, nobody reads it. */
 }
 
 /* ---------------------------------------------------------------------------------------------------- */
@@ -788,7 +791,9 @@ produce(void *argument)
         uint32_t key = i * 2654435761U >> 22; /* 1024 keys. */
         cdedupe_outcome_t outcome;
 
-        CHECK_EQ(cdedupe_bytes_put(crowd->buffer, &key, sizeof(key), &value, sizeof(value), 0, &outcome), CDEDUPE_OK);
+        CHECK_EQ(
+            cdedupe_bytes_put(crowd->buffer, &key, sizeof(key), &value, sizeof(value), 0, &outcome),
+            CDEDUPE_OK);
         if (outcome == CDEDUPE_OUTCOME_OVERFLOWED) {
             atomic_fetch_add(&crowd->overflows, 1);
             CHECK_EQ(cdedupe_bytes_restart(crowd->buffer), CDEDUPE_OK);

@@ -338,14 +338,18 @@ produce(void *argument)
     producer_t *producer = argument;
 
     for (uint64_t i = 1; i <= CALLS; i++) {
-        uint32_t key = (uint32_t)(next_random(&producer->random) % KEYS), id = producer->number * KEYS + key;
+        uint32_t key = (uint32_t)(next_random(&producer->random) % KEYS),
+                 id = producer->number * KEYS + key;
 
         if (next_random(&producer->random) % 4 == 0) {
             producer->last[key] = 0;
-            CHECK_EQ(cdedupe_bytes_delete(producer->world->buffer, &id, sizeof(id), 0, NULL), CDEDUPE_OK);
+            CHECK_EQ(cdedupe_bytes_delete(producer->world->buffer, &id, sizeof(id), 0, NULL),
+                     CDEDUPE_OK);
         } else {
             producer->last[key] = i;
-            CHECK_EQ(cdedupe_bytes_put(producer->world->buffer, &id, sizeof(id), &i, sizeof(i), 0, NULL), CDEDUPE_OK);
+            CHECK_EQ(
+                cdedupe_bytes_put(producer->world->buffer, &id, sizeof(id), &i, sizeof(i), 0, NULL),
+                CDEDUPE_OK);
         }
     }
     atomic_fetch_sub(&producer->world->running, 1);

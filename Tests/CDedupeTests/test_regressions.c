@@ -25,7 +25,8 @@ static uint64_t random_state;
 static uint64_t
 random_below(uint64_t limit)
 {
-    random_state ^= random_state << 13, random_state ^= random_state >> 7, random_state ^= random_state << 17;
+    random_state ^= random_state << 13, random_state ^= random_state >> 7,
+        random_state ^= random_state << 17;
     return random_state % limit;
 }
 
@@ -172,7 +173,8 @@ order_of_deletions(uint64_t seed, uint32_t *deleted)
     CHECK(cdedupe_claim(buffer, CDEDUPE_CLAIM_SINGLE_BATCH) == CDEDUPE_OK);
     for (unsigned step = 0; step < ORDER_STEPS; step++) {
         uint32_t key = (uint32_t)random_below(ORDER_KEYS);
-        cdedupe_update_t update = {.key = &key, .key_length = sizeof(key), .deletion = random_below(3) == 0};
+        cdedupe_update_t update = {
+            .key = &key, .key_length = sizeof(key), .deletion = random_below(3) == 0};
 
         CHECK(cdedupe_put(buffer, &update, 1) == CDEDUPE_OK);
     }
@@ -211,8 +213,8 @@ put_numbers(cdedupe_t *buffer, const uint32_t *keys, size_t count, bool deletion
 
     CHECK(cdedupe_acquire(buffer, slots, count) == CDEDUPE_OK);
     for (size_t i = 0; i < count; i++)
-        updates[i] =
-            (cdedupe_update_t){.key = &keys[i], .key_length = sizeof(keys[i]), .slot = slots[i], .deletion = deletion};
+        updates[i] = (cdedupe_update_t){
+            .key = &keys[i], .key_length = sizeof(keys[i]), .slot = slots[i], .deletion = deletion};
     CHECK(cdedupe_put(buffer, updates, count) == CDEDUPE_OK);
     for (size_t i = 0; i < count; i++)
         slots[i] = updates[i].displaced;
@@ -323,7 +325,8 @@ calico_a_flapping_status_beside_a_key_never_delivered_piles_up(void)
 
     for (unsigned round = 0; round < 1000; round++) {
         put(buffer, "a", false);
-        cdedupe_put_status(buffer, round % 2 == 0 ? CDEDUPE_STATUS_RESYNC_IN_PROGRESS : CDEDUPE_STATUS_IN_SYNC);
+        cdedupe_put_status(buffer, round % 2 == 0 ? CDEDUPE_STATUS_RESYNC_IN_PROGRESS
+                                                  : CDEDUPE_STATUS_IN_SYNC);
         put(buffer, "a", true);
     }
     CHECK_EQ(statistics(buffer).pending_statuses, 1);

@@ -168,7 +168,8 @@ deletion_of_unknown_key_is_passed_on(void)
     open_new();
     CHECK_EQ(del_id(s, "ghost", 1), CDEDUPE_OUTCOME_QUEUED);
     EXPECT_STEP("-ghost=1");
-    CHECK_EQ(del(s, "ghost"), CDEDUPE_OUTCOME_QUEUED); /* And again, once it is not pending any more. */
+    CHECK_EQ(del(s, "ghost"),
+             CDEDUPE_OUTCOME_QUEUED); /* And again, once it is not pending any more. */
     EXPECT_STEP("-ghost");
     EXPECT_STEP("empty");
     close_it();
@@ -307,14 +308,19 @@ static void
 updates_of_one_call_are_put_in_order(void)
 {
     subject_update_t updates[] = {
-        {"a", 1, false, 1, CDEDUPE_OUTCOME_UNTOUCHED, 0}, {"b", 1, false, 2, CDEDUPE_OUTCOME_UNTOUCHED, 0},
-        {"a", 1, false, 3, CDEDUPE_OUTCOME_UNTOUCHED, 0}, {"b", 1, true, 4, CDEDUPE_OUTCOME_UNTOUCHED, 0},
-        {"b", 1, false, 5, CDEDUPE_OUTCOME_UNTOUCHED, 0}, {"c", 1, true, 0, CDEDUPE_OUTCOME_UNTOUCHED, 0},
-        {"c", 1, true, 6, CDEDUPE_OUTCOME_UNTOUCHED, 0},  {"a", 1, false, 7, CDEDUPE_OUTCOME_UNTOUCHED, 0},
+        {"a", 1, false, 1, CDEDUPE_OUTCOME_UNTOUCHED, 0},
+        {"b", 1, false, 2, CDEDUPE_OUTCOME_UNTOUCHED, 0},
+        {"a", 1, false, 3, CDEDUPE_OUTCOME_UNTOUCHED, 0},
+        {"b", 1, true, 4, CDEDUPE_OUTCOME_UNTOUCHED, 0},
+        {"b", 1, false, 5, CDEDUPE_OUTCOME_UNTOUCHED, 0},
+        {"c", 1, true, 0, CDEDUPE_OUTCOME_UNTOUCHED, 0},
+        {"c", 1, true, 6, CDEDUPE_OUTCOME_UNTOUCHED, 0},
+        {"a", 1, false, 7, CDEDUPE_OUTCOME_UNTOUCHED, 0},
     };
     static const cdedupe_outcome_t outcomes[] = {
-        CDEDUPE_OUTCOME_QUEUED, CDEDUPE_OUTCOME_QUEUED, CDEDUPE_OUTCOME_REPLACED, CDEDUPE_OUTCOME_CANCELLED,
-        CDEDUPE_OUTCOME_QUEUED, CDEDUPE_OUTCOME_QUEUED, CDEDUPE_OUTCOME_REPLACED, CDEDUPE_OUTCOME_REPLACED,
+        CDEDUPE_OUTCOME_QUEUED,    CDEDUPE_OUTCOME_QUEUED,   CDEDUPE_OUTCOME_REPLACED,
+        CDEDUPE_OUTCOME_CANCELLED, CDEDUPE_OUTCOME_QUEUED,   CDEDUPE_OUTCOME_QUEUED,
+        CDEDUPE_OUTCOME_REPLACED,  CDEDUPE_OUTCOME_REPLACED,
     };
     size_t index;
 
@@ -341,12 +347,15 @@ a_long_call_keeps_its_order(void)
 
     open_batch(COUNT);
     for (index = 0; index < COUNT; index++) {
-        updates[index] = (subject_update_t){keys[index], 0, false, index + 1, CDEDUPE_OUTCOME_UNTOUCHED, 0};
-        updates[index].length = (size_t)snprintf(keys[index], sizeof(keys[index]), "%zu", index % DIFFERENT);
+        updates[index] =
+            (subject_update_t){keys[index], 0, false, index + 1, CDEDUPE_OUTCOME_UNTOUCHED, 0};
+        updates[index].length =
+            (size_t)snprintf(keys[index], sizeof(keys[index]), "%zu", index % DIFFERENT);
     }
     CHECK_EQ(subject_put(s, updates, COUNT), CDEDUPE_OK);
     for (index = 0; index < COUNT; index++) {
-        CHECK_EQ(updates[index].outcome, index < DIFFERENT ? CDEDUPE_OUTCOME_QUEUED : CDEDUPE_OUTCOME_REPLACED);
+        CHECK_EQ(updates[index].outcome,
+                 index < DIFFERENT ? CDEDUPE_OUTCOME_QUEUED : CDEDUPE_OUTCOME_REPLACED);
     }
     CHECK_EQ(subject_take(s, COUNT), CDEDUPE_OK);
     CHECK_EQ(s->count, DIFFERENT);
@@ -621,7 +630,8 @@ keys_are_lent_until_the_next_take(void)
     put(s, "key-c", 3);
     CHECK_EQ(subject_take(s, 3), CDEDUPE_OK);
     restart();
-    for (number = 0; number < 3000; number++) { /* Memory of the deleted key would be used again by now. */
+    for (number = 0; number < 3000;
+         number++) { /* Memory of the deleted key would be used again by now. */
         put(s, name(number), 1);
         del(s, name(number));
         if (number == 10) {
@@ -842,7 +852,8 @@ statuses_count_in_a_batch(void)
 static void
 batches_of_any_size(void)
 {
-    static const size_t sizes[] = {1, 2, 3, 15, 16, 17, 31, 32, 33, 64, 99, 1000, CDEDUPE_BATCH_MAX};
+    static const size_t sizes[] = {
+        1, 2, 3, 15, 16, 17, 31, 32, 33, 64, 99, 1000, CDEDUPE_BATCH_MAX};
     size_t index;
     uint64_t next;
 
@@ -967,7 +978,8 @@ a_hot_key_starves_nobody_nor_itself(void)
         for (index = 0; index < s->count; index++) {
             uint64_t number = strtoull(s->items[index].key + 1, NULL, 10);
 
-            CHECK(round - last_seen[number] <= 12); /* Ten batches hold all, one more for rounding. */
+            CHECK(round - last_seen[number] <=
+                  12); /* Ten batches hold all, one more for rounding. */
             last_seen[number] = round;
         }
         for (index = 1; index < 100; index++) {
@@ -1566,7 +1578,8 @@ resent_and_withdrawn_again_is_one_deletion(void)
     EXPECT_STEP("+a=1");
     restart();
     put(s, "a", 2);
-    CHECK_EQ(del_id(s, "a", 3), CDEDUPE_OUTCOME_REPLACED); /* It is live: the sink must hear of it. */
+    CHECK_EQ(del_id(s, "a", 3),
+             CDEDUPE_OUTCOME_REPLACED); /* It is live: the sink must hear of it. */
     in_sync();
     EXPECT_STEP("-a=3 | <in-sync>");
     close_it();
@@ -1687,7 +1700,8 @@ a_second_restart_starts_over_from_what_is_live_then(void)
     put(s, "b", 5);
     in_sync();
     text = step(s);
-    CHECK(strcmp(text, "~b=5 -a -c | <in-sync>") == 0 || strcmp(text, "~b=5 -c -a | <in-sync>") == 0);
+    CHECK(strcmp(text, "~b=5 -a -c | <in-sync>") == 0 ||
+          strcmp(text, "~b=5 -c -a | <in-sync>") == 0);
     close_it();
 }
 
@@ -2085,13 +2099,16 @@ handles_in_every_outcome(void)
     update = put_slot(core, "a", false, one);
     CHECK(update.outcome == CDEDUPE_OUTCOME_QUEUED && update.slot == 0 && update.displaced == 0);
     update = put_slot(core, "a", false, two);
-    CHECK(update.outcome == CDEDUPE_OUTCOME_REPLACED && update.slot == 0 && update.displaced == one);
+    CHECK(update.outcome == CDEDUPE_OUTCOME_REPLACED && update.slot == 0 &&
+          update.displaced == one);
     update = put_slot(core, "a", true, one);
-    CHECK(update.outcome == CDEDUPE_OUTCOME_CANCELLED && update.slot == one && update.displaced == two);
+    CHECK(update.outcome == CDEDUPE_OUTCOME_CANCELLED && update.slot == one &&
+          update.displaced == two);
     update = put_slot(core, "b", true, two);
     CHECK(update.outcome == CDEDUPE_OUTCOME_QUEUED && update.slot == 0 && update.displaced == 0);
     update = put_slot(core, "b", true, 0);
-    CHECK(update.outcome == CDEDUPE_OUTCOME_REPLACED && update.slot == 0 && update.displaced == two);
+    CHECK(update.outcome == CDEDUPE_OUTCOME_REPLACED && update.slot == 0 &&
+          update.displaced == two);
     update = put_slot(core, "b", false, three);
     CHECK(update.outcome == CDEDUPE_OUTCOME_REPLACED && update.slot == 0 && update.displaced == 0);
     cdedupe_stop(core);
@@ -2170,7 +2187,8 @@ leftovers_are_what_restarts_dropped_too(void)
     put_slot(core, "d", true, 0);
     CHECK_EQ(cdedupe_restart(core), CDEDUPE_OK);
     update = put_slot(core, "b", false, pending);
-    CHECK(update.displaced == 0 || update.displaced == dropped); /* It may come back here already. */
+    CHECK(update.displaced == 0 ||
+          update.displaced == dropped); /* It may come back here already. */
     expect_leftovers(core, pending, update.displaced == 0 ? dropped : 0);
 }
 
@@ -2233,8 +2251,9 @@ rejection_is_the_same_for_keys_that_are_pending(void)
 {
     cdedupe_t *core = open_core(8, 8);
     char *key = calloc(1, CDEDUPE_KEY_MAX + 1);
-    cdedupe_update_t updates[3] = {
-        {"a", 1, 0, 9, false, 9, 0, 0}, {key, CDEDUPE_KEY_MAX + 1, 0, 9, true, 9, 0, 0}, {"a", 1, 0, 9, true, 9, 0, 0}};
+    cdedupe_update_t updates[3] = {{"a", 1, 0, 9, false, 9, 0, 0},
+                                   {key, CDEDUPE_KEY_MAX + 1, 0, 9, true, 9, 0, 0},
+                                   {"a", 1, 0, 9, true, 9, 0, 0}};
     cdedupe_slot_t old = acquire(core);
 
     put_slot(core, "a", false, old);
@@ -2269,7 +2288,8 @@ a_value_may_carry_no_payload(void)
 }
 
 static void
-fill_and_check_slots(cdedupe_t *core, cdedupe_slot_t *slots, size_t count, size_t size, size_t alignment)
+fill_and_check_slots(cdedupe_t *core, cdedupe_slot_t *slots, size_t count, size_t size,
+                     size_t alignment)
 {
     size_t index;
     size_t byte;
@@ -2731,7 +2751,8 @@ many_keys_come_and_go(void)
     CHECK_EQ(subject_statistics(s).live_keys, 0);
     /* After a peak, memory goes back; not all of it, which few keys would show. */
     if (!CHECK(subject_statistics(s).memory <= peak / 2 || count < 20000)) {
-        printf("  %" PRIu64 " of %" PRIu64 " bytes are still held\n", subject_statistics(s).memory, peak);
+        printf("  %" PRIu64 " of %" PRIu64 " bytes are still held\n", subject_statistics(s).memory,
+               peak);
     }
     for (number = 0; number < count; number++) { /* And it works as on the first day. */
         put_mixed(number, false, number + 1);

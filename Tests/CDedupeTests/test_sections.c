@@ -300,7 +300,8 @@ an_insertion_without_memory_leaves_nothing(void)
 
         put_number(buffer, key, false);
         forge_hash(buffer, &key, sizeof(key), hash);
-        links = buffer->links.used, entries = buffer->entries.used - (uint32_t)retired_count(&buffer->retired);
+        links = buffer->links.used,
+        entries = buffer->entries.used - (uint32_t)retired_count(&buffer->retired);
         allocator.fail_at = allocator.allocations + 1, allocator.fail_onwards = true;
         if (cdedupe_put(buffer, &update, 1) == CDEDUPE_NO_MEMORY) {
             CHECK_EQ(buffer->links.used, links);

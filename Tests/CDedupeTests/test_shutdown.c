@@ -220,7 +220,8 @@ stop(world_t *world, uint64_t *random)
 static void
 finish(world_t *world, uint64_t *random)
 {
-    cdedupe_finish_t when = random_below(random, 2) == 0 ? CDEDUPE_FINISH_WHEN_DELIVERED : CDEDUPE_FINISH_WHEN_EMPTY;
+    cdedupe_finish_t when =
+        random_below(random, 2) == 0 ? CDEDUPE_FINISH_WHEN_DELIVERED : CDEDUPE_FINISH_WHEN_EMPTY;
 
     cdedupe_finish(world->buffer, when);
 }
@@ -309,7 +310,8 @@ act(void *argument)
 static void
 begin(actor_t *actor, world_t *world, void (*deed)(world_t *, uint64_t *), uint64_t *random)
 {
-    *actor = (actor_t){.world = world, .deed = deed, .random = *random + random_below(random, UINT32_MAX) + 1};
+    *actor = (actor_t){
+        .world = world, .deed = deed, .random = *random + random_below(random, UINT32_MAX) + 1};
     if (pthread_create(&actor->thread, NULL, act, actor) != 0)
         abort();
 }
@@ -336,7 +338,8 @@ race(world_t *world, uint64_t *random, void (*const deeds[ACTORS_MAX])(world_t *
         end(&actors[i]);
 }
 
-#define RACE(world, random, ...) race(world, random, (void (*const[ACTORS_MAX])(world_t *, uint64_t *)){__VA_ARGS__})
+#define RACE(world, random, ...) \
+    race(world, random, (void (*const[ACTORS_MAX])(world_t *, uint64_t *)){__VA_ARGS__})
 
 /* ---------------------------------------------------------------------------------------------------- */
 /* Scenes                                                                                               */
@@ -507,7 +510,8 @@ main(int argc, char **argv)
     ROUNDS_OF(finish_beside_a_loop_that_begins_or_sleeps);
     ROUNDS_OF(finish_and_stop);
     ROUNDS_OF(destroyed_with_a_batch_out);
-    while (count_files("/proc/self/task") > threads) /* A thread leaves a little after it was joined. */
+    while (count_files("/proc/self/task") >
+           threads) /* A thread leaves a little after it was joined. */
         sched_yield();
     CHECK_EQ(count_files("/proc/self/fd"), descriptors);
     sem_post(&over);

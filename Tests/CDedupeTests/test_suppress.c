@@ -163,9 +163,11 @@ zero_never_equals(void)
         CHECK_EQ(subject_take(&subject, 1), CDEDUPE_OK);
         CHECK_EQ(put(&subject, "a", 7005), CDEDUPE_OUTCOME_QUEUED);
     } else {
-        CHECK_EQ(cdedupe_bytes_put(subject.bytes, "a", 1, &zero, sizeof(zero), 0, NULL), CDEDUPE_OK);
+        CHECK_EQ(cdedupe_bytes_put(subject.bytes, "a", 1, &zero, sizeof(zero), 0, NULL),
+                 CDEDUPE_OK);
         CHECK_EQ(subject_take(&subject, 1), CDEDUPE_OK);
-        CHECK_EQ(cdedupe_bytes_put(subject.bytes, "a", 1, &zero, sizeof(zero), 0, NULL), CDEDUPE_OK);
+        CHECK_EQ(cdedupe_bytes_put(subject.bytes, "a", 1, &zero, sizeof(zero), 0, NULL),
+                 CDEDUPE_OK);
         expect_counts(0, 1, 1);
     }
     expect_counts(0, 1, 1);
@@ -174,7 +176,8 @@ zero_never_equals(void)
 static void
 all_bits_of_a_revision_count(void)
 {
-    static const uint64_t revisions[] = {1, (uint64_t)1 << 32 | 1, (uint64_t)1 << 63 | 1, UINT64_MAX};
+    static const uint64_t revisions[] = {1, (uint64_t)1 << 32 | 1, (uint64_t)1 << 63 | 1,
+                                         UINT64_MAX};
 
     if (subject.bytes == NULL) {
         return; /* Where revisions are small. */

@@ -375,7 +375,8 @@ static void
 an_update_that_needs_a_tag_was_not_put(void)
 {
     cdedupe_t *buffer = create_with_tags(8, 8, CDEDUPE_OK);
-    cdedupe_update_t updates[3] = {{.key = "a", .key_length = 1}, {.key = "b", .key_length = 1}, {.key = "c"}};
+    cdedupe_update_t updates[3] = {
+        {.key = "a", .key_length = 1}, {.key = "b", .key_length = 1}, {.key = "c"}};
     cdedupe_statistics_t statistics;
     cdedupe_slot_t given[3];
     cdedupe_tag_t tag;
@@ -477,7 +478,8 @@ static void
 collected_in_pairs(void)
 {
     cdedupe_t *buffer = create_with_tags(8, 8, CDEDUPE_OK);
-    cdedupe_update_t updates[2] = {{.key = "a", .key_length = 1}, {.key = "b", .key_length = 1, .deletion = true}};
+    cdedupe_update_t updates[2] = {{.key = "a", .key_length = 1},
+                                   {.key = "b", .key_length = 1, .deletion = true}};
     cdedupe_slot_t slots[4] = {9, 9, 9, 9}, slot;
     cdedupe_tag_t tags[4] = {9, 9, 9, 9}, given[2];
     size_t count, found = 0;
@@ -491,7 +493,8 @@ collected_in_pairs(void)
     CHECK(cdedupe_has_dropped(buffer));
     while (cdedupe_collect(buffer, slots, tags, 4, &count) == CDEDUPE_OK) {
         for (size_t i = 0; i < count; i++, found++) {
-            CHECK((tags[i] == given[0] && slots[i] == slot) || (tags[i] == given[1] && slots[i] == 0));
+            CHECK((tags[i] == given[0] && slots[i] == slot) ||
+                  (tags[i] == given[1] && slots[i] == 0));
         }
     }
     CHECK_EQ(found, 2);
@@ -714,8 +717,10 @@ consume(crowd_t *crowd, cdedupe_item_t *batch, size_t count, uint64_t *random)
     for (size_t i = 0; i < count; i++) {
         const cdedupe_item_t *item = &batch[i];
 
-        CHECK(item->tag != 0 || item->kind == CDEDUPE_ITEM_STATUS || item->kind == CDEDUPE_ITEM_DELETED);
-        CHECK(item->tag == 0 || memcmp(&((mark_t *)cdedupe_tag(crowd->buffer, item->tag))->key, item->key, 4) == 0);
+        CHECK(item->tag != 0 || item->kind == CDEDUPE_ITEM_STATUS ||
+              item->kind == CDEDUPE_ITEM_DELETED);
+        CHECK(item->tag == 0 ||
+              memcmp(&((mark_t *)cdedupe_tag(crowd->buffer, item->tag))->key, item->key, 4) == 0);
     }
     CHECK_EQ(cdedupe_put_back(crowd->buffer, batch + count - back, &left), CDEDUPE_OK);
     for (size_t i = 0; i < count; i++) {
@@ -741,7 +746,8 @@ consume_all(crowd_t *crowd)
         } else if (last) {
             break;
         }
-        if (random_below(&random, 4) == 0 && cdedupe_collect(crowd->buffer, slots, tags, 4, &count) == CDEDUPE_OK) {
+        if (random_below(&random, 4) == 0 &&
+            cdedupe_collect(crowd->buffer, slots, tags, 4, &count) == CDEDUPE_OK) {
             for (size_t i = 0; i < count; i++) {
                 end_tag(crowd, tags[i]);
             }
@@ -958,7 +964,8 @@ they_begin_again_after_thirteen_days(void)
 static void
 until_then_nothing_is_too_old_to_be_told(void)
 {
-    static const uint64_t ages[] = {16383, 16384, 16385, 100000, (uint64_t)1 << 31, ((uint64_t)1 << 32) - 20000};
+    static const uint64_t ages[] = {
+        16383, 16384, 16385, 100000, (uint64_t)1 << 31, ((uint64_t)1 << 32) - 20000};
 
     for (size_t i = 0; i < sizeof(ages) / sizeof(*ages); i++) {
         put(&subject, "a", 1);

@@ -24,7 +24,13 @@
 #include "check.h"
 #include "random.h"
 
-enum { PRODUCERS_MAX = 4, WRITERS = PRODUCERS_MAX + 1, KEYS_MAX = 3000, CALL_MAX = 120, BATCH = 100 };
+enum {
+    PRODUCERS_MAX = 4,
+    WRITERS = PRODUCERS_MAX + 1,
+    KEYS_MAX = 3000,
+    CALL_MAX = 120,
+    BATCH = 100
+};
 
 #define MAGIC UINT64_C(0x7468726561647321)
 
@@ -155,8 +161,8 @@ on_alarm(int signal_number)
     static const char text[] = "test_threads hangs in: ";
 
     (void)signal_number;
-    if (write(STDERR_FILENO, text, sizeof(text) - 1) < 0 || write(STDERR_FILENO, scene, strlen(scene)) < 0 ||
-        write(STDERR_FILENO, "\n", 1) < 0) {
+    if (write(STDERR_FILENO, text, sizeof(text) - 1) < 0 ||
+        write(STDERR_FILENO, scene, strlen(scene)) < 0 || write(STDERR_FILENO, "\n", 1) < 0) {
         _exit(4);
     }
     abort();
@@ -256,7 +262,8 @@ end_it(world_t *world)
 static void
 event(world_t *world, ender_t who)
 {
-    if (world->end_after != 0 && world->ender == who && atomic_fetch_add(&world->events, 1) + 1 == world->end_after) {
+    if (world->end_after != 0 && world->ender == who &&
+        atomic_fetch_add(&world->events, 1) + 1 == world->end_after) {
         end_it(world);
     }
 }
@@ -287,7 +294,8 @@ put_filled(writer_t *writer, cdedupe_update_t *updates, size_t count)
 
     CHECK_EQ(cdedupe_put(writer->world->buffer, updates, count), CDEDUPE_OK);
     for (index = 0; index < count; index++) {
-        if (updates[index].outcome < CDEDUPE_OUTCOME_QUEUED || updates[index].outcome > CDEDUPE_OUTCOME_DROPPED) {
+        if (updates[index].outcome < CDEDUPE_OUTCOME_QUEUED ||
+            updates[index].outcome > CDEDUPE_OUTCOME_DROPPED) {
             CHECK_EQ(updates[index].outcome, CDEDUPE_OUTCOME_QUEUED);
         }
         give_back(writer->world, updates[index].slot);
@@ -419,7 +427,8 @@ number_of(const cdedupe_item_t *item)
 
     memcpy(text, item->key, item->key_length < sizeof(text) ? item->key_length : sizeof(text) - 1);
     key = (uint32_t)strtoul(text, NULL, 10);
-    if (key >= KEYS_MAX || strlen(key_texts[key]) != item->key_length || strcmp(key_texts[key], text) != 0) {
+    if (key >= KEYS_MAX || strlen(key_texts[key]) != item->key_length ||
+        strcmp(key_texts[key], text) != 0) {
         CHECK_TEXT(text, "a key of this test");
         abort();
     }
@@ -433,7 +442,8 @@ see_payload(world_t *world, const cdedupe_item_t *item, uint32_t key)
     payload_t value = destroy(world, item->slot);
 
     cdedupe_discard(world->buffer, &item->slot, 1);
-    if (value.writer >= WRITERS || value.key != key || value.deletion != (item->kind == CDEDUPE_ITEM_DELETED)) {
+    if (value.writer >= WRITERS || value.key != key ||
+        value.deletion != (item->kind == CDEDUPE_ITEM_DELETED)) {
         CHECK(value.writer < WRITERS);
         CHECK_EQ(value.key, key);
         CHECK_EQ(value.deletion, item->kind == CDEDUPE_ITEM_DELETED);
@@ -484,7 +494,8 @@ see_batch(world_t *world, const cdedupe_item_t *items, size_t count)
          * Statuses are never neighbours in the queue (D3), and so not within what one hold of the lock takes. But a
          * batch is taken in several: between two of them the only update after a status may be cancelled.
          */
-        CHECK(index == 0 || index % TAKEN_AT_ONCE == 0 || items[index - 1].kind != CDEDUPE_ITEM_STATUS);
+        CHECK(index == 0 || index % TAKEN_AT_ONCE == 0 ||
+              items[index - 1].kind != CDEDUPE_ITEM_STATUS);
         world->seen.last_status = (cdedupe_status_t)items[index].status;
     }
     world->seen.items += count;
@@ -706,7 +717,8 @@ run_steady(unsigned producers, uint32_t keys, bool slow, double seconds)
     wait_until(&world->claimed);
     run_producers(world);
     /* What the sink itself wrote from inside its last batches may come after a mark. */
-    CHECK_EQ(cdedupe_finish(world->buffer, world->meddling ? CDEDUPE_FINISH_WHEN_EMPTY : CDEDUPE_FINISH_WHEN_DELIVERED),
+    CHECK_EQ(cdedupe_finish(world->buffer, world->meddling ? CDEDUPE_FINISH_WHEN_EMPTY
+                                                           : CDEDUPE_FINISH_WHEN_DELIVERED),
              CDEDUPE_OK);
     join(sink);
     check_counters(world);
@@ -944,8 +956,8 @@ write_value(writer_t *writer, uint32_t key)
     memcpy(bytes, &value, sizeof(value));
     writer->last_number[key] = value.number;
     writer->last_was_deletion[key] = false;
-    CHECK_EQ(cdedupe_bytes_put(writer->world->bytes, key_texts[key], strlen(key_texts[key]), bytes, length,
-                               value.number, NULL),
+    CHECK_EQ(cdedupe_bytes_put(writer->world->bytes, key_texts[key], strlen(key_texts[key]), bytes,
+                               length, value.number, NULL),
              CDEDUPE_OK);
 }
 
@@ -954,7 +966,8 @@ write_deletion(writer_t *writer, uint32_t key)
 {
     writer->last_number[key] = ++writer->written;
     writer->last_was_deletion[key] = true;
-    CHECK_EQ(cdedupe_bytes_delete(writer->world->bytes, key_texts[key], strlen(key_texts[key]), writer->written, NULL),
+    CHECK_EQ(cdedupe_bytes_delete(writer->world->bytes, key_texts[key], strlen(key_texts[key]),
+                                  writer->written, NULL),
              CDEDUPE_OK);
 }
 
@@ -998,7 +1011,8 @@ see_value(world_t *world, const cdedupe_bytes_item_t *item, uint32_t key)
     CHECK_EQ(item->value_length, value_length(value.number));
     CHECK_EQ(item->revision, value.number);
     CHECK_EQ(value.key, key);
-    for (index = sizeof(value); index < item->value_length && bytes[index] == (value.number & 0xff); index++) {
+    for (index = sizeof(value); index < item->value_length && bytes[index] == (value.number & 0xff);
+         index++) {
     }
     CHECK_EQ(index, item->value_length);
     if (CHECK(value.writer < WRITERS)) {
@@ -1011,7 +1025,8 @@ see_value(world_t *world, const cdedupe_bytes_item_t *item, uint32_t key)
 static void
 see_bytes(world_t *world, const cdedupe_bytes_item_t *from)
 {
-    const cdedupe_item_t item = {.key = from->key, .key_length = from->key_length, .kind = from->kind};
+    const cdedupe_item_t item = {
+        .key = from->key, .key_length = from->key_length, .kind = from->kind};
     uint32_t key;
 
     world->seen.items++;
@@ -1173,8 +1188,8 @@ run_long_sweep(void)
         longest = took > longest ? took : longest;
     }
     join(thread);
-    printf("long sweep: %.1f ms, %u updates meanwhile, the longest took %.3f ms\n", it.seconds * 1e3, next - SWEEP_KEYS,
-           longest * 1e3);
+    printf("long sweep: %.1f ms, %u updates meanwhile, the longest took %.3f ms\n",
+           it.seconds * 1e3, next - SWEEP_KEYS, longest * 1e3);
     CHECK(next - SWEEP_KEYS > 10 || it.seconds < 0.02);
     take_everything(it.buffer);
     CHECK_NO_FAULT(cdedupe_validate(it.buffer));

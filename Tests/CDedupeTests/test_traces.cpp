@@ -42,14 +42,20 @@ struct Item {
     std::optional<std::string> value;
     std::string type;
 
-    bool operator==(const Item &other) const { return key == other.key && value == other.value && type == other.type; }
+    bool operator==(const Item &other) const
+    {
+        return key == other.key && value == other.value && type == other.type;
+    }
 };
 
 struct Call {
     std::string status; // Empty: updates.
     std::vector<Item> items;
 
-    bool operator==(const Call &other) const { return status == other.status && items == other.items; }
+    bool operator==(const Call &other) const
+    {
+        return status == other.status && items == other.items;
+    }
 };
 
 // What a step or flush came to: the calls, or none where the queue was empty.
@@ -75,7 +81,8 @@ const char *const type_names[] = {"new", "updated", "deleted"};
 cdedupe_status_t
 status_named(const std::string &name)
 {
-    for (int status = CDEDUPE_STATUS_WAIT_FOR_DATASTORE; status <= CDEDUPE_STATUS_IN_SYNC; status++) {
+    for (int status = CDEDUPE_STATUS_WAIT_FOR_DATASTORE; status <= CDEDUPE_STATUS_IN_SYNC;
+         status++) {
         if (name == status_names[status]) {
             return static_cast<cdedupe_status_t>(status);
         }
@@ -238,11 +245,12 @@ public:
         for (const Update &update : updates) {
             const std::string &key = update.key;
             if (update.value) {
-                CHECK_EQ(cdedupe_bytes_put(buffer, key.data(), key.size(), update.value->data(), update.value->size(),
-                                           0, nullptr),
+                CHECK_EQ(cdedupe_bytes_put(buffer, key.data(), key.size(), update.value->data(),
+                                           update.value->size(), 0, nullptr),
                          CDEDUPE_OK);
             } else {
-                CHECK_EQ(cdedupe_bytes_delete(buffer, key.data(), key.size(), 0, nullptr), CDEDUPE_OK);
+                CHECK_EQ(cdedupe_bytes_delete(buffer, key.data(), key.size(), 0, nullptr),
+                         CDEDUPE_OK);
             }
         }
     }
@@ -328,7 +336,10 @@ public:
             destroy(done.displaced);
         }
     }
-    void put_status(cdedupe_status_t status) override { CHECK_EQ(cdedupe_put_status(buffer, status), CDEDUPE_OK); }
+    void put_status(cdedupe_status_t status) override
+    {
+        CHECK_EQ(cdedupe_put_status(buffer, status), CDEDUPE_OK);
+    }
     void restart() override
     {
         CHECK_EQ(cdedupe_restart(buffer), CDEDUPE_OK);
@@ -357,7 +368,10 @@ public:
     void check() override { CHECK_NO_FAULT(cdedupe_validate(buffer)); }
 
 private:
-    std::string *payload(cdedupe_slot_t slot) { return static_cast<std::string *>(cdedupe_payload(buffer, slot)); }
+    std::string *payload(cdedupe_slot_t slot)
+    {
+        return static_cast<std::string *>(cdedupe_payload(buffer, slot));
+    }
     cdedupe_slot_t make(const std::string &value)
     {
         cdedupe_slot_t slot = 0;
@@ -422,8 +436,8 @@ public:
         uint64_t displaced = 0;
         for (const Update &update : updates) {
             values.push_back(update.value);
-            model_put(&model, names_number(&names, update.key.data(), update.key.size()), !update.value, values.size(),
-                      &displaced);
+            model_put(&model, names_number(&names, update.key.data(), update.key.size()),
+                      !update.value, values.size(), &displaced);
         }
     }
     void put_status(cdedupe_status_t status) override { model_status(&model, status); }
@@ -435,9 +449,11 @@ public:
         size_t count = 0;
 
         for (const std::string &hint : hints) {
-            keys.push_back(hint.empty() ? MODEL_NO_KEY : names_number(&names, hint.data(), hint.size()));
+            keys.push_back(hint.empty() ? MODEL_NO_KEY
+                                        : names_number(&names, hint.data(), hint.size()));
         }
-        if (model_take(&model, batch_size, keys.data(), keys.size(), items.data(), &count) != CDEDUPE_OK) {
+        if (model_take(&model, batch_size, keys.data(), keys.size(), items.data(), &count) !=
+            CDEDUPE_OK) {
             return false;
         }
         for (size_t index = 0; index < count; index++) {
@@ -529,7 +545,8 @@ deliver(Target &target, Kind kind, std::vector<std::string> hints)
         return std::nullopt;
     }
     while (kind == Kind::flush) {
-        hints.erase(hints.begin(), hints.begin() + static_cast<long>(std::min(hints.size(), batch_size)));
+        hints.erase(hints.begin(),
+                    hints.begin() + static_cast<long>(std::min(hints.size(), batch_size)));
         if (!target.step(calls, hints)) {
             break;
         }
@@ -552,8 +569,8 @@ compare(const Trace &trace, size_t number, const char *target, Calls got)
     if (CHECK(got == wanted)) {
         return true;
     }
-    std::printf("  trace %s, %s, step or flush %zu:\n  got    %s\n  wanted %s\n", trace.name.c_str(), target, number,
-                text_of(got).c_str(), text_of(wanted).c_str());
+    std::printf("  trace %s, %s, step or flush %zu:\n  got    %s\n  wanted %s\n",
+                trace.name.c_str(), target, number, text_of(got).c_str(), text_of(wanted).c_str());
     return false;
 }
 

@@ -86,7 +86,8 @@ static void
 words_are_checked(void)
 {
     cdedupe_t *buffer = make_busy_buffer();
-    struct entry *one = listed_entry(buffer, buffer->ring, 0), *two = listed_entry(buffer, buffer->ring, 1);
+    struct entry *one = listed_entry(buffer, buffer->ring, 0),
+                 *two = listed_entry(buffer, buffer->ring, 1);
     struct entry *stale = listed_entry(buffer, buffer->dropped, 0), *idle = idle_entry(buffer);
     uint32_t number = link_at(&buffer->links, one->link)->item;
     struct reserve reserve;
@@ -120,7 +121,8 @@ slots_are_checked(void)
 {
     enum { MANY = MAGAZINE_SIZE + 100 };
     cdedupe_t *buffer = make_busy_buffer();
-    struct entry *one = listed_entry(buffer, buffer->ring, 0), *two = listed_entry(buffer, buffer->ring, 1);
+    struct entry *one = listed_entry(buffer, buffer->ring, 0),
+                 *two = listed_entry(buffer, buffer->ring, 1);
     cdedupe_slot_t slots[MANY];
     uint32_t free_slot;
 
@@ -141,7 +143,8 @@ the_queue_is_checked(void)
     cdedupe_t *buffer = make_busy_buffer();
     struct link *first = link_at(&buffer->links, ring_first(&buffer->links, buffer->ring));
     uint32_t second_number = first->next, last_number = ring_last(&buffer->links, buffer->ring);
-    struct link *second = link_at(&buffer->links, second_number), *last = link_at(&buffer->links, last_number);
+    struct link *second = link_at(&buffer->links, second_number),
+                *last = link_at(&buffer->links, last_number);
     uint32_t key = second->item, status = last->item;
 
     CHECK(item_is_status(first->item) && !item_is_status(key) && item_is_status(status));
@@ -176,7 +179,8 @@ counters_are_checked(void)
     BREAK(statistics->pending_keys, statistics->pending_keys + 1, "ring: the counters are wrong");
     BREAK(statistics->pending_statuses, 0, "ring: the counters are wrong");
     BREAK(statistics->live_keys, 0, "entries: the count of live keys is wrong");
-    BREAK(statistics->received, statistics->received + 1, "statistics: an update ended in no way, or in two");
+    BREAK(statistics->received, statistics->received + 1,
+          "statistics: an update ended in no way, or in two");
     BREAK(statistics->dropped, 0, "statistics: an update ended in no way, or in two");
     BREAK(buffer->uncleared, 0, "garbage: the count is wrong");
     BREAK(buffer->index.count, buffer->index.count + 1, "index: the count is wrong");
@@ -224,17 +228,20 @@ static void
 merges_and_weights_are_checked(void)
 {
     cdedupe_t *buffer = make_merging_buffer();
-    struct entry *merging = listed_entry(buffer, buffer->ring, 0), *value = listed_entry(buffer, buffer->ring, 1);
+    struct entry *merging = listed_entry(buffer, buffer->ring, 0),
+                 *value = listed_entry(buffer, buffer->ring, 1);
     struct entry *deletion = listed_entry(buffer, buffer->ring, 2);
     uint64_t *payload = arena_at(&buffer->slots, word_slot(value->word));
 
     CHECK(buffer->statistics.pending_bytes == 6);
     BREAK(buffer->statistics.pending_bytes, 9, "entries: the weight of what is pending is wrong");
     BREAK(*payload, 4, "entries: the weight of what is pending is wrong");
-    BREAK(value->word, value->word | WORD_MERGING, "entries: the weight of what is pending is wrong");
+    BREAK(value->word, value->word | WORD_MERGING,
+          "entries: the weight of what is pending is wrong");
     BREAK(deletion->word, deletion->word | WORD_MERGING, "entry: merging, but not a pending value");
     BREAK(merging->word, merging->word | WORD_DELETION, "entry: merging, but not a pending value");
-    BREAK(deletion->word, deletion->word | WORD_MERGE_BARRIER, "entry: alone, but not a pending value");
+    BREAK(deletion->word, deletion->word | WORD_MERGE_BARRIER,
+          "entry: alone, but not a pending value");
     BREAK(buffer->merging, false, "entry: merging, but not a pending value");
     BREAK(buffer->overflowed, true, "overflow: something is queued");
     cdedupe_destroy(buffer);
@@ -253,7 +260,8 @@ arenas_are_checked(void)
 
     BREAK(buffer->entries.used, buffer->entries.used + 1, "arena: used cells do not add up");
     BREAK(buffer->links.used, buffer->links.used - 1, "arena: used cells do not add up");
-    BREAK(buffer->slots.slabs[1].used, buffer->slots.slabs[1].used + 1, "arena: a slab counts more cells than it has");
+    BREAK(buffer->slots.slabs[1].used, buffer->slots.slabs[1].used + 1,
+          "arena: a slab counts more cells than it has");
     BREAK(buffer->links.classes[0].head, 0, "arena: slabs of a class do not add up");
     BREAK(buffer->links.classes[0].slabs, 7, "arena: slabs of a class do not add up");
     cdedupe_destroy(buffer);

@@ -97,7 +97,8 @@ end_tag(world_t *world, cdedupe_tag_t tag)
 static bool
 settle(world_t *world, const cdedupe_update_t *update)
 {
-    CHECK(update->outcome != CDEDUPE_OUTCOME_UNTOUCHED && update->outcome != CDEDUPE_OUTCOME_REJECTED);
+    CHECK(update->outcome != CDEDUPE_OUTCOME_UNTOUCHED &&
+          update->outcome != CDEDUPE_OUTCOME_REJECTED);
     end_payload(world, update->slot);
     end_payload(world, update->displaced);
     end_tag(world, update->tag);
@@ -115,7 +116,8 @@ put_truth(world_t *world, const uint64_t *keys, size_t count)
     for (size_t i = 0; i < count; i++) {
         uint64_t revision = world->truth[keys[i]];
 
-        updates[i] = (cdedupe_update_t){.key = &keys[i], .key_length = sizeof(keys[i]), .deletion = revision == 0};
+        updates[i] = (cdedupe_update_t){
+            .key = &keys[i], .key_length = sizeof(keys[i]), .deletion = revision == 0};
         if (revision != 0 || keys[i] % 2 != 0) {
             updates[i].slot = make_payload(world, keys[i], revision);
         }
@@ -215,8 +217,9 @@ look(void *argument)
     while (!atomic_load(&world->over)) {
         CHECK_NO_FAULT(cdedupe_validate(world->buffer));
         cdedupe_statistics(world->buffer, &s, sizeof(s));
-        CHECK_EQ(s.received + s.synthesized_deletions,
-                 s.delivered + s.replaced + s.cancelled + s.suppressed + s.dropped + s.pending_keys);
+        CHECK_EQ(s.received + s.synthesized_deletions, s.delivered + s.replaced + s.cancelled +
+                                                           s.suppressed + s.dropped +
+                                                           s.pending_keys);
         sched_yield();
     }
     return NULL;
@@ -267,8 +270,10 @@ sink(world_t *world, uint64_t random)
     cdedupe_result_t result;
     size_t count;
 
-    while ((result = cdedupe_take(world->buffer, items, 1 + random_below(&random, BATCH), &count)) != CDEDUPE_STOPPED) {
-        size_t good = random_below(&random, 2) == 0 ? count : (size_t)random_below(&random, count + 1);
+    while ((result = cdedupe_take(world->buffer, items, 1 + random_below(&random, BATCH),
+                                  &count)) != CDEDUPE_STOPPED) {
+        size_t good =
+            random_below(&random, 2) == 0 ? count : (size_t)random_below(&random, count + 1);
 
         if (result == CDEDUPE_EMPTY) {
             while (sem_wait(&world->woken) != 0) {

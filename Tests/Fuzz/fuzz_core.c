@@ -98,7 +98,8 @@ compare_statistics(pair_t *pair)
     CHECK(got.stopped ? model_is_over(&pair->model) : !pair->model.stopped);
     wanted.memory = got.memory; /* The subject has compared it with the allocator's. */
     if (pair->model.stopped) {
-        wanted.statuses_received = got.statuses_received; /* Whether ignored ones count is not written down. */
+        wanted.statuses_received =
+            got.statuses_received; /* Whether ignored ones count is not written down. */
     }
     for (size_t i = 0; i < sizeof(got) / sizeof(uint64_t); i++) {
         uint64_t counters[2];
@@ -124,7 +125,8 @@ check_slots(const pair_t *pair)
     } else {
         cdedupe_statistics_t statistics = subject_statistics((subject_t *)subject);
 
-        CHECK(slots_out(core_of(subject->bytes)) <= statistics.pending_keys + subject->options.batch_size);
+        CHECK(slots_out(core_of(subject->bytes)) <=
+              statistics.pending_keys + subject->options.batch_size);
     }
 }
 
@@ -158,7 +160,8 @@ read_items(pair_t *pair, size_t *keys)
     for (size_t i = 0; i < subject->count; i++) {
         const subject_item_t *item = &subject->items[i];
 
-        keys[i] = item->kind == CDEDUPE_ITEM_STATUS ? MODEL_NO_KEY : key_number(item->key, item->length);
+        keys[i] =
+            item->kind == CDEDUPE_ITEM_STATUS ? MODEL_NO_KEY : key_number(item->key, item->length);
         CHECK(keys[i] != KEYS);
         trace = trace * UINT64_C(1099511628211) + keys[i] * 4 + item->kind;
     }
@@ -212,7 +215,8 @@ settle(pair_t *pair, const subject_update_t *updates, size_t count, cdedupe_resu
             break;
         }
         if (is_modelled(pair)) {
-            wanted = model_put_at_once(&pair->model, key, updates[done].deletion, updates[done].id, &displaced);
+            wanted = model_put_at_once(&pair->model, key, updates[done].deletion, updates[done].id,
+                                       &displaced);
         }
         if (is_modelled(pair)) { /* Still: input after the end of what a finish owes is not. */
             CHECK_EQ(updates[done].outcome, wanted);
@@ -270,7 +274,8 @@ make_id(pair_t *pair)
 static subject_update_t
 make_update(pair_t *pair, size_t key, bool deletion, bool bare)
 {
-    subject_update_t update = {key_bytes(key), key_length(key), deletion, make_id(pair), CDEDUPE_OUTCOME_UNTOUCHED, 0};
+    subject_update_t update = {key_bytes(key), key_length(key),           deletion,
+                               make_id(pair),  CDEDUPE_OUTCOME_UNTOUCHED, 0};
 
     if (bare) {
         update.id = 0;
@@ -297,7 +302,8 @@ run_put_many(pair_t *pair, unsigned variant)
     size_t key = next_byte();
     size_t step = next_byte();
 
-    say("%s %zu keys from %zu in steps of %zu", variant == 0 ? "set" : "set and delete", count, key, step);
+    say("%s %zu keys from %zu in steps of %zu", variant == 0 ? "set" : "set and delete", count, key,
+        step);
     for (size_t i = 0; i < count; i++) {
         bool deletion = variant == 1 || (variant > 1 && i % variant == 0);
 
@@ -310,7 +316,8 @@ run_put_many(pair_t *pair, unsigned variant)
 static void
 run_status(pair_t *pair, unsigned variant)
 {
-    cdedupe_status_t status = variant > CDEDUPE_STATUS_IN_SYNC ? CDEDUPE_STATUS_IN_SYNC : (cdedupe_status_t)variant;
+    cdedupe_status_t status =
+        variant > CDEDUPE_STATUS_IN_SYNC ? CDEDUPE_STATUS_IN_SYNC : (cdedupe_status_t)variant;
     bool sweeps = status == CDEDUPE_STATUS_IN_SYNC && pair->model.resync;
     uint64_t failures_before = pair->hooks.failures;
     cdedupe_result_t result;
@@ -362,7 +369,8 @@ run_collect(pair_t *pair, unsigned variant)
 static cdedupe_result_t
 take(pair_t *pair, size_t capacity)
 {
-    size_t limit = capacity < pair->subject.options.batch_size ? capacity : pair->subject.options.batch_size;
+    size_t limit =
+        capacity < pair->subject.options.batch_size ? capacity : pair->subject.options.batch_size;
     cdedupe_result_t result = subject_take(&pair->subject, capacity);
     model_item_t wanted[BATCH];
     size_t keys[BATCH];
@@ -412,7 +420,9 @@ compare_put_back(pair_t *pair, const uint64_t *back, size_t first, size_t count)
 static void
 run_put_back(pair_t *pair, unsigned variant)
 {
-    size_t count = variant == 3 ? next_byte() : variant == 2 ? 1 : pair->model.batch_count / (variant + 1);
+    size_t count = variant == 3   ? next_byte()
+                   : variant == 2 ? 1
+                                  : pair->model.batch_count / (variant + 1);
     uint64_t failures_before = pair->hooks.failures;
     uint64_t back[KEYS] = {0};
     cdedupe_result_t result;
@@ -475,7 +485,8 @@ run_finish(pair_t *pair, cdedupe_finish_t when)
     say("finish %d", when);
     result = subject_finish(&pair->subject, when);
     model_finish(&pair->model, when);
-    CHECK(result == CDEDUPE_OK || (result == CDEDUPE_STOPPED && (pair->model.stopped || !is_modelled(pair))));
+    CHECK(result == CDEDUPE_OK ||
+          (result == CDEDUPE_STOPPED && (pair->model.stopped || !is_modelled(pair))));
 }
 
 /* ---------------------------------------------------------------------------------------------------- */
@@ -568,7 +579,9 @@ choose_rules(model_rules_t *rules, const subject_options_t *options)
 
     rules->maximum_keys = options->maximum_keys;
     rules->maximum_bytes = options->maximum_bytes;
-    rules->weight = !bytes ? weight_of_handles : options->long_values ? weight_of_long_bytes : weight_of_bytes;
+    rules->weight = !bytes                 ? weight_of_handles
+                    : options->long_values ? weight_of_long_bytes
+                                           : weight_of_bytes;
     rules->revision = !options->suppress ? NULL : bytes ? revision_of_bytes : subject_revision;
     rules->merged = options->merging ? subject_merged : NULL;
 }
@@ -664,7 +677,8 @@ discard(pair_t *pair, size_t count, bool first)
         slots[2 * i] = slot;
     }
     cdedupe_discard(pair->subject.core, slots, 2 * count);
-    memmove(pair->held + from, pair->held + from + count, (pair->held_count - from - count) * sizeof(*pair->held));
+    memmove(pair->held + from, pair->held + from + count,
+            (pair->held_count - from - count) * sizeof(*pair->held));
     pair->held_count -= count;
 }
 
@@ -741,8 +755,9 @@ use_plainly(void)
     CHECK_EQ(cdedupe_bytes_create(NULL, &buffer), CDEDUPE_OK);
     CHECK_EQ(cdedupe_bytes_put(buffer, NULL, 0, value, sizeof(value), 1, NULL), CDEDUPE_OK);
     CHECK_EQ(cdedupe_bytes_put(buffer, "k", 1, value, sizeof(value), 2, NULL), CDEDUPE_OK);
-    CHECK_EQ(cdedupe_bytes_delete(buffer, key_bytes(KEY_TOO_LONG), key_length(KEY_TOO_LONG), 3, NULL),
-             CDEDUPE_KEY_TOO_LONG);
+    CHECK_EQ(
+        cdedupe_bytes_delete(buffer, key_bytes(KEY_TOO_LONG), key_length(KEY_TOO_LONG), 3, NULL),
+        CDEDUPE_KEY_TOO_LONG);
     CHECK_EQ(cdedupe_bytes_claim(buffer, CDEDUPE_CLAIM_SINGLE_BATCH), CDEDUPE_OK);
     CHECK_EQ(cdedupe_bytes_take(buffer, &item, 1, &count), CDEDUPE_OK);
     CHECK(item.value_length == sizeof(value) && memcmp(item.value, value, sizeof(value)) == 0);

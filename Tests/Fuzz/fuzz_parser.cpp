@@ -38,8 +38,8 @@ void
 check(bool ok, int line, const char *text)
 {
     if (!ok) {
-        std::fprintf(stderr, "fuzz_parser.cpp:%d: %s\n  in %.*s\n", line, text, static_cast<int>(line_in_work.size()),
-                     line_in_work.data());
+        std::fprintf(stderr, "fuzz_parser.cpp:%d: %s\n  in %.*s\n", line, text,
+                     static_cast<int>(line_in_work.size()), line_in_work.data());
         std::abort();
     }
 }
@@ -55,8 +55,8 @@ struct event {
 
     bool operator==(const event &other) const
     {
-        return kind == other.kind && detail == other.detail && line == other.line && revision == other.revision &&
-               key == other.key && value == other.value;
+        return kind == other.kind && detail == other.detail && line == other.line &&
+               revision == other.revision && key == other.key && value == other.value;
     }
 };
 
@@ -67,7 +67,8 @@ class guarded_memory {
 public:
     guarded_memory()
     {
-        void *const pages = mmap(nullptr, size + page, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
+        void *const pages =
+            mmap(nullptr, size + page, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
         if (pages == MAP_FAILED) {
             std::abort();
         }
@@ -100,7 +101,8 @@ copy(const cevent_event &from, const uint8_t *chunk, size_t length)
 {
     event to;
     to.kind = from.kind;
-    to.detail = from.kind == CEVENT_KIND_ERROR ? static_cast<int>(from.error) : static_cast<int>(from.status);
+    to.detail = from.kind == CEVENT_KIND_ERROR ? static_cast<int>(from.error)
+                                               : static_cast<int>(from.status);
     to.line = from.line;
     to.revision = from.revision;
     if (from.key != nullptr) {
@@ -110,9 +112,11 @@ copy(const cevent_event &from, const uint8_t *chunk, size_t length)
         CHECK(from.value >= chunk && from.value + from.value_length <= chunk + length);
         to.value.assign(reinterpret_cast<const char *>(from.value), from.value_length);
     }
-    CHECK((from.key != nullptr) == (from.kind == CEVENT_KIND_UPDATE || from.kind == CEVENT_KIND_DELETION));
+    CHECK((from.key != nullptr) ==
+          (from.kind == CEVENT_KIND_UPDATE || from.kind == CEVENT_KIND_DELETION));
     CHECK((from.value != nullptr) == (from.kind == CEVENT_KIND_UPDATE));
-    CHECK(cevent_error_message(from.kind == CEVENT_KIND_ERROR ? from.error : CEVENT_ERROR_NONE)[0] != '\0');
+    CHECK(cevent_error_message(from.kind == CEVENT_KIND_ERROR ? from.error
+                                                              : CEVENT_ERROR_NONE)[0] != '\0');
     return to;
 }
 
@@ -127,7 +131,8 @@ parse(cevent_parser *parser, const uint8_t *memory, size_t length, size_t capaci
 
     do {
         size_t consumed = 0;
-        count = cevent_parser_parse(parser, memory + at, length - at, events.data(), capacity, &consumed);
+        count = cevent_parser_parse(parser, memory + at, length - at, events.data(), capacity,
+                                    &consumed);
         CHECK(count <= capacity && consumed <= length - at);
         CHECK(consumed == 0 || memory[at + consumed - 1] == '\n');
         for (size_t i = 0; i < count; i++) {
@@ -204,7 +209,10 @@ public:
     }
 
 private:
-    void note(char kind, const std::string &text) { tokens += kind + std::to_string(text.size()) + ":" + text; }
+    void note(char kind, const std::string &text)
+    {
+        tokens += kind + std::to_string(text.size()) + ":" + text;
+    }
 
     void begin(type kind, const std::string &text)
     {
@@ -280,7 +288,8 @@ judge_field(const reading::field &field, event &wanted)
         return judge_status(field, wanted);
     }
     if (field.name == "restart") {
-        return field.kind == reading::boolean_type && field.text == "true" ? CEVENT_ERROR_NONE : CEVENT_ERROR_RESTART;
+        return field.kind == reading::boolean_type && field.text == "true" ? CEVENT_ERROR_NONE
+                                                                           : CEVENT_ERROR_RESTART;
     }
     return CEVENT_ERROR_NONE;
 }
@@ -328,7 +337,8 @@ judge(const reading &read, event &wanted)
         }
     }
     if (seen.key + seen.status + seen.restart != 1) {
-        return seen.key + seen.status + seen.restart == 0 ? CEVENT_ERROR_NO_KNOWN_FIELD : CEVENT_ERROR_MIXED;
+        return seen.key + seen.status + seen.restart == 0 ? CEVENT_ERROR_NO_KNOWN_FIELD
+                                                          : CEVENT_ERROR_MIXED;
     }
     if (seen.key == 0) {
         wanted.kind = seen.status ? CEVENT_KIND_STATUS : CEVENT_KIND_RESTART;
@@ -347,14 +357,16 @@ check_value(const reading &read, const std::string &value)
     CHECK(alone.is_json && std::strchr(" \t\r\n", value.front()) == nullptr &&
           std::strchr(" \t\r\n", value.back()) == nullptr);
     for (const reading::field &field : read.fields) {
-        CHECK(field.name != "value" || read.tokens.substr(field.begin, field.end - field.begin) == alone.tokens);
+        CHECK(field.name != "value" ||
+              read.tokens.substr(field.begin, field.end - field.begin) == alone.tokens);
     }
 }
 
 bool
 is_about_json(int error)
 {
-    return (error >= CEVENT_ERROR_SYNTAX && error <= CEVENT_ERROR_NOT_OBJECT) || error == CEVENT_ERROR_DEPTH;
+    return (error >= CEVENT_ERROR_SYNTAX && error <= CEVENT_ERROR_NOT_OBJECT) ||
+           error == CEVENT_ERROR_DEPTH;
 }
 
 // `line` without the whitespace around it.
@@ -399,7 +411,8 @@ trimmed(string_view line, uint64_t number)
     if (number == 1 && line.substr(0, 3) == "\xEF\xBB\xBF") {
         line.remove_prefix(3);
     }
-    while (!line.empty() && std::strchr(" \t\r\n", line.front()) != nullptr && line.front() != '\0') {
+    while (!line.empty() && std::strchr(" \t\r\n", line.front()) != nullptr &&
+           line.front() != '\0') {
         line.remove_prefix(1);
     }
     while (!line.empty() && std::strchr(" \t\r\n", line.back()) != nullptr && line.back() != '\0') {
@@ -416,7 +429,8 @@ check_alone(cevent_parser *parser, string_view line, const std::vector<event> &t
 
     memory += '\n';
     memory.append(CEVENT_PADDING, '\xff');
-    const auto alone = parse(parser, reinterpret_cast<const uint8_t *>(memory.data()), line.size() + 1, 2);
+    const auto alone =
+        parse(parser, reinterpret_cast<const uint8_t *>(memory.data()), line.size() + 1, 2);
     const string_view inside = trimmed(line, cevent_parser_lines(parser));
     CHECK(alone.size() == (inside.empty() ? 0U : 1U));
     if (!alone.empty()) {

@@ -15,8 +15,14 @@ enum { ROW = 8, ROWS = KEYS / ROW };
 static const size_t row_lengths[ROWS] = {0,   2,   2,   2,   5,    8,    8,    8,    16,   16,  16,
                                          24,  39,  40,  40,  40,   41,   41,   104,  105,  200, 488,
                                          489, 616, 617, 745, 1000, 1500, 2025, 4072, 9000, 0};
-static const size_t last_lengths[ROW] = {
-    16360, 20000, 40000, 40000, CDEDUPE_KEY_MAX - 1, CDEDUPE_KEY_MAX, CDEDUPE_KEY_MAX, CDEDUPE_KEY_MAX + 1};
+static const size_t last_lengths[ROW] = {16360,
+                                         20000,
+                                         40000,
+                                         40000,
+                                         CDEDUPE_KEY_MAX - 1,
+                                         CDEDUPE_KEY_MAX,
+                                         CDEDUPE_KEY_MAX,
+                                         CDEDUPE_KEY_MAX + 1};
 
 static hash_mode_t hash_mode;
 static uint64_t hash_salt;
@@ -67,7 +73,8 @@ size_t
 key_number(const void *bytes, size_t length)
 {
     size_t number = length == 0 ? 0 : ((const unsigned char *)bytes)[length - 1];
-    bool is_it = key_length(number) == length && (length == 0 || memcmp(bytes, key_bytes(number), length) == 0);
+    bool is_it = key_length(number) == length &&
+                 (length == 0 || memcmp(bytes, key_bytes(number), length) == 0);
 
     return is_it ? number : KEYS;
 }
@@ -75,8 +82,9 @@ key_number(const void *bytes, size_t length)
 static hash_mode_t
 mode_of_key(const unsigned char *key, size_t length)
 {
-    static const hash_mode_t modes[ROW] = {HASH_WELL,      HASH_WELL,     HASH_SAME_PLACE, HASH_SAME_PLACE,
-                                           HASH_SAME_CELL, HASH_SAME_TAG, HASH_SAME,       HASH_SAME};
+    static const hash_mode_t modes[ROW] = {HASH_WELL,       HASH_WELL,      HASH_SAME_PLACE,
+                                           HASH_SAME_PLACE, HASH_SAME_CELL, HASH_SAME_TAG,
+                                           HASH_SAME,       HASH_SAME};
 
     return length == 0 ? HASH_SAME : modes[key[0] % ROW];
 }

@@ -50,7 +50,8 @@ replay_folder(const char *path)
         fail(path);
     }
     for (int i = 0; i < count; i++) {
-        if (entries[i]->d_name[0] != '.' && asprintf(&inside, "%s/%s", path, entries[i]->d_name) > 0) {
+        if (entries[i]->d_name[0] != '.' &&
+            asprintf(&inside, "%s/%s", path, entries[i]->d_name) > 0) {
             replay(inside);
             free(inside);
         }

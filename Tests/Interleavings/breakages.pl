@@ -186,9 +186,10 @@ sub replace_all {
     my $text = do { local $/; <$in> };
     close($in);
     for my $i (0 .. $#there) {
-        my $at = index($text, $there[$i]);
-        die "$file: not there any more: $there[$i]\n" if $at < 0;
-        substr($text, $at, length($there[$i])) = $instead[$i];
+        # Only tokens are compared: layout and comments do not count.
+        my $code = $there[$i] =~ s{/\*.*?\*/}{ }gsr;
+        my $tokens = join '(?:\s|/\*.*?\*/)*', map { quotemeta } $code =~ /\w+|\S/g;
+        $text =~ s/$tokens/$instead[$i]/s or die "$file: not there any more: $there[$i]\n";
     }
     open(my $out, '>', $file) or die "$file: $!";
     print $out $text;

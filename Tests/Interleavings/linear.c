@@ -26,7 +26,8 @@ static struct lane lanes[LANES];
 static model_t base;
 static bool base_made;
 static model_t levels[LANES * STEPS_MAX];
-static uint64_t seen[SEEN_SIZE]; /* Histories that were found right, by their hashes; zero: nothing. */
+static uint64_t
+    seen[SEEN_SIZE]; /* Histories that were found right, by their hashes; zero: nothing. */
 static unsigned seen_count;
 
 /* ---------------------------------------------------------------------------------------------------- */
@@ -72,7 +73,8 @@ content_bits(uint64_t content)
 static bool
 is_right_displaced(const struct event *event, unsigned part, uint64_t displaced)
 {
-    return event->outcomes[part] == CDEDUPE_OUTCOME_QUEUED || event->outcomes[part] == CDEDUPE_OUTCOME_SUPPRESSED ||
+    return event->outcomes[part] == CDEDUPE_OUTCOME_QUEUED ||
+           event->outcomes[part] == CDEDUPE_OUTCOME_SUPPRESSED ||
            event->displaced[part] == displaced;
 }
 
@@ -98,14 +100,16 @@ apply_put(model_t *model, const struct event *event, unsigned part)
     uint64_t displaced;
 
     /* Such a call may still replace what was put back after the stop: it looks once whether the buffer is stopped. */
-    if (model->stopped && event->outcomes[part] == CDEDUPE_OUTCOME_REPLACED && began_before_stop(event)) {
+    if (model->stopped && event->outcomes[part] == CDEDUPE_OUTCOME_REPLACED &&
+        began_before_stop(event)) {
         model->stopped = false;
         model_put(model, update->key, update->deletion, content(update->id), &displaced);
         model->stopped = true;
         return event->displaced[part] == displaced;
     }
     return !model_put_waits(model, update->key, update->deletion) &&
-           model_put(model, update->key, update->deletion, content(update->id), &displaced) == event->outcomes[part] &&
+           model_put(model, update->key, update->deletion, content(update->id), &displaced) ==
+               event->outcomes[part] &&
            is_right_displaced(event, part, displaced);
 }
 
@@ -123,8 +127,9 @@ is_item(const struct event_item *item, const model_item_t *expected)
 {
     if (item->kind != expected->kind)
         return false;
-    return item->kind == CDEDUPE_ITEM_STATUS ? item->status == expected->status
-                                             : item->key == expected->key && item->id == expected->id;
+    return item->kind == CDEDUPE_ITEM_STATUS
+               ? item->status == expected->status
+               : item->key == expected->key && item->id == expected->id;
 }
 
 /* Of a finish: what was owed has been taken, so the buffer stops with the take's last hold. */
@@ -143,12 +148,15 @@ take_parts(const struct event *event)
     unsigned full = event->items_count / TAKES_PER_LOCK;
 
     /* A take goes on until a hold finds nothing more, or there is no room. */
-    return event->items_count == event->argument && event->items_count % TAKES_PER_LOCK == 0 ? full : full + 1;
+    return event->items_count == event->argument && event->items_count % TAKES_PER_LOCK == 0
+               ? full
+               : full + 1;
 }
 
 /* What one hold of a take handed out: `count` items. */
 static bool
-apply_hold(model_t *model, const struct event *event, const struct event_item *items, unsigned limit, unsigned count)
+apply_hold(model_t *model, const struct event *event, const struct event_item *items,
+           unsigned limit, unsigned count)
 {
     model_item_t expected[TAKES_PER_LOCK];
     size_t hints[TAKES_PER_LOCK], expected_count;
@@ -177,7 +185,8 @@ static bool
 apply_take(model_t *model, const struct event *event, unsigned part)
 {
     model_item_t earlier[MODEL_BATCH];
-    unsigned before = part * TAKES_PER_LOCK, room = event->argument - before, count = event->items_count - before;
+    unsigned before = part * TAKES_PER_LOCK, room = event->argument - before,
+             count = event->items_count - before;
     bool last = part + 1 == take_parts(event);
 
     count = count < TAKES_PER_LOCK ? count : TAKES_PER_LOCK;
@@ -243,10 +252,12 @@ apply_statistics(const model_t *model, const struct event *event)
     if (event->thread != THREAD_CHECKS)
         return true;
     return a->pending_keys == b->pending_keys && a->pending_statuses == b->pending_statuses &&
-           a->live_keys == b->live_keys && a->received == b->received && a->delivered == b->delivered &&
-           a->replaced == b->replaced && a->cancelled == b->cancelled && a->dropped == b->dropped &&
+           a->live_keys == b->live_keys && a->received == b->received &&
+           a->delivered == b->delivered && a->replaced == b->replaced &&
+           a->cancelled == b->cancelled && a->dropped == b->dropped &&
            a->suppressed == b->suppressed && a->overflows == b->overflows &&
-           a->synthesized_deletions == b->synthesized_deletions && a->statuses_delivered == b->statuses_delivered;
+           a->synthesized_deletions == b->synthesized_deletions &&
+           a->statuses_delivered == b->statuses_delivered;
 }
 
 static bool
@@ -351,7 +362,9 @@ event_parts(const struct event *event)
 {
     if (event->kind == OP_PUT)
         return event->count;
-    return event->kind == OP_TAKE ? take_parts(event) : event->kind == OP_PUT_BACK ? put_back_parts(event) : 1;
+    return event->kind == OP_TAKE       ? take_parts(event)
+           : event->kind == OP_PUT_BACK ? put_back_parts(event)
+                                        : 1;
 }
 
 static void
@@ -367,7 +380,8 @@ make_base(void)
 {
     model_open(&base);
     base.rules.merged = merges() ? merged_of : NULL;
-    base.rules.revision = program_choice(history->program, OP_SUPPRESSING) != 0 ? revision_of : NULL;
+    base.rules.revision =
+        program_choice(history->program, OP_SUPPRESSING) != 0 ? revision_of : NULL;
     base.rules.maximum_keys = program_choice(history->program, OP_BOUND);
     for (unsigned i = 0; i < history->count && history->events[i].thread == THREAD_SETUP; i++)
         for (unsigned part = 0; part < event_parts(&history->events[i]); part++)
@@ -433,7 +447,8 @@ hash_history(void)
         if (event->thread >= THREADS_MAX)
             continue;
         for (unsigned j = 0; j < history->count; j++)
-            if (history->events[j].thread < THREADS_MAX && history->events[j].returned < event->invoked)
+            if (history->events[j].thread < THREADS_MAX &&
+                history->events[j].returned < event->invoked)
                 hash = mix(hash, j);
     }
     return hash == 0 ? 1 : hash;
@@ -511,7 +526,8 @@ follow_take(const struct event *event, struct sink *sink)
 
         if (item->kind == CDEDUPE_ITEM_STATUS)
             continue;
-        if (item->kind != CDEDUPE_ITEM_DELETED && sink->live[item->key] != (item->kind == CDEDUPE_ITEM_UPDATED))
+        if (item->kind != CDEDUPE_ITEM_DELETED &&
+            sink->live[item->key] != (item->kind == CDEDUPE_ITEM_UPDATED))
             return false;
         sink->before[i] = sink->live[item->key];
         sink->live[item->key] = item->kind != CDEDUPE_ITEM_DELETED;
@@ -547,8 +563,8 @@ static bool
 is_in_sync(const struct event *restart, const struct event *before)
 {
     for (const struct event *event = history->events; event < before; event++)
-        if (event->kind == OP_STATUS && event->argument == CDEDUPE_STATUS_IN_SYNC && event->result == CDEDUPE_OK &&
-            event->invoked > restart->returned)
+        if (event->kind == OP_STATUS && event->argument == CDEDUPE_STATUS_IN_SYNC &&
+            event->result == CDEDUPE_OK && event->invoked > restart->returned)
             return true;
     return false;
 }

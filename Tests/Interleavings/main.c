@@ -59,7 +59,8 @@ static void
 print_schedule(const struct schedule *schedule)
 {
     for (size_t i = 0; i < schedule->count; i++)
-        printf("%s%" PRIu64 ":%u", i == 0 ? "" : ",", schedule->switches[i].step, schedule->switches[i].thread);
+        printf("%s%" PRIu64 ":%u", i == 0 ? "" : ",", schedule->switches[i].step,
+               schedule->switches[i].thread);
 }
 
 static void
@@ -120,7 +121,8 @@ crash(int number)
 
 /* All schedules with at most so many preemptions. False: one failed. */
 static bool
-search(const struct options *options, const struct program_text *text, unsigned preemptions, uint64_t *schedules)
+search(const struct options *options, const struct program_text *text, unsigned preemptions,
+       uint64_t *schedules)
 {
     uint64_t count = 0;
     char how[96];
@@ -132,8 +134,8 @@ search(const struct options *options, const struct program_text *text, unsigned 
         count++;
         if (fault != NULL) {
             *schedules += count;
-            snprintf(how, sizeof(how), "found with %u preemptions, after %" PRIu64 " schedules", preemptions,
-                     *schedules);
+            snprintf(how, sizeof(how), "found with %u preemptions, after %" PRIu64 " schedules",
+                     preemptions, *schedules);
             report(text, fault, how);
             return false;
         }
@@ -210,8 +212,8 @@ check_program(const struct options *options, const struct program_text *text)
     totals.schedules += schedules;
     totals.freezes += freezes;
     if (!options->quiet)
-        printf("%-56s %u: %9" PRIu64 " schedules, %5u histories, %5" PRIu64 " stops\n", text->name, preemptions,
-               schedules, linear_histories(), freezes);
+        printf("%-56s %u: %9" PRIu64 " schedules, %5u histories, %5" PRIu64 " stops\n", text->name,
+               preemptions, schedules, linear_histories(), freezes);
     fflush(stdout);
 }
 
@@ -351,7 +353,8 @@ main(int argc, char **argv)
         treat_all(&options);
     if (options.list || options.schedule != NULL)
         return totals.failed != 0;
-    printf("%u programs, %" PRIu64 " schedules, %" PRIu64 " stops, %u searches cut short, %u failed\n", totals.programs,
-           totals.schedules, totals.freezes, totals.cut, totals.failed);
+    printf("%u programs, %" PRIu64 " schedules, %" PRIu64
+           " stops, %u searches cut short, %u failed\n",
+           totals.programs, totals.schedules, totals.freezes, totals.cut, totals.failed);
     return totals.failed != 0;
 }

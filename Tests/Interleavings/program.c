@@ -315,10 +315,12 @@ parse_word(struct op *op, const char *text)
     for (size_t i = 0; i < sizeof(words) / sizeof(words[0]); i++) {
         size_t length = strlen(words[i].text);
 
-        if (words[i].number_follows ? strncmp(text, words[i].text, length) != 0 : strcmp(text, words[i].text) != 0)
+        if (words[i].number_follows ? strncmp(text, words[i].text, length) != 0
+                                    : strcmp(text, words[i].text) != 0)
             continue;
         op->kind = words[i].kind;
-        op->argument = words[i].number_follows ? (unsigned)strtoul(text + length, NULL, 10) : words[i].argument;
+        op->argument = words[i].number_follows ? (unsigned)strtoul(text + length, NULL, 10)
+                                               : words[i].argument;
         return true;
     }
     return false;
@@ -352,13 +354,14 @@ parse_updates(struct program *program, struct op *op, const char *text)
     for (; *text != 0; text += 2) {
         struct op_update *update = &op->updates[op->count];
 
-        if (strchr("+-~=", text[0]) == NULL || !islower((unsigned char)text[1]) || op->count == PROGRAM_UPDATES_MAX ||
-            program->ids + 1 == PROGRAM_IDS_MAX)
+        if (strchr("+-~=", text[0]) == NULL || !islower((unsigned char)text[1]) ||
+            op->count == PROGRAM_UPDATES_MAX || program->ids + 1 == PROGRAM_IDS_MAX)
             return false;
         update->key = (unsigned)(text[1] - 'a');
         update->deletion = strchr("-~", text[0]) != NULL;
         update->id = text[0] == '-' ? 0 : ++program->ids;
-        program->revisions[update->id] = text[0] == '=' ? first_value(program, update->key) : update->id;
+        program->revisions[update->id] =
+            text[0] == '=' ? first_value(program, update->key) : update->id;
         op->count++;
     }
     return true;
@@ -376,7 +379,8 @@ parse_list(struct program *program, struct op_list *list, const char *text)
         if (list->count++ == PROGRAM_OPS_MAX)
             return false;
         snprintf(op->text, sizeof(op->text), "%s", word);
-        if (!(strchr("+-~=", word[0]) != NULL ? parse_updates(program, op, word) : parse_word(op, word)))
+        if (!(strchr("+-~=", word[0]) != NULL ? parse_updates(program, op, word)
+                                              : parse_word(op, word)))
             return false;
     }
     return true;
@@ -469,7 +473,8 @@ static const char *const sink_ops[] = {
     "take", "take", "take1", "put_back", "put_back1", "collect", "+a", "-a", "release", "claim",
 };
 
-static const char *const last_ops[] = {"stop", "finish", "finish-empty", "restart", "sync", "+a", "-a", "collect"};
+static const char *const last_ops[] = {"stop", "finish", "finish-empty", "restart",
+                                       "sync", "+a",     "-a",           "collect"};
 
 static void
 append_word(char *text, size_t size, const char *word)
@@ -488,15 +493,17 @@ program_random(uint64_t seed, struct program_storage *storage)
 
     memset(storage, 0, sizeof(*storage));
     snprintf(storage->name, sizeof(storage->name), "random %llu", (unsigned long long)seed);
-    append_word(storage->setup, sizeof(storage->setup), pick(&state, setups, sizeof(setups) / sizeof(setups[0])));
+    append_word(storage->setup, sizeof(storage->setup),
+                pick(&state, setups, sizeof(setups) / sizeof(setups[0])));
     text.waits = strncmp(storage->setup, "merging", strlen("merging")) == 0;
     for (unsigned thread = 0; thread < (three ? 3u : 2u); thread++) {
         bool sink = thread == 1 && next_random(&state) % 3 != 0;
         unsigned count = three ? 2 : 3;
 
         for (unsigned i = 0; i < count; i++) {
-            const char *word = sink ? pick(&state, sink_ops, sizeof(sink_ops) / sizeof(sink_ops[0]))
-                                    : pick(&state, source_ops, sizeof(source_ops) / sizeof(source_ops[0]));
+            const char *word =
+                sink ? pick(&state, sink_ops, sizeof(sink_ops) / sizeof(sink_ops[0]))
+                     : pick(&state, source_ops, sizeof(source_ops) / sizeof(source_ops[0]));
 
             if (i + 1 == count && next_random(&state) % 6 == 0)
                 word = pick(&state, last_ops, sizeof(last_ops) / sizeof(last_ops[0]));

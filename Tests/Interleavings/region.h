@@ -30,7 +30,8 @@ const char *region_fault(void);
 static inline bool
 region_contains(const volatile void *address)
 {
-    return (uintptr_t)address >= (uintptr_t)region && (uintptr_t)address < (uintptr_t)region + sizeof(region);
+    return (uintptr_t)address >= (uintptr_t)region &&
+           (uintptr_t)address < (uintptr_t)region + sizeof(region);
 }
 
 #endif

@@ -36,8 +36,9 @@ struct state {
     struct batch batch;
     bool woken; /* Since the loop last went to sleep. */
     uint64_t wakes;
-    uint64_t empties;   /* Times that a loop found nothing. */
-    uint64_t asleep_at; /* When the take began that found nothing, if it was the loop's last; else zero. */
+    uint64_t empties; /* Times that a loop found nothing. */
+    uint64_t
+        asleep_at; /* When the take began that found nothing, if it was the loop's last; else zero. */
     uint64_t last_wake;
     unsigned events;
     unsigned items;
@@ -183,9 +184,11 @@ end_event(struct event *event, cdedupe_result_t result)
  * it was put back for, was pending. `pending` is the handle that the buffer gave for that.
  */
 static void
-merge(unsigned thread, unsigned key, cdedupe_slot_t older, cdedupe_slot_t newer, cdedupe_slot_t pending)
+merge(unsigned thread, unsigned key, cdedupe_slot_t older, cdedupe_slot_t newer,
+      cdedupe_slot_t pending)
 {
-    unsigned first = slot_id(older), second = slot_id(newer), into = (first + second) & 1 ? first : second;
+    unsigned first = slot_id(older), second = slot_id(newer),
+             into = (first + second) & 1 ? first : second;
     uint64_t both = state.contents[first] | state.contents[second];
     cdedupe_slot_t merged = state.slots[into];
     struct event *event;
@@ -231,7 +234,8 @@ put_some(unsigned thread, const struct op_update *wanted, unsigned count)
     for (unsigned i = done; i < count; i++)
         receive(updates[i].slot);
     event->count = done;
-    if ((event->result == CDEDUPE_INCOMPLETE) != (done > 0 && event->outcomes[done - 1] == CDEDUPE_OUTCOME_MERGE))
+    if ((event->result == CDEDUPE_INCOMPLETE) !=
+        (done > 0 && event->outcomes[done - 1] == CDEDUPE_OUTCOME_MERGE))
         scheduler_fail("a call is incomplete, and does not say why");
     else if (event->result == CDEDUPE_INCOMPLETE)
         merge(thread, wanted[done - 1].key, updates[done - 1].displaced, updates[done - 1].slot,
@@ -358,7 +362,8 @@ merge_put_back(unsigned thread, const cdedupe_item_t *items, size_t count)
 {
     for (size_t i = 0; i < count; i++)
         if (items[i].newer != 0)
-            merge(thread, key_number(items[i].key, items[i].key_length), items[i].slot, items[i].newer, items[i].newer);
+            merge(thread, key_number(items[i].key, items[i].key_length), items[i].slot,
+                  items[i].newer, items[i].newer);
 }
 
 /* The last `count` items of the last batch go back, or as many of them as can before something is merged; says how many. */
@@ -607,7 +612,8 @@ tags_collide(void)
 {
     const char *x = key_text('x' - 'a'), *y = key_text('y' - 'a');
 
-    return hash_key(&buffer->secret, x, strlen(x)) >> 32 == hash_key(&buffer->secret, y, strlen(y)) >> 32;
+    return hash_key(&buffer->secret, x, strlen(x)) >> 32 ==
+           hash_key(&buffer->secret, y, strlen(y)) >> 32;
 }
 
 bool
@@ -651,7 +657,8 @@ run_validate(void)
 static void
 check_wake_ups(void)
 {
-    bool due = !ring_is_empty(&buffer->links, buffer->ring) || buffer->stopped || buffer->finishing != FINISHING_NOT;
+    bool due = !ring_is_empty(&buffer->links, buffer->ring) || buffer->stopped ||
+               buffer->finishing != FINISHING_NOT;
 
     if (state.wakes > state.empties)
         scheduler_fail("more wake-ups than sleeps");
@@ -749,11 +756,13 @@ print_back(FILE *out, const struct event *event)
 static void
 print_updates(FILE *out, const struct event *event)
 {
-    static const char *const outcomes[] = {"untouched", "queued",     "replaced",   "cancelled", "dropped",
-                                           "rejected",  "suppressed", "overflowed", "needs tag", "merge"};
+    static const char *const outcomes[] = {"untouched", "queued",   "replaced",   "cancelled",
+                                           "dropped",   "rejected", "suppressed", "overflowed",
+                                           "needs tag", "merge"};
 
     for (unsigned i = 0; i < event->count; i++) {
-        fprintf(out, " %c%s", event->updates[i].deletion ? '-' : '+', key_text(event->updates[i].key) + 4);
+        fprintf(out, " %c%s", event->updates[i].deletion ? '-' : '+',
+                key_text(event->updates[i].key) + 4);
         if (event->updates[i].id != 0)
             fprintf(out, "=%u", event->updates[i].id);
         fprintf(out, " %s", outcomes[event->outcomes[i]]);
@@ -846,7 +855,8 @@ entry_label(const volatile void *address)
 
         if (!lies_in(address, entry, sizeof(*entry)))
             continue;
-        snprintf(text, sizeof(text), "word of %.*s", (int)entry->key_length, (const char *)entry->key);
+        snprintf(text, sizeof(text), "word of %.*s", (int)entry->key_length,
+                 (const char *)entry->key);
         return text;
     }
     return NULL;
@@ -877,9 +887,10 @@ run_label(const volatile void *address)
         const char *name;
     } members[] = {
 #define MEMBER(name) {offsetof(struct cdedupe, name), sizeof(((struct cdedupe *)NULL)->name), #name}
-        MEMBER(memory),       MEMBER(lock.spin), MEMBER(lock.waiting), MEMBER(stopped), MEMBER(restart),
-        MEMBER(slots_sparse), MEMBER(uncleared), MEMBER(entries),      MEMBER(slots),   MEMBER(links),
-        MEMBER(index),        MEMBER(retired),   MEMBER(contexts),
+        MEMBER(memory),   MEMBER(lock.spin),    MEMBER(lock.waiting), MEMBER(stopped),
+        MEMBER(restart),  MEMBER(slots_sparse), MEMBER(uncleared),    MEMBER(entries),
+        MEMBER(slots),    MEMBER(links),        MEMBER(index),        MEMBER(retired),
+        MEMBER(contexts),
 #undef MEMBER
     };
     static char text[40];

@@ -113,7 +113,8 @@ swap(ucontext_t *from, ucontext_t *to, const void *stack, size_t size)
 #ifdef SCHEDULER_ASAN
     void *fake = NULL;
 
-    __sanitizer_start_switch_fiber(&fake, stack == NULL ? main_stack : stack, stack == NULL ? main_size : size);
+    __sanitizer_start_switch_fiber(&fake, stack == NULL ? main_stack : stack,
+                                   stack == NULL ? main_size : size);
     swapcontext(from, to);
     __sanitizer_finish_switch_fiber(fake, NULL, NULL);
 #else
@@ -232,7 +233,8 @@ note_switch(unsigned thread)
     if (schedule->count == SWITCHES_MAX)
         scheduler_fail("livelock: too many switches");
     else
-        schedule->switches[schedule->count++] = (struct schedule_switch){.step = scheduler.steps, .thread = thread};
+        schedule->switches[schedule->count++] =
+            (struct schedule_switch){.step = scheduler.steps, .thread = thread};
 }
 
 static void
@@ -388,7 +390,8 @@ note_use(const volatile void *address, bool writes)
 static void
 maybe_freeze(void)
 {
-    if (scheduler.running != 0 || scheduler.freeze_at == 0 || ++scheduler.freeze_steps != scheduler.freeze_at)
+    if (scheduler.running != 0 || scheduler.freeze_at == 0 ||
+        ++scheduler.freeze_steps != scheduler.freeze_at)
         return;
     scheduler.freeze_reached = true;
     scheduler.freeze_held_lock = scheduler.lock_owner == 0;
@@ -428,8 +431,9 @@ trace_step(const volatile void *address, const char *what, const void *caller)
 {
     if (scheduler.trace == NULL)
         return;
-    fprintf(scheduler.trace, "%5llu %u  %-17s %-24s %s\n", (unsigned long long)scheduler.steps, scheduler.running, what,
-            address == NULL ? "" : scheduler_label(address), describe_caller(caller));
+    fprintf(scheduler.trace, "%5llu %u  %-17s %-24s %s\n", (unsigned long long)scheduler.steps,
+            scheduler.running, what, address == NULL ? "" : scheduler_label(address),
+            describe_caller(caller));
 }
 
 void
@@ -488,7 +492,8 @@ wait_for(const volatile void *address, enum state state, const char *what)
 void
 step_spin(void)
 {
-    wait_for(scheduler.running == NOBODY ? NULL : scheduler.threads[scheduler.running].last_read, WAITING, "waits");
+    wait_for(scheduler.running == NOBODY ? NULL : scheduler.threads[scheduler.running].last_read,
+             WAITING, "waits");
 }
 
 void

@@ -58,7 +58,8 @@ static inline bool
 sync_compare_exchange(uint64_t *target, uint64_t expected, uint64_t value)
 {
 #ifdef SYNC_TSAN
-    return __atomic_compare_exchange_n(target, &expected, value, false, __ATOMIC_ACQ_REL, __ATOMIC_RELAXED);
+    return __atomic_compare_exchange_n(target, &expected, value, false, __ATOMIC_ACQ_REL,
+                                       __ATOMIC_RELAXED);
 #else
     bool done;
 

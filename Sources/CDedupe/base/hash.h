@@ -21,7 +21,8 @@ struct hash_secret {
     uint64_t words[24];
 };
 
-_Static_assert(sizeof(struct hash_secret) >= XXH3_SECRET_SIZE_MIN, "XXH3 asks for a secret of at least this size");
+_Static_assert(sizeof(struct hash_secret) >= XXH3_SECRET_SIZE_MIN,
+               "XXH3 asks for a secret of at least this size");
 
 /* Draws the secret: from the system if the seed is zero, else from the seed. False: the system gave nothing. */
 bool hash_secret_init(struct hash_secret *secret, uint64_t seed);

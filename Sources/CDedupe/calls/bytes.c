@@ -86,7 +86,8 @@ items_size(const struct cdedupe_bytes *buffer)
 static cdedupe_result_t
 create_wrapper(cdedupe_t *core, cdedupe_bytes_t **out)
 {
-    struct cdedupe_bytes *buffer = memory_allocate(&core->memory, sizeof(*buffer), _Alignof(struct cdedupe_bytes));
+    struct cdedupe_bytes *buffer =
+        memory_allocate(&core->memory, sizeof(*buffer), _Alignof(struct cdedupe_bytes));
 
     if (buffer == NULL)
         return CDEDUPE_NO_MEMORY;
@@ -233,8 +234,8 @@ reject(cdedupe_outcome_t *outcome, cdedupe_result_t result)
 }
 
 static cdedupe_result_t
-put_value(struct cdedupe_bytes *buffer, cdedupe_update_t *update, const void *bytes, size_t length, uint64_t revision,
-          cdedupe_outcome_t *outcome)
+put_value(struct cdedupe_bytes *buffer, cdedupe_update_t *update, const void *bytes, size_t length,
+          uint64_t revision, cdedupe_outcome_t *outcome)
 {
     if (update->key_length > CDEDUPE_KEY_MAX)
         return reject(outcome, CDEDUPE_KEY_TOO_LONG);
@@ -243,8 +244,8 @@ put_value(struct cdedupe_bytes *buffer, cdedupe_update_t *update, const void *by
 }
 
 cdedupe_result_t
-cdedupe_bytes_put(cdedupe_bytes_t *buffer, const void *key, size_t key_length, const void *value, size_t value_length,
-                  uint64_t revision, cdedupe_outcome_t *outcome)
+cdedupe_bytes_put(cdedupe_bytes_t *buffer, const void *key, size_t key_length, const void *value,
+                  size_t value_length, uint64_t revision, cdedupe_outcome_t *outcome)
 {
     cdedupe_update_t update = {.key = key, .key_length = key_length};
 
@@ -311,7 +312,8 @@ describe(struct cdedupe_bytes *buffer, const cdedupe_item_t *item, cdedupe_bytes
 }
 
 cdedupe_result_t
-cdedupe_bytes_take(cdedupe_bytes_t *buffer, cdedupe_bytes_item_t *items, size_t capacity, size_t *count)
+cdedupe_bytes_take(cdedupe_bytes_t *buffer, cdedupe_bytes_item_t *items, size_t capacity,
+                   size_t *count)
 {
     cdedupe_result_t result;
 

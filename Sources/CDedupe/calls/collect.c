@@ -29,11 +29,13 @@ void
 dropped_add_queue(struct lock_scope *scope)
 {
     struct cdedupe *buffer = scope->buffer;
-    uint32_t last = ring_last(&buffer->links, buffer->dropped), first = ring_first(&buffer->links, buffer->ring);
+    uint32_t last = ring_last(&buffer->links, buffer->dropped),
+             first = ring_first(&buffer->links, buffer->ring);
 
     if (first == buffer->ring)
         return;
-    count_uncleared(buffer, buffer->uncleared + buffer->statistics.pending_keys + buffer->statistics.pending_statuses);
+    count_uncleared(buffer, buffer->uncleared + buffer->statistics.pending_keys +
+                                buffer->statistics.pending_statuses);
     ring_splice(&buffer->links, buffer->ring, buffer->dropped);
     forget_status_between(scope, last, first);
 }
@@ -42,7 +44,8 @@ void
 dropped_remove(struct lock_scope *scope, uint32_t link)
 {
     struct cdedupe *buffer = scope->buffer;
-    uint32_t before = link_at(&buffer->links, link)->previous, after = link_at(&buffer->links, link)->next;
+    uint32_t before = link_at(&buffer->links, link)->previous,
+             after = link_at(&buffer->links, link)->next;
 
     ring_remove(&buffer->links, link);
     count_uncleared(buffer, buffer->uncleared - 1);
@@ -124,7 +127,8 @@ clear_one(struct lock_scope *scope, cdedupe_slot_t *slot, cdedupe_tag_t *tag)
 }
 
 cdedupe_result_t
-cdedupe_collect(cdedupe_t *buffer, cdedupe_slot_t *slots, cdedupe_tag_t *tags, size_t capacity, size_t *count)
+cdedupe_collect(cdedupe_t *buffer, cdedupe_slot_t *slots, cdedupe_tag_t *tags, size_t capacity,
+                size_t *count)
 {
     struct lock_scope scope;
     size_t steps = 0;

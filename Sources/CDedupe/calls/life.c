@@ -27,7 +27,8 @@ layout_is_valid(size_t size, size_t alignment)
 static bool
 offset_is_valid(const cdedupe_options_t *options, size_t offset)
 {
-    return options->payload_size >= sizeof(uint64_t) && offset <= options->payload_size - sizeof(uint64_t);
+    return options->payload_size >= sizeof(uint64_t) &&
+           offset <= options->payload_size - sizeof(uint64_t);
 }
 
 static bool
@@ -117,10 +118,14 @@ init_choices(struct cdedupe *buffer, const cdedupe_options_t *options)
     buffer->wake_context = options->wake_context;
     buffer->clock = (struct clock){.read = options->clock, .context = options->clock_context};
     buffer->batch_size = options->batch_size;
-    buffer->revision_offset = options->suppress_unchanged ? options->revision_offset : OFFSET_UNUSED;
-    buffer->weight_offset = options->maximum_pending_bytes != 0 ? options->weight_offset : OFFSET_UNUSED;
-    buffer->keys_max = options->maximum_pending_keys != 0 ? options->maximum_pending_keys : UINT64_MAX;
-    buffer->bytes_max = options->maximum_pending_bytes != 0 ? options->maximum_pending_bytes : UINT64_MAX;
+    buffer->revision_offset =
+        options->suppress_unchanged ? options->revision_offset : OFFSET_UNUSED;
+    buffer->weight_offset =
+        options->maximum_pending_bytes != 0 ? options->weight_offset : OFFSET_UNUSED;
+    buffer->keys_max =
+        options->maximum_pending_keys != 0 ? options->maximum_pending_keys : UINT64_MAX;
+    buffer->bytes_max =
+        options->maximum_pending_bytes != 0 ? options->maximum_pending_bytes : UINT64_MAX;
     buffer->merging = options->merging;
     buffer->tagged = options->tag_size != 0;
 }
@@ -209,7 +214,8 @@ next_pending(struct cdedupe *buffer, uint64_t *cursor, cdedupe_tag_t *tag)
     cdedupe_slot_t slot = 0;
     uint32_t number;
 
-    while (slot == 0 && *tag == 0 && (number = arena_next_touched(&buffer->entries, (uint32_t)*cursor)) != 0) {
+    while (slot == 0 && *tag == 0 &&
+           (number = arena_next_touched(&buffer->entries, (uint32_t)*cursor)) != 0) {
         const struct entry *entry = entry_at(&buffer->entries, number);
 
         slot = word_payload(entry->word);
@@ -243,7 +249,8 @@ tidy_index(struct cdedupe *buffer)
     if (!index_is_untidy(&buffer->index))
         return;
     scope_init(&scope, buffer);
-    for (unsigned i = 0; i < TIDY_HOLDS && index_is_untidy(&buffer->index) && (done || scope_refill(&scope)); i++) {
+    for (unsigned i = 0;
+         i < TIDY_HOLDS && index_is_untidy(&buffer->index) && (done || scope_refill(&scope)); i++) {
         scope_lock(&scope);
         done = index_tidy(&buffer->index, &scope.reserve);
         scope_unlock(&scope);

@@ -16,8 +16,8 @@
 /* What came of one update. */
 enum step {
     STEP_DONE,
-    STEP_NO_MEMORY,  /* Nothing has changed. */
-    STEP_WAIT,       /* The same: somebody is merging what is pending for the key, or the sink is about to take it. */
+    STEP_NO_MEMORY, /* Nothing has changed. */
+    STEP_WAIT, /* The same: somebody is merging what is pending for the key, or the sink is about to take it. */
     STEP_INCOMPLETE, /* The call ends here; the outcome says why. */
 };
 
@@ -46,10 +46,11 @@ struct put {
     cdedupe_update_t *updates;
     size_t count;
     size_t done;
-    size_t copied;  /* Bytes of keys, in this hold. */
-    bool locked;    /* Something needed the lock, */
-    bool inserted;  /* or added a key. */
-    bool moved;     /* Something was queued or cancelled: what needs the lock whatever the look-ups found. */
+    size_t copied; /* Bytes of keys, in this hold. */
+    bool locked;   /* Something needed the lock, */
+    bool inserted; /* or added a key. */
+    bool
+        moved; /* Something was queued or cancelled: what needs the lock whatever the look-ups found. */
     unsigned waits; /* How often this share has waited. */
     enum step step; /* What came of the last update that was tried under the lock. */
     uint64_t hashes[PUTS_PER_LOCK];
@@ -58,7 +59,8 @@ struct put {
 };
 
 static void
-finish_update(cdedupe_update_t *update, cdedupe_slot_t back, cdedupe_slot_t displaced, cdedupe_outcome_t outcome)
+finish_update(cdedupe_update_t *update, cdedupe_slot_t back, cdedupe_slot_t displaced,
+              cdedupe_outcome_t outcome)
 {
     update->slot = back;
     update->displaced = displaced;
@@ -78,7 +80,8 @@ exceeds(const struct cdedupe *buffer, const cdedupe_update_t *update)
 
     if (statistics->pending_keys >= buffer->keys_max || buffer->bytes_carry > 0)
         return true;
-    return statistics->pending_bytes > buffer->bytes_max || weight > buffer->bytes_max - statistics->pending_bytes;
+    return statistics->pending_bytes > buffer->bytes_max ||
+           weight > buffer->bytes_max - statistics->pending_bytes;
 }
 
 /*
@@ -191,7 +194,8 @@ replace(struct lock_scope *scope, uint32_t number, uint64_t word, cdedupe_update
     struct cdedupe *buffer = scope->buffer;
     struct entry *entry = entry_at(&buffer->entries, number);
     /* Both, with replace_unlocked() and take_word(): our payload before the word, the displaced one after it. */
-    uint64_t before = sync_exchange(&entry->word, word_pending(word, update->slot, buffer->restart, update->deletion));
+    uint64_t before = sync_exchange(
+        &entry->word, word_pending(word, update->slot, buffer->restart, update->deletion));
 
     pending_bytes_subtract(buffer, word_payload(before));
     pending_bytes_add(buffer, update->slot);
@@ -217,9 +221,10 @@ begin_merge(struct lock_scope *scope, uint32_t number, cdedupe_update_t *update)
     if ((before & WORD_DELETION) || word_slot(before) == 0) {
         pending_bytes_add(buffer, update->slot);
         /* Release, with the acquire of replace_unlocked(): the payload. */
-        sync_store_release(&entry->word,
-                           word_pending(before, update->slot, buffer->restart, false) |
-                               (before & WORD_DELETION ? WORD_MERGE_BARRIER : before & WORD_MERGE_BARRIER));
+        sync_store_release(
+            &entry->word,
+            word_pending(before, update->slot, buffer->restart, false) |
+                (before & WORD_DELETION ? WORD_MERGE_BARRIER : before & WORD_MERGE_BARRIER));
         buffer->statistics.replaced++;
         finish_update(update, 0, word_slot(before), CDEDUPE_OUTCOME_REPLACED);
         return STEP_DONE;
@@ -239,9 +244,12 @@ begin_merge(struct lock_scope *scope, uint32_t number, cdedupe_update_t *update)
  * put back. One that comes after a suppressed value is: that stood for what was taken.
  */
 static uint64_t
-merge_barrier_since_restart(const struct cdedupe *buffer, uint64_t word, const cdedupe_update_t *update)
+merge_barrier_since_restart(const struct cdedupe *buffer, uint64_t word,
+                            const cdedupe_update_t *update)
 {
-    return buffer->merging && !update->deletion && word_is_unseen(word, buffer->restart) ? WORD_MERGE_BARRIER : 0;
+    return buffer->merging && !update->deletion && word_is_unseen(word, buffer->restart)
+               ? WORD_MERGE_BARRIER
+               : 0;
 }
 
 /* stale -> current: its one link moves from the garbage to the back of the queue [P5] */
@@ -257,7 +265,8 @@ revive(struct lock_scope *scope, struct entry *entry, uint64_t word, cdedupe_upd
         return ask_for_tag(update);
     pending_bytes_add(buffer, update->slot);
     /* An exchange: who read the restart number before the restart may still be replacing the stale payload. */
-    before = sync_exchange(&entry->word, word_pending(word, update->slot, buffer->restart, update->deletion) | alone);
+    before = sync_exchange(
+        &entry->word, word_pending(word, update->slot, buffer->restart, update->deletion) | alone);
     dropped_remove(scope, entry->link);
     queue_entry(scope, entry->link);
     finish_update(update, 0, word_payload(before), CDEDUPE_OUTCOME_QUEUED);
@@ -281,7 +290,8 @@ requeue(struct lock_scope *scope, uint32_t number, uint64_t word, cdedupe_update
     pending_bytes_add(buffer, update->slot);
     entry->link = link_new_for(scope, number, update);
     /* Release, with the acquire of replace_unlocked(): the payload. A store will do: idle words change under the lock. */
-    sync_store_release(&entry->word, word_pending(word, update->slot, buffer->restart, update->deletion) | alone);
+    sync_store_release(&entry->word,
+                       word_pending(word, update->slot, buffer->restart, update->deletion) | alone);
     queue_entry(scope, entry->link);
     finish_update(update, 0, 0, CDEDUPE_OUTCOME_QUEUED);
     return STEP_DONE;
@@ -289,11 +299,13 @@ requeue(struct lock_scope *scope, uint32_t number, uint64_t word, cdedupe_update
 
 /* Whether the sink has this value: the key is live, nothing is pending, and the revision is the one taken last. */
 static bool
-is_unchanged(const struct cdedupe *buffer, uint32_t number, uint64_t word, const cdedupe_update_t *update)
+is_unchanged(const struct cdedupe *buffer, uint32_t number, uint64_t word,
+             const cdedupe_update_t *update)
 {
     uint64_t revision;
 
-    if (!suppresses(buffer) || update->deletion || !(word & WORD_LIVE) || word_is_current(word, buffer->restart))
+    if (!suppresses(buffer) || update->deletion || !(word & WORD_LIVE) ||
+        word_is_current(word, buffer->restart))
         return false;
     revision = payload_number(buffer, update->slot, buffer->revision_offset);
     return revision != 0 && revision == entry_revision(entry_at(&buffer->entries, number));
@@ -352,7 +364,8 @@ static uint32_t
 entry_new(struct lock_scope *scope, const cdedupe_update_t *update, uint64_t hash)
 {
     struct cdedupe *buffer = scope->buffer;
-    uint32_t number = arena_take(&buffer->entries, entry_class(entry_length(buffer, update->key_length)));
+    uint32_t number =
+        arena_take(&buffer->entries, entry_class(entry_length(buffer, update->key_length)));
     struct entry *entry = entry_at(&buffer->entries, number);
 
     entry->hash = hash;
@@ -365,7 +378,8 @@ entry_new(struct lock_scope *scope, const cdedupe_update_t *update, uint64_t has
      * Release, with the acquire of is_key(): who sees the word sees the key. It stands in for the fence that ck_hs_put
      * has not: who finds the entry before its word is visible takes it for dead, and looks again under the lock.
      */
-    sync_store_release(&entry->word, word_pending(0, update->slot, buffer->restart, update->deletion));
+    sync_store_release(&entry->word,
+                       word_pending(0, update->slot, buffer->restart, update->deletion));
     return number;
 }
 
@@ -380,7 +394,8 @@ insert(struct lock_scope *scope, uint64_t hash, cdedupe_update_t *update)
         return overflow(scope, update);
     if (buffer->tagged && update->tag == 0)
         return ask_for_tag(update);
-    if (!link_make_room(scope) || !arena_make_room(&buffer->entries, class_index, &scope->reserve) ||
+    if (!link_make_room(scope) ||
+        !arena_make_room(&buffer->entries, class_index, &scope->reserve) ||
         !index_make_room(&buffer->index, hash, &scope->reserve))
         return STEP_NO_MEMORY;
     /*
@@ -404,7 +419,8 @@ insert(struct lock_scope *scope, uint64_t hash, cdedupe_update_t *update)
  * if the next one begins before it comes, it finds nothing again, and so on as long as updates of the key keep coming.
  */
 static bool
-waits_to_merge(const struct put *put, const struct entry *entry, uint64_t word, const cdedupe_update_t *update)
+waits_to_merge(const struct put *put, const struct entry *entry, uint64_t word,
+               const cdedupe_update_t *update)
 {
     const struct cdedupe *buffer = put->scope.buffer;
 
@@ -424,7 +440,8 @@ put_anywhere(struct put *put, size_t i)
 
     if (word == 0) {
         /* Missed, or dead by now: look again, with nobody changing anything. [P2] [F6] */
-        number = index_find(&buffer->index, &buffer->entries, put->hashes[i], update->key, update->key_length);
+        number = index_find(&buffer->index, &buffer->entries, put->hashes[i], update->key,
+                            update->key_length);
         if (number == 0) {
             put->inserted = true;
             put->copied += update->key_length;
@@ -456,7 +473,8 @@ put_one(struct put *put, size_t i)
     buffer->statistics.received++;
     put->moved |= update->outcome != CDEDUPE_OUTCOME_REPLACED;
     /* Whatever adds a link clears one up: so between two resyncs all that is queued and garbage does not grow. [P10] */
-    if (update->outcome == CDEDUPE_OUTCOME_QUEUED && update->displaced == 0 && buffer->uncleared > 0)
+    if (update->outcome == CDEDUPE_OUTCOME_QUEUED && update->displaced == 0 &&
+        buffer->uncleared > 0)
         clear_one(&put->scope, &update->displaced, &update->displaced_tag);
     return STEP_DONE;
 }
@@ -494,7 +512,8 @@ put_some(struct put *put)
 static bool
 is_key(const struct entry *entry, uint64_t hash, const cdedupe_update_t *update)
 {
-    return sync_load_acquire(&entry->word) != 0 && entry->hash == hash && entry->key_length == update->key_length &&
+    return sync_load_acquire(&entry->word) != 0 && entry->hash == hash &&
+           entry->key_length == update->key_length &&
            (update->key_length == 0 || memcmp(entry->key, update->key, update->key_length) == 0);
 }
 
@@ -541,9 +560,11 @@ look_up(struct put *put)
 
 /* Whether the update replaces what is pending, and nobody has to know. */
 static bool
-replaces(const struct cdedupe *buffer, uint64_t word, uint32_t restart, const cdedupe_update_t *update)
+replaces(const struct cdedupe *buffer, uint64_t word, uint32_t restart,
+         const cdedupe_update_t *update)
 {
-    if (!word_is_current(word, restart) || (word & WORD_MERGING) || (buffer->tagged && (word & WORD_DELETION)))
+    if (!word_is_current(word, restart) || (word & WORD_MERGING) ||
+        (buffer->tagged && (word & WORD_DELETION)))
         return false;
     return update->deletion ? !word_deletion_cancels(word) : !buffer->merging;
 }
@@ -553,14 +574,16 @@ replaces(const struct cdedupe *buffer, uint64_t word, uint32_t restart, const cd
  * faster too often [U5].
  */
 static bool
-replace_unlocked(const struct cdedupe *buffer, struct entry *entry, uint32_t restart, cdedupe_update_t *update)
+replace_unlocked(const struct cdedupe *buffer, struct entry *entry, uint32_t restart,
+                 cdedupe_update_t *update)
 {
     for (unsigned tries = 0; tries < TRIES; tries++) {
         uint64_t word = sync_load_acquire(&entry->word);
 
         if (!replaces(buffer, word, restart, update))
             return false;
-        if (sync_compare_exchange(&entry->word, word, word_pending(word, update->slot, restart, update->deletion))) {
+        if (sync_compare_exchange(&entry->word, word,
+                                  word_pending(word, update->slot, restart, update->deletion))) {
             finish_update(update, 0, word_slot(word), CDEDUPE_OUTCOME_REPLACED);
             return true;
         }
@@ -667,7 +690,8 @@ forget_lookups(struct put *put)
  * section that the look-ups need ends with the last of the updates. [P11]
  */
 static size_t
-put_chunk(struct cdedupe *buffer, cdedupe_update_t *updates, size_t count, cdedupe_result_t *obstacle)
+put_chunk(struct cdedupe *buffer, cdedupe_update_t *updates, size_t count,
+          cdedupe_result_t *obstacle)
 {
     struct context *context;
     struct put put;
@@ -699,7 +723,9 @@ put_chunk(struct cdedupe *buffer, cdedupe_update_t *updates, size_t count, cdedu
         tidy_index(buffer);
     if (put.inserted)
         wait_for_readers(buffer);
-    *obstacle = put.done == count ? CDEDUPE_OK : put.step == STEP_INCOMPLETE ? CDEDUPE_INCOMPLETE : CDEDUPE_NO_MEMORY;
+    *obstacle = put.done == count             ? CDEDUPE_OK
+                : put.step == STEP_INCOMPLETE ? CDEDUPE_INCOMPLETE
+                                              : CDEDUPE_NO_MEMORY;
     return put.done;
 }
 
@@ -755,7 +781,8 @@ cdedupe_put(cdedupe_t *buffer, cdedupe_update_t *updates, size_t count)
  * slot: until now it has been that somebody's.
  */
 static struct entry *
-find_merging(const struct cdedupe *buffer, uint64_t hash, const void *key, size_t key_length, cdedupe_slot_t slot)
+find_merging(const struct cdedupe *buffer, uint64_t hash, const void *key, size_t key_length,
+             cdedupe_slot_t slot)
 {
     uint32_t number = index_find(&buffer->index, &buffer->entries, hash, key, key_length);
     struct entry *entry;
@@ -782,7 +809,8 @@ end_merge(struct lock_scope *scope, struct entry *entry, cdedupe_slot_t *merged)
      * Release, with the acquire of replace_unlocked(): the payload. A store will do: while somebody merges, the word changes
      * under the lock.
      */
-    sync_store_release(&entry->word, word_make(slot, word_restart(word), word_flags(word) & ~WORD_MERGING));
+    sync_store_release(&entry->word,
+                       word_make(slot, word_restart(word), word_flags(word) & ~WORD_MERGING));
     if (!current)
         return;
     *merged = 0;

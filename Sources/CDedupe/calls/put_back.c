@@ -195,7 +195,8 @@ begin_merge(struct put_back *put_back, struct entry *entry)
 {
     uint64_t word = sync_exchange(&entry->word, 0);
 
-    if (!(word & (WORD_DELETION | WORD_MERGE_BARRIER)) && word_slot(word) != 0 && put_back->item->slot != 0) {
+    if (!(word & (WORD_DELETION | WORD_MERGE_BARRIER)) && word_slot(word) != 0 &&
+        put_back->item->slot != 0) {
         pending_bytes_subtract(put_back->scope.buffer, word_slot(word));
         put_back->item->newer = word_slot(word);
         word |= WORD_MERGING;
@@ -256,7 +257,8 @@ is_dropped(const struct put_back *put_back, uint64_t word)
         return false;
     if (word_is_unseen(word, buffer->restart))
         return true;
-    return (word & WORD_PENDING) && (!buffer->merging || (word & (WORD_DELETION | WORD_MERGE_BARRIER)));
+    return (word & WORD_PENDING) &&
+           (!buffer->merging || (word & (WORD_DELETION | WORD_MERGE_BARRIER)));
 }
 
 /* The key is live, so it is in the index. False: somebody is merging, and nothing has changed. */
@@ -300,7 +302,8 @@ put_back_to_stale(struct put_back *put_back, uint32_t number)
     struct lock_scope *scope = &put_back->scope;
     struct cdedupe *buffer = scope->buffer;
     struct entry *entry = entry_at(&buffer->entries, number);
-    uint64_t before = sync_exchange(&entry->word, word_pending(WORD_LIVE, give_slot(put_back), buffer->restart, true));
+    uint64_t before = sync_exchange(
+        &entry->word, word_pending(WORD_LIVE, give_slot(put_back), buffer->restart, true));
 
     dropped_remove(scope, entry->link);
     link_at(&buffer->links, entry->link)->queued = put_back->item->queued;
@@ -337,7 +340,8 @@ put_back_outlived(struct put_back *put_back, uint32_t number, uint32_t before)
     struct lock_scope *scope = &put_back->scope;
 
     if (put_back->item->before && suppresses(scope->buffer))
-        restore_revision(put_back, number, entry_revision(entry_at(&scope->buffer->entries, before)));
+        restore_revision(put_back, number,
+                         entry_revision(entry_at(&scope->buffer->entries, before)));
     if (put_back->restarted) {
         drop_deletion(put_back, number);
         return;
@@ -363,7 +367,8 @@ resurrect(struct put_back *put_back, uint32_t number)
         /* A sweep may be under way, and past this entry. */
         buffer->unseen_generation++;
     } else {
-        sync_store_release(&entry->word, word_pending(live, give_slot(put_back), buffer->restart, true));
+        sync_store_release(&entry->word,
+                           word_pending(live, give_slot(put_back), buffer->restart, true));
         queue_at_front(put_back, number);
     }
 }
@@ -448,7 +453,8 @@ put_back_one(struct put_back *put_back)
         put_back_status(put_back);
         return true;
     }
-    if (!(put_back->item->kind == CDEDUPE_ITEM_DELETED ? put_back_deletion(put_back) : put_back_value(put_back)))
+    if (!(put_back->item->kind == CDEDUPE_ITEM_DELETED ? put_back_deletion(put_back)
+                                                       : put_back_value(put_back)))
         return false;
     count_back(put_back);
     return true;

@@ -75,7 +75,8 @@ cdedupe_payload(const cdedupe_t *buffer, cdedupe_slot_t slot)
 }
 
 void
-cdedupe_payloads(const cdedupe_t *buffer, const cdedupe_slot_t *slots, size_t count, void **payloads)
+cdedupe_payloads(const cdedupe_t *buffer, const cdedupe_slot_t *slots, size_t count,
+                 void **payloads)
 {
     for (size_t i = 0; i < count; i++)
         payloads[i] = slots[i] == 0 ? NULL : arena_at(&buffer->slots, slots[i]);

@@ -20,8 +20,9 @@ forget_old_restarts(struct cdedupe *buffer)
         /* A compare-and-swap [R3], and again [R2]: a producer may be replacing a slot, which must not come back. */
         do
             word = sync_load_relaxed(&entry->word);
-        while (word != 0 && !sync_compare_exchange(&entry->word, word,
-                                                   word_make(word_slot(word), WORD_RESTART_OLDER, word_flags(word))));
+        while (word != 0 && !sync_compare_exchange(
+                                &entry->word, word,
+                                word_make(word_slot(word), WORD_RESTART_OLDER, word_flags(word))));
         number++;
     }
 }
@@ -153,7 +154,8 @@ sweep_entry(struct lock_scope *scope, uint32_t number)
 
     if (!word_is_unseen(word, buffer->restart))
         return true;
-    return word & WORD_PENDING ? synthesize_deletion_of_stale(scope, number) : synthesize_deletion(scope, number);
+    return word & WORD_PENDING ? synthesize_deletion_of_stale(scope, number)
+                               : synthesize_deletion(scope, number);
 }
 
 enum progress { PROGRESS_DONE, PROGRESS_MORE, PROGRESS_NO_MEMORY, PROGRESS_STOPPED };
@@ -281,5 +283,7 @@ cdedupe_put_status(cdedupe_t *buffer, cdedupe_status_t status)
         scope_unlock(&sweep.scope);
     } while (can_go_on(&sweep, progress));
     scope_finish(&sweep.scope);
-    return progress == PROGRESS_DONE ? CDEDUPE_OK : progress == PROGRESS_STOPPED ? CDEDUPE_STOPPED : CDEDUPE_NO_MEMORY;
+    return progress == PROGRESS_DONE      ? CDEDUPE_OK
+           : progress == PROGRESS_STOPPED ? CDEDUPE_STOPPED
+                                          : CDEDUPE_NO_MEMORY;
 }

@@ -104,7 +104,8 @@ static uint64_t
 take_word(struct entry *entry, uint32_t restart)
 {
     uint64_t expected = sync_load_relaxed(&entry->word);
-    uint64_t before = sync_exchange(&entry->word, expected & WORD_DELETION ? 0 : word_idle(restart));
+    uint64_t before =
+        sync_exchange(&entry->word, expected & WORD_DELETION ? 0 : word_idle(restart));
 
     if ((before ^ expected) & WORD_DELETION)
         sync_store_release(&entry->word, before & WORD_DELETION ? 0 : word_idle(restart));

@@ -61,7 +61,8 @@ map_note_free(const struct cdedupe *buffer, const struct slot_map *map)
     for (uint32_t i = 1; i <= slots->slab_count && i < map->slabs; i++) {
         if (slots->slabs[i].cells == 0)
             continue;
-        for (uint32_t slot = slots->slabs[i].free_head; slot != 0; slot = *(const uint32_t *)arena_at(slots, slot))
+        for (uint32_t slot = slots->slabs[i].free_head; slot != 0;
+             slot = *(const uint32_t *)arena_at(slots, slot))
             map_note(map, slot);
     }
 }
@@ -95,7 +96,8 @@ validate_entry(const struct cdedupe *buffer, uint32_t number, struct census *cen
     } else if (pending) {
         census->stale++;
     }
-    if (index_find(&buffer->index, &buffer->entries, entry->hash, entry->key, entry->key_length) != number)
+    if (index_find(&buffer->index, &buffer->entries, entry->hash, entry->key, entry->key_length) !=
+        number)
         return "entry: not found by its key";
     if (hash_key(&buffer->secret, entry->key, entry->key_length) != entry->hash)
         return "entry: its hash is not its key's";
@@ -159,13 +161,15 @@ validate_queue(const struct cdedupe *buffer)
 
         if (fault != NULL)
             return fault;
-        if (link_at(&buffer->links, link)->previous != previous || walk.keys + walk.statuses > buffer->links.used)
+        if (link_at(&buffer->links, link)->previous != previous ||
+            walk.keys + walk.statuses > buffer->links.used)
             return "ring: the links are torn";
         previous = link;
     }
     if (ring_last(&buffer->links, buffer->ring) != previous)
         return "ring: the end is torn";
-    if (walk.keys != buffer->statistics.pending_keys || walk.statuses != buffer->statistics.pending_statuses)
+    if (walk.keys != buffer->statistics.pending_keys ||
+        walk.statuses != buffer->statistics.pending_statuses)
         return "ring: the counters are wrong";
     if (buffer->finishing == FINISHING_WHEN_DELIVERED && buffer->finish_barrier != buffer->ring &&
         !walk.saw_finish_barrier)
@@ -227,11 +231,12 @@ count_borrowed(const struct cdedupe *buffer)
 }
 
 static const char *
-validate_sums(const struct cdedupe *buffer, const struct census *census, const struct dropped_walk *dropped)
+validate_sums(const struct cdedupe *buffer, const struct census *census,
+              const struct dropped_walk *dropped)
 {
     const cdedupe_statistics_t *statistics = &buffer->statistics;
-    uint64_t ended = statistics->delivered + statistics->replaced + statistics->cancelled + statistics->suppressed +
-                     statistics->dropped;
+    uint64_t ended = statistics->delivered + statistics->replaced + statistics->cancelled +
+                     statistics->suppressed + statistics->dropped;
 
     if (census->pending != statistics->pending_keys)
         return "entries: as many as are current must be queued";
@@ -245,13 +250,16 @@ validate_sums(const struct cdedupe *buffer, const struct census *census, const s
         return "entries: the count of live keys is wrong";
     if (census->alive != buffer->index.count)
         return "entries: as many as are alive must be indexed";
-    if (census->alive + count_borrowed(buffer) + retired_count(&buffer->retired) != buffer->entries.used)
+    if (census->alive + count_borrowed(buffer) + retired_count(&buffer->retired) !=
+        buffer->entries.used)
         return "entries: one is neither alive, lent, in limbo nor free";
-    if (buffer->links.used != 3 + statistics->pending_keys + statistics->pending_statuses + buffer->uncleared)
+    if (buffer->links.used !=
+        3 + statistics->pending_keys + statistics->pending_statuses + buffer->uncleared)
         return "links: one is in no list";
     if (statistics->pending_statuses > statistics->pending_keys + 1)
         return "statuses: more than keys plus one";
-    if (statistics->received + statistics->synthesized_deletions != ended + statistics->pending_keys)
+    if (statistics->received + statistics->synthesized_deletions !=
+        ended + statistics->pending_keys)
         return "statistics: an update ended in no way, or in two";
     return NULL;
 }
@@ -296,12 +304,15 @@ validate_all(const struct cdedupe *buffer, struct slot_map map)
     struct dropped_walk dropped = {0};
     const char *fault;
 
-    if ((fault = arena_validate(&buffer->entries)) != NULL || (fault = arena_validate(&buffer->slots)) != NULL ||
-        (fault = arena_validate(&buffer->tags)) != NULL || (fault = arena_validate(&buffer->links)) != NULL)
+    if ((fault = arena_validate(&buffer->entries)) != NULL ||
+        (fault = arena_validate(&buffer->slots)) != NULL ||
+        (fault = arena_validate(&buffer->tags)) != NULL ||
+        (fault = arena_validate(&buffer->links)) != NULL)
         return fault;
     map_note_free(buffer, &map);
     if ((fault = index_validate(&buffer->index, &buffer->entries)) != NULL ||
-        (fault = validate_entries(buffer, &census)) != NULL || (fault = validate_queue(buffer)) != NULL)
+        (fault = validate_entries(buffer, &census)) != NULL ||
+        (fault = validate_queue(buffer)) != NULL)
         return fault;
     if (buffer->overflowed && !ring_is_empty(&buffer->links, buffer->ring))
         return "overflow: something is queued";

@@ -130,14 +130,14 @@ typedef enum {
     CDEDUPE_KEY_TOO_LONG,     /* A key is longer than CDEDUPE_KEY_MAX. */
     CDEDUPE_INVALID_ARGUMENT, /* An argument is outside its documented range; nothing was done. */
     CDEDUPE_NO_RANDOMNESS,    /* The system has no random bytes for the hash function's secret. */
-    CDEDUPE_INCOMPLETE,       /* The caller has to do something first; where the call ended, an outcome says what. */
+    CDEDUPE_INCOMPLETE, /* The caller has to do something first; where the call ended, an outcome says what. */
 } cdedupe_result_t;
 
 /* The progress of the source towards a complete picture. */
 typedef enum {
     CDEDUPE_STATUS_WAIT_FOR_DATASTORE = 0, /* No connection yet. */
     CDEDUPE_STATUS_RESYNC_IN_PROGRESS,     /* A snapshot is being sent. */
-    CDEDUPE_STATUS_IN_SYNC,                /* The snapshot is complete; keys not seen in it are gone. */
+    CDEDUPE_STATUS_IN_SYNC, /* The snapshot is complete; keys not seen in it are gone. */
 } cdedupe_status_t;
 
 /* Handle of a slot. Zero is no slot. */
@@ -162,8 +162,10 @@ typedef struct {
      * are called by any thread that is in a call of this buffer, never under a lock, and may not call this
      * buffer. NULL: the system's, with large blocks mapped and unmapped, so that memory goes back.
      */
-    void *CDEDUPE_NULLABLE (*CDEDUPE_NULLABLE allocate)(void *CDEDUPE_NULLABLE context, size_t size, size_t alignment);
-    void (*CDEDUPE_NULLABLE deallocate)(void *CDEDUPE_NULLABLE context, void *memory, size_t size, size_t alignment);
+    void *CDEDUPE_NULLABLE (*CDEDUPE_NULLABLE allocate)(void *CDEDUPE_NULLABLE context, size_t size,
+                                                        size_t alignment);
+    void (*CDEDUPE_NULLABLE deallocate)(void *CDEDUPE_NULLABLE context, void *memory, size_t size,
+                                        size_t alignment);
     void *CDEDUPE_NULLABLE allocator_context;
 
     /*
@@ -278,7 +280,8 @@ void cdedupe_destroy(cdedupe_t *CDEDUPE_NULLABLE buffer);
  * Returns a handle that the caller now owns (no need to release it), or zero; there are no more if the tag is zero as well.
  * O(keys) for all calls together.
  */
-cdedupe_slot_t cdedupe_drain_next(cdedupe_t *buffer, uint64_t *cursor, cdedupe_tag_t *CDEDUPE_NULLABLE tag);
+cdedupe_slot_t cdedupe_drain_next(cdedupe_t *buffer, uint64_t *cursor,
+                                  cdedupe_tag_t *CDEDUPE_NULLABLE tag);
 
 /* ---------------------------------------------------------------------------------------------------- */
 /* Slots and tags                                                                                       */
@@ -318,16 +321,17 @@ void cdedupe_discard_tags(cdedupe_t *buffer, const cdedupe_tag_t *tags, size_t c
 
 /* What became of one update. */
 typedef enum {
-    CDEDUPE_OUTCOME_UNTOUCHED = 0, /* Not looked at: the call ended before it. The caller still owns `slot`. */
-    CDEDUPE_OUTCOME_QUEUED,        /* Went to the back of the queue. */
-    CDEDUPE_OUTCOME_REPLACED,      /* Took the place of the pending update of its key, now in `displaced`. */
-    CDEDUPE_OUTCOME_CANCELLED,     /* A deletion met a value that had never been taken: both are gone. */
-    CDEDUPE_OUTCOME_DROPPED,       /* The buffer was stopped before. */
-    CDEDUPE_OUTCOME_REJECTED,      /* Not possible; the call's result says why. The caller still owns `slot`. */
-    CDEDUPE_OUTCOME_SUPPRESSED,    /* The sink has it already; see suppress_unchanged. */
-    CDEDUPE_OUTCOME_OVERFLOWED,    /* Dropped, and with it all that was pending; see maximum_pending_keys. */
+    CDEDUPE_OUTCOME_UNTOUCHED =
+        0, /* Not looked at: the call ended before it. The caller still owns `slot`. */
+    CDEDUPE_OUTCOME_QUEUED, /* Went to the back of the queue. */
+    CDEDUPE_OUTCOME_REPLACED, /* Took the place of the pending update of its key, now in `displaced`. */
+    CDEDUPE_OUTCOME_CANCELLED, /* A deletion met a value that had never been taken: both are gone. */
+    CDEDUPE_OUTCOME_DROPPED,   /* The buffer was stopped before. */
+    CDEDUPE_OUTCOME_REJECTED, /* Not possible; the call's result says why. The caller still owns `slot`. */
+    CDEDUPE_OUTCOME_SUPPRESSED, /* The sink has it already; see suppress_unchanged. */
+    CDEDUPE_OUTCOME_OVERFLOWED, /* Dropped, and with it all that was pending; see maximum_pending_keys. */
     CDEDUPE_OUTCOME_NEEDS_TAG, /* It needs one: for the back of the queue, or to replace a deletion that nobody sent. */
-    CDEDUPE_OUTCOME_MERGE,     /* A value is pending, now in `displaced`: see cdedupe_put_merged(). */
+    CDEDUPE_OUTCOME_MERGE, /* A value is pending, now in `displaced`: see cdedupe_put_merged(). */
 } cdedupe_outcome_t;
 
 /* One update on its way in. */
@@ -339,16 +343,18 @@ typedef struct {
      * but QUEUED and REPLACED), else zero.
      */
     cdedupe_slot_t slot;
-    cdedupe_slot_t displaced; /* Out: the handle of an older payload that now belongs to the caller, or zero. */
-    bool deletion;            /* True: the key is gone. A deletion may carry a payload or none. */
-    uint8_t outcome;          /* Out: a cdedupe_outcome_t. */
+    cdedupe_slot_t
+        displaced; /* Out: the handle of an older payload that now belongs to the caller, or zero. */
+    bool deletion;   /* True: the key is gone. A deletion may carry a payload or none. */
+    uint8_t outcome; /* Out: a cdedupe_outcome_t. */
     /*
      * Without tags, zero. In: a tag, or zero: perhaps the update needs none. Out: the same if it still is the caller's,
      * which only that of a QUEUED update is not, or of one that REPLACED a deletion which nobody sent, and not always; else
      * zero.
      */
     cdedupe_tag_t tag;
-    cdedupe_tag_t displaced_tag; /* Out: the handle of an older tag that now belongs to the caller, or zero. */
+    cdedupe_tag_t
+        displaced_tag; /* Out: the handle of an older tag that now belongs to the caller, or zero. */
 } cdedupe_update_t;
 
 /*
@@ -395,8 +401,8 @@ cdedupe_result_t cdedupe_put(cdedupe_t *buffer, cdedupe_update_t *updates, size_
  * The thread must call this before any other function of the buffer that puts or takes; if it never does, the key and the
  * sink wait until a deletion, a restart, an overflow or the stop. O(1), expected.
  */
-void cdedupe_put_merged(cdedupe_t *buffer, const void *CDEDUPE_NULLABLE key, size_t key_length, cdedupe_slot_t pending,
-                        cdedupe_slot_t *merged);
+void cdedupe_put_merged(cdedupe_t *buffer, const void *CDEDUPE_NULLABLE key, size_t key_length,
+                        cdedupe_slot_t pending, cdedupe_slot_t *merged);
 
 /*
  * Puts a status: dropped if it equals the latest one received; else it overwrites a status that is last in
@@ -432,8 +438,9 @@ cdedupe_result_t cdedupe_restart(cdedupe_t *buffer);
  * Returns CDEDUPE_OK if something was cleared up (also if count is zero), CDEDUPE_EMPTY if nothing is left. Does
  * at most `capacity` steps, O(capacity).
  */
-cdedupe_result_t cdedupe_collect(cdedupe_t *buffer, cdedupe_slot_t *slots, cdedupe_tag_t *CDEDUPE_NULLABLE tags,
-                                 size_t capacity, size_t *count);
+cdedupe_result_t cdedupe_collect(cdedupe_t *buffer, cdedupe_slot_t *slots,
+                                 cdedupe_tag_t *CDEDUPE_NULLABLE tags, size_t capacity,
+                                 size_t *count);
 
 /* Whether cdedupe_collect() has something to do. A hint: takes no lock. O(1). */
 bool cdedupe_has_dropped(const cdedupe_t *buffer);
@@ -443,8 +450,9 @@ bool cdedupe_has_dropped(const cdedupe_t *buffer);
 
 /* How a claim's owner means to take. */
 typedef enum {
-    CDEDUPE_CLAIM_SINGLE_BATCH = 0, /* A batch now and then. Never woken; cdedupe_finish() does not wait for it. */
-    CDEDUPE_CLAIM_LOOP,             /* Until the end: sleeps when there is nothing, is woken by the hook. */
+    CDEDUPE_CLAIM_SINGLE_BATCH =
+        0, /* A batch now and then. Never woken; cdedupe_finish() does not wait for it. */
+    CDEDUPE_CLAIM_LOOP, /* Until the end: sleeps when there is nothing, is woken by the hook. */
 } cdedupe_claim_t;
 
 /*
@@ -472,11 +480,12 @@ typedef enum {
 typedef struct {
     const void *CDEDUPE_NULLABLE key; /* Lent until the next take or release. NULL for a status. */
     size_t key_length;
-    cdedupe_slot_t slot;  /* The payload, now the caller's; zero for a deletion that carries none. */
-    cdedupe_tag_t tag;    /* The same; zero for a deletion that nobody sent, and without tags. */
-    uint8_t kind;         /* A cdedupe_item_kind_t. */
-    uint8_t status;       /* A cdedupe_status_t, if the kind is CDEDUPE_ITEM_STATUS. */
-    uint8_t before;       /* For cdedupe_put_back(): whether the key was live, or the status that was taken before; */
+    cdedupe_slot_t slot; /* The payload, now the caller's; zero for a deletion that carries none. */
+    cdedupe_tag_t tag;   /* The same; zero for a deletion that nobody sent, and without tags. */
+    uint8_t kind;        /* A cdedupe_item_kind_t. */
+    uint8_t status;      /* A cdedupe_status_t, if the kind is CDEDUPE_ITEM_STATUS. */
+    uint8_t
+        before; /* For cdedupe_put_back(): whether the key was live, or the status that was taken before; */
     uint32_t queued;      /* when it was queued, for cdedupe_age() too; */
     uint64_t revision;    /* and the revision that was taken before. */
     cdedupe_slot_t newer; /* Out, of cdedupe_put_back(): what `slot` has to be merged with. */
@@ -494,7 +503,8 @@ typedef struct {
  * queue (a CDEDUPE_CLAIM_LOOP then counts as asleep, until the hook is called or it takes again); CDEDUPE_STOPPED if the buffer
  * was stopped, or finished and has delivered what it owed; CDEDUPE_INVALID_ARGUMENT if nobody holds the claim. O(batch).
  */
-cdedupe_result_t cdedupe_take(cdedupe_t *buffer, cdedupe_item_t *items, size_t capacity, size_t *count);
+cdedupe_result_t cdedupe_take(cdedupe_t *buffer, cdedupe_item_t *items, size_t capacity,
+                              size_t *count);
 
 /*
  * How long ago an item's key was queued, in nanoseconds, to the next quarter of a millisecond (2^18 ns) below; modulo
@@ -543,8 +553,9 @@ void cdedupe_stop(cdedupe_t *buffer);
 
 /* When a finishing buffer stops. */
 typedef enum {
-    CDEDUPE_FINISH_WHEN_DELIVERED = 0, /* When what was queued at the time of the call has been taken. */
-    CDEDUPE_FINISH_WHEN_EMPTY,         /* When a take finds the queue empty. */
+    CDEDUPE_FINISH_WHEN_DELIVERED =
+        0,                     /* When what was queued at the time of the call has been taken. */
+    CDEDUPE_FINISH_WHEN_EMPTY, /* When a take finds the queue empty. */
 } cdedupe_finish_t;
 
 /*
@@ -565,15 +576,15 @@ cdedupe_result_t cdedupe_finish(cdedupe_t *buffer, cdedupe_finish_t when);
  *   received + synthesized_deletions = delivered + replaced + cancelled + suppressed + dropped + pending_keys
  */
 typedef struct {
-    uint64_t pending_keys;          /* Updates in the queue now. */
-    uint64_t pending_statuses;      /* Statuses in the queue now; at most pending_keys + 1. */
-    uint64_t peak_pending_keys;     /* The most updates that the queue ever held. */
-    uint64_t live_keys;             /* Keys that are live now. */
-    uint64_t received;              /* Updates that came in, rejected ones not counted. */
-    uint64_t delivered;             /* Updates taken, and not put back: this may go down. */
-    uint64_t replaced;              /* Updates that a newer one displaced. */
-    uint64_t cancelled;             /* Values that never left, and the deletions that met them. */
-    uint64_t dropped;               /* Updates dropped by a restart, an overflow or after the stop. */
+    uint64_t pending_keys;      /* Updates in the queue now. */
+    uint64_t pending_statuses;  /* Statuses in the queue now; at most pending_keys + 1. */
+    uint64_t peak_pending_keys; /* The most updates that the queue ever held. */
+    uint64_t live_keys;         /* Keys that are live now. */
+    uint64_t received;          /* Updates that came in, rejected ones not counted. */
+    uint64_t delivered;         /* Updates taken, and not put back: this may go down. */
+    uint64_t replaced;          /* Updates that a newer one displaced. */
+    uint64_t cancelled;         /* Values that never left, and the deletions that met them. */
+    uint64_t dropped;           /* Updates dropped by a restart, an overflow or after the stop. */
     uint64_t synthesized_deletions; /* Deletions that a resync found to be owed. */
     uint64_t statuses_received;
     uint64_t statuses_delivered; /* Statuses taken, and not put back: this may go down. */
@@ -581,10 +592,12 @@ typedef struct {
     uint64_t memory;             /* Bytes held from the allocator. */
     uint64_t suppressed;         /* Values that the sink had already. */
     uint64_t overflows;          /* How often a bound was exceeded. */
-    uint64_t pending_bytes; /* What the pending payloads weigh together, UINT64_MAX if more; without a bound, zero. */
-    uint64_t oldest_pending_age; /* Nanoseconds, as cdedupe_age() has them, of the first update queued; zero: none. */
-    uint64_t overflowed;         /* 1 from an overflow to the restart that ends it, else 0. */
-    uint64_t stopped;            /* 1 if nothing is taken any more, else 0. */
+    uint64_t
+        pending_bytes; /* What the pending payloads weigh together, UINT64_MAX if more; without a bound, zero. */
+    uint64_t
+        oldest_pending_age; /* Nanoseconds, as cdedupe_age() has them, of the first update queued; zero: none. */
+    uint64_t overflowed; /* 1 from an overflow to the restart that ends it, else 0. */
+    uint64_t stopped;    /* 1 if nothing is taken any more, else 0. */
 } cdedupe_statistics_t;
 
 /*
@@ -634,13 +647,15 @@ void cdedupe_bytes_destroy(cdedupe_bytes_t *CDEDUPE_NULLABLE buffer);
  * Returns CDEDUPE_OK, on a stopped or overflowed buffer with the outcome CDEDUPE_OUTCOME_DROPPED; CDEDUPE_KEY_TOO_LONG,
  * CDEDUPE_NO_MEMORY (nothing changed). O(lengths), expected.
  */
-cdedupe_result_t cdedupe_bytes_put(cdedupe_bytes_t *buffer, const void *CDEDUPE_NULLABLE key, size_t key_length,
-                                   const void *CDEDUPE_NULLABLE value, size_t value_length, uint64_t revision,
+cdedupe_result_t cdedupe_bytes_put(cdedupe_bytes_t *buffer, const void *CDEDUPE_NULLABLE key,
+                                   size_t key_length, const void *CDEDUPE_NULLABLE value,
+                                   size_t value_length, uint64_t revision,
                                    cdedupe_outcome_t *CDEDUPE_NULLABLE outcome);
 
 /* Puts the deletion of a key; else as cdedupe_bytes_put(). */
-cdedupe_result_t cdedupe_bytes_delete(cdedupe_bytes_t *buffer, const void *CDEDUPE_NULLABLE key, size_t key_length,
-                                      uint64_t revision, cdedupe_outcome_t *CDEDUPE_NULLABLE outcome);
+cdedupe_result_t cdedupe_bytes_delete(cdedupe_bytes_t *buffer, const void *CDEDUPE_NULLABLE key,
+                                      size_t key_length, uint64_t revision,
+                                      cdedupe_outcome_t *CDEDUPE_NULLABLE outcome);
 
 /* As the functions of the same names above. */
 cdedupe_result_t cdedupe_bytes_put_status(cdedupe_bytes_t *buffer, cdedupe_status_t status);
@@ -666,8 +681,8 @@ typedef struct {
 /*
  * Takes the next batch, as cdedupe_take(). Keys and values of the batch before are freed.
  */
-cdedupe_result_t cdedupe_bytes_take(cdedupe_bytes_t *buffer, cdedupe_bytes_item_t *items, size_t capacity,
-                                    size_t *count);
+cdedupe_result_t cdedupe_bytes_take(cdedupe_bytes_t *buffer, cdedupe_bytes_item_t *items,
+                                    size_t capacity, size_t *count);
 
 /* As cdedupe_put_back(), for the last `*count` items of the last batch; their keys and values are lent no longer. */
 cdedupe_result_t cdedupe_bytes_put_back(cdedupe_bytes_t *buffer, size_t *count);

@@ -37,7 +37,8 @@ default_allocate(void *context, size_t size, size_t alignment)
 
     (void)context;
     if (is_mapped(size, alignment)) {
-        block = mmap(NULL, size, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS | MAPPED_FLAGS, -1, 0);
+        block = mmap(NULL, size, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS | MAPPED_FLAGS,
+                     -1, 0);
         return block == MAP_FAILED ? NULL : block;
     }
     if (posix_memalign(&block, alignment < sizeof(void *) ? sizeof(void *) : alignment, size) != 0)
@@ -146,7 +147,8 @@ reserve_retire(struct reserve *reserve, void *memory, size_t size, size_t alignm
 }
 
 void
-reserve_defer(struct reserve *reserve, struct block *notes, void *memory, size_t size, size_t alignment)
+reserve_defer(struct reserve *reserve, struct block *notes, void *memory, size_t size,
+              size_t alignment)
 {
     push(&reserve->deferred, notes, memory, size, alignment);
 }
@@ -163,7 +165,8 @@ reserve_fill(struct reserve *reserve, struct memory *memory)
 
         if (block == NULL)
             return false;
-        push(&reserve->available, block, block, reserve->wants[i].size, reserve->wants[i].alignment);
+        push(&reserve->available, block, block, reserve->wants[i].size,
+             reserve->wants[i].alignment);
     }
     return wanted > 0;
 }

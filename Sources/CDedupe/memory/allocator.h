@@ -72,7 +72,8 @@ void reserve_retire(struct reserve *reserve, void *memory, size_t size, size_t a
 /*
  * Under the lock: to be freed when no reader is in it any more. `notes` lie inside the block, where readers do not look.
  */
-void reserve_defer(struct reserve *reserve, struct block *notes, void *memory, size_t size, size_t alignment);
+void reserve_defer(struct reserve *reserve, struct block *notes, void *memory, size_t size,
+                   size_t alignment);
 
 /* Unlocked: gets what was wanted. False: nothing was wanted, or the allocator failed. */
 bool reserve_fill(struct reserve *reserve, struct memory *memory);

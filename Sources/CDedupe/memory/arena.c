@@ -36,7 +36,8 @@ arena_destroy(struct arena *arena, struct memory *memory)
 
     for (uint32_t i = 1; i <= arena->slab_count; i++)
         if (arena->slabs[i].cells != 0)
-            memory_free(memory, table->cells[i].base, slab_size(arena, &arena->slabs[i]), arena->alignment);
+            memory_free(memory, table->cells[i].base, slab_size(arena, &arena->slabs[i]),
+                        arena->alignment);
     while (table != NULL) {
         struct slab_table *outgrown = table->outgrown;
 
@@ -176,7 +177,8 @@ retire_slab(struct arena *arena, uint32_t index, struct reserve *reserve)
     remove_partial(arena, index);
     arena->classes[slab->class_index].slabs--;
     arena->cells -= slab->cells;
-    reserve_retire(reserve, arena->table->cells[index].base, slab_size(arena, slab), arena->alignment);
+    reserve_retire(reserve, arena->table->cells[index].base, slab_size(arena, slab),
+                   arena->alignment);
     slab->cells = 0;
     slab->next = arena->free_numbers;
     arena->free_numbers = index;
@@ -285,7 +287,8 @@ validate_slab(const struct arena *arena, uint32_t index)
 }
 
 static const char *
-validate_class(const struct arena *arena, uint32_t class_index, uint32_t partial_expected, uint32_t slabs_expected)
+validate_class(const struct arena *arena, uint32_t class_index, uint32_t partial_expected,
+               uint32_t slabs_expected)
 {
     const struct slab_class *class = &arena->classes[class_index];
     uint32_t partial = 0, previous = 0;
@@ -293,7 +296,8 @@ validate_class(const struct arena *arena, uint32_t class_index, uint32_t partial
     for (uint32_t index = class->head; index != 0; index = arena->slabs[index].next) {
         const struct slab *slab = &arena->slabs[index];
 
-        if (slab->class_index != class_index || slab->previous != previous || slab->used >= slab->cells)
+        if (slab->class_index != class_index || slab->previous != previous ||
+            slab->used >= slab->cells)
             return "arena: the list of slabs with free cells is broken";
         if (slab->used == 0 && class->empty != index)
             return "arena: an empty slab was kept";

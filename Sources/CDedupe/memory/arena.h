@@ -44,7 +44,8 @@ struct slab {
     uint32_t fresh;     /* Cells from here on were never handed out. */
     uint32_t free_head; /* Free cells, as numbers; zero: none. */
     uint32_t free_tail;
-    uint32_t previous; /* Neighbours in the class's list of slabs with free cells, or in the list of free numbers. */
+    uint32_t
+        previous; /* Neighbours in the class's list of slabs with free cells, or in the list of free numbers. */
     uint32_t next;
     uint32_t class_index;
 };

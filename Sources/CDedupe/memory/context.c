@@ -18,7 +18,8 @@ thread_number(void)
 static bool
 try_claim(struct context *context)
 {
-    return sync_load_relaxed(&context->claimed) == 0 && sync_compare_exchange(&context->claimed, 0, 1);
+    return sync_load_relaxed(&context->claimed) == 0 &&
+           sync_compare_exchange(&context->claimed, 0, 1);
 }
 
 static struct context *
@@ -77,7 +78,8 @@ void
 context_pool_destroy(struct cdedupe *buffer)
 {
     for (uint64_t i = 0; i < buffer->contexts.count; i++)
-        memory_free(&buffer->memory, buffer->contexts.contexts[i], sizeof(struct context), _Alignof(struct context));
+        memory_free(&buffer->memory, buffer->contexts.contexts[i], sizeof(struct context),
+                    _Alignof(struct context));
 }
 
 struct context *

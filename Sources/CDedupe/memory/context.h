@@ -22,7 +22,8 @@ enum { CONTEXTS_MAX = 128, MAGAZINE_SIZE = TEST_SIZED(224, 6) };
 struct context {
     ck_epoch_record_t record;
     uint64_t claimed;
-    uint64_t replaced; /* Updates that this context's calls replaced without the lock; written by its owner only. */
+    uint64_t
+        replaced; /* Updates that this context's calls replaced without the lock; written by its owner only. */
     uint64_t slot_count;
     cdedupe_slot_t slots[MAGAZINE_SIZE];
 };

@@ -41,7 +41,8 @@ struct retired {
     bool entries_wait;            /* There is one. */
     struct entry_generation open, closed, ready;
 
-    ck_epoch_entry_t table_grace; /* The same for tables: when they come depends on the hash function. */
+    ck_epoch_entry_t
+        table_grace; /* The same for tables: when they come depends on the hash function. */
     bool tables_wait;
     struct block *open_tables, *closed_tables, *ready_tables;
 };

@@ -71,7 +71,7 @@ struct cdedupe {
     bool asleep;                 /* The loop found nothing and waits for the hook. */
     bool deletions_due;          /* A restart's deletions are owed at the next in-sync. */
     bool received_since_restart; /* Something was received since the last restart. */
-    bool overflowed;             /* A bound was exceeded: everything is dropped until the next restart. */
+    bool overflowed; /* A bound was exceeded: everything is dropped until the next restart. */
     uint8_t latest_received;
     uint8_t latest_taken;
     enum claim claim;
@@ -79,7 +79,8 @@ struct cdedupe {
     uint32_t ring; /* Heads of the three lists. */
     uint32_t dropped;
     uint32_t detached;
-    uint32_t finish_barrier; /* Finishing: the last link that is still to be delivered; the ring's head: none. */
+    uint32_t
+        finish_barrier; /* Finishing: the last link that is still to be delivered; the ring's head: none. */
     uint32_t
         batch_barrier; /* While a batch is taken: the last link that is still to be in it; the ring's head: none. */
     uint32_t
@@ -92,11 +93,13 @@ struct cdedupe {
     bool
         dropped_equal_status; /* Since the restart, or the last status that was queued, one was not queued: it was the same. */
     uint32_t
-        unseen_generation;   /* Counts entries that putting back made unseen: sweeps under way may have passed them. */
-    uint32_t slots_sparse;   /* Less than half of the slots' cells are in use; read without the lock. */
+        unseen_generation; /* Counts entries that putting back made unseen: sweeps under way may have passed them. */
+    uint32_t
+        slots_sparse; /* Less than half of the slots' cells are in use; read without the lock. */
     uint64_t slots_returned; /* Without a magazine, since magazines were emptied. */
     uint64_t uncleared;      /* Links in garbage and orphans; read as a hint without the lock. */
-    uint32_t bytes_carry;    /* How often the sum of weights, which is in the statistics, goes around. */
+    uint32_t
+        bytes_carry; /* How often the sum of weights, which is in the statistics, goes around. */
     cdedupe_statistics_t statistics;
 
     struct arena entries;
@@ -197,7 +200,8 @@ link_is_merging(const struct cdedupe *buffer, uint32_t link)
 {
     uint32_t item = link_at(&buffer->links, link)->item;
 
-    return !item_is_status(item) && (sync_load_relaxed(&entry_at(&buffer->entries, item)->word) & WORD_MERGING) != 0;
+    return !item_is_status(item) &&
+           (sync_load_relaxed(&entry_at(&buffer->entries, item)->word) & WORD_MERGING) != 0;
 }
 
 /*
@@ -285,7 +289,8 @@ payload_number(const struct cdedupe *buffer, cdedupe_slot_t slot, size_t offset)
     uint64_t number = 0;
 
     if (slot != 0 && offset != OFFSET_UNUSED)
-        memcpy(&number, (const unsigned char *)arena_at(&buffer->slots, slot) + offset, sizeof(number));
+        memcpy(&number, (const unsigned char *)arena_at(&buffer->slots, slot) + offset,
+               sizeof(number));
     return number;
 }
 

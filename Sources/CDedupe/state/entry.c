@@ -42,6 +42,7 @@ entry_class(size_t length)
         return (uint32_t)units - 1;
     /* 2^(doubling + 3) < units <= 2^(doubling + 4), in steps of 2^(doubling + 1). */
     doubling = 60 - (uint32_t)__builtin_clzll(units - 1);
-    step = (units - ((size_t)CLASSES_LINEAR << doubling) + ((size_t)2 << doubling) - 1) >> (doubling + 1);
+    step = (units - ((size_t)CLASSES_LINEAR << doubling) + ((size_t)2 << doubling) - 1) >>
+           (doubling + 1);
     return CLASSES_LINEAR + doubling * CLASSES_PER_DOUBLING + (uint32_t)step - 1;
 }

@@ -10,7 +10,11 @@
  * A set's map has 64 to 2,048 cells (16 KiB), at most half of them in use. A full one of 2,048 is split into two. ck_hs
  * would grow by itself, but ignores a failure to; so room is made before each insertion, where failure can be told.
  */
-enum { SET_CAPACITY_MIN = TEST_SIZED(64, 8), SET_CAPACITY_MAX = TEST_SIZED(2048, 32), SET_ALIGNMENT = 64 };
+enum {
+    SET_CAPACITY_MIN = TEST_SIZED(64, 8),
+    SET_CAPACITY_MAX = TEST_SIZED(2048, 32),
+    SET_ALIGNMENT = 64
+};
 
 /* The directory takes no more bits than the tag has to give: the map's offset needs some too. */
 enum { DEPTH_MAX = TEST_SIZED(20, 8) };
@@ -68,8 +72,8 @@ block_defer(struct reserve *reserve, void *memory, size_t size)
 {
     unsigned char *end = (unsigned char *)memory + block_size(size);
 
-    reserve_defer(reserve, (struct block *)(void *)(end - sizeof(struct block)), memory, block_size(size),
-                  SET_ALIGNMENT);
+    reserve_defer(reserve, (struct block *)(void *)(end - sizeof(struct block)), memory,
+                  block_size(size), SET_ALIGNMENT);
 }
 
 /* ---------------------------------------------------------------------------------------------------- */
@@ -174,7 +178,8 @@ hook_compare(const void *stored, const void *wanted)
 
     if (is_stored(wanted) || stored_fingerprint(stored) != lookup->tag)
         return false;
-    return lookup->entries == NULL || has_key(entry_at(lookup->entries, stored_entry(stored)), lookup);
+    return lookup->entries == NULL ||
+           has_key(entry_at(lookup->entries, stored_entry(stored)), lookup);
 }
 
 /* ---------------------------------------------------------------------------------------------------- */
@@ -187,7 +192,8 @@ set_create(uint32_t depth, uint32_t capacity, struct reserve *reserve)
     ck_hs_t map;
 
     hook_reserve = reserve;
-    if (!ck_hs_init(&map, CK_HS_MODE_SPMC | CK_HS_MODE_DIRECT, hook_hash, hook_compare, &hooks, capacity, 0)) {
+    if (!ck_hs_init(&map, CK_HS_MODE_SPMC | CK_HS_MODE_DIRECT, hook_hash, hook_compare, &hooks,
+                    capacity, 0)) {
         if (set != NULL)
             block_put_back(reserve, set, sizeof(*set));
         return NULL;
@@ -267,7 +273,8 @@ directory_size(uint64_t depth)
 static bool
 double_directory(struct index *index, struct reserve *reserve)
 {
-    struct directory *old = index->directory, *directory = block_take(reserve, directory_size(old->depth + 1));
+    struct directory *old = index->directory,
+                     *directory = block_take(reserve, directory_size(old->depth + 1));
 
     if (directory == NULL)
         return false;
@@ -301,7 +308,8 @@ replace_in_directory(struct index *index, uint32_t tag, uint32_t depth, struct s
 {
     struct directory *directory = index->directory;
     uint64_t spread = directory->depth - depth;
-    size_t first = (size_t)((uint64_t)tag >> (32 - depth) << spread), half = (size_t)1 << (spread - 1);
+    size_t first = (size_t)((uint64_t)tag >> (32 - depth) << spread),
+           half = (size_t)1 << (spread - 1);
 
     for (size_t i = 0; i < half; i++) {
         sync_store_pointer(&directory->sets[first + i], halves[0]);
@@ -367,8 +375,8 @@ index_make_room(struct index *index, uint64_t hash, struct reserve *reserve)
                 return true;
             return set_rebuild(set, set->capacity, reserve);
         }
-        done =
-            should_split(index, set) ? split(index, set, tag, reserve) : set_rebuild(set, set->capacity * 2, reserve);
+        done = should_split(index, set) ? split(index, set, tag, reserve)
+                                        : set_rebuild(set, set->capacity * 2, reserve);
         if (!done)
             return false;
     }
@@ -434,7 +442,8 @@ static bool
 tidy_set(struct index *index, size_t place, struct reserve *reserve)
 {
     struct directory *directory = index->directory;
-    struct set *set = directory->sets[place], *neighbour = find_neighbour(directory, place, set), *smaller;
+    struct set *set = directory->sets[place], *neighbour = find_neighbour(directory, place, set),
+               *smaller;
     bool merge = neighbour != NULL && (set->count + neighbour->count) * SPARSE <= SET_CAPACITY_MAX;
     uint32_t depth = set->depth - merge;
     size_t places = (size_t)1 << (directory->depth - depth), first = place & ~(places - 1);
@@ -456,7 +465,8 @@ tidy_set(struct index *index, size_t place, struct reserve *reserve)
 static bool
 halve_directory(struct index *index, struct reserve *reserve)
 {
-    struct directory *old = index->directory, *directory = block_take(reserve, directory_size(old->depth - 1));
+    struct directory *old = index->directory,
+                     *directory = block_take(reserve, directory_size(old->depth - 1));
 
     if (directory == NULL)
         return false;
@@ -553,10 +563,14 @@ index_destroy(struct index *index, struct memory *memory)
 
 /* [I1] */
 uint32_t
-index_find(const struct index *index, const struct arena *entries, uint64_t hash, const void *key, size_t length)
+index_find(const struct index *index, const struct arena *entries, uint64_t hash, const void *key,
+           size_t length)
 {
-    struct lookup lookup = {
-        .tag = hash_fingerprint(hash), .entries = entries, .hash = hash, .key = key, .length = length};
+    struct lookup lookup = {.tag = hash_fingerprint(hash),
+                            .entries = entries,
+                            .hash = hash,
+                            .key = key,
+                            .length = length};
 
     return stored_entry(ck_hs_get(&find_set(index, lookup.tag)->map, lookup.tag, &lookup));
 }
@@ -572,7 +586,8 @@ index_prefetch_cells(const struct index *index, uint64_t hash)
 {
     const struct set *set = find_set(index, hash_fingerprint(hash));
     const unsigned char *map = sync_load_pointer(&set->map.map);
-    uint32_t cell = hash_fingerprint(hash) & (SET_CAPACITY_MAX - 1) & (sync_load_relaxed_32(&set->capacity) - 1);
+    uint32_t cell = hash_fingerprint(hash) & (SET_CAPACITY_MAX - 1) &
+                    (sync_load_relaxed_32(&set->capacity) - 1);
 
     sync_prefetch(map);
     sync_prefetch(map + MAP_CELLS_OFFSET + cell * sizeof(void *));
@@ -619,7 +634,8 @@ index_remove(struct index *index, uint64_t hash, uint32_t entry)
 /* ---------------------------------------------------------------------------------------------------- */
 
 static const char *
-validate_set(const struct set *set, size_t place, uint64_t directory_depth, const struct arena *entries)
+validate_set(const struct set *set, size_t place, uint64_t directory_depth,
+             const struct arena *entries)
 {
     ck_hs_iterator_t iterator = CK_HS_ITERATOR_INITIALIZER;
     ck_hs_t map = set->map;
@@ -635,7 +651,8 @@ validate_set(const struct set *set, size_t place, uint64_t directory_depth, cons
         entry = entry_at(entries, stored_entry(stored));
         if (hash_fingerprint(entry->hash) != stored_fingerprint(stored))
             return "index: a stored tag is not its entry's";
-        if ((uint64_t)stored_fingerprint(stored) >> (32 - directory_depth) >> (directory_depth - set->depth) !=
+        if ((uint64_t)stored_fingerprint(stored) >> (32 - directory_depth) >>
+                (directory_depth - set->depth) !=
             place >> (directory_depth - set->depth))
             return "index: an entry is in the wrong set";
         if (sync_load_relaxed(&entry->word) == 0)

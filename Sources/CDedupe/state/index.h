@@ -48,10 +48,12 @@ enum { INDEX_SMALL = TEST_SIZED(8192, 16) };
 
 struct index {
     struct directory *directory;
-    uint64_t count;   /* Entries in all sets. */
-    uint64_t removed; /* Removals that index_tidy() has not yet made up for; read as a hint without the lock. */
-    uint64_t cursor;  /* The place in the directory at which it goes on, */
-    bool saw_deepest; /* and whether, in this round, it has met a set that needs the directory's full depth. */
+    uint64_t count; /* Entries in all sets. */
+    uint64_t
+        removed; /* Removals that index_tidy() has not yet made up for; read as a hint without the lock. */
+    uint64_t cursor; /* The place in the directory at which it goes on, */
+    bool
+        saw_deepest; /* and whether, in this round, it has met a set that needs the directory's full depth. */
 };
 
 /* False: no memory. */
@@ -59,8 +61,8 @@ bool index_init(struct index *index, struct memory *memory);
 void index_destroy(struct index *index, struct memory *memory);
 
 /* Under the lock: the number of the key's entry, or zero. */
-uint32_t index_find(const struct index *index, const struct arena *entries, uint64_t hash, const void *key,
-                    size_t length);
+uint32_t index_find(const struct index *index, const struct arena *entries, uint64_t hash,
+                    const void *key, size_t length);
 
 /*
  * Without the lock, in a section: the number of an entry with the hash's tag, or zero. What it names may have died; and

@@ -67,7 +67,8 @@ void
 unlink_queued(struct lock_scope *scope, uint32_t link)
 {
     struct cdedupe *buffer = scope->buffer;
-    uint32_t before = link_at(&buffer->links, link)->previous, after = link_at(&buffer->links, link)->next;
+    uint32_t before = link_at(&buffer->links, link)->previous,
+             after = link_at(&buffer->links, link)->next;
 
     remove_link(buffer, link);
     if (is_status(buffer, before) && is_status(buffer, after)) {

@@ -117,7 +117,8 @@ static inline uint64_t
 word_pending(uint64_t before, uint32_t slot, uint32_t restart, bool deletion)
 {
     return word_make(slot, restart,
-                     WORD_INDEXED | WORD_PENDING | (deletion ? WORD_DELETION : 0) | (before & WORD_LIVE));
+                     WORD_INDEXED | WORD_PENDING | (deletion ? WORD_DELETION : 0) |
+                         (before & WORD_LIVE));
 }
 
 /* The word of a key whose value was taken. */

@@ -113,10 +113,11 @@ typedef enum cevent_error cevent_error;
 
 /* What one line says. Lengths fit 32 bits because no line is longer than 4 GiB (see cevent_parser_create). */
 struct cevent_event {
-    const uint8_t *_Nullable key;   /* decoded UTF-8, not terminated; may hold NUL */
-    const uint8_t *_Nullable value; /* the value as it stands in the line, whitespace around it left off */
-    uint64_t revision;              /* 0: none */
-    uint64_t line;                  /* number of the line, from 1 */
+    const uint8_t *_Nullable key; /* decoded UTF-8, not terminated; may hold NUL */
+    const uint8_t
+        *_Nullable value; /* the value as it stands in the line, whitespace around it left off */
+    uint64_t revision;    /* 0: none */
+    uint64_t line;        /* number of the line, from 1 */
     uint32_t key_length;
     uint32_t value_length;
     cevent_kind kind;
@@ -152,8 +153,9 @@ void cevent_parser_destroy(cevent_parser *_Nullable parser) CEVENT_NOEXCEPT;
  *
  * Complexity: linear in the bytes consumed, plus the incomplete line that is looked at in vain.
  */
-size_t cevent_parser_parse(cevent_parser *_Nonnull parser, const uint8_t *_Nonnull chunk, size_t length,
-                           cevent_event *_Nonnull events, size_t capacity, size_t *_Nonnull consumed) CEVENT_NOEXCEPT;
+size_t cevent_parser_parse(cevent_parser *_Nonnull parser, const uint8_t *_Nonnull chunk,
+                           size_t length, cevent_event *_Nonnull events, size_t capacity,
+                           size_t *_Nonnull consumed) CEVENT_NOEXCEPT;
 
 /* Counts a line that the caller did not keep, for being too long. @return its number */
 uint64_t cevent_parser_skip_line(cevent_parser *_Nonnull parser) CEVENT_NOEXCEPT;
