@@ -25,13 +25,11 @@ static const size_t last_lengths[ROW] = {16360,
                                          CDEDUPE_KEY_MAX + 1};
 
 static hash_mode_t hash_mode;
-static uint64_t hash_salt;
 
 void
-keys_set_hash(hash_mode_t mode, uint64_t salt)
+keys_set_hash(hash_mode_t mode)
 {
     hash_mode = mode;
-    hash_salt = salt;
 }
 
 size_t
@@ -97,7 +95,7 @@ cdedupe_test_hash(const void *key, size_t length)
 {
     const unsigned char *bytes = key;
     uint64_t ends[2] = {length, length == 0 ? 0 : bytes[0] * 256U + bytes[length - 1]};
-    uint64_t hash = XXH64(ends, sizeof(ends), hash_salt);
+    uint64_t hash = XXH64(ends, sizeof(ends), 1);
 
     switch (hash_mode == HASH_BY_KEY ? mode_of_key(bytes, length) : hash_mode) {
     case HASH_SAME_PLACE:

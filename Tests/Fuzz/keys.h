@@ -25,8 +25,7 @@ typedef enum hash_mode {
     HASH_MODES,
 } hash_mode_t;
 
-/* The salt makes other hashes of the same kind. */
-void keys_set_hash(hash_mode_t mode, uint64_t salt);
+void keys_set_hash(hash_mode_t mode);
 
 const void *key_bytes(size_t number);
 size_t key_length(size_t number);

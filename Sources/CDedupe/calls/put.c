@@ -46,11 +46,9 @@ struct put {
     cdedupe_update_t *updates;
     size_t count;
     size_t done;
-    size_t copied; /* Bytes of keys, in this hold. */
-    bool locked;   /* Something needed the lock, */
-    bool inserted; /* or added a key. */
-    bool
-        moved; /* Something was queued or cancelled: what needs the lock whatever the look-ups found. */
+    size_t copied;  /* Bytes of keys, in this hold. */
+    bool locked;    /* Something needed the lock, */
+    bool inserted;  /* or added a key. */
     unsigned waits; /* How often this share has waited. */
     enum step step; /* What came of the last update that was tried under the lock. */
     uint64_t hashes[PUTS_PER_LOCK];
@@ -398,15 +396,14 @@ insert(struct lock_scope *scope, uint64_t hash, cdedupe_update_t *update)
         !arena_make_room(&buffer->entries, class_index, &scope->reserve) ||
         !index_make_room(&buffer->index, hash, &scope->reserve))
         return STEP_NO_MEMORY;
-    /*
-     * Indexed first, since ck_hs may want memory after all: with nothing to be undone, no number is used up, which would
-     * make the order of numbers depend on the secret. Until entry_new() its word is zero, so who finds it takes it for dead.
-     */
-    number = arena_peek(&buffer->entries, class_index);
-    if (!index_add(&buffer->index, hash, number, &scope->reserve))
+    number = entry_new(scope, update, hash);
+    if (!index_add(&buffer->index, hash, number, &scope->reserve)) {
+        /* ck_hs wants memory after all. No reader has seen the entry, since it was never indexed. */
+        sync_store_release(&entry_at(&buffer->entries, number)->word, 0);
+        arena_give_back(&buffer->entries, number, &scope->reserve);
         return STEP_NO_MEMORY;
+    }
     pending_bytes_add(buffer, update->slot);
-    entry_new(scope, update, hash);
     entry_at(&buffer->entries, number)->link = link_new_for(scope, number, update);
     queue_entry(scope, entry_at(&buffer->entries, number)->link);
     finish_update(update, 0, 0, CDEDUPE_OUTCOME_QUEUED);
@@ -471,7 +468,6 @@ put_one(struct put *put, size_t i)
         return step;
     }
     buffer->statistics.received++;
-    put->moved |= update->outcome != CDEDUPE_OUTCOME_REPLACED;
     /* Whatever adds a link clears one up: so between two resyncs all that is queued and garbage does not grow. [P10] */
     if (update->outcome == CDEDUPE_OUTCOME_QUEUED && update->displaced == 0 &&
         buffer->uncleared > 0)
@@ -492,12 +488,7 @@ put_some(struct put *put)
     while (put->done < put->count && put->copied < KEY_BYTES_PER_LOCK &&
            (put->step = put_one(put, put->done)) == STEP_DONE)
         put->done++;
-    /*
-     * Once for the share, in however many holds it went, and not if it only replaced, and came here because two keys have
-     * one tag: these things, memory and the hash function decide; see limbo.h.
-     */
-    if ((put->done == put->count || put->step == STEP_INCOMPLETE) && put->moved)
-        reclaim(&put->scope);
+    reclaim(&put->scope);
     scope_unlock(&put->scope);
     return put->step == STEP_DONE && put->done < put->count;
 }
@@ -701,7 +692,6 @@ put_chunk(struct cdedupe *buffer, cdedupe_update_t *updates, size_t count,
     put.done = 0;
     put.locked = false;
     put.inserted = false;
-    put.moved = false;
     put.waits = 0;
     scope_init(&put.scope, buffer);
     context = begin_read_section(&put);

@@ -187,33 +187,19 @@ retire_slab(struct arena *arena, uint32_t index, struct reserve *reserve)
 /* ---------------------------------------------------------------------------------------------------- */
 /* Cells                                                                                                */
 
-static uint32_t *
-free_link(const struct arena *arena, uint32_t number)
-{
-    return (uint32_t *)(void *)((unsigned char *)arena_at(arena, number) + arena->link_offset);
-}
-
-uint32_t
-arena_peek(const struct arena *arena, uint32_t class_index)
-{
-    uint32_t index = arena->classes[class_index].head;
-    const struct slab *slab = &arena->slabs[index];
-
-    return slab->free_head != 0 ? slab->free_head : (index << SLAB_SHIFT) | slab->fresh;
-}
-
 uint32_t
 arena_take(struct arena *arena, uint32_t class_index)
 {
     struct slab_class *class = &arena->classes[class_index];
-    uint32_t index = class->head, number = arena_peek(arena, class_index);
+    uint32_t index = class->head, number;
     struct slab *slab = &arena->slabs[index];
 
     if (slab->free_head != 0) {
-        slab->free_head = *free_link(arena, number);
-        *free_link(arena, number) = 0;
+        number = slab->free_head;
+        slab->free_head = *arena_link(arena, number);
+        *arena_link(arena, number) = 0;
     } else {
-        slab->fresh++;
+        number = (index << SLAB_SHIFT) | slab->fresh++;
     }
     if (class->empty == index)
         class->empty = 0;
@@ -231,9 +217,9 @@ arena_give_back(struct arena *arena, uint32_t number, struct reserve *reserve)
     struct slab *slab = &arena->slabs[index];
     struct slab_class *class = &arena->classes[slab->class_index];
 
-    *free_link(arena, number) = 0;
+    *arena_link(arena, number) = 0;
     if (slab->free_head != 0)
-        *free_link(arena, slab->free_tail) = number;
+        *arena_link(arena, slab->free_tail) = number;
     else
         slab->free_head = number;
     slab->free_tail = number;
@@ -275,7 +261,7 @@ validate_slab(const struct arena *arena, uint32_t index)
 
     if (slab->fresh > slab->cells || slab->used > slab->fresh)
         return "arena: a slab counts more cells than it has";
-    for (uint32_t number = slab->free_head; number != 0; number = *free_link(arena, number)) {
+    for (uint32_t number = slab->free_head; number != 0; number = *arena_link(arena, number)) {
         if (number >> SLAB_SHIFT != index || (number & (SLAB_CELLS_MAX - 1)) >= slab->fresh)
             return "arena: a free list leaves its slab";
         if (++free_cells > slab->fresh)

@@ -93,8 +93,7 @@ void arena_destroy(struct arena *arena, struct memory *memory);
  */
 bool arena_make_room(struct arena *arena, uint32_t class_index, struct reserve *reserve);
 
-/* A free cell. There is one: arena_make_room() said so. Peeking tells which one it will be. */
-uint32_t arena_peek(const struct arena *arena, uint32_t class_index);
+/* Takes a free cell. There is one, because arena_make_room() said so. */
 uint32_t arena_take(struct arena *arena, uint32_t class_index);
 
 void arena_give_back(struct arena *arena, uint32_t number, struct reserve *reserve);
@@ -108,6 +107,13 @@ arena_at(const struct arena *arena, uint32_t number)
     const unsigned char *base = sync_load_pointer(&cells->base);
 
     return (void *)(uintptr_t)(base + (number & (SLAB_CELLS_MAX - 1)) * cells->stride);
+}
+
+/* The number that a free or retired cell holds, to chain such cells. */
+static inline uint32_t *
+arena_link(const struct arena *arena, uint32_t number)
+{
+    return (uint32_t *)(void *)((unsigned char *)arena_at(arena, number) + arena->link_offset);
 }
 
 /* The cells from `number` on that have been handed out at least once: the first such, or zero. */

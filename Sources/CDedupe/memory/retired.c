@@ -1,12 +1,12 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 #include "memory/retired.h"
 
-#include "state/entry.h"
-#include "memory/allocator.h"
 #include "base/atomics.h"
 #include "base/test_sizes.h"
+#include "memory/allocator.h"
+#include "memory/arena.h"
 
-/* Entries freed per hold. */
+/* Entries that one step frees. */
 enum { RETIRED_STEP = TEST_SIZED(128, 2) };
 
 void
@@ -16,11 +16,11 @@ retired_init(struct retired *retired)
     ck_epoch_register(&retired->epoch, &retired->record, NULL);
 }
 
-/* [L1] */
+/* Model step L1: a dead entry joins the open generation. */
 void
 retired_add(struct retired *retired, const struct arena *entries, uint32_t entry)
 {
-    entry_at(entries, entry)->link = retired->open.entries;
+    *arena_link(entries, entry) = retired->open.entries;
     retired->open.entries = entry;
     retired->open.count++;
 }
@@ -37,11 +37,11 @@ move_blocks(struct block **from, struct block **to)
     }
 }
 
-/* [I12] */
+/* Model step I12: outgrown tables join the open generation. */
 void
 retired_add_tables(struct retired *retired, struct reserve *reserve)
 {
-    move_blocks(&reserve->deferred, &retired->open_tables);
+    move_blocks(&reserve->deferred, &retired->open.tables);
 }
 
 void
@@ -50,87 +50,71 @@ retired_destroy(struct retired *retired, struct memory *memory)
     struct reserve reserve;
 
     reserve_init(&reserve);
-    move_blocks(&retired->open_tables, &reserve.retired);
-    move_blocks(&retired->closed_tables, &reserve.retired);
-    move_blocks(&retired->ready_tables, &reserve.retired);
+    move_blocks(&retired->open.tables, &reserve.retired);
+    move_blocks(&retired->closed.tables, &reserve.retired);
+    move_blocks(&retired->ready.tables, &reserve.retired);
     reserve_release(&reserve, memory);
 }
 
-/* ck_epoch's callbacks, from within ck_epoch_poll and so under the lock: a closed generation's grace is over. */
-
+/* Called by ck_epoch_poll(), and so under the lock: the closed generation's grace period is over. */
 static void
-entry_grace_is_over(ck_epoch_entry_t *grace)
+grace_is_over(ck_epoch_entry_t *grace)
 {
     struct retired *retired =
-        (struct retired *)(void *)((unsigned char *)grace - offsetof(struct retired, entry_grace));
+        (struct retired *)(void *)((unsigned char *)grace - offsetof(struct retired, grace));
 
     retired->ready = retired->closed;
-    retired->closed = (struct entry_generation){0};
-    retired->entries_wait = false;
-}
-
-static void
-table_grace_is_over(ck_epoch_entry_t *grace)
-{
-    struct retired *retired =
-        (struct retired *)(void *)((unsigned char *)grace - offsetof(struct retired, table_grace));
-
-    move_blocks(&retired->closed_tables, &retired->ready_tables);
-    retired->tables_wait = false;
+    retired->closed = (struct generation){0};
+    retired->waits = false;
 }
 
 /*
- * The full fences below stand against the one in ck_epoch_begin: a reader whose section ck_epoch takes for a later one
- * has not seen what was unlinked before. [L4]
+ * Model step L4. The full fence pairs with the one in ck_epoch_begin(): a reader whose read section
+ * ck_epoch takes for a later one has not seen what was unlinked before.
  */
-
 static void
-close_entries(struct retired *retired)
+close_generation(struct retired *retired)
 {
     retired->closed = retired->open;
-    retired->open = (struct entry_generation){0};
-    retired->entries_wait = true;
+    retired->open = (struct generation){0};
+    retired->waits = true;
     ck_pr_fence_memory();
-    ck_epoch_call(&retired->record, &retired->entry_grace, entry_grace_is_over);
+    ck_epoch_call(&retired->record, &retired->grace, grace_is_over);
 }
 
+/* Model step L3: entries of the ready generation become free. */
 static void
-close_tables(struct retired *retired)
-{
-    move_blocks(&retired->open_tables, &retired->closed_tables);
-    retired->tables_wait = true;
-    ck_pr_fence_memory();
-    ck_epoch_call(&retired->record, &retired->table_grace, table_grace_is_over);
-}
-
-/* [L3] */
-static void
-free_ready_entries(struct entry_generation *ready, struct arena *entries, struct reserve *reserve)
+free_ready_entries(struct generation *ready, struct arena *entries, struct reserve *reserve)
 {
     for (unsigned i = 0; i < RETIRED_STEP && ready->entries != 0; i++) {
         uint32_t entry = ready->entries;
 
-        ready->entries = entry_at(entries, entry)->link;
+        ready->entries = *arena_link(entries, entry);
         ready->count--;
         arena_give_back(entries, entry, reserve);
     }
 }
 
+static bool
+generation_is_empty(const struct generation *generation)
+{
+    return generation->entries == 0 && generation->tables == NULL;
+}
+
 void
 retired_reclaim(struct retired *retired, struct arena *entries, struct reserve *reserve)
 {
-    /* [L2] */
-    if (retired->entries_wait || retired->tables_wait) {
+    /* Model step L2: asks ck_epoch whether the grace period is over. */
+    if (retired->waits) {
         ck_epoch_poll(&retired->record);
         sync_read_sections_ended(retired);
     }
-    move_blocks(&retired->ready_tables, &reserve->retired);
-    if (!retired->tables_wait && retired->open_tables != NULL)
-        close_tables(retired);
-    if (retired->ready.entries != 0)
-        free_ready_entries(&retired->ready, entries, reserve);
-    else if (!retired->entries_wait && retired->open.entries != 0)
-        close_entries(retired);
+    move_blocks(&retired->ready.tables, &reserve->retired);
+    free_ready_entries(&retired->ready, entries, reserve);
+    /* The ready generation must be empty, because grace_is_over() overwrites it. */
+    if (!retired->waits && generation_is_empty(&retired->ready) &&
+        !generation_is_empty(&retired->open))
+        close_generation(retired);
 }
 
 uint64_t

@@ -1,20 +1,21 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /*
- * Limbo: what has been unlinked, but may still be looked at by readers that hold no lock.
+ * Retired memory: dead entries and outgrown tables of the index that a reader may still be using.
  *
- * Readers are producers that look a key up. They do so in a section of ck_epoch, through the record of their context.
- * What they can still reach after it was unlinked, dead entries and outgrown tables of the index, waits here:
+ * A reader is a producer that looks a key up. It holds no lock; it is in a read section of ck_epoch,
+ * through the record of its context. What was unlinked passes through three generations:
  *
  *     open      unlinked since the last generation was closed
- *     closed    a whole generation, given to ck_epoch as one object
- *     ready     its grace period is over: nobody can be looking
+ *     closed    given to ck_epoch as one object; its grace period is running
+ *     ready     its grace period is over, so no reader can be using it
  *
- * One generation at a time, of entries and of tables, so two ck_epoch entries are enough, in the buffer itself, and
- * retiring needs no memory. Dead entries are chained by their link, which readers never read; tables by notes behind their end.
+ * At most one generation is closed at a time. One ck_epoch entry is therefore enough. It lies in the
+ * buffer itself, so retiring needs no memory: dead entries are chained by their links, which readers
+ * never read, and tables carry their notes behind their end.
  *
- * There is one record for retiring, and unlinking, ck_epoch_call and ck_epoch_poll all happen under the buffer's lock.
- * With several records, or unlocked, version 0.7.1 frees too early: ck_epoch_call reads the epoch without a fence, so
- * that an object can be filed under an epoch older than its unlinking.
+ * Only one record retires, and unlinking, ck_epoch_call() and ck_epoch_poll() all run under the
+ * buffer's lock. Otherwise ck_epoch 0.7.1 frees too early: ck_epoch_call() reads the epoch without a
+ * fence, so it could file an object under an epoch that is older than its unlinking.
  */
 #ifndef CDEDUPE_MEMORY_RETIRED_H
 #define CDEDUPE_MEMORY_RETIRED_H
@@ -28,44 +29,38 @@ struct block;
 struct memory;
 struct reserve;
 
-struct entry_generation {
+struct generation {
     uint32_t entries; /* Chained by their links. */
-    uint64_t count;
+    uint64_t count;   /* How many entries there are. */
+    struct block *tables;
 };
 
 struct retired {
     ck_epoch_t epoch;
-    ck_epoch_record_t record; /* For retiring; enters no section. */
-
-    ck_epoch_entry_t entry_grace; /* Stands for the closed generation of entries. */
-    bool entries_wait;            /* There is one. */
-    struct entry_generation open, closed, ready;
-
-    ck_epoch_entry_t
-        table_grace; /* The same for tables: when they come depends on the hash function. */
-    bool tables_wait;
-    struct block *open_tables, *closed_tables, *ready_tables;
+    ck_epoch_record_t record; /* Enters no read section; it only retires. */
+    ck_epoch_entry_t grace;   /* Stands for the closed generation. */
+    bool waits;               /* A generation is closed. */
+    struct generation open, closed, ready;
 };
 
 void retired_init(struct retired *retired);
 
-/* Frees the tables that wait. Nothing else may be running. */
+/* Frees the tables of all generations. Nothing else may be running. */
 void retired_destroy(struct retired *retired, struct memory *memory);
 
-/* Under the lock: an entry that is dead and not indexed any more. */
+/* Under the lock: retires an entry that is dead and no longer indexed. */
 void retired_add(struct retired *retired, const struct arena *entries, uint32_t entry);
 
-/* Under the lock, at the end of a hold: takes the tables that the reserve was told to defer. */
+/* Under the lock, at the end of a lock scope: retires the tables that the reserve was told to defer. */
 void retired_add_tables(struct retired *retired, struct reserve *reserve);
 
 /*
- * Under the lock: moves on by a step of bounded length; what gets free goes to the arena, and to the reserve. Called as often as the calls' own work says, never because of
- * what memory or the hash function did: so entries get free, and numbers are used again, at points that the input alone
- * decides, as long as one thread calls. The order of the sweep's deletions goes by these numbers.
+ * Under the lock: advances by a step of bounded length. Entries whose grace period is over go to the
+ * arena, tables to the reserve.
  */
 void retired_reclaim(struct retired *retired, struct arena *entries, struct reserve *reserve);
 
-/* Under the lock: how many entries wait. */
+/* Under the lock: the number of entries that are retired and not yet free. */
 uint64_t retired_count(const struct retired *retired);
 
 #endif
