@@ -398,6 +398,7 @@ cdedupe_result_t
 model_status(model_t *model, cdedupe_status_t status)
 {
     const model_entry_t entry = {.key = MODEL_NO_KEY, .status = status};
+    bool ends_resync = status == CDEDUPE_STATUS_IN_SYNC && model->resync;
 
     note_input(model);
     if (model->stopped) {
@@ -407,11 +408,11 @@ model_status(model_t *model, cdedupe_status_t status)
     if (model->statistics.overflowed) {
         return CDEDUPE_OK;
     }
-    if (status == CDEDUPE_STATUS_IN_SYNC && model->resync) {
+    if (ends_resync) {
         synthesize_deletions(model);
         model->resync = false;
     }
-    if (status == model->latest) {
+    if (status == model->latest && !ends_resync) {
         model->dropped_equal_status = true;
         return CDEDUPE_OK;
     }

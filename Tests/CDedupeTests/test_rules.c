@@ -18,17 +18,31 @@ static uint64_t rounds = 1000000;
 
 /* A new buffer under test, not claimed. */
 static void
-open_unclaimed(size_t batch_size)
+open_with(size_t batch_size, uint64_t hash_seed)
 {
     subject_options_t options = subject_defaults(level);
 
     memset(&hooks, 0, sizeof(hooks));
     options.batch_size = batch_size;
+    options.hash_seed = hash_seed;
     options.hooks = &hooks;
     if (subject_open(s, &options) != CDEDUPE_OK) {
         printf("no buffer\n");
         abort();
     }
+}
+
+static void
+open_unclaimed(size_t batch_size)
+{
+    open_with(batch_size, 0);
+}
+
+static void
+open_seeded(uint64_t hash_seed)
+{
+    open_with(100, hash_seed);
+    CHECK_EQ(subject_claim(s, CDEDUPE_CLAIM_SINGLE_BATCH), CDEDUPE_OK);
 }
 
 static void
@@ -1822,15 +1836,15 @@ a_large_resync_is_exact(void)
     close_it();
 }
 
-/* "The same input gives the same order", whatever the hash is seeded with. */
+/* With a fixed hash_seed and one thread, a run gives the same output each time. */
 static void
-the_same_input_gives_the_same_order(void)
+run_withFixedSeed_isRepeatable(void)
 {
     char *first = NULL;
     int round;
 
     for (round = 0; round < 3; round++) {
-        open_batch(100);
+        open_seeded(7);
         put_numbers(0, 300);
         flush(s);
         for (uint64_t number = 0; number < 300; number += 2) {
@@ -1968,12 +1982,44 @@ d1_repeated_in_sync_after_restart_wakes_the_loop(void)
     EXPECT_STEP("empty");
     restart();
     CHECK_EQ(s->wakes, 0);
-    in_sync(); /* Equal to the latest: itself dropped, but it queues a deletion. */
+    in_sync(); /* It equals the latest, and it ends the resync: it queues a deletion and itself. */
     CHECK_EQ(s->wakes, 1);
-    EXPECT_STEP("-a");
+    EXPECT_STEP("-a | <in-sync>");
     EXPECT_STEP("empty");
     put(s, "b", 2);
     CHECK_EQ(s->wakes, 2);
+    close_it();
+}
+
+static void
+d7_inSync_endingAResync_isQueuedEvenIfItRepeats(void)
+{
+    open_loop(100);
+    in_sync();
+    EXPECT_STEP("<in-sync>");
+    EXPECT_STEP("empty");
+    restart();
+    in_sync(); /* Nothing to delete, and the latest status taken is in-sync. */
+    CHECK_EQ(s->wakes, 1);
+    EXPECT_STEP("<in-sync>");
+    in_sync(); /* No resync is under way any more. */
+    EXPECT_STEP("empty");
+    close_it();
+}
+
+static void
+d7_twoInSyncs_afterOneRestart_queueOne(void)
+{
+    open_new();
+    put(s, "a", 1);
+    in_sync();
+    EXPECT_STEP("+a=1 | <in-sync>");
+    restart();
+    put(s, "a", 2);
+    in_sync();
+    put(s, "b", 3);
+    in_sync();
+    EXPECT_STEP("~a=2 | <in-sync> | +b=3");
     close_it();
 }
 
@@ -2910,13 +2956,15 @@ static const named_test_t both_levels[] = {
     TEST(in_sync_goes_behind_what_is_queued_and_its_deletions),
     TEST(deletions_separate_the_statuses),
     TEST(a_large_resync_is_exact),
-    TEST(the_same_input_gives_the_same_order),
+    TEST(run_withFixedSeed_isRepeatable),
     TEST(collect_hands_back_each_dropped_payload_once),
     TEST(collect_finds_what_in_sync_and_takes_left),
     TEST(restarts_without_collecting_keep_one_payload_per_key),
     TEST(collecting_without_room_tells_whether_something_is_left),
     TEST(a_buffer_without_garbage_says_so),
     TEST(d1_repeated_in_sync_after_restart_wakes_the_loop),
+    TEST(d7_inSync_endingAResync_isQueuedEvenIfItRepeats),
+    TEST(d7_twoInSyncs_afterOneRestart_queueOne),
     TEST(d2_a_status_dropped_by_restart_is_not_swallowed_later),
     TEST(d2_before_any_status_was_taken_waiting_is_the_latest),
     TEST(d3_flapping_status_and_key_do_not_grow_the_queue),

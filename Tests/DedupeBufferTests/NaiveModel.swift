@@ -167,6 +167,7 @@ struct NaiveModel {
     /// Section 3.
     mutating func status(_ status: SyncStatus) {
         if isOverflowed { return }
+        let endsResync = status == .inSync && unseen != nil
         if status == .inSync, let owed = unseen {
             unseen = nil
             groups += 1
@@ -176,7 +177,7 @@ struct NaiveModel {
             }
             peak = max(peak, pendingKeys)
         }
-        hasSwallowed = status == latestReceived
+        hasSwallowed = status == latestReceived && !endsResync
         if hasSwallowed { return }
         latestReceived = status
         if let last = queue.indices.last, queue[last].status != nil {

@@ -510,7 +510,7 @@ inline finish_update() {
 
 proctype Producer(byte me; byte calls; short mask) {
     byte k[U], s[U], number[U]; bit deletes[U];
-    byte u, todo, e, r, r0, ce, next, began, seen, mine; short op, w, cw; bit hook, stopped0, ran_out;
+    byte u, todo, e, r, r0, ce, next, began, seen, mine; short op, w, cw; bit hook, stopped0, ran_out, ends_resync;
 #ifdef MERGE
     byte pending, into, spare;
 #endif
@@ -867,12 +867,12 @@ sweep:
 #endif
 #if defined(BRK_PUT_BACK_ONE_FLAG)
            :: next > NE && unseen_generation > 0 -> unseen_generation = 0; next = 1; unlock(); goto sweep
-           :: next > NE && unseen_generation == 0 -> resync = 0; goto queue_status
+           :: next > NE && unseen_generation == 0 -> resync = 0; ends_resync = 1; goto queue_status
 #elif defined(PUT_BACK) && !defined(BRK_PUT_BACK_UNSEEN)
            :: next > NE && seen != unseen_generation -> seen = unseen_generation; next = 1; unlock(); goto sweep
-           :: next > NE && seen == unseen_generation -> resync = 0; goto queue_status
+           :: next > NE && seen == unseen_generation -> resync = 0; ends_resync = 1; goto queue_status
 #else
-           :: next > NE -> resync = 0; goto queue_status
+           :: next > NE -> resync = 0; ends_resync = 1; goto queue_status
 #endif
            :: else -> e = next; w = word[e]; next++                             /* S2 read the word */
            fi
@@ -900,7 +900,11 @@ sweep:
 queue_status:
     atomic {                                                                    /* S5 the status */
         if
+#ifdef BRK_ENDS_RESYNC
         :: op == latest_received -> dropped_equal_status = 1
+#else
+        :: op == latest_received && !ends_resync -> dropped_equal_status = 1
+#endif
         :: else ->
            latest_received = op; dropped_equal_status = 0;
            if
@@ -925,10 +929,12 @@ queue_status:
            :: else -> break
            od;
            n_ = 0
-        fi
+        fi;
+        /* After a resync the sink hears of its end, even if the in-sync repeats the latest status. */
+        assert(!ends_resync || IS_STATUS(BEFORE(ring_length)))
     };
 status_done:
-    atomic { unlock(); op = 0; began = 0; next = 0; seen = 0; e = 0 };
+    atomic { unlock(); op = 0; began = 0; next = 0; seen = 0; e = 0; ends_resync = 0 };
     call_hook();                                                                /* W2 */
     goto next_call;
 

@@ -105,6 +105,7 @@ struct sweep {
     uint32_t restart;
     uint32_t next;
     uint32_t unseen_generation; /* The buffer's count when it last began with the first entry. */
+    bool ends_resync; /* The sweep is complete. The in-sync is queued even if it repeats. */
 };
 
 /* idle, unseen -> a pending deletion that nobody sent [S3] */
@@ -175,7 +176,11 @@ sweep_some(struct sweep *sweep)
             return PROGRESS_MORE;
         }
         if (number == 0) {
+            /* For the in-sync: it must be queued in the lock scope that ends the resync. */
+            if (!link_make_room(&sweep->scope))
+                return PROGRESS_NO_MEMORY;
             buffer->deletions_due = false;
+            sweep->ends_resync = true;
             return PROGRESS_DONE;
         }
         sweep->next = number;
@@ -201,12 +206,13 @@ append_status(struct lock_scope *scope, uint8_t status)
 
 /* False: no memory, and nothing has changed. [S5] */
 static bool
-queue_status(struct lock_scope *scope, cdedupe_status_t status)
+queue_status(struct sweep *sweep, cdedupe_status_t status)
 {
+    struct lock_scope *scope = &sweep->scope;
     struct cdedupe *buffer = scope->buffer;
     uint32_t last = ring_last(&buffer->links, buffer->ring);
 
-    if ((uint8_t)status == buffer->latest_received) {
+    if ((uint8_t)status == buffer->latest_received && !sweep->ends_resync) {
         buffer->dropped_equal_status = true;
         return true;
     }
@@ -245,7 +251,7 @@ put_status_some(struct sweep *sweep, cdedupe_status_t status)
             return PROGRESS_DONE;
         progress = sweep_some(sweep);
     }
-    if (progress == PROGRESS_DONE && !queue_status(&sweep->scope, status))
+    if (progress == PROGRESS_DONE && !queue_status(sweep, status))
         progress = PROGRESS_NO_MEMORY;
     return progress;
 }
