@@ -1318,29 +1318,29 @@ put_back:
               begun[e] = first[items[count].slot];
 #endif
               to_queue(e); version[e] = items[count].version;
-              push_front(e); goto put_back
+              push_front(e); goto done_putting_back
 #ifdef MERGE
            :: !late && (w & P_) && items[count].before -> goto put_back_merge
 #else
-           :: !late && (w & P_) && items[count].before -> balance--; move_to_front(e); goto put_back
+           :: !late && (w & P_) && items[count].before -> balance--; move_to_front(e); goto done_putting_back
 #endif
-           :: late && items[count].before -> balance--; goto put_back
+           :: late && items[count].before -> balance--; goto done_putting_back
            :: late && !items[count].before && !(w & P_) ->                      /* G2 dropped, and was new: goes */
-              word[e] = 0; leave_lent(e); balance--; goto put_back
+              word[e] = 0; leave_lent(e); balance--; goto done_putting_back
            :: (w & P_) && !items[count].before -> skip
            fi
         :: items[count].deletes ->
            if
-           :: e == 0 && late && !items[count].before -> balance--; goto put_back
+           :: e == 0 && late && !items[count].before -> balance--; goto done_putting_back
            :: e == 0 && late && items[count].before && resync ->                /* G3 dead: idle and unseen, a store */
-              word[lent] = IDLE(0); state[lent] = USED; index_[k] = lent; unseen_generation++; balance--; goto put_back
+              word[lent] = IDLE(0); state[lent] = USED; index_[k] = lent; unseen_generation++; balance--; goto done_putting_back
            :: e == 0 && !(late && (!items[count].before || resync)) ->          /* G4 dead: pending again, a store */
               e = lent; state[e] = USED; index_[k] = e; w = (items[count].before -> L_ : 0);
               word[e] = PENDING(w, items[count].slot, restart, 1); to_queue(e);
               version[e] = (newest[k] > items[count].version -> newest[k] : items[count].version); taken[k] = items[count].taken;
-              push_front(e); goto put_back
+              push_front(e); goto done_putting_back
            :: e != 0 && !items[count].before ->
-              balance--; if :: late -> skip :: else -> move_to_front(e) fi; goto put_back
+              balance--; if :: late -> skip :: else -> move_to_front(e) fi; goto done_putting_back
            :: e != 0 && items[count].before -> if :: late && !resync && IS_STALE(w, restart) -> goto put_back_to_stale :: else fi
            fi
         fi
@@ -1383,7 +1383,7 @@ put_back:
            if :: late -> skip :: else -> move_to_front(e) fi
 #endif
         fi;
-        goto put_back
+        goto done_putting_back
     };
 #ifdef MERGE
 put_back_merge:
@@ -1391,7 +1391,7 @@ put_back_merge:
     atomic {
         balance--; move_to_front(e);
         if
-        :: w & D_ -> word[e] = w; goto put_back
+        :: w & D_ -> word[e] = w; goto done_putting_back
         :: else ->                                                              /* M3 the caller merges */
            pending = SLOT(w); assert(owner[pending] == IN + e); owner[pending] = SINK;
 #ifndef BRK_MERGE_PUT_BACK
@@ -1421,7 +1421,7 @@ put_back_to_stale:
         dropped_remove(e); push_front(e);
         if :: PAYLOAD(w) != 0 -> assert(owner[SLOT(w)] == IN + e); detached_add(SLOT(w)) :: else -> skip fi;
         version[e] = items[count].version;
-        goto put_back
+        goto done_putting_back
     };
 put_back_status:
     atomic {
@@ -1436,7 +1436,7 @@ put_back_status:
         :: late && e == ring_length && !dropped_equal_status -> latest_received = items[count].before
         fi
     };
-put_back:
+done_putting_back:
     atomic { forget_item(count); late = 0; k = 0; lent = 0; e = 0; w = 0; unlock(); goto dealt_with };
 #endif
 release:
