@@ -84,9 +84,10 @@ put(struct program *program, uint32_t id, const struct count *count)
         program->merged++;
         return;
     }
-    check(result);
-    if (update.outcome == CDEDUPE_OUTCOME_OVERFLOWED)
+    if (result == CDEDUPE_OVERFLOWED)
         program->pause = PAUSE;
+    else
+        check(result);
     /* What is ours now; zeros are skipped. */
     cdedupe_discard(program->buffer, (cdedupe_slot_t[]){update.slot, update.displaced}, 2);
 }

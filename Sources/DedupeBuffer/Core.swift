@@ -119,7 +119,7 @@ final class Core: @unchecked Sendable {
         cdedupe_payloads(
             buffer, batch.backSlots + resolved, batch.payloadsBack - resolved, batch.backPayloads + resolved)
         guard result == CDEDUPE_INCOMPLETE else {
-            guard result == CDEDUPE_OK else { Core.fail(result) }
+            guard result == CDEDUPE_OK || result == CDEDUPE_OVERFLOWED else { Core.fail(result) }
             return .done
         }
         if batch.updates[i].displaced == 0 { return .needsTag }
@@ -181,7 +181,7 @@ final class Core: @unchecked Sendable {
     func put(_ status: SyncStatus) -> Bool {
         let result = cdedupe_put_status(buffer, cdedupe_status_t(rawValue: UInt32(status.rawValue)))
         if result == CDEDUPE_NO_MEMORY { Core.fail(result) }
-        return result == CDEDUPE_OK
+        return result != CDEDUPE_STOPPED
     }
 
     func restart() {
@@ -323,7 +323,7 @@ final class Core: @unchecked Sendable {
         // A status may be before the first update, but never two.
         let first = taken.count > 1 && taken.status(0) != nil ? 1 : 0
         guard first < taken.count, taken.status(first) == nil else { return nil }
-        return .nanoseconds(Int64(cdedupe_age(buffer, taken.raw + first)))
+        return .milliseconds(Int64(cdedupe_age(buffer, taken.raw + first)))
     }
 
     func addTimeInSink(_ time: Duration) {
@@ -380,7 +380,7 @@ final class Core: @unchecked Sendable {
         statistics.overflows = Int(raw.overflows)
         statistics.isOverflowed = raw.overflowed != 0
         statistics.pendingBytes = Int(clamping: raw.pending_bytes)
-        statistics.oldestPendingAge = .nanoseconds(Int64(raw.oldest_pending_age))
+        statistics.oldestPendingAge = .milliseconds(Int64(raw.oldest_pending_age))
         return statistics
     }
 

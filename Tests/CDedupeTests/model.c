@@ -406,7 +406,7 @@ model_status(model_t *model, cdedupe_status_t status)
     }
     model->statistics.statuses_received++;
     if (model->statistics.overflowed) {
-        return CDEDUPE_OK;
+        return CDEDUPE_OVERFLOWED;
     }
     if (ends_resync) {
         synthesize_deletions(model);

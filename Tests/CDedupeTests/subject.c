@@ -407,19 +407,37 @@ put_bytes(subject_t *subject, subject_update_t *update)
                              make_value(subject, update->id, value), update->id, &update->outcome);
 }
 
+/* A put says that a bound was exceeded exactly if an update overflowed, or was dropped for that. */
+static void
+check_overflow(subject_t *subject, const subject_update_t *updates, size_t count,
+               cdedupe_result_t result)
+{
+    bool overflowed = false;
+
+    if (result != CDEDUPE_OK && result != CDEDUPE_OVERFLOWED) {
+        return;
+    }
+    for (size_t i = 0; i < count; i++) {
+        overflowed |= updates[i].outcome == CDEDUPE_OUTCOME_OVERFLOWED ||
+                      (updates[i].outcome == CDEDUPE_OUTCOME_DROPPED &&
+                       subject_statistics(subject).stopped == 0);
+    }
+    CHECK_EQ(result, overflowed ? CDEDUPE_OVERFLOWED : CDEDUPE_OK);
+}
+
 static cdedupe_result_t
 put_all_bytes(subject_t *subject, subject_update_t *updates, size_t count)
 {
-    cdedupe_result_t result = CDEDUPE_OK;
-    size_t index;
+    for (size_t index = 0; index < count; index++) {
+        cdedupe_result_t result = put_bytes(subject, &updates[index]);
 
-    for (index = 0; index < count && result == CDEDUPE_OK; index++) {
-        result = put_bytes(subject, &updates[index]);
-        if (result != CDEDUPE_OK) {
+        check_overflow(subject, &updates[index], 1, result);
+        if (result != CDEDUPE_OK && result != CDEDUPE_OVERFLOWED) {
             updates[index].outcome = CDEDUPE_OUTCOME_REJECTED;
+            return result;
         }
     }
-    return result;
+    return CDEDUPE_OK;
 }
 
 /* The caller's again, or never anything else. */
@@ -619,6 +637,7 @@ put_some(subject_t *subject, subject_update_t *updates, size_t first, size_t cou
         }
         discard_update(subject, &subject->updates[index]);
     }
+    check_overflow(subject, updates + first, index - first, *result);
     for (size_t i = index + 1; i < count; i++) {
         if (*result == CDEDUPE_INCOMPLETE) {
             CHECK(memcmp(&subject->updates[i], &given[i], sizeof(given[i])) == 0);
@@ -663,7 +682,7 @@ put_handles(subject_t *subject, subject_update_t *updates, size_t count)
     }
     do {
         index = put_some(subject, updates, index, count, &result);
-        CHECK((index < count) == (result != CDEDUPE_OK));
+        CHECK((index < count) == (result != CDEDUPE_OK && result != CDEDUPE_OVERFLOWED));
         if (result == CDEDUPE_INCOMPLETE) {
             if (!go_on(subject, &updates[index], &subject->updates[index])) {
                 result = CDEDUPE_NO_MEMORY;
@@ -694,7 +713,7 @@ subject_put(subject_t *subject, subject_update_t *updates, size_t count)
         result = put_handles(subject, updates, count);
     }
     check_if_paranoid(subject);
-    return result;
+    return result == CDEDUPE_OVERFLOWED ? CDEDUPE_OK : result;
 }
 
 cdedupe_result_t

@@ -172,7 +172,7 @@ an_in_sync_before_the_restart_is_ignored(void)
     CHECK_TEXT(step(&subject), "+a=1");
     subject_restart(&subject);
     overflow();
-    CHECK_EQ(subject_status(&subject, CDEDUPE_STATUS_IN_SYNC), CDEDUPE_OK);
+    CHECK_EQ(subject_status(&subject, CDEDUPE_STATUS_IN_SYNC), CDEDUPE_OVERFLOWED);
     CHECK_EQ(statistics().synthesized_deletions, 0);
     CHECK_EQ(statistics().pending_statuses, 0);
     CHECK_TEXT(step(&subject), "empty");
@@ -459,7 +459,9 @@ put_length(const char *key, size_t length, cdedupe_outcome_t wanted)
     cdedupe_outcome_t outcome;
 
     CHECK_EQ(cdedupe_bytes_put(subject.bytes, key, strlen(key), value, length, 1, &outcome),
-             CDEDUPE_OK);
+             wanted == CDEDUPE_OUTCOME_OVERFLOWED || wanted == CDEDUPE_OUTCOME_DROPPED
+                 ? CDEDUPE_OVERFLOWED
+                 : CDEDUPE_OK);
     CHECK_EQ(outcome, wanted);
     subject_check(&subject);
 }
@@ -596,30 +598,13 @@ put_weight(cdedupe_t *buffer, const char *key, uint64_t weight)
 
     CHECK_EQ(cdedupe_acquire(buffer, &update.slot, 1), CDEDUPE_OK);
     memcpy(cdedupe_payload(buffer, update.slot), &weight, sizeof(weight));
-    CHECK_EQ(cdedupe_put(buffer, &update, 1), CDEDUPE_OK);
+    CHECK_EQ(cdedupe_put(buffer, &update, 1) == CDEDUPE_OVERFLOWED,
+             update.outcome == CDEDUPE_OUTCOME_OVERFLOWED);
     cdedupe_discard(buffer, &update.slot, 1);
     cdedupe_discard(buffer, &update.displaced, 1);
     CHECK_NO_FAULT(cdedupe_validate(buffer));
     return (cdedupe_outcome_t)update.outcome;
 }
-
-static void
-a_sum_that_does_not_fit_into_its_type_is_beyond(void)
-{
-    cdedupe_t *buffer = create_weighing(100, CDEDUPE_OK, 8, 0);
-
-    CHECK_EQ(put_weight(buffer, "a", 10), CDEDUPE_OUTCOME_QUEUED);
-    CHECK_EQ(put_weight(buffer, "b", UINT64_MAX - 5), CDEDUPE_OUTCOME_OVERFLOWED);
-    cdedupe_destroy(buffer);
-    buffer = create_weighing(UINT64_MAX, CDEDUPE_OK, 8, 0);
-    CHECK_EQ(put_weight(buffer, "a", 10), CDEDUPE_OUTCOME_QUEUED);
-    CHECK_EQ(put_weight(buffer, "b", UINT64_MAX - 10), CDEDUPE_OUTCOME_QUEUED);
-    CHECK_EQ(put_weight(buffer, "c", 0), CDEDUPE_OUTCOME_QUEUED);
-    CHECK_EQ(put_weight(buffer, "d", 1), CDEDUPE_OUTCOME_OVERFLOWED);
-    cdedupe_destroy(buffer);
-}
-
-#define HALF ((uint64_t)1 << 63)
 
 static uint64_t
 pending_bytes(cdedupe_t *buffer)
@@ -630,7 +615,22 @@ pending_bytes(cdedupe_t *buffer)
     return s.pending_bytes;
 }
 
-/* Replacements are never refused: 2^63 twice, and 7. */
+static void
+weight_aboveTheMaximum_countsAsTheMaximum(void)
+{
+    cdedupe_t *buffer = create_weighing(CDEDUPE_WEIGHT_MAX + 10, CDEDUPE_OK, 8, 0);
+
+    CHECK_EQ(put_weight(buffer, "a", 10), CDEDUPE_OUTCOME_QUEUED);
+    CHECK_EQ(put_weight(buffer, "b", UINT64_MAX), CDEDUPE_OUTCOME_QUEUED);
+    CHECK_EQ(pending_bytes(buffer), CDEDUPE_WEIGHT_MAX + 10);
+    CHECK_EQ(put_weight(buffer, "b", CDEDUPE_WEIGHT_MAX - 1), CDEDUPE_OUTCOME_REPLACED);
+    CHECK_EQ(pending_bytes(buffer), CDEDUPE_WEIGHT_MAX + 9);
+    CHECK_EQ(put_weight(buffer, "c", 1), CDEDUPE_OUTCOME_QUEUED);
+    CHECK_EQ(put_weight(buffer, "d", 1), CDEDUPE_OUTCOME_OVERFLOWED);
+    cdedupe_destroy(buffer);
+}
+
+/* Replacements are never refused: a bound of 100, and twice the largest weight and 7. */
 static cdedupe_t *
 with_a_sum_beyond(void)
 {
@@ -639,15 +639,14 @@ with_a_sum_beyond(void)
     CHECK_EQ(put_weight(buffer, "a", 1), CDEDUPE_OUTCOME_QUEUED);
     CHECK_EQ(put_weight(buffer, "b", 2), CDEDUPE_OUTCOME_QUEUED);
     CHECK_EQ(put_weight(buffer, "c", 7), CDEDUPE_OUTCOME_QUEUED);
-    CHECK_EQ(put_weight(buffer, "a", HALF), CDEDUPE_OUTCOME_REPLACED);
-    CHECK_EQ(pending_bytes(buffer), HALF + 9);
-    CHECK_EQ(put_weight(buffer, "b", HALF), CDEDUPE_OUTCOME_REPLACED);
-    CHECK_EQ(pending_bytes(buffer), UINT64_MAX);
+    CHECK_EQ(put_weight(buffer, "a", UINT64_MAX), CDEDUPE_OUTCOME_REPLACED);
+    CHECK_EQ(put_weight(buffer, "b", UINT64_MAX), CDEDUPE_OUTCOME_REPLACED);
+    CHECK_EQ(pending_bytes(buffer), 2 * CDEDUPE_WEIGHT_MAX + 7);
     return buffer;
 }
 
 static void
-replacements_may_weigh_more_than_their_sum_can_tell(void)
+replacement_beyondTheBound_isAccepted_andTheNextKeyOverflows(void)
 {
     cdedupe_t *buffer = with_a_sum_beyond();
 
@@ -657,16 +656,11 @@ replacements_may_weigh_more_than_their_sum_can_tell(void)
 }
 
 static void
-replaced_by_less_the_sum_is_exact_again(void)
+replacement_byLess_makesRoomAgain(void)
 {
     cdedupe_t *buffer = with_a_sum_beyond();
 
-    CHECK_EQ(put_weight(buffer, "c", UINT64_MAX), CDEDUPE_OUTCOME_REPLACED);
-    CHECK_EQ(pending_bytes(buffer), UINT64_MAX);
     CHECK_EQ(put_weight(buffer, "a", 10), CDEDUPE_OUTCOME_REPLACED);
-    CHECK_EQ(pending_bytes(buffer), UINT64_MAX);
-    CHECK_EQ(put_weight(buffer, "c", 7), CDEDUPE_OUTCOME_REPLACED);
-    CHECK_EQ(pending_bytes(buffer), HALF + 17);
     CHECK_EQ(put_weight(buffer, "b", 80), CDEDUPE_OUTCOME_REPLACED);
     CHECK_EQ(pending_bytes(buffer), 97);
     CHECK_EQ(put_weight(buffer, "d", 3), CDEDUPE_OUTCOME_QUEUED);
@@ -675,7 +669,7 @@ replaced_by_less_the_sum_is_exact_again(void)
 }
 
 static void
-a_restart_drops_what_was_beyond(void)
+restart_beyondTheBound_dropsTheWeights(void)
 {
     cdedupe_t *buffer = with_a_sum_beyond();
 
@@ -685,7 +679,6 @@ a_restart_drops_what_was_beyond(void)
     CHECK_EQ(put_weight(buffer, "d", 40), CDEDUPE_OUTCOME_QUEUED);
     CHECK_EQ(pending_bytes(buffer), 100);
     CHECK_EQ(put_weight(buffer, "e", 1), CDEDUPE_OUTCOME_OVERFLOWED);
-    /* So does an overflow. */
     CHECK_EQ(cdedupe_restart(buffer), CDEDUPE_OK);
     CHECK_EQ(put_weight(buffer, "a", 100), CDEDUPE_OUTCOME_QUEUED);
     CHECK_EQ(pending_bytes(buffer), 100);
@@ -693,7 +686,7 @@ a_restart_drops_what_was_beyond(void)
 }
 
 static void
-the_sum_goes_beyond_and_back_as_batches_do(void)
+putBack_mayGoBeyondTheBound(void)
 {
     cdedupe_t *buffer = with_a_sum_beyond();
     cdedupe_item_t items[3];
@@ -701,17 +694,15 @@ the_sum_goes_beyond_and_back_as_batches_do(void)
 
     CHECK_EQ(cdedupe_claim(buffer, CDEDUPE_CLAIM_SINGLE_BATCH), CDEDUPE_OK);
     CHECK_EQ(cdedupe_take(buffer, items, 1, &count), CDEDUPE_OK);
-    CHECK_EQ(pending_bytes(buffer), HALF + 7);
+    CHECK_EQ(pending_bytes(buffer), CDEDUPE_WEIGHT_MAX + 7);
     CHECK_EQ(cdedupe_put_back(buffer, items, &count), CDEDUPE_OK);
-    CHECK_EQ(pending_bytes(buffer), UINT64_MAX);
+    CHECK_EQ(pending_bytes(buffer), 2 * CDEDUPE_WEIGHT_MAX + 7);
     CHECK_EQ(cdedupe_take(buffer, items, 3, &count), CDEDUPE_OK);
     CHECK_EQ(count, 3);
     CHECK_EQ(pending_bytes(buffer), 0);
     CHECK_EQ(put_weight(buffer, "d", 100), CDEDUPE_OUTCOME_QUEUED);
     CHECK_EQ(cdedupe_put_back(buffer, items, &count), CDEDUPE_OK);
-    CHECK_EQ(pending_bytes(buffer), UINT64_MAX);
-    CHECK_EQ(cdedupe_take(buffer, items, 3, &count), CDEDUPE_OK);
-    CHECK_EQ(pending_bytes(buffer), 100);
+    CHECK_EQ(pending_bytes(buffer), 2 * CDEDUPE_WEIGHT_MAX + 107);
     CHECK_NO_FAULT(cdedupe_validate(buffer));
     cdedupe_destroy(buffer);
 }
@@ -749,10 +740,9 @@ so_with_what_is_merged(void)
     CHECK_EQ(cdedupe_create(&options, &buffer), CDEDUPE_OK);
     CHECK_EQ(put_weight(buffer, "a", 1), CDEDUPE_OUTCOME_QUEUED);
     CHECK_EQ(put_weight(buffer, "b", 2), CDEDUPE_OUTCOME_QUEUED);
-    merge_weight(buffer, "a", HALF, 2, HALF + 2);
-    merge_weight(buffer, "b", HALF, HALF, UINT64_MAX);
-    merge_weight(buffer, "b", UINT64_MAX, HALF, UINT64_MAX);
-    merge_weight(buffer, "a", 4, UINT64_MAX, UINT64_MAX);
+    merge_weight(buffer, "a", UINT64_MAX, 2, CDEDUPE_WEIGHT_MAX + 2);
+    merge_weight(buffer, "b", 7, CDEDUPE_WEIGHT_MAX, CDEDUPE_WEIGHT_MAX + 7);
+    merge_weight(buffer, "a", 4, 7, 11);
     merge_weight(buffer, "b", 5, 4, 9);
     CHECK_EQ(put_weight(buffer, "c", 91), CDEDUPE_OUTCOME_QUEUED);
     cdedupe_destroy(buffer);
@@ -791,9 +781,12 @@ produce(void *argument)
         uint32_t key = i * 2654435761U >> 22; /* 1024 keys. */
         cdedupe_outcome_t outcome;
 
-        CHECK_EQ(
-            cdedupe_bytes_put(crowd->buffer, &key, sizeof(key), &value, sizeof(value), 0, &outcome),
-            CDEDUPE_OK);
+        cdedupe_result_t result =
+            cdedupe_bytes_put(crowd->buffer, &key, sizeof(key), &value, sizeof(value), 0, &outcome);
+
+        CHECK_EQ(result, outcome == CDEDUPE_OUTCOME_OVERFLOWED || outcome == CDEDUPE_OUTCOME_DROPPED
+                             ? CDEDUPE_OVERFLOWED
+                             : CDEDUPE_OK);
         if (outcome == CDEDUPE_OUTCOME_OVERFLOWED) {
             atomic_fetch_add(&crowd->overflows, 1);
             CHECK_EQ(cdedupe_bytes_restart(crowd->buffer), CDEDUPE_OK);
@@ -878,11 +871,11 @@ main(void)
     RUN(a_deletion_weighs_what_its_payload_does);
     RUN(without_a_bound_nothing_is_weighed);
     RUN(either_bound_is_enough);
-    RUN(a_sum_that_does_not_fit_into_its_type_is_beyond);
-    RUN(replacements_may_weigh_more_than_their_sum_can_tell);
-    RUN(replaced_by_less_the_sum_is_exact_again);
-    RUN(a_restart_drops_what_was_beyond);
-    RUN(the_sum_goes_beyond_and_back_as_batches_do);
+    RUN(weight_aboveTheMaximum_countsAsTheMaximum);
+    RUN(replacement_beyondTheBound_isAccepted_andTheNextKeyOverflows);
+    RUN(replacement_byLess_makesRoomAgain);
+    RUN(restart_beyondTheBound_dropsTheWeights);
+    RUN(putBack_mayGoBeyondTheBound);
     RUN(so_with_what_is_merged);
     RUN(the_weight_lies_within_the_payload);
     RUN(of_every_overflow_somebody_is_told_and_the_bound_holds);

@@ -128,7 +128,9 @@ put_truth(world_t *world, const uint64_t *keys, size_t count)
         while (i < count && updates[i].outcome != CDEDUPE_OUTCOME_NEEDS_TAG) {
             overflowed |= settle(world, &updates[i++]);
         }
-        CHECK_EQ(result, i < count ? CDEDUPE_INCOMPLETE : CDEDUPE_OK);
+        CHECK_EQ(result, i < count    ? CDEDUPE_INCOMPLETE
+                         : overflowed ? CDEDUPE_OVERFLOWED
+                                      : CDEDUPE_OK);
         if (i < count) {
             updates[i].tag = make_tag(world, keys[i]);
         }

@@ -116,7 +116,7 @@ my @breakages = (
      'bool dropped = put_back->restarted && (is_dropped(put_back, word) || true);'],
     ['updates after an overflow are queued', 'wrap', 'calls/put.c', 'if (buffer->stopped || buffer->overflowed) {',
      'if (buffer->stopped) {'],
-    ['an in-sync after an overflow sweeps', 'wrap', 'calls/status.c', "if (buffer->overflowed)\n        return PROGRESS_DONE;", ''],
+    ['an in-sync after an overflow sweeps', 'wrap', 'calls/status.c', "if (buffer->overflowed) return PROGRESS_OVERFLOWED;", ''],
     ['a restart does not end an overflow', 'wrap', 'calls/status.c', 'buffer->overflowed = false;', ''],
     ['a section is left before the replacing', 'wrap', 'calls/put.c',
      "look_up(&put);\n    replace_all_unlocked(&put, context);\n    put_rest(&put);\n    end_read_section(buffer, context);",

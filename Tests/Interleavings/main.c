@@ -356,5 +356,6 @@ main(int argc, char **argv)
     printf("%u programs, %" PRIu64 " schedules, %" PRIu64
            " stops, %u searches cut short, %u failed\n",
            totals.programs, totals.schedules, totals.freezes, totals.cut, totals.failed);
-    return totals.failed != 0;
+    /* A selection that matches no program has shown nothing. */
+    return totals.failed != 0 || totals.programs == 0;
 }

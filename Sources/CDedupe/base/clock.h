@@ -1,56 +1,68 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /*
- * The clock: when something was queued, in 32 bits.
- *
- * A tick is 2^18 ns, about a quarter of a millisecond, so that the count goes around in 13 days: fine enough to see a sink
- * fall behind, and no pending key pays for more than four bytes.
+ * The clock: when an update was queued, in milliseconds, modulo 2^32 (49 days).
  */
 #ifndef CDEDUPE_BASE_CLOCK_H
 #define CDEDUPE_BASE_CLOCK_H
 
+#include <stdbool.h>
 #include <stdint.h>
 #include <time.h>
 
-enum { CLOCK_TICK_SHIFT = 18 };
+/*
+ * A larger difference of two readings is negative: a call reads the clock before it gets the lock, so
+ * an update may be queued by a reading that is later than that of the caller who asks for its age.
+ */
+#define CLOCK_AGE_MAX (UINT32_MAX - 60 * 1000)
 
-/* A reading before another's hold may come after it: ages above this are negative ones. About four seconds below 13 days. */
-#define CLOCK_AGE_MAX (UINT32_MAX - ((uint32_t)1 << 14))
+enum { CLOCK_MILLISECOND = 1000000 };
 
 struct clock {
-    uint64_t (*read)(void *context); /* NULL: the system's. */
+    uint64_t (*read)(void *context); /* Nanoseconds. NULL: the system's clock. */
     void *context;
 };
 
-/* Not under a lock: the clock may be foreign. */
+static inline uint64_t
+clock_nanoseconds(const struct clock *clock)
+{
+    struct timespec time;
+
+    if (clock->read != NULL)
+        return clock->read(clock->context);
+    clock_gettime(CLOCK_MONOTONIC, &time);
+    return (uint64_t)time.tv_sec * 1000000000 + (uint64_t)time.tv_nsec;
+}
+
+/* The time for an age, rounded down. Not under a lock: the clock may be a user callback. */
 static inline uint32_t
 clock_now(const struct clock *clock)
 {
-    struct timespec time;
-    uint64_t nanoseconds;
-
-    if (clock->read != NULL) {
-        nanoseconds = clock->read(clock->context);
-    } else {
-        clock_gettime(CLOCK_MONOTONIC, &time);
-        nanoseconds = (uint64_t)time.tv_sec * 1000000000 + (uint64_t)time.tv_nsec;
-    }
-    return (uint32_t)(nanoseconds >> CLOCK_TICK_SHIFT);
+    return (uint32_t)(clock_nanoseconds(clock) / CLOCK_MILLISECOND);
 }
 
-/* Whether it may be read in a section, which foreign code may not hold up. */
+/* The time for an update that is queued, rounded up, so that no age is more than the true one. */
+static inline uint32_t
+clock_now_rounded_up(const struct clock *clock)
+{
+    uint64_t nanoseconds = clock_nanoseconds(clock);
+
+    return (uint32_t)(nanoseconds / CLOCK_MILLISECOND + (nanoseconds % CLOCK_MILLISECOND != 0));
+}
+
+/* Whether the clock may be read in a read section, in which no user callback runs. */
 static inline bool
 clock_is_ours(const struct clock *clock)
 {
     return clock->read == NULL;
 }
 
-/* Nanoseconds from one reading to a later one. */
-static inline uint64_t
+/* Milliseconds from one reading to a later one. */
+static inline uint32_t
 clock_age(uint32_t queued, uint32_t now)
 {
-    uint32_t ticks = now - queued;
+    uint32_t age = now - queued;
 
-    return ticks > CLOCK_AGE_MAX ? 0 : (uint64_t)ticks << CLOCK_TICK_SHIFT;
+    return age > CLOCK_AGE_MAX ? 0 : age;
 }
 
 #endif

@@ -337,8 +337,6 @@ cdedupe_statistics(cdedupe_t *buffer, cdedupe_statistics_t *out, size_t size)
     lock_acquire(&buffer->lock);
     statistics = buffer->statistics;
     statistics.oldest_pending_age = oldest_age(buffer, now);
-    if (buffer->bytes_carry > 0)
-        statistics.pending_bytes = UINT64_MAX;
     statistics.overflowed = buffer->overflowed;
     statistics.stopped = buffer->stopped;
     replaced = context_count_replaced(buffer);
@@ -374,6 +372,8 @@ cdedupe_result_text(cdedupe_result_t result)
         return "system has no random bytes";
     case CDEDUPE_INCOMPLETE:
         return "caller has to do something first";
+    case CDEDUPE_OVERFLOWED:
+        return "a bound was exceeded; updates are dropped until the restart";
     }
     return "unknown result";
 }

@@ -46,11 +46,12 @@ struct put {
     cdedupe_update_t *updates;
     size_t count;
     size_t done;
-    size_t copied;  /* Bytes of keys, in this hold. */
-    bool locked;    /* Something needed the lock, */
-    bool inserted;  /* or added a key. */
-    unsigned waits; /* How often this share has waited. */
-    enum step step; /* What came of the last update that was tried under the lock. */
+    size_t copied;   /* Bytes of keys, in this hold. */
+    bool locked;     /* Something needed the lock, */
+    bool inserted;   /* or added a key. */
+    bool overflowed; /* An update was dropped because a bound was exceeded. */
+    unsigned waits;  /* How often this share has waited. */
+    enum step step;  /* What came of the last update that was tried under the lock. */
     uint64_t hashes[PUTS_PER_LOCK];
     uint32_t numbers[PUTS_PER_LOCK]; /* Entries found without the lock; zero: not found. */
     struct entry *entries[PUTS_PER_LOCK];
@@ -74,12 +75,9 @@ static bool
 exceeds(const struct cdedupe *buffer, const cdedupe_update_t *update)
 {
     const cdedupe_statistics_t *statistics = &buffer->statistics;
-    uint64_t weight = payload_number(buffer, update->slot, buffer->weight_offset);
 
-    if (statistics->pending_keys >= buffer->keys_max || buffer->bytes_carry > 0)
-        return true;
-    return statistics->pending_bytes > buffer->bytes_max ||
-           weight > buffer->bytes_max - statistics->pending_bytes;
+    return statistics->pending_keys >= buffer->keys_max ||
+           statistics->pending_bytes + payload_weight(buffer, update->slot) > buffer->bytes_max;
 }
 
 /*
@@ -468,6 +466,7 @@ put_one(struct put *put, size_t i)
         return step;
     }
     buffer->statistics.received++;
+    put->overflowed |= buffer->overflowed && !buffer->stopped;
     /* Whatever adds a link clears one up: so between two resyncs all that is queued and garbage does not grow. [P10] */
     if (update->outcome == CDEDUPE_OUTCOME_QUEUED && update->displaced == 0 &&
         buffer->uncleared > 0)
@@ -676,13 +675,20 @@ forget_lookups(struct put *put)
     memset(put->numbers, 0, sizeof(put->numbers));
 }
 
+static cdedupe_result_t
+put_result(const struct put *put)
+{
+    if (put->done == put->count)
+        return put->overflowed ? CDEDUPE_OVERFLOWED : CDEDUPE_OK;
+    return put->step == STEP_INCOMPLETE ? CDEDUPE_INCOMPLETE : CDEDUPE_NO_MEMORY;
+}
+
 /*
- * At most PUTS_PER_LOCK updates, whose keys are not too long. Says how many were put: all, unless `obstacle` says otherwise. The
+ * At most PUTS_PER_LOCK updates, whose keys are not too long. Says how many were put: all, unless `result` says otherwise. The
  * section that the look-ups need ends with the last of the updates. [P11]
  */
 static size_t
-put_chunk(struct cdedupe *buffer, cdedupe_update_t *updates, size_t count,
-          cdedupe_result_t *obstacle)
+put_chunk(struct cdedupe *buffer, cdedupe_update_t *updates, size_t count, cdedupe_result_t *result)
 {
     struct context *context;
     struct put put;
@@ -692,6 +698,7 @@ put_chunk(struct cdedupe *buffer, cdedupe_update_t *updates, size_t count,
     put.done = 0;
     put.locked = false;
     put.inserted = false;
+    put.overflowed = false;
     put.waits = 0;
     scope_init(&put.scope, buffer);
     context = begin_read_section(&put);
@@ -713,9 +720,7 @@ put_chunk(struct cdedupe *buffer, cdedupe_update_t *updates, size_t count,
         tidy_index(buffer);
     if (put.inserted)
         wait_for_readers(buffer);
-    *obstacle = put.done == count             ? CDEDUPE_OK
-                : put.step == STEP_INCOMPLETE ? CDEDUPE_INCOMPLETE
-                                              : CDEDUPE_NO_MEMORY;
+    *result = put_result(&put);
     return put.done;
 }
 
@@ -748,19 +753,22 @@ cdedupe_put(cdedupe_t *buffer, cdedupe_update_t *updates, size_t count)
 {
     /* What was looked up behind an update that has to be merged first was looked up in vain: so with care at first. */
     size_t done = 0, limit = buffer->merging ? 1 : PUTS_PER_LOCK;
+    cdedupe_result_t result = CDEDUPE_OK;
 
     while (done < count) {
         size_t chunk = chunk_length(updates + done, count - done, limit);
-        cdedupe_result_t obstacle;
+        cdedupe_result_t of_chunk;
 
         if (chunk == 0)
             return reject(updates + done, count - done, CDEDUPE_KEY_TOO_LONG);
-        done += put_chunk(buffer, updates + done, chunk, &obstacle);
-        if (obstacle != CDEDUPE_OK)
-            return reject(updates + done, count - done, obstacle);
+        done += put_chunk(buffer, updates + done, chunk, &of_chunk);
+        if (of_chunk == CDEDUPE_OVERFLOWED)
+            result = of_chunk;
+        else if (of_chunk != CDEDUPE_OK)
+            return reject(updates + done, count - done, of_chunk);
         limit = limit < PUTS_PER_LOCK / 2 ? 2 * limit : PUTS_PER_LOCK;
     }
-    return CDEDUPE_OK;
+    return result;
 }
 
 /* ---------------------------------------------------------------------------------------------------- */

@@ -59,7 +59,6 @@ drop_queue(struct lock_scope *scope)
     statistics->pending_keys = 0;
     statistics->pending_statuses = 0;
     statistics->pending_bytes = 0;
-    buffer->bytes_carry = 0;
 }
 
 void
@@ -159,7 +158,13 @@ sweep_entry(struct lock_scope *scope, uint32_t number)
                                : synthesize_deletion(scope, number);
 }
 
-enum progress { PROGRESS_DONE, PROGRESS_MORE, PROGRESS_NO_MEMORY, PROGRESS_STOPPED };
+enum progress {
+    PROGRESS_DONE,
+    PROGRESS_MORE,
+    PROGRESS_NO_MEMORY,
+    PROGRESS_STOPPED,
+    PROGRESS_OVERFLOWED,
+};
 
 /* Some entries, by number, under the lock. */
 static enum progress
@@ -239,7 +244,7 @@ put_status_some(struct sweep *sweep, cdedupe_status_t status)
         return PROGRESS_STOPPED;
     /* It is about what was dropped. An in-sync, above all, must not find that everything has vanished. */
     if (buffer->overflowed)
-        return PROGRESS_DONE;
+        return PROGRESS_OVERFLOWED;
     buffer->received_since_restart = true;
     if (status == CDEDUPE_STATUS_IN_SYNC && buffer->deletions_due) {
         if (sweep->restart == 0) {
@@ -269,6 +274,21 @@ can_go_on(struct sweep *sweep, enum progress progress)
     return progress == PROGRESS_MORE;
 }
 
+static cdedupe_result_t
+status_result(enum progress progress)
+{
+    switch (progress) {
+    case PROGRESS_STOPPED:
+        return CDEDUPE_STOPPED;
+    case PROGRESS_OVERFLOWED:
+        return CDEDUPE_OVERFLOWED;
+    case PROGRESS_NO_MEMORY:
+        return CDEDUPE_NO_MEMORY;
+    default:
+        return CDEDUPE_OK;
+    }
+}
+
 cdedupe_result_t
 cdedupe_put_status(cdedupe_t *buffer, cdedupe_status_t status)
 {
@@ -283,13 +303,11 @@ cdedupe_put_status(cdedupe_t *buffer, cdedupe_status_t status)
         scope_note_time(&sweep.scope);
         scope_lock(&sweep.scope);
         progress = put_status_some(&sweep, status);
-        if (progress == PROGRESS_DONE || progress == PROGRESS_STOPPED)
+        if (progress != PROGRESS_MORE && progress != PROGRESS_NO_MEMORY)
             buffer->statistics.statuses_received++;
         reclaim(&sweep.scope);
         scope_unlock(&sweep.scope);
     } while (can_go_on(&sweep, progress));
     scope_finish(&sweep.scope);
-    return progress == PROGRESS_DONE      ? CDEDUPE_OK
-           : progress == PROGRESS_STOPPED ? CDEDUPE_STOPPED
-                                          : CDEDUPE_NO_MEMORY;
+    return status_result(progress);
 }

@@ -239,7 +239,7 @@ take_some(struct lock_scope *scope, cdedupe_item_t *items, size_t capacity, size
     return false;
 }
 
-uint64_t
+uint32_t
 cdedupe_age(const cdedupe_t *buffer, const cdedupe_item_t *item)
 {
     return clock_age(item->queued, clock_now(&buffer->clock));

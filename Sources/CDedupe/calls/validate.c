@@ -92,7 +92,7 @@ validate_entry(const struct cdedupe *buffer, uint32_t number, struct census *cen
         return "entry: pending, but its link is another's";
     if (word_is_current(word, buffer->restart)) {
         census->pending++;
-        census->bytes += payload_number(buffer, word_payload(word), buffer->weight_offset);
+        census->bytes += payload_weight(buffer, word_payload(word));
     } else if (pending) {
         census->stale++;
     }

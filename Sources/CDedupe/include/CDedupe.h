@@ -117,6 +117,9 @@ extern "C" {
 #define CDEDUPE_PAYLOAD_MAX ((size_t)65536)
 #define CDEDUPE_ALIGNMENT_MAX ((size_t)4096)
 
+/* The largest weight of one payload; a larger one counts as this. See maximum_pending_bytes. */
+#define CDEDUPE_WEIGHT_MAX ((uint64_t)1 << 48)
+
 /* Largest batch. */
 #define CDEDUPE_BATCH_MAX ((size_t)65536)
 
@@ -131,6 +134,7 @@ typedef enum {
     CDEDUPE_INVALID_ARGUMENT, /* An argument is outside its documented range; nothing was done. */
     CDEDUPE_NO_RANDOMNESS,    /* The system has no random bytes for the hash function's secret. */
     CDEDUPE_INCOMPLETE, /* The caller has to do something first; where the call ended, an outcome says what. */
+    CDEDUPE_OVERFLOWED, /* A bound was exceeded: updates were dropped, and a restart is needed. */
 } cdedupe_result_t;
 
 /* The progress of the source towards a complete picture. */
@@ -203,12 +207,15 @@ typedef struct {
     size_t revision_offset;
 
     /*
-     * Bounds of what is pending; zero (the default): none. An update that would make one more key pending, and go beyond
-     * a bound, OVERFLOWS: the buffer drops all that is pending, as a restart does, and whatever else comes, statuses too,
-     * until the next cdedupe_restart(). Whoever gets that outcome has to see to it that the source sends everything again;
-     * it is given once. Updates that replace what is pending are never refused, nor are the deletions that a resync owes
-     * and what is put back: these may go beyond a bound. The bytes are the sum of the uint64_t at `weight_offset` of the
-     * pending payloads; with a bound of bytes, replacing takes the lock.
+     * Bounds of what is pending; zero (the default) is no bound. An update that would make one more key
+     * pending, and would exceed a bound, overflows: the buffer drops all that is pending, as a restart
+     * does. Until the next cdedupe_restart() it drops every update and ignores every status, and each
+     * such call returns CDEDUPE_OVERFLOWED. Exactly one update gets the outcome OVERFLOWED; the caller
+     * that gets it must have the source send everything again. An update that replaces a pending one is
+     * never dropped for a bound; neither are the deletions that a resync synthesizes, nor what the sink
+     * puts back. These may exceed a bound. The bytes are the sum of the uint64_t at `weight_offset` of
+     * the pending payloads, of which each counts as at most CDEDUPE_WEIGHT_MAX. With a bound of bytes,
+     * replacing takes the lock.
      */
     uint64_t maximum_pending_keys;
     uint64_t maximum_pending_bytes;
@@ -379,7 +386,8 @@ typedef struct {
  * `displaced_tag` is the tag that went with `displaced`, if that has left the queue too: a pending key's tag stays when its
  * update is replaced. On a stopped buffer every update whose key is not too long is DROPPED, and on one that has overflowed.
  *
- * Returns CDEDUPE_OK if every update was put (or dropped); CDEDUPE_KEY_TOO_LONG or CDEDUPE_NO_MEMORY if one could not
+ * Returns CDEDUPE_OK if every update was put, or dropped because the buffer was stopped; CDEDUPE_OVERFLOWED if an
+ * update overflowed, or was dropped because the buffer has overflowed; CDEDUPE_KEY_TOO_LONG or CDEDUPE_NO_MEMORY if one could not
  * be: it is REJECTED, and those after it are UNTOUCHED; CDEDUPE_INCOMPLETE if one NEEDS_TAG or is to MERGE: nothing is written
  * for those after it. Those before it are done, and the call can be repeated from any that is not. O(count), expected, plus
  * the lengths of the keys.
@@ -405,13 +413,15 @@ void cdedupe_put_merged(cdedupe_t *buffer, const void *CDEDUPE_NULLABLE key, siz
                         cdedupe_slot_t pending, cdedupe_slot_t *merged);
 
 /*
- * Puts a status: dropped if it equals the latest one received; else it overwrites a status that is last in
- * the queue; else it goes to the back. CDEDUPE_STATUS_IN_SYNC first queues the deletions that the restart before it
- * still owes: one for each key that was live at the restart, still is, and was not heard of since.
+ * Puts a status. A status that equals the latest one received is dropped, unless it is the
+ * CDEDUPE_STATUS_IN_SYNC that ends a resync. Otherwise it overwrites a status that is last in the queue, or
+ * goes to the back of the queue.
  *
- * Between an overflow and the next restart it is ignored.
+ * The first CDEDUPE_STATUS_IN_SYNC after a restart ends the resync. Before it, it queues a deletion for each
+ * key that was live at the restart, still is, and was not seen since. The order of these deletions is not
+ * specified.
  *
- * Returns CDEDUPE_OK; CDEDUPE_STOPPED (ignored); CDEDUPE_NO_MEMORY: the status was not queued, deletions that were
+ * Returns CDEDUPE_OK; CDEDUPE_STOPPED (ignored); CDEDUPE_OVERFLOWED (ignored, see maximum_pending_keys); CDEDUPE_NO_MEMORY: the status was not queued, deletions that were
  * queued stay, and the call can be repeated; CDEDUPE_INVALID_ARGUMENT. O(1), and O(keys) for the first
  * CDEDUPE_STATUS_IN_SYNC after a restart, in short steps that let others in.
  */
@@ -507,10 +517,10 @@ cdedupe_result_t cdedupe_take(cdedupe_t *buffer, cdedupe_item_t *items, size_t c
                               size_t *count);
 
 /*
- * How long ago an item's key was queued, in nanoseconds, to the next quarter of a millisecond (2^18 ns) below; modulo
- * thirteen days. A key's place keeps its age when its update is replaced, or put back. O(1).
+ * The age of an item's place in the queue: milliseconds since its key was queued, rounded down, for ages
+ * up to 49 days. A key's place keeps its age when its update is replaced or put back. O(1).
  */
-uint64_t cdedupe_age(const cdedupe_t *buffer, const cdedupe_item_t *item);
+uint32_t cdedupe_age(const cdedupe_t *buffer, const cdedupe_item_t *item);
 
 /*
  * Gives back what the sink could not deal with, as if it had never been taken: it is at the front of the queue again, in
@@ -593,9 +603,9 @@ typedef struct {
     uint64_t suppressed;         /* Values that the sink had already. */
     uint64_t overflows;          /* How often a bound was exceeded. */
     uint64_t
-        pending_bytes; /* What the pending payloads weigh together, UINT64_MAX if more; without a bound, zero. */
+        pending_bytes; /* The sum of the pending payloads' weights; zero without a bound of bytes. */
     uint64_t
-        oldest_pending_age; /* Nanoseconds, as cdedupe_age() has them, of the first update queued; zero: none. */
+        oldest_pending_age; /* Milliseconds, as from cdedupe_age(), of the first update in the queue. */
     uint64_t overflowed; /* 1 from an overflow to the restart that ends it, else 0. */
     uint64_t stopped;    /* 1 if nothing is taken any more, else 0. */
 } cdedupe_statistics_t;
@@ -644,7 +654,7 @@ void cdedupe_bytes_destroy(cdedupe_bytes_t *CDEDUPE_NULLABLE buffer);
  *   revision     carried along; read only if `suppress_unchanged` is set; zero: none
  *   outcome      if not NULL, gets what became of it
  *
- * Returns CDEDUPE_OK, on a stopped or overflowed buffer with the outcome CDEDUPE_OUTCOME_DROPPED; CDEDUPE_KEY_TOO_LONG,
+ * Returns CDEDUPE_OK, on a stopped buffer with the outcome CDEDUPE_OUTCOME_DROPPED; CDEDUPE_OVERFLOWED; CDEDUPE_KEY_TOO_LONG,
  * CDEDUPE_NO_MEMORY (nothing changed). O(lengths), expected.
  */
 cdedupe_result_t cdedupe_bytes_put(cdedupe_bytes_t *buffer, const void *CDEDUPE_NULLABLE key,

@@ -98,8 +98,6 @@ struct cdedupe {
         slots_sparse; /* Less than half of the slots' cells are in use; read without the lock. */
     uint64_t slots_returned; /* Without a magazine, since magazines were emptied. */
     uint64_t uncleared;      /* Links in garbage and orphans; read as a hint without the lock. */
-    uint32_t
-        bytes_carry; /* How often the sum of weights, which is in the statistics, goes around. */
     cdedupe_statistics_t statistics;
 
     struct arena entries;
@@ -134,7 +132,7 @@ scope_init(struct lock_scope *scope, struct cdedupe *buffer)
 static inline void
 scope_note_time(struct lock_scope *scope)
 {
-    scope->now = clock_now(&scope->buffer->clock);
+    scope->now = clock_now_rounded_up(&scope->buffer->clock);
 }
 
 static inline void
@@ -300,23 +298,27 @@ suppresses(const struct cdedupe *buffer)
     return buffer->revision_offset != OFFSET_UNUSED;
 }
 
-/* Under the lock: a payload is pending now, or no longer. Replacements are never refused, so the sum may go around. */
+/* The weight of a payload; see maximum_pending_bytes in CDedupe.h. */
+static inline uint64_t
+payload_weight(const struct cdedupe *buffer, cdedupe_slot_t slot)
+{
+    uint64_t weight = payload_number(buffer, slot, buffer->weight_offset);
+
+    return weight < CDEDUPE_WEIGHT_MAX ? weight : CDEDUPE_WEIGHT_MAX;
+}
+
+/* Under the lock: a payload is pending from now on. */
 static inline void
 pending_bytes_add(struct cdedupe *buffer, cdedupe_slot_t slot)
 {
-    uint64_t weight = payload_number(buffer, slot, buffer->weight_offset);
-
-    buffer->statistics.pending_bytes += weight;
-    buffer->bytes_carry += buffer->statistics.pending_bytes < weight;
+    buffer->statistics.pending_bytes += payload_weight(buffer, slot);
 }
 
+/* Under the lock: a payload is no longer pending. */
 static inline void
 pending_bytes_subtract(struct cdedupe *buffer, cdedupe_slot_t slot)
 {
-    uint64_t weight = payload_number(buffer, slot, buffer->weight_offset);
-
-    buffer->bytes_carry -= buffer->statistics.pending_bytes < weight;
-    buffer->statistics.pending_bytes -= weight;
+    buffer->statistics.pending_bytes -= payload_weight(buffer, slot);
 }
 
 /* A restart, or an overflow: what is pending is dropped, and all that is live unseen. */
