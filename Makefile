@@ -20,16 +20,23 @@
 # make bench-filter     10^6 lines of 100 bytes through the filter into /dev/null, five times
 # make bench-layer     the Swift layer alone, beside the core; fails if it allocates more than is allowed
 # make bench-instructions   instructions per update, which noise does not touch
-# make check-symbols   no exported C symbol without the prefix
+# make check-symbols   no exported C symbol without the prefix; the soname is right
 # make format     C, C++ and Swift as .clang-format and .swift-format say; format-check: only whether they are, and name the licence
 # make api-check  what users may call is what API/ says, and nothing is gone that the last tag had; api-baseline: say it anew
 # make docs       the libraries' documentation, into .build/docs; a warning is an error, and a symbol that no list of Topics has
 # make docs-check whether the code in the documentation compiles
-# make install    the C library: header, static and shared library, pkg-config file   (PREFIX=/usr/local)
+# make man        man pages of the C library, into .build/c/man
+# make install    the C library: header, static and shared library, files for pkg-config and CMake, and man pages if they
+#                 were made   (PREFIX=/usr/local, LIBDIR, INCLUDEDIR, MANDIR, DESTDIR); uninstall removes them
 # make clean
 
 PREFIX ?= /usr/local
+LIBDIR ?= $(PREFIX)/lib
+INCLUDEDIR ?= $(PREFIX)/include
+MANDIR ?= $(PREFIX)/share/man
 DESTDIR ?=
+# Changes with every release that breaks programs which are linked with an older one.
+SOVERSION = 0
 VERSION := $(shell sed -n 's/^.define CDEDUPE_VERSION "\(.*\)"/\1/p' Sources/CDedupe/include/CDedupe.h)
 BUILD = .build/c
 CORE = $(wildcard Sources/CDedupe/*/*.c)
@@ -47,7 +54,7 @@ SUDO = $(shell [ "$$(id -u)" = 0 ] || echo sudo)
 .PHONY: help setup run test test-c test-quick test-swift test-arm64 test-valgrind examples asan tsan \
     fuzz model interleavings stress shutdown mutants evidence \
     bench bench-quick bench-layer bench-instructions bench-filter format format-check licence-check api-check api-baseline \
-    symbol-graph docs docs-check check-symbols lib install clean
+    symbol-graph docs docs-check check-symbols lib man install uninstall clean
 
 help:
 	@sed -n '1d; /^#/!q; s/^# //p' Makefile
@@ -217,9 +224,18 @@ docs-check:
 
 # ---- The C library for embedders ----
 
-lib: $(BUILD)/libcdedupe.a $(BUILD)/libcdedupe.so.0 $(BUILD)/cdedupe.pc
+LIBRARY = $(BUILD)/libcdedupe.so.$(SOVERSION)
 
-$(BUILD)/lib/%.o: Sources/CDedupe/%.c $(CORE_HEADERS)
+lib: $(BUILD)/libcdedupe.a $(LIBRARY) $(BUILD)/cdedupe.pc
+
+# The library needs two packages to be built, and says so instead of failing at an include.
+$(BUILD)/needs-checked:
+	@mkdir -p $(@D)
+	@printf '\043include <ck_epoch.h>\n\043include <xxhash.h>\n' | $(CC) -fsyntax-only -x c - 2> /dev/null || { \
+	    echo "needed: the headers of Concurrency Kit and xxHash (Debian: libck-dev libxxhash-dev)"; exit 1; }
+	@touch $@
+
+$(BUILD)/lib/%.o: Sources/CDedupe/%.c $(CORE_HEADERS) | $(BUILD)/needs-checked
 	@mkdir -p $(@D)
 	$(CC) $(CORE_CFLAGS) $(CFLAGS) -fPIC -c -o $@ $<
 
@@ -228,27 +244,47 @@ OBJECTS = $(CORE:Sources/CDedupe/%.c=$(BUILD)/lib/%.o)
 $(BUILD)/libcdedupe.a: $(OBJECTS)
 	$(AR) rcs $@ $^
 
-$(BUILD)/libcdedupe.so.0: $(OBJECTS) Sources/CDedupe/exports.map
-	$(CC) -shared -Wl,-soname,libcdedupe.so.0 -Wl,--version-script=Sources/CDedupe/exports.map -o $@ $(OBJECTS) -lck
+$(LIBRARY): $(OBJECTS) Sources/CDedupe/exports.map
+	$(CC) -shared -Wl,-soname,$(@F) -Wl,--version-script=Sources/CDedupe/exports.map -o $@ $(OBJECTS) -lck -lpthread
 
-# Always made anew: it names the prefix of this call.
+# Always made again: it names the folders of this call.
 .PHONY: $(BUILD)/cdedupe.pc
-$(BUILD)/cdedupe.pc:
+$(BUILD)/cdedupe.pc: Sources/CDedupe/packaging/cdedupe.pc.in
 	@mkdir -p $(@D)
-	@printf 'prefix=%s\nName: cdedupe\nDescription: Keyed conflating buffer\nVersion: %s\nCflags: -I$${prefix}/include\nLibs: -L$${prefix}/lib -lcdedupe\nLibs.private: -lck\n' \
-	    '$(PREFIX)' '$(VERSION)' > $@
+	@sed 's|@PREFIX@|$(PREFIX)|; s|@LIBDIR@|$(LIBDIR)|; s|@INCLUDEDIR@|$(INCLUDEDIR)|; s|@VERSION@|$(VERSION)|' $< > $@
 
+# The exported names have the prefix, and the shared library has the name that programs are linked with.
 check-symbols: lib
-	@strange=$$(nm -D --defined-only $(BUILD)/libcdedupe.so.0 | awk '{print $$3}' | grep -v '^cdedupe_' || true); \
+	@strange=$$(nm -D --defined-only $(LIBRARY) | awk '{print $$3}' | grep -v '^cdedupe_' || true); \
 	if [ -n "$$strange" ]; then echo "exported without the prefix: $$strange"; exit 1; fi
+	@readelf -d $(LIBRARY) | grep -q 'SONAME.*\[libcdedupe\.so\.$(SOVERSION)\]' || \
+	    { echo "the shared library's soname is not libcdedupe.so.$(SOVERSION)"; exit 1; }
 
-install: setup lib
-	install -d $(DESTDIR)$(PREFIX)/include $(DESTDIR)$(PREFIX)/lib/pkgconfig
-	install -m 644 Sources/CDedupe/include/CDedupe.h $(DESTDIR)$(PREFIX)/include/
-	install -m 644 $(BUILD)/libcdedupe.a $(DESTDIR)$(PREFIX)/lib/
-	install -m 755 $(BUILD)/libcdedupe.so.0 $(DESTDIR)$(PREFIX)/lib/
-	ln -sf libcdedupe.so.0 $(DESTDIR)$(PREFIX)/lib/libcdedupe.so
-	install -m 644 $(BUILD)/cdedupe.pc $(DESTDIR)$(PREFIX)/lib/pkgconfig/
+CMAKEDIR = $(LIBDIR)/cmake/cdedupe
+
+install: lib
+	install -d $(DESTDIR)$(INCLUDEDIR) $(DESTDIR)$(LIBDIR)/pkgconfig $(DESTDIR)$(CMAKEDIR)
+	install -m 644 Sources/CDedupe/include/CDedupe.h $(DESTDIR)$(INCLUDEDIR)/
+	install -m 644 $(BUILD)/libcdedupe.a $(DESTDIR)$(LIBDIR)/
+	install -m 755 $(LIBRARY) $(DESTDIR)$(LIBDIR)/
+	ln -sf $(notdir $(LIBRARY)) $(DESTDIR)$(LIBDIR)/libcdedupe.so
+	install -m 644 $(BUILD)/cdedupe.pc $(DESTDIR)$(LIBDIR)/pkgconfig/
+	install -m 644 Sources/CDedupe/packaging/cdedupe-config.cmake $(DESTDIR)$(CMAKEDIR)/
+	sed 's|@VERSION@|$(VERSION)|' Sources/CDedupe/packaging/cdedupe-config-version.cmake.in \
+	    > $(DESTDIR)$(CMAKEDIR)/cdedupe-config-version.cmake
+	if [ -d $(MAN) ]; then install -d $(DESTDIR)$(MANDIR)/man3 && install -m 644 $(MAN)/* $(DESTDIR)$(MANDIR)/man3/; fi
+
+uninstall:
+	rm -f $(DESTDIR)$(INCLUDEDIR)/CDedupe.h $(DESTDIR)$(LIBDIR)/libcdedupe.a $(DESTDIR)$(LIBDIR)/libcdedupe.so \
+	    $(DESTDIR)$(LIBDIR)/$(notdir $(LIBRARY)) $(DESTDIR)$(LIBDIR)/pkgconfig/cdedupe.pc $(DESTDIR)$(MANDIR)/man3/cdedupe*
+	rm -rf $(DESTDIR)$(CMAKEDIR)
+
+# Man pages of the C library, one for each group of functions, from the header's comments.
+MAN = $(BUILD)/man
+man:
+	$(MAKE) -s setup PACKAGES=doxygen
+	@rm -rf $(MAN) $(BUILD)/doxygen && mkdir -p $(MAN)
+	VERSION=$(VERSION) Sources/CDedupe/packaging/man $(BUILD)/doxygen $(MAN)
 
 # The C programs are built against the installed copy, as a user would, and run; so are those in Swift, on the package.
 examples: setup

@@ -23,7 +23,7 @@ let package = Package(
     targets: [
         // The concurrent core. Needs Concurrency Kit and xxHash's header (libck-dev, libxxhash-dev).
         .target(
-            name: "CDedupe", exclude: ["exports.map"], cSettings: [.headerSearchPath(".")],
+            name: "CDedupe", exclude: ["exports.map", "packaging"], cSettings: [.headerSearchPath(".")],
             linkerSettings: [.linkedLibrary("ck")]),
 
         // Typed keys and values; delivery on a Dispatch queue or to a task.

@@ -43,8 +43,8 @@ public struct DedupeBufferStatistics: Sendable, Hashable {
     public var isOverflowed = false
     /// What the pending values weigh together; 0 without ``DedupeBufferConfiguration/maximumPendingBytes``.
     public var pendingBytes = 0
-    /// How long the oldest update in the queue has been pending: it, or one of its key that it replaced. To the
-    /// quarter of a millisecond, modulo thirteen days. Zero if there is none.
+    /// How long the oldest update in the queue has been pending, counted from when its place in the queue was taken.
+    /// In whole milliseconds, rounded down, for ages up to 49 days. Zero if the queue holds no update.
     public var oldestPendingAge = Duration.zero
     /// How long all calls of the sink took that have returned, also those that threw. For the consumer of
     /// ``DedupeBuffer/events``: from each event until it asked for the next.

@@ -135,6 +135,7 @@ init_parts(struct cdedupe *buffer, const cdedupe_options_t *options)
 {
     buffer->restart = 1;
     lock_init(&buffer->lock);
+    waiter_init(&buffer->waiter);
     retired_init(&buffer->retired);
     entry_init_arena(&buffer->entries);
     init_cells(&buffer->slots, options->payload_size, options->payload_alignment);
@@ -173,6 +174,7 @@ cdedupe_create(const cdedupe_options_t *given, cdedupe_t **out)
         index_destroy(&buffer->index, &buffer->memory);
     }
     arena_destroy(&buffer->links, &buffer->memory);
+    waiter_destroy(&buffer->waiter);
     memory = buffer->memory;
     memory_free(&memory, buffer, sizeof(*buffer), _Alignof(struct cdedupe));
     return result;
@@ -192,6 +194,7 @@ cdedupe_destroy(cdedupe_t *buffer)
     arena_destroy(&buffer->slots, &buffer->memory);
     arena_destroy(&buffer->tags, &buffer->memory);
     arena_destroy(&buffer->links, &buffer->memory);
+    waiter_destroy(&buffer->waiter);
     memory = buffer->memory;
     memory_free(&memory, buffer, sizeof(*buffer), _Alignof(struct cdedupe));
 }

@@ -517,6 +517,19 @@ cdedupe_result_t cdedupe_take(cdedupe_t *buffer, cdedupe_item_t *items, size_t c
                               size_t *count);
 
 /*
+ * Takes the next batch, and waits for it if the queue is empty: for programs whose loop has a thread of its
+ * own. The caller holds a CDEDUPE_CLAIM_LOOP claim. Other parameters and results are those of cdedupe_take().
+ *
+ *   timeout_ms   how long to wait at most, in milliseconds; 0 does not wait, a negative value waits forever
+ *
+ * Returns CDEDUPE_EMPTY if the time has passed, CDEDUPE_STOPPED if the buffer was stopped or has finished,
+ * CDEDUPE_INVALID_ARGUMENT if the claim is not a loop's. The wake callback, if there is one, is called too.
+ * Any thread may end the wait by cdedupe_stop() or cdedupe_finish().
+ */
+cdedupe_result_t cdedupe_take_wait(cdedupe_t *buffer, cdedupe_item_t *items, size_t capacity,
+                                   size_t *count, int64_t timeout_ms);
+
+/*
  * The age of an item's place in the queue: milliseconds since its key was queued, rounded down, for ages
  * up to 49 days. A key's place keeps its age when its update is replaced or put back. O(1).
  */

@@ -22,6 +22,8 @@
 
 #include "CDedupe.h"
 
+#include <pthread.h>
+
 #include "memory/arena.h"
 #include "base/clock.h"
 #include "base/lock.h"
@@ -44,6 +46,18 @@ enum {
     SWEEPS_PER_LOCK = TEST_SIZED(64, 4),
     SLOTS_PER_LOCK = TEST_SIZED(256, 4),
 };
+
+/* What cdedupe_take_wait() waits on; see calls/wait.c. */
+struct waiter {
+    pthread_mutex_t mutex;
+    pthread_cond_t condition;
+    bool woken;    /* Under the mutex: the loop has to look again. */
+    uint32_t used; /* Set under the lock when cdedupe_take_wait() is called, and never cleared. */
+};
+
+void waiter_init(struct waiter *waiter);
+void waiter_destroy(struct waiter *waiter);
+void waiter_wake(struct waiter *waiter);
 
 enum claim { CLAIM_NONE, CLAIM_SINGLE_BATCH, CLAIM_LOOP };
 
@@ -107,6 +121,8 @@ struct cdedupe {
     struct index index;
     struct retired retired;
 
+    struct waiter waiter;
+
     /* Grows under the lock; see context.h. */
     struct context_pool contexts;
 };
@@ -161,9 +177,16 @@ scope_yield(struct lock_scope *scope)
 static inline void
 scope_wake(struct lock_scope *scope)
 {
-    if (scope->wake && scope->buffer->wake != NULL)
-        scope->buffer->wake(scope->buffer->wake_context);
+    struct cdedupe *buffer = scope->buffer;
+
+    if (!scope->wake)
+        return;
     scope->wake = false;
+    /* Set under the lock before the take that found nothing, and so before notify(). */
+    if (sync_load_relaxed_32(&buffer->waiter.used))
+        waiter_wake(&buffer->waiter);
+    if (buffer->wake != NULL)
+        buffer->wake(buffer->wake_context);
 }
 
 /* Unlocked, between two attempts: whether there is memory to try again with. */
