@@ -19,11 +19,11 @@ struct DeviationTests {
         try loop.settle()
         buffer.onConnectionRestarted()
         buffer.onStatusUpdated(.inSync)
-        try sink.wait(forCalls: 2)
-        try loop.settle()
-        #expect(sink.calls == [.status(.inSync), .updates([.deleted("a")])])
-        buffer.set("b", 2)
         try sink.wait(forCalls: 3)
+        try loop.settle()
+        #expect(sink.calls == [.status(.inSync), .updates([.deleted("a")]), .status(.inSync)])
+        buffer.set("b", 2)
+        try sink.wait(forCalls: 4)
         #expect(sink.calls.last == .updates([.new("b", 2)]))
         #expect(sink.violations == [])
         buffer.stop()
@@ -41,8 +41,8 @@ struct DeviationTests {
             sink.takeCalls()
             buffer.onConnectionRestarted()
             buffer.onStatusUpdated(.inSync)
-            try sink.wait(forItems: 1)
-            #expect(sink.takeCalls() == [.updates([.deleted("key \(round - 1)")])])
+            try sink.wait(forCalls: 2)
+            #expect(sink.takeCalls().flatMap(\.items) == [.deleted("key \(round - 1)")])
             buffer.set("key \(round)", round)
             try sink.wait(forItems: 1)
         }
@@ -67,9 +67,7 @@ struct DeviationTests {
         _ = try buffer.flush()
         buffer.onStatusUpdated(.resyncInProgress)
         buffer.onConnectionRestarted()
-        buffer.onStatusUpdated(.inSync)  // equal to the latest taken
-        #expect(try buffer.nextBatch() == nil)
-        buffer.onStatusUpdated(.resyncInProgress)
+        buffer.onStatusUpdated(.resyncInProgress)  // not equal to the latest taken
         #expect(try buffer.flush() == [.status(.resyncInProgress)])
     }
 
@@ -102,6 +100,8 @@ struct DeviationTests {
             buffer.onConnectionRestarted()
             buffer.onConnectionRestarted()
         }
+        buffer.onStatusUpdated(.inSync)  // ends the resync
+        #expect(try buffer.flush() == [.status(.inSync)])
         buffer.onStatusUpdated(.inSync)
         #expect(try buffer.nextBatch() == nil)
     }
@@ -119,7 +119,20 @@ struct DeviationTests {
         }
         try bounded("a batch") { try buffer.sendNextBatchToSink(sink) }
         #expect(sink.calls == [.updates([.new("a", 1)]), .status(.inSync)])
-        #expect(try buffer.flush() == [.updates([.updated("a", 2)])])
+        #expect(try buffer.flush() == [.updates([.updated("a", 2)]), .status(.inSync)])
+    }
+
+    // MARK: D7
+
+    @Test func d7_inSyncThatEndsAResync_isDeliveredEvenIfItRepeats() throws {
+        let buffer = StringBuffer()
+        buffer.onStatusUpdated(.inSync)
+        #expect(try buffer.flush() == [.status(.inSync)])
+        buffer.onConnectionRestarted()
+        buffer.onStatusUpdated(.inSync)
+        #expect(try buffer.flush() == [.status(.inSync)])
+        buffer.onStatusUpdated(.inSync)
+        #expect(try buffer.nextBatch() == nil)
     }
 
     // MARK: D3

@@ -172,7 +172,7 @@ struct SuppressionTests {
         buffer.onConnectionRestarted()
         buffer.onUpdates(snapshot)
         buffer.onStatusUpdated(.inSync)
-        #expect(try buffer.flush() == [])
+        #expect(try buffer.flush() == [.status(.inSync)])
         #expect(buffer.statistics.suppressed == 1_000)
         #expect(buffer.statistics.liveKeys == 1_000)
     }
