@@ -107,7 +107,7 @@ resync(struct program *program)
     }
     check(cdedupe_put_status(program->buffer, CDEDUPE_STATUS_IN_SYNC));
     /* What the restart dropped, as far as it has not come back as `displaced`. */
-    while (cdedupe_collect(program->buffer, dropped, NULL, BATCH, &count) == CDEDUPE_OK)
+    while (cdedupe_collect(program->buffer, dropped, BATCH, &count) == CDEDUPE_OK)
         cdedupe_discard(program->buffer, dropped, count);
 }
 

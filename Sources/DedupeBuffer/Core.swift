@@ -28,7 +28,6 @@ final class Core: @unchecked Sendable {
         let batchSize = configuration.batchSize
         precondition((1...maximumBatchSize).contains(batchSize), "batchSize must be between 1 and 65,536")
         precondition(layout.payloadSize <= maximumPayloadSize, "a value may take 64 KiB at most: box large ones")
-        precondition(layout.tagSize <= maximumPayloadSize, "a key may take 64 KiB at most, itself")
         taken = TakenBatch(capacity: batchSize)
         isMerging = layout.isMerging
 
@@ -77,29 +76,15 @@ final class Core: @unchecked Sendable {
         return batch
     }
 
-    /// Places for the tags of the batch's updates that are still to be put.
-    @usableFromInline
-    func addTags(to batch: PutBatch) {
-        let result = cdedupe_acquire_tags(buffer, batch.tagHandles + batch.start, batch.count - batch.start)
-        guard result == CDEDUPE_OK else { Core.fail(result) }
-        for i in batch.start..<batch.count {
-            batch.tags[i] = cdedupe_tag(buffer, batch.tagHandles[i])
-            batch.updates[i].tag = batch.tagHandles[i]
-        }
-        batch.isTagged = true
-    }
-
     @usableFromInline
     enum PutResult {
         case done
-        /// The batch's first update that is still to be put is of a key that is new in the queue.
-        case needsTag
-        /// It is to be merged with what is pending.
+        /// The first update that is still to be put must be merged with the pending one.
         case merge(older: UnsafeMutableRawPointer, newer: UnsafeMutableRawPointer)
     }
 
-    /// Puts the batch's updates, or those that are left. Afterwards the batch lists the payloads and tags that came back,
-    /// to be destroyed.
+    /// Puts the batch's updates, or those that are left. Afterwards the batch lists the payloads that came back, which the
+    /// caller destroys.
     @usableFromInline
     func put(_ batch: PutBatch) -> PutResult {
         if !batch.isPrepared { batch.prepareUpdates() }
@@ -108,10 +93,8 @@ final class Core: @unchecked Sendable {
         var i = batch.start
         while i < batch.count {
             let outcome = UInt32(batch.updates[i].outcome)
-            if outcome == CDEDUPE_OUTCOME_NEEDS_TAG.rawValue || outcome == CDEDUPE_OUTCOME_MERGE.rawValue { break }
+            if outcome == CDEDUPE_OUTCOME_MERGE.rawValue { break }
             keepReturned(batch.updates + i, in: batch)
-            // With the queue now.
-            if batch.isTagged && batch.updates[i].tag == 0 { batch.hasNewKeys = true }
             if outcome == CDEDUPE_OUTCOME_OVERFLOWED.rawValue { batch.hasOverflowed = true }
             i += 1
         }
@@ -122,7 +105,6 @@ final class Core: @unchecked Sendable {
             guard result == CDEDUPE_OK || result == CDEDUPE_OVERFLOWED else { Core.fail(result) }
             return .done
         }
-        if batch.updates[i].displaced == 0 { return .needsTag }
         return .merge(older: cdedupe_payload(buffer, batch.updates[i].displaced), newer: batch.page.payloads[i]!)
     }
 
@@ -136,7 +118,6 @@ final class Core: @unchecked Sendable {
             batch.backPayloads[batch.payloadsBack] = cdedupe_payload(buffer, merged)
             keepReturned(payload: merged, in: batch)
         }
-        if update.tag != 0 { keepReturned(tag: update.tag, in: batch) }
         withUnsafePointer(to: update.slot) { cdedupe_discard(buffer, $0, 1) }
         batch.start += 1
     }
@@ -144,19 +125,11 @@ final class Core: @unchecked Sendable {
     private func keepReturned(_ update: UnsafePointer<cdedupe_update_t>, in batch: PutBatch) {
         if update.pointee.slot != 0 { keepReturned(payload: update.pointee.slot, in: batch) }
         if update.pointee.displaced != 0 { keepReturned(payload: update.pointee.displaced, in: batch) }
-        if update.pointee.tag != 0 { keepReturned(tag: update.pointee.tag, in: batch) }
-        if update.pointee.displaced_tag != 0 { keepReturned(tag: update.pointee.displaced_tag, in: batch) }
     }
 
     private func keepReturned(payload slot: cdedupe_slot_t, in batch: PutBatch) {
         batch.backSlots[batch.payloadsBack] = slot
         batch.payloadsBack += 1
-    }
-
-    private func keepReturned(tag: cdedupe_tag_t, in batch: PutBatch) {
-        batch.backTagHandles[batch.tagsBack] = tag
-        batch.backTags[batch.tagsBack] = cdedupe_tag(buffer, tag)
-        batch.tagsBack += 1
     }
 
     /// What came back is destroyed; says which keys were refused.
@@ -169,8 +142,6 @@ final class Core: @unchecked Sendable {
             back += 1
         }
         if back > 0 { cdedupe_discard(buffer, batch.backSlots, back) }
-        if batch.tagsBack > 0 { cdedupe_discard_tags(buffer, batch.backTagHandles, batch.tagsBack) }
-        batch.expectsNewKeys = batch.hasNewKeys
         let refused = batch.refused
         if !refused.isEmpty { rejected.add(refused.count, ordering: .relaxed) }
         scratch.giveBack(batch)
@@ -190,20 +161,17 @@ final class Core: @unchecked Sendable {
 
     var hasGarbage: Bool { cdedupe_has_dropped(buffer) }
 
-    /// Destroys a payload, a tag, or both.
-    @usableFromInline typealias Destroy = (UnsafeMutableRawPointer?, UnsafeMutableRawPointer?) -> Void
+    /// Destroys a payload.
+    @usableFromInline typealias Destroy = (UnsafeMutableRawPointer) -> Void
 
     /// Clears up a little after restarts; `destroy` gets what was dropped. Says whether there may be more.
     @usableFromInline
     func collect(_ destroy: Destroy) -> Bool {
-        withUnsafeTemporaryAllocation(of: UInt32.self, capacity: 128) { handles in
-            let slots = handles.baseAddress!
-            let tags = slots + 64
+        withUnsafeTemporaryAllocation(of: cdedupe_slot_t.self, capacity: 64) { slots in
             var count = 0
-            guard cdedupe_collect(buffer, slots, tags, 64, &count) == CDEDUPE_OK else { return false }
-            for i in 0..<count { destroy(payload(slots[i]), tag(tags[i])) }
-            cdedupe_discard(buffer, slots, count)
-            cdedupe_discard_tags(buffer, tags, count)
+            guard cdedupe_collect(buffer, slots.baseAddress!, slots.count, &count) == CDEDUPE_OK else { return false }
+            for slot in slots.prefix(count) { destroy(cdedupe_payload(buffer, slot)) }
+            cdedupe_discard(buffer, slots.baseAddress!, count)
             return true
         }
     }
@@ -211,20 +179,11 @@ final class Core: @unchecked Sendable {
     /// Before the end: `destroy` gets all that is still pending.
     func destroyLeftovers(_ destroy: Destroy) {
         var cursor: UInt64 = 0
-        var tagHandle: cdedupe_tag_t = 0
-        while true {
-            let slot = cdedupe_drain_next(buffer, &cursor, &tagHandle)
-            if slot == 0 && tagHandle == 0 { return }
-            destroy(payload(slot), tag(tagHandle))
-        }
+        while let payload = payload(cdedupe_drain_next(buffer, &cursor)) { destroy(payload) }
     }
 
     private func payload(_ slot: cdedupe_slot_t) -> UnsafeMutableRawPointer? {
         slot == 0 ? nil : cdedupe_payload(buffer, slot)
-    }
-
-    private func tag(_ tag: cdedupe_tag_t) -> UnsafeMutableRawPointer? {
-        tag == 0 ? nil : cdedupe_tag(buffer, tag)
     }
 
     // MARK: - Sink
@@ -258,10 +217,7 @@ final class Core: @unchecked Sendable {
             return result
         }
         taken.count = count
-        for i in 0..<count {
-            taken.payloads[i] = payload(taken.raw[i].slot)
-            taken.tags[i] = tag(taken.raw[i].tag)
-        }
+        for i in 0..<count { taken.payloads[i] = payload(taken.raw[i].slot) }
         switch result {
         case CDEDUPE_OK: return .batch
         case CDEDUPE_EMPTY: return .empty
@@ -274,20 +230,17 @@ final class Core: @unchecked Sendable {
     @usableFromInline
     func discardTaken() {
         guard taken.count > 0 else { return }
-        withUnsafeTemporaryAllocation(of: UInt32.self, capacity: taken.count) { handles in
-            let handles = handles.baseAddress!
-            for i in 0..<taken.count { handles[i] = taken.raw[i].slot }
-            cdedupe_discard(buffer, handles, taken.count)
-            for i in 0..<taken.count { handles[i] = taken.raw[i].tag }
-            cdedupe_discard_tags(buffer, handles, taken.count)
+        withUnsafeTemporaryAllocation(of: cdedupe_slot_t.self, capacity: taken.count) { slots in
+            for i in 0..<taken.count { slots[i] = taken.raw[i].slot }
+            cdedupe_discard(buffer, slots.baseAddress!, taken.count)
         }
         taken.count = 0
         delivering.withLock { $0 = false }
     }
 
     /// Gives the taken batch's items from `start` on back to the queue, and ends the batch; what was in those before was
-    /// moved out. `merge` gets an item's payload and tag, and the payload that is pending, which is to be merged into it,
-    /// and to be moved out; `destroy` gets what has no place in the queue any more.
+    /// moved out. `merge` gets an item's payload and the pending payload: it merges the pending one into the item's, and moves
+    /// the pending one out. `destroy` gets each payload that has no place in the queue any more.
     @usableFromInline
     func putBack(
         from start: Int, merge: (UnsafeMutableRawPointer, UnsafeMutableRawPointer) -> Any, destroy: Destroy
@@ -302,7 +255,7 @@ final class Core: @unchecked Sendable {
                 result = cdedupe_put_back(buffer, taken.raw + start, &left)
             }
             guard result == CDEDUPE_OK else { Core.fail(result) }
-            for i in start..<taken.count { destroy(payload(taken.raw[i].slot), tag(taken.raw[i].tag)) }
+            for i in start..<taken.count { payload(taken.raw[i].slot).map(destroy) }
         }
         discardTaken()
     }

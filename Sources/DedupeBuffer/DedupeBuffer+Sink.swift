@@ -102,7 +102,7 @@ extension DedupeBuffer {
 
     @inlinable
     static func update(of batch: TakenBatch, _ i: Int) -> Update<Key, Value> {
-        let key = batch.tags[i]?.assumingMemoryBound(to: Key.self).move() ?? readKey(of: batch, i)
+        let key = readKey(of: batch, i)
         guard let payload = batch.payloads[i]?.assumingMemoryBound(to: Payload<Value>.self) else {
             return Update(key: key, value: nil, updateType: batch.updateType(i))
         }
@@ -110,12 +110,20 @@ extension DedupeBuffer {
         return Update(key: key, value: value, revision: revision, updateType: batch.updateType(i))
     }
 
-    /// The key of a deletion that nobody has sent.
+    /// Makes the key of item `i` from its bytes, which the core lends until the next take.
     @inlinable
     static func readKey(of batch: TakenBatch, _ i: Int) -> Key {
         guard let key = Key(keyBytes: batch.keyBytes(i).bytes) else {
-            preconditionFailure("\(Key.self)(keyBytes:) does not read what withKeyBytes, or a known key, wrote")
+            failToRead(Key.self)
         }
         return key
     }
+}
+
+/// Ends the program. Not `preconditionFailure`, which says nothing in release builds.
+@usableFromInline
+func failToRead(_ key: Any.Type) -> Never {
+    fatalError(
+        "DedupeBuffer: \(key)(keyBytes:) returned nil for bytes that withKeyBytes wrote, or that a caller gave as its key"
+    )
 }

@@ -98,7 +98,7 @@ extension DedupeBuffer {
                     batch.refuse(keyLength: -page.nextLength)
                 }
                 batch.page = page
-                putBatch(batch, of: first)
+                putBatch(batch)
                 hasOverflowed = hasOverflowed || batch.hasOverflowed
                 refused += endPut(batch)
                 next = end
@@ -125,7 +125,7 @@ extension DedupeBuffer {
             as: Payload<Value>.self,
             to: Payload(revision: update.pointee.revision, value: update.pointee.value))
         storage.values.weigh(payload)
-        page.commit(i, keyLength: keyLength, deletion: update.pointee.value == nil)
+        page.commit(keyLength: keyLength, deletion: update.pointee.value == nil)
         return true
     }
 
@@ -148,34 +148,17 @@ extension DedupeBuffer {
         }
     }
 
-    /// Puts a batch of updates, the call's first of which is `first`. Keys that are new in the queue are asked for when
-    /// the core meets one; where there were some lately, they go with the updates at once.
+    /// Puts a batch of updates, and merges those that the core wants to be merged.
     @inlinable
-    func putBatch(_ batch: PutBatch, of first: UnsafePointer<Update<Key, Value>>) {
-        if batch.expectsNewKeys { addTags(to: batch, of: first) }
-        while true {
-            switch core.put(batch) {
-            case .done: return
-            case .needsTag: addTags(to: batch, of: first)
-            case .merge(let older, let newer):
-                withExtendedLifetime(storage.values.merge(older, with: newer)) { core.putMerged(batch) }
-            }
-        }
-    }
-
-    @inlinable
-    func addTags(to batch: PutBatch, of first: UnsafePointer<Update<Key, Value>>) {
-        guard batch.start < batch.count else { return }
-        core.addTags(to: batch)
-        for i in batch.start..<batch.count {
-            batch.tags[i].initializeMemory(as: Key.self, to: first[batch.page.sources[i]].key)
+    func putBatch(_ batch: PutBatch) {
+        while case .merge(let older, let newer) = core.put(batch) {
+            withExtendedLifetime(storage.values.merge(older, with: newer)) { core.putMerged(batch) }
         }
     }
 
     @inlinable
     func endPut(_ batch: PutBatch) -> [Int] {
-        for i in 0..<batch.payloadsBack { Storage<Key, Value>.destroy(batch.backPayloads[i], nil) }
-        for i in 0..<batch.tagsBack { Storage<Key, Value>.destroy(nil, batch.backTags[i]) }
+        for i in 0..<batch.payloadsBack { Storage<Key, Value>.destroy(batch.backPayloads[i]!) }
         return core.endPut(batch)
     }
 

@@ -66,7 +66,7 @@ public final class DedupeBuffer<Key: DedupeKey, Value: Sendable>: RestartAwareCa
             configuration.maximumPendingBytes == nil || weight != nil, "maximumPendingBytes needs a weight function")
         let isWeighed = configuration.maximumPendingBytes != nil
         core = Core(
-            configuration, layout: CoreLayout(Key.self, Value.self, isWeighed: isWeighed, isMerging: merge != nil))
+            configuration, layout: CoreLayout(Value.self, isWeighed: isWeighed, isMerging: merge != nil))
         observer = Observer(configuration, core: core)
         delivery = DeliveryLoop(core: core, label: configuration.label, observer: observer)
         let values = ValueFunctions(weight: isWeighed ? weight : nil, merge: merge)

@@ -150,7 +150,6 @@ final class EventTurn<Key: DedupeKey, Value: Sendable> {
         for (i, update) in zip(start..<position, updates) {
             batch.payloads[i]?.initializeMemory(
                 as: Payload<Value>.self, to: Payload(revision: update.revision, value: update.value))
-            batch.tags[i]?.initializeMemory(as: Key.self, to: update.key)
         }
     }
 }

@@ -2,8 +2,7 @@
 
 internal import CDedupe
 
-/// What a slot holds: all of an update but its key, which belongs to the place in the queue and is a tag. So an update
-/// that replaces a pending one touches no key.
+/// What a slot holds: an update without its key. The core has the key's bytes, from which delivery makes the key.
 @usableFromInline
 struct Payload<Value> {
     /// First, where the core reads it.
@@ -24,21 +23,17 @@ struct Payload<Value> {
     }
 }
 
-/// How large payloads and tags are. Behind the payload stands what it weighs, if that is asked for.
+/// How large a payload is. Its weight, if the buffer was asked for weights, is behind it.
 struct CoreLayout {
     let payloadSize: Int
     let payloadAlignment: Int
-    let tagSize: Int
-    let tagAlignment: Int
     let weightOffset: Int?
     let isMerging: Bool
 
-    init<Key, Value>(_ key: Key.Type, _ value: Value.Type, isWeighed: Bool, isMerging: Bool) {
+    init<Value>(_ value: Value.Type, isWeighed: Bool, isMerging: Bool) {
         let weightOffset = Self.weightOffset(value)
         payloadSize = isWeighed ? weightOffset + MemoryLayout<UInt64>.size : MemoryLayout<Payload<Value>>.stride
         payloadAlignment = MemoryLayout<Payload<Value>>.alignment
-        tagSize = max(MemoryLayout<Key>.stride, 1)
-        tagAlignment = MemoryLayout<Key>.alignment
         self.weightOffset = isWeighed ? weightOffset : nil
         self.isMerging = isMerging
     }
@@ -51,8 +46,6 @@ struct CoreLayout {
     func write(to options: inout cdedupe_options_t) {
         options.payload_size = payloadSize
         options.payload_alignment = payloadAlignment
-        options.tag_size = tagSize
-        options.tag_alignment = tagAlignment
         options.weight_offset = weightOffset ?? 0
         options.merging = isMerging
     }

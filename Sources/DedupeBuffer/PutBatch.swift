@@ -6,8 +6,8 @@ internal import Synchronization
 /// The longest key, in bytes.
 @usableFromInline let maximumKeyLength = 65_536
 
-/// A share of one call's updates: keys' bytes end to end, slots for their payloads, and tags for keys that are new in the
-/// queue. Reused from call to call.
+/// A chunk of one call's updates: the bytes of their keys end to end, and slots for their payloads. It is used again by
+/// later calls.
 @usableFromInline
 final class PutBatch: @unchecked Sendable {
     // Sendable: one call at a time owns it, and the pool in between. For the same reason accesses need not be checked
@@ -21,18 +21,11 @@ final class PutBatch: @unchecked Sendable {
     /// Those from here on are still to be put.
     @exclusivity(unchecked) @usableFromInline var start = 0
 
-    /// Where the tag of each update from `start` on goes, if they get tags.
-    @usableFromInline let tags: UnsafeMutablePointer<UnsafeMutableRawPointer>
-    /// Whether the last call that used this batch brought keys that were new in the queue: the next may, too.
-    @exclusivity(unchecked) @usableFromInline var expectsNewKeys = false
-    @exclusivity(unchecked) var hasNewKeys = false
     @exclusivity(unchecked) @usableFromInline var hasOverflowed = false
 
-    /// After the put: payloads and tags to be destroyed.
+    /// After the put: the payloads that came back, which the caller destroys.
     @usableFromInline let backPayloads: UnsafeMutablePointer<UnsafeMutableRawPointer?>
     @exclusivity(unchecked) @usableFromInline var payloadsBack = 0
-    @usableFromInline let backTags: UnsafeMutablePointer<UnsafeMutableRawPointer>
-    @exclusivity(unchecked) @usableFromInline var tagsBack = 0
     /// The length of each key that was too long.
     @exclusivity(unchecked) @usableFromInline var refused: [Int] = []
 
@@ -41,38 +34,26 @@ final class PutBatch: @unchecked Sendable {
 
     let updates: UnsafeMutablePointer<cdedupe_update_t>
     let slots: UnsafeMutablePointer<cdedupe_slot_t>
-    let tagHandles: UnsafeMutablePointer<cdedupe_tag_t>
     let backSlots: UnsafeMutablePointer<cdedupe_slot_t>
-    let backTagHandles: UnsafeMutablePointer<cdedupe_tag_t>
     @exclusivity(unchecked) var slotCount = 0
-    /// The updates from `start` on have tags.
-    @exclusivity(unchecked) var isTagged = false
     /// `updates` is as the core wants it; what it has not touched stays so from one put to the next.
     @exclusivity(unchecked) var isPrepared = false
 
     init() {
         page = PutPage()
-        tags = .allocate(capacity: Self.capacity)
         updates = .allocate(capacity: Self.capacity)
         slots = .allocate(capacity: Self.capacity)
-        tagHandles = .allocate(capacity: Self.capacity)
-        // An update can bring back its own payload and an older one; so it can tags.
+        // An update can bring back its own payload and an older one.
         backPayloads = .allocate(capacity: 2 * Self.capacity)
         backSlots = .allocate(capacity: 2 * Self.capacity)
-        backTags = .allocate(capacity: 2 * Self.capacity)
-        backTagHandles = .allocate(capacity: 2 * Self.capacity)
     }
 
     deinit {
         page.deallocate()
-        tags.deallocate()
         updates.deallocate()
         slots.deallocate()
-        tagHandles.deallocate()
         backPayloads.deallocate()
         backSlots.deallocate()
-        backTags.deallocate()
-        backTagHandles.deallocate()
     }
 
     func reset() {
@@ -80,10 +61,7 @@ final class PutBatch: @unchecked Sendable {
         page.keysLength = 0
         start = 0
         payloadsBack = 0
-        isTagged = false
         isPrepared = false
-        tagsBack = 0
-        hasNewKeys = false
         hasOverflowed = false
         if !refused.isEmpty { refused = [] }
     }
@@ -100,7 +78,6 @@ final class PutBatch: @unchecked Sendable {
         isPrepared = true
         var keyStart = 0
         for i in 0..<count {
-            updates[i].tag = isTagged ? tagHandles[i] : 0
             updates[i].key = UnsafeRawPointer(page.keys + keyStart)
             updates[i].key_length = page.keyEnds[i] - keyStart
             updates[i].slot = slots[i]
@@ -116,8 +93,6 @@ final class PutBatch: @unchecked Sendable {
 struct PutPage {
     /// Where the payload of each update goes.
     @usableFromInline let payloads: UnsafeMutablePointer<UnsafeMutableRawPointer?>
-    /// The number of each update in its call.
-    @usableFromInline let sources: UnsafeMutablePointer<Int>
     @usableFromInline let deletions: UnsafeMutablePointer<Bool>
     /// How many updates are complete.
     @usableFromInline var count = 0
@@ -142,7 +117,6 @@ struct PutPage {
 
     init() {
         payloads = .allocate(capacity: PutBatch.capacity)
-        sources = .allocate(capacity: PutBatch.capacity)
         deletions = .allocate(capacity: PutBatch.capacity)
         keyEnds = .allocate(capacity: PutBatch.capacity)
         keys = .allocate(byteCount: keysCapacity, alignment: 16)
@@ -150,7 +124,6 @@ struct PutPage {
 
     func deallocate() {
         payloads.deallocate()
-        sources.deallocate()
         deletions.deallocate()
         keyEnds.deallocate()
         keys.deallocate()
@@ -179,11 +152,10 @@ struct PutPage {
     /// The next update is complete: its key of `keyLength` bytes was written, and its payload was constructed at
     /// `payloads[count]`.
     @inlinable
-    mutating func commit(_ source: Int, keyLength: Int, deletion: Bool) {
+    mutating func commit(keyLength: Int, deletion: Bool) {
         keysLength += keyLength
         keyEnds[count] = keysLength
         deletions[count] = deletion
-        sources[count] = source
         count += 1
     }
 

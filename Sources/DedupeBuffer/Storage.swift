@@ -17,12 +17,11 @@ final class Storage<Key: DedupeKey, Value: Sendable>: Sendable {
         core.destroyLeftovers(Self.destroy)
     }
 
-    /// Ends the life of what a slot and a tag hold.
+    /// Ends the life of the payload in a slot.
     @inlinable
-    static func destroy(_ payload: UnsafeMutableRawPointer?, _ tag: UnsafeMutableRawPointer?) {
-        // Moved out, and that is it: `deinitialize` would ask the runtime how, each time.
-        if let payload { _ = payload.assumingMemoryBound(to: Payload<Value>.self).move() }
-        if let tag { _ = tag.assumingMemoryBound(to: Key.self).move() }
+    static func destroy(_ payload: UnsafeMutableRawPointer) {
+        // Not `deinitialize`: it would ask the runtime each time how to destroy this type.
+        _ = payload.assumingMemoryBound(to: Payload<Value>.self).move()
     }
 
     /// Gives the taken batch's items from `start` on back to the queue.

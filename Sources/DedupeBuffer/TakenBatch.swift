@@ -8,8 +8,6 @@ final class TakenBatch {
     @exclusivity(unchecked) @usableFromInline var count = 0
     /// The payload of each item; `nil`: a status, or a deletion that nobody sent.
     @usableFromInline let payloads: UnsafeMutablePointer<UnsafeMutableRawPointer?>
-    /// The tag of each item; `nil` as for the payload.
-    @usableFromInline let tags: UnsafeMutablePointer<UnsafeMutableRawPointer?>
     let raw: UnsafeMutablePointer<cdedupe_item_t>
     let capacity: Int
 
@@ -17,18 +15,16 @@ final class TakenBatch {
         self.capacity = capacity
         raw = .allocate(capacity: capacity)
         payloads = .allocate(capacity: capacity)
-        tags = .allocate(capacity: capacity)
     }
 
     /// In bytes.
     var memory: Int {
-        capacity * (MemoryLayout<cdedupe_item_t>.stride + 2 * MemoryLayout<UnsafeMutableRawPointer?>.stride)
+        capacity * (MemoryLayout<cdedupe_item_t>.stride + MemoryLayout<UnsafeMutableRawPointer?>.stride)
     }
 
     deinit {
         raw.deallocate()
         payloads.deallocate()
-        tags.deallocate()
     }
 
     /// The status that item `i` is, or `nil`: it is an update.

@@ -286,7 +286,6 @@ put_pending(model_t *model, size_t index, bool deletion, uint64_t id)
         return CDEDUPE_OUTCOME_CANCELLED;
     }
     model->statistics.replaced++;
-    entry->sent = true;
     entry->alone = entry->deletion && !deletion;
     entry->deletion = deletion;
     entry->id = id;
@@ -299,7 +298,6 @@ put_new(model_t *model, size_t key, bool deletion, uint64_t id, bool is_first)
     const model_entry_t entry = {.key = key,
                                  .id = id,
                                  .deletion = deletion,
-                                 .sent = true,
                                  .alone = model->rules.merged != NULL && !deletion && is_first};
 
     if (is_unchanged(model, key, deletion, id)) {
@@ -533,11 +531,8 @@ take_update(model_t *model)
 {
     const model_entry_t entry = model->queue[0];
     model_key_t *key = &model->keys[entry.key];
-    model_item_t item = {.key = entry.key,
-                         .id = entry.id,
-                         .sent = entry.sent,
-                         .was_live = key->live,
-                         .revision_before = key->revision};
+    model_item_t item = {
+        .key = entry.key, .id = entry.id, .was_live = key->live, .revision_before = key->revision};
 
     remove_at(model, 0);
     model->statistics.delivered++;
@@ -662,7 +657,7 @@ is_dropped(const model_t *model, size_t key)
 static uint64_t
 put_back_value(model_t *model, const model_item_t *item, uint64_t *newer)
 {
-    const model_entry_t entry = {.key = item->key, .id = item->id, .sent = item->sent};
+    const model_entry_t entry = {.key = item->key, .id = item->id};
     model_key_t *key = &model->keys[item->key];
     size_t index = find(model, item->key);
     bool pending = index < model->count, dropped = is_dropped(model, item->key);
@@ -697,8 +692,7 @@ put_back_value(model_t *model, const model_item_t *item, uint64_t *newer)
 static uint64_t
 put_back_deletion(model_t *model, const model_item_t *item)
 {
-    const model_entry_t entry = {
-        .key = item->key, .id = item->id, .deletion = true, .sent = item->sent};
+    const model_entry_t entry = {.key = item->key, .id = item->id, .deletion = true};
     model_key_t *key = &model->keys[item->key];
     size_t index = find(model, item->key);
     bool pending = index < model->count;

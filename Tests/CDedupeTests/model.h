@@ -40,7 +40,6 @@ typedef struct model_entry {
     uint64_t id;
     cdedupe_status_t status;
     bool deletion;
-    bool sent; /* Somebody put it, so it has a tag, if there are tags. */
     bool
         alone; /* It came after a deletion, or first after a restart: older values are not merged with it. */
     bool merging;   /* Somebody is merging what is pending; `id` is what it will be. */
@@ -55,7 +54,6 @@ typedef struct model_item {
     uint64_t id;
     cdedupe_item_kind_t kind;
     cdedupe_status_t status;
-    bool sent;
     bool was_live;                 /* Before it was taken, for model_put_back(). */
     uint64_t revision_before;      /* That of the value taken before it, or zero. */
     cdedupe_status_t taken_before; /* The same for a status: the one taken before it. */

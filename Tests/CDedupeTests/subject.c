@@ -7,7 +7,6 @@
 #include "check.h"
 
 #define PAYLOAD_MAGIC UINT64_C(0x7061796c6f616421)
-#define TAG_MAGIC UINT64_C(0x7461677461677461)
 #define POISON UINT64_C(0xdeaddeaddeaddead)
 
 enum { LONG_VALUE = 9 }; /* Ids in a long value. */
@@ -19,12 +18,6 @@ typedef struct payload {
     uint64_t revision;
     uint64_t weight;
 } payload_t;
-
-/* And in a tag. */
-typedef struct tag {
-    uint64_t magic;
-    uint64_t object;
-} tag_t;
 
 static void *
 must_resize(void *memory, size_t size)
@@ -171,90 +164,6 @@ discard(subject_t *subject, cdedupe_slot_t slot)
 }
 
 /* ---------------------------------------------------------------------------------------------------- */
-/* Tags                                                                                                 */
-
-static uint64_t
-hash_of(const void *key, size_t length)
-{
-    const unsigned char *bytes = key;
-    uint64_t hash = UINT64_C(14695981039346656037);
-    size_t index;
-
-    for (index = 0; index < length; index++) {
-        hash = (hash ^ bytes[index]) * UINT64_C(1099511628211);
-    }
-    return hash;
-}
-
-static cdedupe_result_t
-make_tag(subject_t *subject, cdedupe_update_t *update)
-{
-    cdedupe_result_t result = cdedupe_acquire_tags(subject->core, &update->tag, 1);
-    tag_t *tag;
-
-    if (result != CDEDUPE_OK) {
-        update->tag = 0;
-        return result;
-    }
-    CHECK(update->tag != 0);
-    tag = cdedupe_tag(subject->core, update->tag);
-    tag->magic = TAG_MAGIC;
-    tag->object = new_object(&subject->tags, hash_of(update->key, update->key_length));
-    return result;
-}
-
-static object_t *
-object_of_tag(subject_t *subject, cdedupe_tag_t handle)
-{
-    tag_t *tag = cdedupe_tag(subject->core, handle);
-
-    if (!CHECK_EQ(tag->magic, TAG_MAGIC) || !CHECK(tag->object < subject->tags.object_count)) {
-        abort();
-    }
-    return &subject->tags.objects[tag->object];
-}
-
-static void
-destroy_tag(subject_t *subject, cdedupe_tag_t handle)
-{
-    tag_t *tag = cdedupe_tag(subject->core, handle);
-
-    end_object(&subject->tags, object_of_tag(subject, handle));
-    tag->magic = POISON;
-}
-
-static void
-discard_tag(subject_t *subject, cdedupe_tag_t tag)
-{
-    if (tag != 0) {
-        destroy_tag(subject, tag);
-        cdedupe_discard_tags(subject->core, &tag, 1);
-    }
-}
-
-/*
- * A key was queued without a tag being wanted: it has the one that it had before a restart. After putting back there may be
- * another, of a deletion that was cancelled; nobody can tell which it is, and either may come back from anywhere.
- */
-static void
-tag_is_back(subject_t *subject, uint64_t hash)
-{
-    bool found = false;
-    size_t index;
-
-    for (index = 0; index < subject->tags.object_count; index++) {
-        object_t *object = &subject->tags.objects[index];
-
-        if (object->owner == OWNER_GARBAGE && object->id == hash) {
-            CHECK(!found || subject->untook);
-            object->owner = OWNER_QUEUE;
-            found = true;
-        }
-    }
-    CHECK(found);
-}
-
-/* ---------------------------------------------------------------------------------------------------- */
 /* Life                                                                                                 */
 
 subject_options_t
@@ -294,8 +203,6 @@ create(subject_t *subject)
     options.maximum_pending_bytes = subject->options.maximum_bytes;
     options.weight_offset = offsetof(payload_t, weight);
     options.merging = subject->options.merging;
-    options.tag_size = subject->options.tags ? sizeof(tag_t) : 0;
-    options.tag_alignment = _Alignof(tag_t);
     if (subject->options.hooks != NULL) {
         hooks_use(subject->options.hooks, &options);
     }
@@ -331,20 +238,11 @@ static void
 destroy_leftovers(subject_t *subject)
 {
     uint64_t cursor = 0;
-    cdedupe_tag_t tag = 0;
     cdedupe_slot_t slot;
 
-    while ((slot = cdedupe_drain_next(subject->core, &cursor,
-                                      subject->options.tags ? &tag : NULL)) != 0 ||
-           tag != 0) {
-        if (slot != 0) {
-            come_back(subject, slot, true, true);
-            destroy(subject, slot);
-        }
-        if (tag != 0) {
-            leave_buffer(object_of_tag(subject, tag), true, true);
-            destroy_tag(subject, tag);
-        }
+    while ((slot = cdedupe_drain_next(subject->core, &cursor)) != 0) {
+        come_back(subject, slot, true, true);
+        destroy(subject, slot);
     }
 }
 
@@ -355,7 +253,6 @@ subject_close(subject_t *subject)
         discard_kept(subject, 0);
         destroy_leftovers(subject);
         CHECK_EQ(subject->payloads.living, 0);
-        CHECK_EQ(subject->tags.living, 0);
     }
     cdedupe_destroy(subject->core);
     cdedupe_bytes_destroy(subject->bytes);
@@ -363,7 +260,6 @@ subject_close(subject_t *subject)
     free(subject->core_items);
     free(subject->bytes_items);
     close_book(&subject->payloads);
-    close_book(&subject->tags);
     free(subject->updates);
     free(subject->numbers);
     free(subject->text);
@@ -445,12 +341,9 @@ static void
 discard_update(subject_t *subject, cdedupe_update_t *update)
 {
     discard(subject, update->slot);
-    discard_tag(subject, update->tag);
     update->slot = 0;
-    update->tag = 0;
 }
 
-/* Every other time a tag is given before it is asked for. */
 static cdedupe_result_t
 prepare_one(subject_t *subject, const subject_update_t *from, cdedupe_update_t *update,
             uint32_t *number)
@@ -469,9 +362,6 @@ prepare_one(subject_t *subject, const subject_update_t *from, cdedupe_update_t *
         }
         CHECK(update->slot != 0);
         *number = construct(subject, update->slot, from->id);
-    }
-    if (subject->options.tags && subject->turns++ % 2 == 0 && from->length <= CDEDUPE_KEY_MAX) {
-        return make_tag(subject, update);
     }
     return CDEDUPE_OK;
 }
@@ -519,39 +409,6 @@ settle_displaced(subject_t *subject, subject_update_t *update, cdedupe_slot_t sl
     }
 }
 
-/* The header's words on the tags. */
-static void
-settle_tag(subject_t *subject, const cdedupe_update_t *put, cdedupe_tag_t given)
-{
-    uint64_t hash = subject->options.tags ? hash_of(put->key, put->key_length) : 0;
-
-    if (!subject->options.tags) {
-        CHECK(put->tag == 0 && put->displaced_tag == 0);
-        return;
-    }
-    if (put->displaced_tag != 0) {
-        bool from_queue = put->outcome == CDEDUPE_OUTCOME_CANCELLED || subject->untook;
-
-        if (put->outcome == CDEDUPE_OUTCOME_CANCELLED) {
-            CHECK_EQ(object_of_tag(subject, put->displaced_tag)->id, hash);
-        }
-        leave_buffer(object_of_tag(subject, put->displaced_tag), from_queue, true);
-        discard_tag(subject, put->displaced_tag);
-    }
-    if (given != 0 && put->tag == 0) {
-        /* REPLACED: a deletion that nobody sent. */
-        CHECK(put->outcome == CDEDUPE_OUTCOME_QUEUED || put->outcome == CDEDUPE_OUTCOME_REPLACED);
-        object_of_tag(subject, given)->owner = OWNER_QUEUE;
-    } else if (put->outcome != CDEDUPE_OUTCOME_QUEUED) {
-        CHECK_EQ(put->tag, given);
-    } else {
-        CHECK_EQ(put->tag, given);
-        tag_is_back(subject, hash);
-    }
-    CHECK(put->outcome != CDEDUPE_OUTCOME_NEEDS_TAG || given == 0);
-    CHECK(put->outcome != CDEDUPE_OUTCOME_CANCELLED || put->displaced_tag != 0);
-}
-
 /* The header's words on `slot` and `displaced`, for one update that was put; `given` is what went in. */
 static void
 settle(subject_t *subject, subject_update_t *update, cdedupe_update_t *put,
@@ -560,7 +417,6 @@ settle(subject_t *subject, subject_update_t *update, cdedupe_update_t *put,
     update->outcome = (cdedupe_outcome_t)put->outcome;
     if (put->outcome == CDEDUPE_OUTCOME_OVERFLOWED) {
         drop_queue(&subject->payloads);
-        drop_queue(&subject->tags);
     }
     if (put->outcome == CDEDUPE_OUTCOME_QUEUED || put->outcome == CDEDUPE_OUTCOME_REPLACED) {
         CHECK_EQ(put->slot, 0);
@@ -570,7 +426,6 @@ settle(subject_t *subject, subject_update_t *update, cdedupe_update_t *put,
     if (put->displaced != 0) {
         settle_displaced(subject, update, put->displaced);
     }
-    settle_tag(subject, put, given->tag);
     if (given->slot != 0 && put->slot == 0) {
         subject->payloads.objects[number].owner = OWNER_QUEUE;
     }
@@ -621,7 +476,6 @@ put_some(subject_t *subject, subject_update_t *updates, size_t first, size_t cou
         cdedupe_update_t *update = &subject->updates[index];
 
         update->displaced = UINT32_MAX; /* Outputs are written, whatever was there. */
-        update->displaced_tag = UINT32_MAX;
         update->outcome = 99;
     }
     memcpy(given, subject->updates, count * sizeof(*given));
@@ -631,7 +485,6 @@ put_some(subject_t *subject, subject_update_t *updates, size_t first, size_t cou
                subject->numbers[index]);
         if (updates[index].outcome == CDEDUPE_OUTCOME_UNTOUCHED ||
             updates[index].outcome == CDEDUPE_OUTCOME_REJECTED ||
-            updates[index].outcome == CDEDUPE_OUTCOME_NEEDS_TAG ||
             updates[index].outcome == CDEDUPE_OUTCOME_MERGE) {
             break;
         }
@@ -650,23 +503,15 @@ put_some(subject_t *subject, subject_update_t *updates, size_t first, size_t cou
     return index;
 }
 
-/* What a put came upon that it left to its caller. False: there is no memory for that. */
-static bool
-go_on(subject_t *subject, subject_update_t *update, cdedupe_update_t *put)
+/* A put came upon an update that its caller must merge. */
+static void
+go_on(subject_t *subject, const subject_update_t *update, cdedupe_update_t *put)
 {
-    if (update->outcome == CDEDUPE_OUTCOME_MERGE) {
-        CHECK(subject->options.merging && !update->deletion);
-        merge(subject, put->key, put->key_length, put->displaced, put->slot, put->displaced);
-        put->slot = 0;
-        discard_update(subject, put);
-        return true;
-    }
-    CHECK_EQ(update->outcome, CDEDUPE_OUTCOME_NEEDS_TAG);
-    if (make_tag(subject, put) != CDEDUPE_OK) {
-        update->outcome = CDEDUPE_OUTCOME_REJECTED;
-        return false;
-    }
-    return true;
+    CHECK_EQ(update->outcome, CDEDUPE_OUTCOME_MERGE);
+    CHECK(subject->options.merging && !update->deletion);
+    merge(subject, put->key, put->key_length, put->displaced, put->slot, put->displaced);
+    put->slot = 0;
+    discard_update(subject, put);
 }
 
 static cdedupe_result_t
@@ -684,11 +529,8 @@ put_handles(subject_t *subject, subject_update_t *updates, size_t count)
         index = put_some(subject, updates, index, count, &result);
         CHECK((index < count) == (result != CDEDUPE_OK && result != CDEDUPE_OVERFLOWED));
         if (result == CDEDUPE_INCOMPLETE) {
-            if (!go_on(subject, &updates[index], &subject->updates[index])) {
-                result = CDEDUPE_NO_MEMORY;
-            } else if (updates[index].outcome == CDEDUPE_OUTCOME_MERGE) {
-                index++;
-            }
+            go_on(subject, &updates[index], &subject->updates[index]);
+            index++;
         }
     } while (result == CDEDUPE_INCOMPLETE && (index < count || (result = CDEDUPE_OK)));
     for (; index < count; index++) {
@@ -735,7 +577,6 @@ subject_restart(subject_t *subject)
 
     if (result == CDEDUPE_OK) {
         drop_queue(&subject->payloads);
-        drop_queue(&subject->tags);
     }
     check_if_paranoid(subject);
     return result;
@@ -745,7 +586,6 @@ cdedupe_result_t
 subject_collect_some(subject_t *subject, size_t capacity)
 {
     cdedupe_slot_t *slots;
-    cdedupe_tag_t *tags;
     cdedupe_result_t result;
     size_t count = 0;
     size_t index;
@@ -754,28 +594,16 @@ subject_collect_some(subject_t *subject, size_t capacity)
         return CDEDUPE_EMPTY;
     }
     slots = must_resize(NULL, capacity * sizeof(*slots));
-    tags = must_resize(NULL, capacity * sizeof(*tags));
-    result = cdedupe_collect(subject->core, slots, subject->options.tags ? tags : NULL, capacity,
-                             &count);
+    result = cdedupe_collect(subject->core, slots, capacity, &count);
     CHECK(count <= capacity && (result == CDEDUPE_OK || count == 0));
     for (index = 0; index < count; index++) {
-        if (slots[index] != 0) {
-            come_back(subject, slots[index], subject->untook, true);
-            destroy(subject, slots[index]);
-        }
-        if (subject->options.tags && tags[index] != 0) {
-            leave_buffer(object_of_tag(subject, tags[index]), subject->untook, true);
-            destroy_tag(subject, tags[index]);
-        }
-        CHECK(slots[index] != 0 || (subject->options.tags && tags[index] != 0));
+        CHECK(slots[index] != 0);
+        come_back(subject, slots[index], subject->untook, true);
+        destroy(subject, slots[index]);
     }
     cdedupe_discard(subject->core, slots, count);
-    if (subject->options.tags) {
-        cdedupe_discard_tags(subject->core, tags, count);
-    }
     check_if_paranoid(subject);
     free(slots);
-    free(tags);
     return result;
 }
 
@@ -792,9 +620,6 @@ subject_collect(subject_t *subject, size_t capacity)
     CHECK(!cdedupe_has_dropped(subject->core));
     for (index = 0; index < subject->payloads.object_count; index++) {
         CHECK(subject->payloads.objects[index].owner != OWNER_GARBAGE); /* None may stay behind. */
-    }
-    for (index = 0; index < subject->tags.object_count; index++) {
-        CHECK(subject->tags.objects[index].owner != OWNER_GARBAGE);
     }
 }
 
@@ -849,7 +674,6 @@ item_from_bytes(const subject_t *subject, const cdedupe_bytes_item_t *from)
                            from->revision,
                            (cdedupe_item_kind_t)from->kind,
                            (cdedupe_status_t)from->status,
-                           false,
                            0};
 
     if (from->kind == CDEDUPE_ITEM_NEW || from->kind == CDEDUPE_ITEM_UPDATED) {
@@ -872,25 +696,16 @@ item_from_core(subject_t *subject, const cdedupe_item_t *from)
                            0,
                            (cdedupe_item_kind_t)from->kind,
                            (cdedupe_status_t)from->status,
-                           from->tag != 0,
                            cdedupe_age(subject->core, from)};
 
-    if (from->tag != 0) {
-        CHECK_EQ(leave_buffer(object_of_tag(subject, from->tag), true, false),
-                 hash_of(from->key, from->key_length));
-    } else {
-        CHECK(!subject->options.tags || from->kind == CDEDUPE_ITEM_STATUS ||
-              (from->kind == CDEDUPE_ITEM_DELETED && from->slot == 0));
-    }
     if (from->slot != 0) {
         item.id = come_back(subject, from->slot, true, false);
     }
     if (!subject->keeps_batch) {
         discard(subject, from->slot);
-        discard_tag(subject, from->tag);
     }
     if (from->kind == CDEDUPE_ITEM_STATUS) {
-        CHECK(from->slot == 0 && from->tag == 0);
+        CHECK_EQ(from->slot, 0);
     }
     if (from->kind == CDEDUPE_ITEM_NEW || from->kind == CDEDUPE_ITEM_UPDATED) {
         CHECK(from->slot != 0);
@@ -903,10 +718,7 @@ static void
 discard_kept(subject_t *subject, size_t first)
 {
     while (subject->kept > first) {
-        const cdedupe_item_t *item = &subject->core_items[--subject->kept];
-
-        discard(subject, item->slot);
-        discard_tag(subject, item->tag);
+        discard(subject, subject->core_items[--subject->kept].slot);
     }
 }
 
@@ -947,11 +759,7 @@ static uint64_t
 settle_put_back(subject_t *subject, const cdedupe_item_t *given, const cdedupe_item_t *item)
 {
     CHECK(item->slot == given->slot || item->slot == 0);
-    CHECK(item->tag == given->tag || item->tag == 0);
     CHECK(item->newer == 0 || (subject->options.merging && item->slot != 0));
-    if (given->tag != 0 && item->tag == 0) {
-        object_of_tag(subject, given->tag)->owner = OWNER_QUEUE;
-    }
     if (item->slot == 0) {
         if (given->slot != 0) {
             object_of(subject, given->slot)->owner = OWNER_QUEUE;

@@ -5,7 +5,7 @@
  * An update carries an `id` in place of a value. At the bytes level it is the value and the revision. At the
  * handle level it is in the payload, and the subject keeps book of every payload: who owns it, that it comes
  * back only in ways that the header allows, and that it is destroyed exactly once. A deletion with id zero
- * carries no payload. Of tags it keeps book in the same way; they say which key they belong to.
+ * carries no payload.
  *
  * If values are merged, a put does so at once, as do all that an putting back asks for.
  *
@@ -29,12 +29,11 @@ typedef struct subject_options {
     hooks_t *hooks;     /* NULL: the library's own allocator. */
     bool long_values;   /* Bytes level: those of odd ids do not fit into a slot. */
 
-    /* As the buffer's options. Merging and tags: handle level. */
+    /* As the buffer's options. Merging: handle level. */
     bool suppress;
     uint64_t maximum_keys;
     uint64_t maximum_bytes;
     bool merging;
-    bool tags;
     uint64_t (*clock)(void *context); /* NULL: it stands. */
 } subject_options_t;
 
@@ -82,11 +81,10 @@ typedef struct subject_item {
     uint64_t id; /* Zero for a deletion that carries none. */
     cdedupe_item_kind_t kind;
     cdedupe_status_t status;
-    bool tagged;
     uint64_t age;
 } subject_item_t;
 
-/* Who owns a payload or a tag. */
+/* Who owns a payload. */
 typedef enum owner {
     OWNER_NOBODY = 0, /* Destroyed. */
     OWNER_TEST,
@@ -95,11 +93,11 @@ typedef enum owner {
 } owner_t;
 
 typedef struct object {
-    uint64_t id; /* Of a tag: the hash of its key. */
+    uint64_t id;
     owner_t owner;
 } object_t;
 
-/* All payloads, or all tags. */
+/* All payloads. */
 typedef struct book {
     object_t *objects;
     size_t object_count;
@@ -129,7 +127,6 @@ typedef struct subject {
     void (*on_wake)(struct subject *subject); /* If not NULL, called by the hook. */
 
     book_t payloads;
-    book_t tags;
     uint64_t turns; /* Of two ways to do a thing, one after the other. */
     uint64_t merges;
 
@@ -149,7 +146,7 @@ subject_options_t subject_defaults(subject_level_t level);
 
 cdedupe_result_t subject_open(subject_t *subject, const subject_options_t *options);
 
-/* Destroys the buffer; at the handle level, gets the leftovers first and checks that no payload or tag is missing. */
+/* Destroys the buffer; at the handle level, gets the leftovers first and checks that no payload is missing. */
 void subject_close(subject_t *subject);
 
 cdedupe_result_t subject_put(subject_t *subject, subject_update_t *updates, size_t count);

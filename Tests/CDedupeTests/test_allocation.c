@@ -445,6 +445,95 @@ failed_sweep(void)
              SWEEP_KEYS - (sent_again && !deletions[number]));
 }
 
+/* ---------------------------------------------------------------------------------------------------- */
+/* Putting back                                                                                         */
+
+/* What lacked memory is done again, until there is some. */
+static void
+insist(const char *key, bool deletion, uint64_t id)
+{
+    subject_update_t update = {key, strlen(key), deletion, id, CDEDUPE_OUTCOME_UNTOUCHED, 0};
+    cdedupe_result_t result;
+
+    while ((result = subject_put(&subject, &update, 1)) != CDEDUPE_OK) {
+        CHECK_EQ(result, CDEDUPE_NO_MEMORY);
+        if (hooks.failures > 3) {
+            hooks.fail_at = 0;
+        }
+    }
+}
+
+static void
+insist_on_putting_back(size_t count)
+{
+    uint64_t back[100];
+
+    while (subject_put_back(&subject, count, back) == CDEDUPE_NO_MEMORY) {
+        count = subject.left;
+        hooks.fail_at = 0;
+    }
+}
+
+/* Hundreds of keys, restarts, merging, putting back. */
+static void
+much_happens(void)
+{
+    char key[32];
+    size_t delivered = 0;
+
+    for (uint64_t i = 0; i < 300; i++) {
+        snprintf(key, sizeof(key), "a key, and a long one, %d", (int)(i * 7 % 200));
+        insist(key, i % 5 == 0, i % 10 == 0 ? 0 : i + 1);
+        if (i % 90 == 40) {
+            subject_restart(&subject);
+        }
+        if (i % 60 == 50) {
+            CHECK_EQ(subject_take(&subject, 30), CDEDUPE_OK);
+            insist_on_putting_back(20);
+        }
+        if (i % 100 == 70) {
+            subject_collect(&subject, 7);
+        }
+    }
+    while (subject_take(&subject, 100) == CDEDUPE_OK) {
+        delivered += subject.count;
+    }
+    CHECK_EQ(subject_statistics(&subject).pending_keys, 0);
+    CHECK(delivered > 0);
+}
+
+/* Without the model: the subject keeps book of every payload. */
+static void
+fail_while_putting_back(void)
+{
+    subject_options_t options = subject_defaults(SUBJECT_HANDLES);
+    uint64_t allocations = 0;
+    bool failed = true;
+
+    options.hooks = &hooks;
+    options.suppress = true;
+    options.hash_seed = 1;
+    options.merging = true;
+    for (uint64_t n = 1; failed; n++) {
+        hooks.failures = 0;
+        hooks.fail_at = hooks.allocations + n;
+        hooks.fail_onwards = n % 2 == 0;
+        if (subject_open(&subject, &options) == CDEDUPE_OK) {
+            subject.keeps_batch = true;
+            CHECK_EQ(subject_claim(&subject, CDEDUPE_CLAIM_SINGLE_BATCH), CDEDUPE_OK);
+            much_happens();
+            subject_close(&subject);
+        }
+        failed = hooks.failures > 0;
+        allocations = n;
+        CHECK_EQ(hooks.held_blocks, 0);
+    }
+    CHECK(allocations > 20);
+    hooks_close(&hooks);
+}
+
+/* ---------------------------------------------------------------------------------------------------- */
+
 int
 main(int argc, char **argv)
 {
@@ -464,6 +553,9 @@ main(int argc, char **argv)
            failed_creates, failed_puts, failed_sweeps);
     CHECK(failed_creates > 0 && failed_puts > 0);
     CHECK(failed_sweeps > 0 || stride > 5); /* Large strides step over them. */
+    check_test = "fail_while_putting_back";
+    level = SUBJECT_HANDLES;
+    fail_while_putting_back();
     free_keys();
     return check_finish();
 }

@@ -235,7 +235,7 @@ collect(actor_t *actor)
     size_t count = 0;
 
     do_now(actor, "collects");
-    cdedupe_collect(world->buffer, slots, NULL, 50, &count);
+    cdedupe_collect(world->buffer, slots, 50, &count);
     for (size_t i = 0; i < count; i++) {
         history_name_t name = destroy(world, slots[i]);
 
@@ -614,7 +614,7 @@ complete_history(world_t *world)
     history->drained = world->ending == FINISH_DELIVERED || world->ending == FINISH_EMPTY;
     cdedupe_statistics(world->buffer, &history->statistics, sizeof(history->statistics));
     CHECK_NO_FAULT(cdedupe_validate(world->buffer));
-    while ((slot = cdedupe_drain_next(world->buffer, &cursor, NULL)) != 0)
+    while ((slot = cdedupe_drain_next(world->buffer, &cursor)) != 0)
         history_add(history, world->producers + 1, HISTORY_RETURNED, 0)->other =
             ((payload_t *)cdedupe_payload(world->buffer, slot))->name;
 }

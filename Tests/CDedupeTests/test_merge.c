@@ -272,7 +272,6 @@ open_buffer(cdedupe_claim_t claim)
     options.weight_offset = offsetof(value_t, weight);
     options.wake = wake;
     options.clock = clock_by_hand;
-    options.tag_size = sizeof(uint64_t);
     CHECK_EQ(cdedupe_create(&options, &buffer), CDEDUPE_OK);
     CHECK_EQ(cdedupe_claim(buffer, claim), CDEDUPE_OK);
     atomic_store(&wakes, 0);
@@ -307,7 +306,7 @@ drop_value(cdedupe_slot_t slot)
 
 static cdedupe_statistics_t statistics(void);
 
-/* Puts one update; with a tag, if it wants one. What comes back stays in the update. */
+/* Puts one update. What comes back stays in the update. */
 static cdedupe_update_t
 put_update(const char *key, bool deletion, cdedupe_slot_t slot)
 {
@@ -315,18 +314,11 @@ put_update(const char *key, bool deletion, cdedupe_slot_t slot)
         .key = key, .key_length = strlen(key), .deletion = deletion, .slot = slot};
     cdedupe_result_t result = cdedupe_put(buffer, &update, 1);
 
-    if (update.outcome == CDEDUPE_OUTCOME_NEEDS_TAG) {
-        CHECK_EQ(result, CDEDUPE_INCOMPLETE);
-        CHECK_EQ(cdedupe_acquire_tags(buffer, &update.tag, 1), CDEDUPE_OK);
-        result = cdedupe_put(buffer, &update, 1);
-    }
     CHECK_EQ(result, update.outcome == CDEDUPE_OUTCOME_MERGE ? CDEDUPE_INCOMPLETE
                      : update.outcome == CDEDUPE_OUTCOME_OVERFLOWED ||
                              (update.outcome == CDEDUPE_OUTCOME_DROPPED && statistics().overflowed)
                          ? CDEDUPE_OVERFLOWED
                          : CDEDUPE_OK);
-    cdedupe_discard_tags(buffer, &update.tag, 1);
-    cdedupe_discard_tags(buffer, &update.displaced_tag, 1);
     return update;
 }
 
@@ -394,7 +386,6 @@ drop_batch(void)
 {
     for (size_t i = 0; i < taken; i++) {
         drop_value(items[i].slot);
-        cdedupe_discard_tags(buffer, &items[i].tag, 1);
     }
     taken = 0;
 }
@@ -441,14 +432,12 @@ static void
 collect(void)
 {
     cdedupe_slot_t slots[4];
-    cdedupe_tag_t tags[4];
     size_t count;
 
-    while (cdedupe_collect(buffer, slots, tags, 4, &count) == CDEDUPE_OK) {
+    while (cdedupe_collect(buffer, slots, 4, &count) == CDEDUPE_OK) {
         for (size_t i = 0; i < count; i++) {
             drop_value(slots[i]);
         }
-        cdedupe_discard_tags(buffer, tags, count);
     }
 }
 
@@ -457,15 +446,14 @@ static size_t
 close_buffer(void)
 {
     uint64_t cursor = 0;
-    cdedupe_tag_t tag = 0;
     cdedupe_slot_t slot;
     size_t leftovers = 0;
 
     collect();
     CHECK_NO_FAULT(cdedupe_validate(buffer));
-    while ((slot = cdedupe_drain_next(buffer, &cursor, &tag)) != 0 || tag != 0) {
-        CHECK(slot == 0 || value_of(slot)->digits != UINT64_MAX);
-        leftovers += slot != 0;
+    while ((slot = cdedupe_drain_next(buffer, &cursor)) != 0) {
+        CHECK(value_of(slot)->digits != UINT64_MAX);
+        leftovers++;
     }
     cdedupe_destroy(buffer);
     return leftovers;
@@ -738,7 +726,6 @@ a_restart_hands_it_back(void)
 {
     merger_t *merger;
     cdedupe_slot_t slots[4];
-    cdedupe_tag_t tags[4];
     size_t count;
 
     put_value("a", 1);
@@ -747,11 +734,10 @@ a_restart_hands_it_back(void)
     CHECK_EQ(statistics().dropped, 1);
     CHECK_EQ(statistics().pending_bytes, 0);
     CHECK_TEXT(take(), "empty");
-    while (cdedupe_collect(buffer, slots, tags, 4, &count) == CDEDUPE_OK) {
+    while (cdedupe_collect(buffer, slots, 4, &count) == CDEDUPE_OK) {
         for (size_t i = 0; i < count; i++) {
             CHECK_EQ(slots[i], 0); /* It is not the buffer's to give. */
         }
-        cdedupe_discard_tags(buffer, tags, count);
     }
     CHECK(end_merge(merger));
     CHECK_EQ(put_value("a", 3), CDEDUPE_OUTCOME_QUEUED);
@@ -1011,7 +997,6 @@ merge_put_back(const char *key, size_t index)
     cdedupe_put_merged(buffer, key, strlen(key), items[index].newer, &merged);
     CHECK_EQ(merged, 0);
     drop_value(items[index].newer);
-    cdedupe_discard_tags(buffer, &items[index].tag, 1);
 }
 
 static void
@@ -1104,7 +1089,6 @@ what_an_putting_back_merges_can_end_as_well(void)
     CHECK_EQ(cdedupe_put_back(buffer, items, &count), CDEDUPE_OK);
     drop_value(items[0].newer);
     drop_value(items[0].slot);
-    cdedupe_discard_tags(buffer, &items[0].tag, 1);
     CHECK_TEXT(take(), "+b=56");
 }
 
@@ -1637,13 +1621,13 @@ come_out_at_last(crowd_t *crowd)
     cdedupe_slot_t slot;
     size_t count;
 
-    while (cdedupe_collect(crowd->buffer, slots, NULL, 16, &count) == CDEDUPE_OK) {
+    while (cdedupe_collect(crowd->buffer, slots, 16, &count) == CDEDUPE_OK) {
         for (size_t i = 0; i < count; i++) {
             come_out(crowd, slots[i]);
         }
     }
     CHECK_NO_FAULT(cdedupe_validate(crowd->buffer));
-    while ((slot = cdedupe_drain_next(crowd->buffer, &cursor, NULL)) != 0) {
+    while ((slot = cdedupe_drain_next(crowd->buffer, &cursor)) != 0) {
         atomic_fetch_add(&crowd->out, share_of(crowd, slot)->count);
     }
 }

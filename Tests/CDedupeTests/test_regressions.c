@@ -630,7 +630,7 @@ kafka_and_controller_runtime_hold_a_lock_while_a_callback_runs(void)
     CHECK_EQ(cdedupe_put_status(buffer, CDEDUPE_STATUS_IN_SYNC), CDEDUPE_OK);
     CHECK_EQ(cdedupe_restart(buffer), CDEDUPE_OK);
     CHECK_EQ(cdedupe_put_status(buffer, CDEDUPE_STATUS_IN_SYNC), CDEDUPE_OK);
-    while (cdedupe_collect(buffer, dropped, NULL, 10, &count) == CDEDUPE_OK)
+    while (cdedupe_collect(buffer, dropped, 10, &count) == CDEDUPE_OK)
         cdedupe_discard(buffer, dropped, count);
     CHECK_EQ(cdedupe_claim(buffer, CDEDUPE_CLAIM_SINGLE_BATCH), CDEDUPE_BUSY);
     CHECK_EQ(cdedupe_finish(buffer, CDEDUPE_FINISH_WHEN_DELIVERED), CDEDUPE_OK);
@@ -638,50 +638,6 @@ kafka_and_controller_runtime_hold_a_lock_while_a_callback_runs(void)
     CHECK(adds_up(buffer));
     CHECK(memcmp(items[0].key, "a", 1) == 0);
     CHECK_EQ(cdedupe_take(buffer, items, 10, &count), CDEDUPE_STOPPED);
-    cdedupe_destroy(buffer);
-}
-
-/* ---------------------------------------------------------------------------------------------------- */
-/* Tags                                                                                                 */
-
-static cdedupe_t *
-open_tagged(void)
-{
-    cdedupe_options_t options = cdedupe_options();
-
-    options.tag_size = 8;
-    return open_buffer(options);
-}
-
-/* With a tag of its own, and no payload. */
-static cdedupe_update_t
-put_tagged(cdedupe_t *buffer, const char *key, bool deletion)
-{
-    cdedupe_update_t update = {.key = key, .key_length = strlen(key), .deletion = deletion};
-
-    CHECK_EQ(cdedupe_acquire_tags(buffer, &update.tag, 1), CDEDUPE_OK);
-    CHECK_EQ(cdedupe_put(buffer, &update, 1), CDEDUPE_OK);
-    return update;
-}
-
-/* Validation took the tag of a deletion without a payload for a slot. */
-static void
-a_tag_that_lost_its_entry_is_no_slot(void)
-{
-    cdedupe_t *buffer = open_tagged();
-    cdedupe_item_t items[10];
-    cdedupe_slot_t slot;
-    cdedupe_tag_t tag;
-    size_t count = 1;
-
-    CHECK_EQ(cdedupe_claim(buffer, CDEDUPE_CLAIM_SINGLE_BATCH), CDEDUPE_OK);
-    put_tagged(buffer, "a", false);
-    CHECK_EQ(take(buffer, items, 10), 1);
-    put_tagged(buffer, "a", true);
-    CHECK_EQ(cdedupe_put_back(buffer, items, &count), CDEDUPE_OK);
-    CHECK(cdedupe_validate(buffer) == NULL);
-    CHECK_EQ(cdedupe_collect(buffer, &slot, &tag, 1, &count), CDEDUPE_OK);
-    CHECK(count == 1 && slot == 0 && tag != 0);
     cdedupe_destroy(buffer);
 }
 
@@ -705,6 +661,5 @@ main(void)
     RUN(zmq_conflate_a_producer_that_gives_up_on_contention_strands_the_newest);
     RUN(artemis_counters_are_wrong_after_replacing_and_updates_lost_or_doubled_by_a_restart);
     RUN(kafka_and_controller_runtime_hold_a_lock_while_a_callback_runs);
-    RUN(a_tag_that_lost_its_entry_is_no_slot);
     return check_finish();
 }

@@ -1931,7 +1931,7 @@ a_buffer_without_garbage_says_so(void)
     }
     open_new();
     CHECK(!cdedupe_has_dropped(s->core));
-    CHECK_EQ(cdedupe_collect(s->core, slots, NULL, 4, &count), CDEDUPE_EMPTY);
+    CHECK_EQ(cdedupe_collect(s->core, slots, 4, &count), CDEDUPE_EMPTY);
     CHECK_EQ(count, 0);
     put(s, "a", 1);
     CHECK(!cdedupe_has_dropped(s->core));
@@ -1953,19 +1953,19 @@ collecting_without_room_tells_whether_something_is_left(void)
         return;
     }
     open_new();
-    CHECK_EQ(cdedupe_collect(s->core, &slot, NULL, 0, &count), CDEDUPE_EMPTY);
+    CHECK_EQ(cdedupe_collect(s->core, &slot, 0, &count), CDEDUPE_EMPTY);
     CHECK_EQ(count, 0);
     put(s, "a", 1);
-    CHECK_EQ(cdedupe_collect(s->core, &slot, NULL, 0, &count), CDEDUPE_EMPTY);
+    CHECK_EQ(cdedupe_collect(s->core, &slot, 0, &count), CDEDUPE_EMPTY);
     restart();
     for (int i = 0; i < 3; i++) {
         count = 99;
-        CHECK_EQ(cdedupe_collect(s->core, &slot, NULL, 0, &count), CDEDUPE_OK);
+        CHECK_EQ(cdedupe_collect(s->core, &slot, 0, &count), CDEDUPE_OK);
         CHECK_EQ(count, 0);
     }
     CHECK_EQ(slot, 7);
     subject_collect(s, 1); /* Checks that the payload is there. */
-    CHECK_EQ(cdedupe_collect(s->core, &slot, NULL, 0, &count), CDEDUPE_EMPTY);
+    CHECK_EQ(cdedupe_collect(s->core, &slot, 0, &count), CDEDUPE_EMPTY);
     close_it();
 }
 
@@ -2126,7 +2126,7 @@ acquire(cdedupe_t *core)
 static cdedupe_update_t
 put_slot(cdedupe_t *core, const char *key, bool deletion, cdedupe_slot_t slot)
 {
-    cdedupe_update_t update = {key, strlen(key), slot, UINT32_MAX, deletion, 99, 0, 0};
+    cdedupe_update_t update = {key, strlen(key), slot, UINT32_MAX, deletion, 99};
 
     CHECK_EQ(cdedupe_put(core, &update, 1), CDEDUPE_OK);
     CHECK_NO_FAULT(cdedupe_validate(core));
@@ -2174,10 +2174,10 @@ static void
 dropped_payloads_come_back_in_queued_updates_only(void)
 {
     cdedupe_t *core = open_core(8, 8);
-    cdedupe_update_t updates[4] = {{"b", 1, 0, 0, true, 9, 0, 0},
-                                   {"b", 1, 0, 0, false, 9, 0, 0},
-                                   {"b", 1, 0, 0, true, 9, 0, 0},
-                                   {"c", 1, 0, 0, true, 9, 0, 0}};
+    cdedupe_update_t updates[4] = {{"b", 1, 0, 0, true, 9},
+                                   {"b", 1, 0, 0, false, 9},
+                                   {"b", 1, 0, 0, true, 9},
+                                   {"c", 1, 0, 0, true, 9}};
 
     put_slot(core, "x", false, acquire(core));
     put_slot(core, "y", false, acquire(core));
@@ -2196,12 +2196,12 @@ static void
 expect_leftovers(cdedupe_t *core, cdedupe_slot_t one, cdedupe_slot_t two)
 {
     uint64_t cursor = 0;
-    cdedupe_slot_t first = cdedupe_drain_next(core, &cursor, NULL);
-    cdedupe_slot_t second = cdedupe_drain_next(core, &cursor, NULL);
+    cdedupe_slot_t first = cdedupe_drain_next(core, &cursor);
+    cdedupe_slot_t second = cdedupe_drain_next(core, &cursor);
 
     CHECK((first == one && second == two) || (first == two && second == one));
-    CHECK_EQ(cdedupe_drain_next(core, &cursor, NULL), 0);
-    CHECK_EQ(cdedupe_drain_next(core, &cursor, NULL), 0);
+    CHECK_EQ(cdedupe_drain_next(core, &cursor), 0);
+    CHECK_EQ(cdedupe_drain_next(core, &cursor), 0);
     cdedupe_destroy(core);
     hooks_close(&hooks);
 }
@@ -2271,9 +2271,9 @@ rejected_updates_leave_their_handles(void)
     cdedupe_t *core = open_core(8, 8);
     char *key = calloc(1, CDEDUPE_KEY_MAX + 1);
     cdedupe_slot_t slots[3];
-    cdedupe_update_t updates[3] = {{"a", 1, 0, 9, false, 9, 0, 0},
-                                   {key, CDEDUPE_KEY_MAX + 1, 0, 9, false, 9, 0, 0},
-                                   {"c", 1, 0, 9, true, 9, 0, 0}};
+    cdedupe_update_t updates[3] = {{"a", 1, 0, 9, false, 9},
+                                   {key, CDEDUPE_KEY_MAX + 1, 0, 9, false, 9},
+                                   {"c", 1, 0, 9, true, 9}};
     size_t index;
 
     CHECK_EQ(cdedupe_acquire(core, slots, 3), CDEDUPE_OK);
@@ -2297,9 +2297,9 @@ rejection_is_the_same_for_keys_that_are_pending(void)
 {
     cdedupe_t *core = open_core(8, 8);
     char *key = calloc(1, CDEDUPE_KEY_MAX + 1);
-    cdedupe_update_t updates[3] = {{"a", 1, 0, 9, false, 9, 0, 0},
-                                   {key, CDEDUPE_KEY_MAX + 1, 0, 9, true, 9, 0, 0},
-                                   {"a", 1, 0, 9, true, 9, 0, 0}};
+    cdedupe_update_t updates[3] = {{"a", 1, 0, 9, false, 9},
+                                   {key, CDEDUPE_KEY_MAX + 1, 0, 9, true, 9},
+                                   {"a", 1, 0, 9, true, 9}};
     cdedupe_slot_t old = acquire(core);
 
     put_slot(core, "a", false, old);
@@ -2533,7 +2533,12 @@ bytes_level_ignores_payload_options(void)
 
     options.payload_size = SIZE_MAX;
     options.payload_alignment = 3;
+    options.revision_offset = SIZE_MAX;
+    options.weight_offset = SIZE_MAX;
+    options.suppress_unchanged = true;
+    options.maximum_pending_bytes = 100;
     CHECK_EQ(cdedupe_bytes_create(&options, &bytes), CDEDUPE_OK);
+    CHECK_EQ(cdedupe_bytes_put(bytes, "a", 1, "1", 1, 0, NULL), CDEDUPE_OK);
     cdedupe_bytes_destroy(bytes);
     CHECK_EQ(cdedupe_bytes_create(NULL, &bytes), CDEDUPE_OK);
     CHECK_NO_FAULT(cdedupe_bytes_validate(bytes));

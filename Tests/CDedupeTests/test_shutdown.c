@@ -461,7 +461,7 @@ close_world(world_t *world)
              s.delivered + s.replaced + s.cancelled + s.suppressed + s.dropped + s.pending_keys);
     CHECK_NO_FAULT(cdedupe_validate(world->buffer));
     CHECK_EQ(cdedupe_claim(world->buffer, CDEDUPE_CLAIM_LOOP), CDEDUPE_STOPPED);
-    while ((slot = cdedupe_drain_next(world->buffer, &cursor, NULL)) != 0)
+    while ((slot = cdedupe_drain_next(world->buffer, &cursor)) != 0)
         destroy(world, slot);
     CHECK_EQ(atomic_load(&world->destroyed), atomic_load(&world->made));
     cdedupe_destroy(world->buffer);

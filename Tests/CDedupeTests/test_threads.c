@@ -231,7 +231,7 @@ collect(world_t *world)
     size_t count = 0;
     size_t index;
 
-    if (cdedupe_collect(world->buffer, slots, NULL, 16, &count) == CDEDUPE_OK) {
+    if (cdedupe_collect(world->buffer, slots, 16, &count) == CDEDUPE_OK) {
         for (index = 0; index < count; index++) {
             destroy(world, slots[index]);
         }
@@ -611,7 +611,7 @@ world_close(world_t *world)
 
     check_statistics(world);
     CHECK_NO_FAULT(cdedupe_validate(world->buffer));
-    while ((slot = cdedupe_drain_next(world->buffer, &cursor, NULL)) != 0) {
+    while ((slot = cdedupe_drain_next(world->buffer, &cursor)) != 0) {
         destroy(world, slot);
     }
     CHECK_EQ(atomic_load(&world->made), atomic_load(&world->destroyed));
@@ -1126,7 +1126,7 @@ put_sweep_keys(cdedupe_t *buffer, uint32_t from, uint32_t to)
 
     for (; from < to; from++) {
         char text[16];
-        cdedupe_update_t update = {text, 0, 0, 0, false, 0, 0, 0};
+        cdedupe_update_t update = {text, 0, 0, 0, false, 0};
         double before = now();
 
         update.key_length = (size_t)snprintf(text, sizeof(text), "%u", from);

@@ -308,7 +308,7 @@ public:
     ~HandlesTarget() override
     {
         uint64_t cursor = 0;
-        while (cdedupe_slot_t slot = cdedupe_drain_next(buffer, &cursor, NULL)) {
+        while (cdedupe_slot_t slot = cdedupe_drain_next(buffer, &cursor)) {
             payload(slot)->~basic_string();
             living--;
         }
@@ -392,7 +392,7 @@ private:
     {
         cdedupe_slot_t slots[7];
         size_t count = 0;
-        while (cdedupe_collect(buffer, slots, NULL, 7, &count) == CDEDUPE_OK) {
+        while (cdedupe_collect(buffer, slots, 7, &count) == CDEDUPE_OK) {
             for (size_t index = 0; index < count; index++) {
                 destroy(slots[index]);
             }

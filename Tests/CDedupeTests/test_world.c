@@ -2,7 +2,7 @@
 /*
  * All that a buffer does if asked, at once and with threads: a source that has the truth, restarts now and then, and sends
  * all again when a bound was exceeded, of which much is suppressed; a sink that fails on a part of its batches. In the end
- * the sink has what the source has, and every payload and tag came out once.
+ * the sink has what the source has, and every payload came out once.
  */
 #include <pthread.h>
 #include <sched.h>
@@ -27,7 +27,7 @@ typedef struct world {
     cdedupe_t *buffer;
     unsigned calls;
     sem_t woken;
-    atomic_ullong payloads, tags; /* That the buffer has, or somebody. */
+    atomic_ullong payloads; /* That the buffer has, or somebody. */
     atomic_bool over;
     uint64_t random;
     uint64_t truth[KEYS]; /* Revisions; zero: it is not there. */
@@ -66,30 +66,6 @@ end_payload(world_t *world, cdedupe_slot_t slot)
     }
 }
 
-static cdedupe_tag_t
-make_tag(world_t *world, uint64_t key)
-{
-    cdedupe_tag_t tag = 0;
-
-    CHECK_EQ(cdedupe_acquire_tags(world->buffer, &tag, 1), CDEDUPE_OK);
-    *(uint64_t *)cdedupe_tag(world->buffer, tag) = key;
-    atomic_fetch_add(&world->tags, 1);
-    return tag;
-}
-
-static void
-end_tag(world_t *world, cdedupe_tag_t tag)
-{
-    if (tag != 0) {
-        uint64_t *key = cdedupe_tag(world->buffer, tag);
-
-        CHECK(*key < KEYS);
-        *key = GONE;
-        atomic_fetch_sub(&world->tags, 1);
-        cdedupe_discard_tags(world->buffer, &tag, 1);
-    }
-}
-
 /* ---------------------------------------------------------------------------------------------------- */
 /* Source                                                                                               */
 
@@ -101,17 +77,16 @@ settle(world_t *world, const cdedupe_update_t *update)
           update->outcome != CDEDUPE_OUTCOME_REJECTED);
     end_payload(world, update->slot);
     end_payload(world, update->displaced);
-    end_tag(world, update->tag);
-    end_tag(world, update->displaced_tag);
     return update->outcome == CDEDUPE_OUTCOME_OVERFLOWED;
 }
 
-/* Sends of some keys what is true, in one call if no tag is wanted. Whether it overflowed. */
+/* Sends of some keys what is true, in one call. Whether it overflowed. */
 static bool
 put_truth(world_t *world, const uint64_t *keys, size_t count)
 {
     cdedupe_update_t updates[UPDATES];
     bool overflowed = false;
+    cdedupe_result_t result;
 
     for (size_t i = 0; i < count; i++) {
         uint64_t revision = world->truth[keys[i]];
@@ -122,19 +97,11 @@ put_truth(world_t *world, const uint64_t *keys, size_t count)
             updates[i].slot = make_payload(world, keys[i], revision);
         }
     }
-    for (size_t i = 0; i < count;) {
-        cdedupe_result_t result = cdedupe_put(world->buffer, updates + i, count - i);
-
-        while (i < count && updates[i].outcome != CDEDUPE_OUTCOME_NEEDS_TAG) {
-            overflowed |= settle(world, &updates[i++]);
-        }
-        CHECK_EQ(result, i < count    ? CDEDUPE_INCOMPLETE
-                         : overflowed ? CDEDUPE_OVERFLOWED
-                                      : CDEDUPE_OK);
-        if (i < count) {
-            updates[i].tag = make_tag(world, keys[i]);
-        }
+    result = cdedupe_put(world->buffer, updates, count);
+    for (size_t i = 0; i < count; i++) {
+        overflowed |= settle(world, &updates[i]);
     }
+    CHECK_EQ(result, overflowed ? CDEDUPE_OVERFLOWED : CDEDUPE_OK);
     return overflowed;
 }
 
@@ -142,13 +109,11 @@ static void
 collect(world_t *world)
 {
     cdedupe_slot_t slots[8];
-    cdedupe_tag_t tags[8];
     size_t count;
 
-    while (cdedupe_collect(world->buffer, slots, tags, 8, &count) == CDEDUPE_OK) {
+    while (cdedupe_collect(world->buffer, slots, 8, &count) == CDEDUPE_OK) {
         for (size_t i = 0; i < count; i++) {
             end_payload(world, slots[i]);
-            end_tag(world, tags[i]);
         }
     }
 }
@@ -240,13 +205,11 @@ commit(world_t *world, const cdedupe_item_t *item)
         return;
     }
     memcpy(&key, item->key, sizeof(key));
-    CHECK(item->tag == 0 || *(uint64_t *)cdedupe_tag(world->buffer, item->tag) == key);
     if (item->kind == CDEDUPE_ITEM_DELETED) {
         world->sunk[key] = 0;
     } else {
         const value_t *value = cdedupe_payload(world->buffer, item->slot);
 
-        CHECK(item->tag != 0);
         CHECK_EQ(value->key, key);
         CHECK_EQ(item->kind == CDEDUPE_ITEM_UPDATED, world->sunk[key] != 0);
         world->sunk[key] = value->revision;
@@ -291,7 +254,6 @@ sink(world_t *world, uint64_t random)
         give_back(world, items + good, count - good, &random);
         for (size_t i = 0; i < count; i++) {
             end_payload(world, items[i].slot);
-            end_tag(world, items[i].tag);
         }
     }
 }
@@ -309,7 +271,6 @@ open_world(world_t *world, const rules_t *rules)
     cdedupe_options_t options = cdedupe_options();
 
     options.payload_size = sizeof(value_t);
-    options.tag_size = sizeof(uint64_t);
     options.suppress_unchanged = rules->suppress;
     options.revision_offset = offsetof(value_t, revision);
     options.maximum_pending_keys = rules->keys;
@@ -320,7 +281,6 @@ open_world(world_t *world, const rules_t *rules)
     options.wake_context = world;
     sem_init(&world->woken, 0, 0);
     atomic_init(&world->payloads, 0);
-    atomic_init(&world->tags, 0);
     atomic_init(&world->over, false);
     CHECK_EQ(cdedupe_create(&options, &world->buffer), CDEDUPE_OK);
     CHECK_EQ(cdedupe_claim(world->buffer, CDEDUPE_CLAIM_LOOP), CDEDUPE_OK);
@@ -349,7 +309,6 @@ run_world(const rules_t *rules, uint64_t seed)
     }
     collect(&world);
     CHECK_EQ(atomic_load(&world.payloads), 0);
-    CHECK_EQ(atomic_load(&world.tags), 0);
     CHECK_NO_FAULT(cdedupe_validate(world.buffer));
     cdedupe_statistics(world.buffer, &s, sizeof(s));
     CHECK_EQ(s.pending_keys, 0);

@@ -217,7 +217,7 @@ struct KeyTests {
         for (i, length) in lengths.enumerated() {
             page.write(key: [UInt8](repeating: UInt8(i), count: length).span.bytes)
             #expect(page.nextLength == length)
-            page.commit(i, keyLength: length, deletion: false)
+            page.commit(keyLength: length, deletion: false)
         }
         #expect(page.keysLength == 65_536 && page.keysCapacity == 65_536)
         let written = UnsafeRawBufferPointer(start: page.keys, count: page.keysLength)

@@ -117,7 +117,6 @@ check_slots(const pair_t *pair)
 
     if (subject->core != NULL) {
         CHECK_EQ(slots_out(subject->core), subject->payloads.living + pair->held_count);
-        CHECK_EQ(tags_out(subject->core), subject->tags.living);
     } else {
         cdedupe_statistics_t statistics = subject_statistics((subject_t *)subject);
 
@@ -138,13 +137,12 @@ compare(pair_t *pair)
 }
 
 static void
-compare_item(const subject_item_t *got, size_t got_key, const model_item_t *wanted, bool tagged)
+compare_item(const subject_item_t *got, size_t got_key, const model_item_t *wanted)
 {
     CHECK_EQ(got->kind, wanted->kind);
     CHECK_EQ(got_key, wanted->key);
     CHECK(got->kind != CDEDUPE_ITEM_STATUS || got->status == wanted->status);
     CHECK(got->kind == CDEDUPE_ITEM_STATUS || got->id == wanted->id);
-    CHECK(!tagged || got->tagged == wanted->sent);
 }
 
 /* Notes what was taken; gives back the keys' numbers. */
@@ -378,7 +376,7 @@ take(pair_t *pair, size_t capacity)
     CHECK_EQ(result, model_take(&pair->model, limit, keys, pair->subject.count, wanted, &count));
     CHECK_EQ(pair->subject.count, count);
     for (size_t i = 0; i < count && i < pair->subject.count; i++) {
-        compare_item(&pair->subject.items[i], keys[i], &wanted[i], pair->subject.options.tags);
+        compare_item(&pair->subject.items[i], keys[i], &wanted[i]);
     }
     return result;
 }
@@ -536,7 +534,6 @@ choose_extras(subject_options_t *options, unsigned extras)
 
     options->suppress = extras & 1;
     options->merging = (extras & 2) && options->level == SUBJECT_HANDLES;
-    options->tags = (extras & 4) && options->level == SUBJECT_HANDLES;
     options->maximum_keys = keys[extras >> 3 & 3];
     options->maximum_bytes = bytes[extras >> 5 & 3];
 }

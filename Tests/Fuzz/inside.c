@@ -14,12 +14,6 @@ slots_out(const cdedupe_t *buffer)
     return count;
 }
 
-size_t
-tags_out(const cdedupe_t *buffer)
-{
-    return buffer->tags.used;
-}
-
 cdedupe_t *
 core_of(cdedupe_bytes_t *buffer)
 {

@@ -1,6 +1,6 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /*
- * The one thing that the core's target looks at inside a buffer: whether slots or tags are lost. Nobody misses them until the
+ * The one thing that the core's target looks at inside a buffer: whether slots are lost. Nobody misses them until the
  * buffer has grown without bound.
  */
 #ifndef INSIDE_H
@@ -10,9 +10,6 @@
 
 /* Slots that were acquired and have not been discarded, whoever owns them. */
 size_t slots_out(const cdedupe_t *buffer);
-
-/* The same of tags. */
-size_t tags_out(const cdedupe_t *buffer);
 
 cdedupe_t *core_of(cdedupe_bytes_t *buffer);
 

@@ -45,7 +45,7 @@ my @breakages = (
      'before = sync_exchange(&entry->word, word_pending(WORD_LIVE, 0, buffer->restart, true));',
      'before = sync_load_acquire(&entry->word); sync_store_release(&entry->word, word_pending(WORD_LIVE, 0, buffer->restart, true));'],
     ['sweep of a stale key: its payload is forgotten', 'wrap', 'calls/status.c',
-     'detached_add(scope, word_payload(before), link_tag(buffer, entry->link));', '(void)before;'],
+     'detached_add(scope, word_payload(before));', '(void)before;'],
     ['wrap of restart numbers: compare-and-swap -> store', 'wrap', 'calls/status.c',
      "!sync_compare_exchange(&entry->word, word,\n" .
      "                                                   word_make(word_slot(word), WORD_RESTART_OLDER, word_flags(word)))",
@@ -78,7 +78,7 @@ my @breakages = (
     ['nobody waits for a merge', 'wrap', 'calls/put.c',
      'return (word & WORD_MERGING) || put->scope.wake', 'return put->scope.wake'],
     ['what is being merged is replaced without the lock', 'wrap', 'calls/put.c',
-     'if (!word_is_current(word, restart) || (word & WORD_MERGING) ||', 'if (!word_is_current(word, restart) ||'],
+     'if (!word_is_current(word, restart) || (word & WORD_MERGING))', 'if (!word_is_current(word, restart))'],
     ['values replace values without the lock, though they are merged', 'wrap', 'calls/put.c',
      '!word_deletion_cancels(word) : !buffer->merging;', '!word_deletion_cancels(word) : true;'],
     ['what is being merged is taken', 'wrap', 'calls/take.c', 'if (link_is_merging(buffer, link)) {', 'if (0) {'],

@@ -287,7 +287,7 @@ do_collect(void)
     cdedupe_slot_t slots[64];
     size_t count;
 
-    while (cdedupe_collect(buffer, slots, NULL, 64, &count) == CDEDUPE_OK)
+    while (cdedupe_collect(buffer, slots, 64, &count) == CDEDUPE_OK)
         for (size_t i = 0; i < count; i++)
             receive(slots[i]);
 }
@@ -684,7 +684,7 @@ receive_leftovers(void)
     uint64_t cursor = 0;
     cdedupe_slot_t slot;
 
-    while ((slot = cdedupe_drain_next(buffer, &cursor, NULL)) != 0)
+    while ((slot = cdedupe_drain_next(buffer, &cursor)) != 0)
         history.leftovers |= content_bits(receive(slot));
     for (unsigned id = 1; id <= program->ids; id++)
         if (state.owners[id] != OWNER_TEST)
@@ -756,9 +756,9 @@ print_back(FILE *out, const struct event *event)
 static void
 print_updates(FILE *out, const struct event *event)
 {
-    static const char *const outcomes[] = {"untouched", "queued",   "replaced",   "cancelled",
-                                           "dropped",   "rejected", "suppressed", "overflowed",
-                                           "needs tag", "merge"};
+    static const char *const outcomes[] = {"untouched",  "queued",     "replaced",
+                                           "cancelled",  "dropped",    "rejected",
+                                           "suppressed", "overflowed", "merge"};
 
     for (unsigned i = 0; i < event->count; i++) {
         fprintf(out, " %c%s", event->updates[i].deletion ? '-' : '+',

@@ -120,8 +120,6 @@ cdedupe_bytes_create(const cdedupe_options_t *given, cdedupe_bytes_t **out)
     options.payload_alignment = _Alignof(struct value);
     options.revision_offset = offsetof(struct value, revision);
     options.weight_offset = offsetof(struct value, length);
-    options.tag_size = 0;
-    options.tag_alignment = cdedupe_options().tag_alignment;
     if (options.merging)
         return CDEDUPE_INVALID_ARGUMENT;
     result = cdedupe_create(&options, &core);
@@ -167,7 +165,7 @@ cdedupe_bytes_destroy(cdedupe_bytes_t *buffer)
         return;
     core = buffer->core;
     destroy_batch(buffer);
-    while ((slot = cdedupe_drain_next(core, &cursor, NULL)) != 0)
+    while ((slot = cdedupe_drain_next(core, &cursor)) != 0)
         value_destroy(buffer, slot);
     memory_free(&core->memory, buffer->items, items_size(buffer), _Alignof(cdedupe_item_t));
     memory_free(&core->memory, buffer, sizeof(*buffer), _Alignof(struct cdedupe_bytes));
@@ -185,7 +183,7 @@ collect(struct cdedupe_bytes *buffer)
     size_t count;
 
     while (cdedupe_has_dropped(buffer->core) &&
-           cdedupe_collect(buffer->core, slots, NULL, SWEEPS_PER_LOCK, &count) == CDEDUPE_OK) {
+           cdedupe_collect(buffer->core, slots, SWEEPS_PER_LOCK, &count) == CDEDUPE_OK) {
         for (size_t i = 0; i < count; i++)
             value_destroy(buffer, slots[i]);
         cdedupe_discard(buffer->core, slots, count);

@@ -53,15 +53,14 @@ dropped_remove(struct lock_scope *scope, uint32_t link)
 }
 
 void
-detached_add(struct lock_scope *scope, cdedupe_slot_t slot, cdedupe_tag_t tag)
+detached_add(struct lock_scope *scope, cdedupe_slot_t slot)
 {
     struct cdedupe *buffer = scope->buffer;
     uint32_t link;
 
-    if (slot == 0 && tag == 0)
+    if (slot == 0)
         return;
     link = link_new(scope, slot);
-    link_set_tag(buffer, link, tag);
     ring_append(&buffer->links, buffer->detached, link);
     count_uncleared(buffer, buffer->uncleared + 1);
 }
@@ -105,13 +104,12 @@ drop_status(struct lock_scope *scope)
 }
 
 bool
-clear_one(struct lock_scope *scope, cdedupe_slot_t *slot, cdedupe_tag_t *tag)
+clear_one(struct lock_scope *scope, cdedupe_slot_t *slot)
 {
     struct cdedupe *buffer = scope->buffer;
     uint32_t link;
 
     *slot = 0;
-    *tag = 0;
     if (buffer->uncleared == 0)
         return false;
     drop_status(scope);
@@ -121,19 +119,16 @@ clear_one(struct lock_scope *scope, cdedupe_slot_t *slot, cdedupe_tag_t *tag)
         *slot = clear_entry(scope, link_at(&buffer->links, link)->item);
     else
         return true;
-    *tag = link_tag(buffer, link);
     drop_link(scope, link);
     return true;
 }
 
 cdedupe_result_t
-cdedupe_collect(cdedupe_t *buffer, cdedupe_slot_t *slots, cdedupe_tag_t *tags, size_t capacity,
-                size_t *count)
+cdedupe_collect(cdedupe_t *buffer, cdedupe_slot_t *slots, size_t capacity, size_t *count)
 {
     struct lock_scope scope;
     size_t steps = 0;
     bool more = true;
-    cdedupe_tag_t tag;
 
     *count = 0;
     scope_init(&scope, buffer);
@@ -141,10 +136,8 @@ cdedupe_collect(cdedupe_t *buffer, cdedupe_slot_t *slots, cdedupe_tag_t *tags, s
         size_t end = steps + SWEEPS_PER_LOCK < capacity ? steps + SWEEPS_PER_LOCK : capacity;
 
         scope_lock(&scope);
-        while (steps < end && (more = clear_one(&scope, &slots[*count], &tag))) {
-            if (tags != NULL)
-                tags[*count] = tag;
-            *count += slots[*count] != 0 || tag != 0;
+        while (steps < end && (more = clear_one(&scope, &slots[*count]))) {
+            *count += slots[*count] != 0;
             steps++;
         }
         reclaim(&scope);

@@ -36,8 +36,7 @@ options_are_valid(const cdedupe_options_t *options)
 {
     if ((options->allocate == NULL) != (options->deallocate == NULL))
         return false;
-    if (!layout_is_valid(options->payload_size, options->payload_alignment) ||
-        !layout_is_valid(options->tag_size, options->tag_alignment))
+    if (!layout_is_valid(options->payload_size, options->payload_alignment))
         return false;
     if (options->suppress_unchanged && !offset_is_valid(options, options->revision_offset))
         return false;
@@ -59,9 +58,9 @@ read_options(const cdedupe_options_t *given, cdedupe_options_t *options)
     return options_are_valid(options);
 }
 
-/* An arena for payloads or tags. */
+/* The arena of payloads. */
 static void
-init_cells(struct arena *arena, size_t size, size_t alignment)
+init_slots(struct arena *arena, size_t size, size_t alignment)
 {
     if (size < SLOT_SIZE_MIN)
         size = SLOT_SIZE_MIN;
@@ -127,7 +126,6 @@ init_choices(struct cdedupe *buffer, const cdedupe_options_t *options)
     buffer->bytes_max =
         options->maximum_pending_bytes != 0 ? options->maximum_pending_bytes : UINT64_MAX;
     buffer->merging = options->merging;
-    buffer->tagged = options->tag_size != 0;
 }
 
 static void
@@ -138,10 +136,9 @@ init_parts(struct cdedupe *buffer, const cdedupe_options_t *options)
     waiter_init(&buffer->waiter);
     retired_init(&buffer->retired);
     entry_init_arena(&buffer->entries);
-    init_cells(&buffer->slots, options->payload_size, options->payload_alignment);
-    init_cells(&buffer->tags, options->tag_size, options->tag_alignment);
+    init_slots(&buffer->slots, options->payload_size, options->payload_alignment);
     arena_init(&buffer->links, 64, offsetof(struct link, next), LINK_SLAB_LIMIT);
-    arena_add_class(&buffer->links, buffer->tagged ? LINK_SIZE_TAGGED : LINK_SIZE);
+    arena_add_class(&buffer->links, sizeof(struct link));
 }
 
 cdedupe_result_t
@@ -192,7 +189,6 @@ cdedupe_destroy(cdedupe_t *buffer)
     index_destroy(&buffer->index, &buffer->memory);
     arena_destroy(&buffer->entries, &buffer->memory);
     arena_destroy(&buffer->slots, &buffer->memory);
-    arena_destroy(&buffer->tags, &buffer->memory);
     arena_destroy(&buffer->links, &buffer->memory);
     waiter_destroy(&buffer->waiter);
     memory = buffer->memory;
@@ -200,30 +196,24 @@ cdedupe_destroy(cdedupe_t *buffer)
 }
 
 static cdedupe_slot_t
-next_detached(struct cdedupe *buffer, cdedupe_tag_t *tag)
+next_detached(struct cdedupe *buffer)
 {
     uint32_t link = ring_first(&buffer->links, buffer->detached);
 
     if (link == buffer->detached)
         return 0;
     ring_remove(&buffer->links, link);
-    *tag = link_tag(buffer, link);
     return link_at(&buffer->links, link)->item;
 }
 
 static cdedupe_slot_t
-next_pending(struct cdedupe *buffer, uint64_t *cursor, cdedupe_tag_t *tag)
+next_pending(struct cdedupe *buffer, uint64_t *cursor)
 {
     cdedupe_slot_t slot = 0;
     uint32_t number;
 
-    while (slot == 0 && *tag == 0 &&
-           (number = arena_next_touched(&buffer->entries, (uint32_t)*cursor)) != 0) {
-        const struct entry *entry = entry_at(&buffer->entries, number);
-
-        slot = word_payload(entry->word);
-        if (entry->word & WORD_PENDING)
-            *tag = link_tag(buffer, entry->link);
+    while (slot == 0 && (number = arena_next_touched(&buffer->entries, (uint32_t)*cursor)) != 0) {
+        slot = word_payload(entry_at(&buffer->entries, number)->word);
         *cursor = (uint64_t)number + 1;
     }
     return slot;
@@ -231,16 +221,11 @@ next_pending(struct cdedupe *buffer, uint64_t *cursor, cdedupe_tag_t *tag)
 
 /* [E4] */
 cdedupe_slot_t
-cdedupe_drain_next(cdedupe_t *buffer, uint64_t *cursor, cdedupe_tag_t *tag)
+cdedupe_drain_next(cdedupe_t *buffer, uint64_t *cursor)
 {
-    cdedupe_tag_t found = 0;
-    cdedupe_slot_t slot = next_detached(buffer, &found);
+    cdedupe_slot_t slot = next_detached(buffer);
 
-    if (slot == 0 && found == 0)
-        slot = next_pending(buffer, cursor, &found);
-    if (tag != NULL)
-        *tag = found;
-    return slot;
+    return slot != 0 ? slot : next_pending(buffer, cursor);
 }
 
 void

@@ -63,7 +63,6 @@ finish_update(cdedupe_update_t *update, cdedupe_slot_t back, cdedupe_slot_t disp
 {
     update->slot = back;
     update->displaced = displaced;
-    update->displaced_tag = 0;
     update->outcome = (uint8_t)outcome;
 }
 
@@ -97,54 +96,13 @@ overflow(struct lock_scope *scope, cdedupe_update_t *update)
     return STEP_DONE;
 }
 
-/* Nothing has changed. */
-static enum step
-ask_for_tag(cdedupe_update_t *update)
-{
-    finish_update(update, update->slot, 0, CDEDUPE_OUTCOME_NEEDS_TAG);
-    return STEP_INCOMPLETE;
-}
-
-/* A link for an update that has its tag, if there are tags; see link_make_room(). */
-static uint32_t
-link_new_for(struct lock_scope *scope, uint32_t number, cdedupe_update_t *update)
-{
-    uint32_t link = link_new(scope, number);
-
-    link_set_tag(scope->buffer, link, update->tag);
-    update->tag = 0;
-    return link;
-}
-
-/*
- * A pending deletion that nobody sent has no tag: what takes its place brings one, or is to. The same if a restart dropped it.
- * Only the lock's holder replaces deletions where there are tags, see replaces().
- */
-static bool
-bring_tag(struct lock_scope *scope, const struct entry *entry, cdedupe_update_t *update)
-{
-    struct cdedupe *buffer = scope->buffer;
-
-    if (!buffer->tagged || link_tag(buffer, entry->link) != 0)
-        return true;
-    if (update->tag == 0)
-        return false;
-    link_set_tag(buffer, entry->link, update->tag);
-    update->tag = 0;
-    return true;
-}
-
-/* A current entry leaves: its word is zero, and the sink never hears of what was pending. Its tag is the caller's. */
-static cdedupe_tag_t
+/* A current entry leaves: its word is zero, and the sink never hears of the pending update. */
+static void
 remove_current(struct lock_scope *scope, uint32_t number)
 {
-    uint32_t link = entry_at(&scope->buffer->entries, number)->link;
-    cdedupe_tag_t tag = link_tag(scope->buffer, link);
-
-    unqueue(scope, link);
+    unqueue(scope, entry_at(&scope->buffer->entries, number)->link);
     entry_unindex(scope->buffer, number);
     retire_entry(scope, number);
-    return tag;
 }
 
 /* Nobody waits for a merge whose key is deleted: the loop may go on, if that was first. */
@@ -173,7 +131,7 @@ delete_not_live(struct lock_scope *scope, uint32_t number, cdedupe_update_t *upd
     if (word_deletion_cancels(before)) {
         buffer->statistics.cancelled += 2;
         finish_update(update, update->slot, word_payload(before), CDEDUPE_OUTCOME_CANCELLED);
-        update->displaced_tag = remove_current(scope, number);
+        remove_current(scope, number);
     } else {
         pending_bytes_add(buffer, update->slot);
         /* Release, with the acquire of replace_unlocked(): the payload. A store will do: nobody changes a zero word. */
@@ -257,8 +215,6 @@ revive(struct lock_scope *scope, struct entry *entry, uint64_t word, cdedupe_upd
 
     if (exceeds(buffer, update))
         return overflow(scope, update);
-    if (!bring_tag(scope, entry, update))
-        return ask_for_tag(update);
     pending_bytes_add(buffer, update->slot);
     /* An exchange: who read the restart number before the restart may still be replacing the stale payload. */
     before = sync_exchange(
@@ -279,12 +235,10 @@ requeue(struct lock_scope *scope, uint32_t number, uint64_t word, cdedupe_update
 
     if (exceeds(buffer, update))
         return overflow(scope, update);
-    if (buffer->tagged && update->tag == 0)
-        return ask_for_tag(update);
     if (!link_make_room(scope))
         return STEP_NO_MEMORY;
     pending_bytes_add(buffer, update->slot);
-    entry->link = link_new_for(scope, number, update);
+    entry->link = link_new(scope, number);
     /* Release, with the acquire of replace_unlocked(): the payload. A store will do: idle words change under the lock. */
     sync_store_release(&entry->word,
                        word_pending(word, update->slot, buffer->restart, update->deletion) | alone);
@@ -318,7 +272,6 @@ suppress(struct lock_scope *scope, uint32_t number, uint64_t word, cdedupe_updat
 
     finish_update(update, update->slot, word_payload(before), CDEDUPE_OUTCOME_SUPPRESSED);
     if (word & WORD_PENDING) {
-        update->displaced_tag = link_tag(buffer, entry->link);
         dropped_remove(scope, entry->link);
         link_free(scope, entry->link);
     }
@@ -338,8 +291,6 @@ put_present(struct lock_scope *scope, uint32_t number, uint64_t word, cdedupe_up
         return requeue(scope, number, word, update);
     if (word_is_stale(word, buffer->restart))
         return revive(scope, entry_at(&buffer->entries, number), word, update);
-    if (!bring_tag(scope, entry_at(&buffer->entries, number), update))
-        return ask_for_tag(update);
     if (buffer->merging && !update->deletion)
         return begin_merge(scope, number, update);
     if (update->deletion && !(word & WORD_LIVE))
@@ -388,8 +339,6 @@ insert(struct lock_scope *scope, uint64_t hash, cdedupe_update_t *update)
 
     if (exceeds(buffer, update))
         return overflow(scope, update);
-    if (buffer->tagged && update->tag == 0)
-        return ask_for_tag(update);
     if (!link_make_room(scope) ||
         !arena_make_room(&buffer->entries, class_index, &scope->reserve) ||
         !index_make_room(&buffer->index, hash, &scope->reserve))
@@ -402,7 +351,7 @@ insert(struct lock_scope *scope, uint64_t hash, cdedupe_update_t *update)
         return STEP_NO_MEMORY;
     }
     pending_bytes_add(buffer, update->slot);
-    entry_at(&buffer->entries, number)->link = link_new_for(scope, number, update);
+    entry_at(&buffer->entries, number)->link = link_new(scope, number);
     queue_entry(scope, entry_at(&buffer->entries, number)->link);
     finish_update(update, 0, 0, CDEDUPE_OUTCOME_QUEUED);
     return STEP_DONE;
@@ -470,7 +419,7 @@ put_one(struct put *put, size_t i)
     /* Whatever adds a link clears one up: so between two resyncs all that is queued and garbage does not grow. [P10] */
     if (update->outcome == CDEDUPE_OUTCOME_QUEUED && update->displaced == 0 &&
         buffer->uncleared > 0)
-        clear_one(&put->scope, &update->displaced, &update->displaced_tag);
+        clear_one(&put->scope, &update->displaced);
     return STEP_DONE;
 }
 
@@ -553,8 +502,7 @@ static bool
 replaces(const struct cdedupe *buffer, uint64_t word, uint32_t restart,
          const cdedupe_update_t *update)
 {
-    if (!word_is_current(word, restart) || (word & WORD_MERGING) ||
-        (buffer->tagged && (word & WORD_DELETION)))
+    if (!word_is_current(word, restart) || (word & WORD_MERGING))
         return false;
     return update->deletion ? !word_deletion_cancels(word) : !buffer->merging;
 }

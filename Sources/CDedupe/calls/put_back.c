@@ -58,7 +58,7 @@ push_front(struct cdedupe *buffer, uint32_t link)
     }
 }
 
-/* An entry that was not pending. The item's place in the queue is its own again, with the tag. */
+/* An entry that was not pending. The item's place in the queue is its own again. */
 static void
 queue_at_front(struct put_back *put_back, uint32_t number)
 {
@@ -66,8 +66,6 @@ queue_at_front(struct put_back *put_back, uint32_t number)
     uint32_t link = link_new(&put_back->scope, number);
 
     link_at(&buffer->links, link)->queued = put_back->item->queued;
-    link_set_tag(buffer, link, put_back->item->tag);
-    put_back->item->tag = 0;
     entry_at(&buffer->entries, number)->link = link;
     count_pending(buffer);
     push_front(buffer, link);
@@ -159,17 +157,12 @@ static void
 forget(struct lock_scope *scope, uint32_t number, uint64_t word)
 {
     struct cdedupe *buffer = scope->buffer;
-    cdedupe_tag_t tag = 0;
 
-    if (word & WORD_PENDING) {
-        uint32_t link = entry_at(&buffer->entries, number)->link;
-
-        tag = link_tag(buffer, link);
-        unqueue(scope, link);
-    }
+    if (word & WORD_PENDING)
+        unqueue(scope, entry_at(&buffer->entries, number)->link);
     /* Of a deletion that carries one; whoever clears up gets it. */
     pending_bytes_subtract(buffer, word_slot(word));
-    detached_add(scope, word_slot(word), tag);
+    detached_add(scope, word_slot(word));
     entry_unindex(buffer, number);
     keep_borrowed(buffer, number);
 }
@@ -309,9 +302,7 @@ put_back_to_stale(struct put_back *put_back, uint32_t number)
     link_at(&buffer->links, entry->link)->queued = put_back->item->queued;
     count_pending(buffer);
     push_front(buffer, entry->link);
-    detached_add(scope, word_payload(before), link_tag(buffer, entry->link));
-    link_set_tag(buffer, entry->link, put_back->item->tag);
-    put_back->item->tag = 0;
+    detached_add(scope, word_payload(before));
 }
 
 static void

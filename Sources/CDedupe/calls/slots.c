@@ -1,7 +1,6 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /*
- * Slots and tags: cells that the caller owns for a while. Free slots come from a magazine, where there is one; tags, which
- * only new keys need, from the arena.
+ * Slots: cells that the caller owns for a while. Free slots come from a magazine, where there is one.
  */
 #include "state/buffer.h"
 
@@ -23,28 +22,29 @@ acquire_unlocked(struct cdedupe *buffer, cdedupe_slot_t *slots, size_t count)
     return done;
 }
 
-/* Takes up to `count` cells in one hold; says how many. */
+/* Takes up to `count` slots in one lock scope; says how many. */
 static size_t
-acquire_some(struct lock_scope *scope, struct arena *arena, uint32_t *cells, size_t count)
+acquire_some(struct lock_scope *scope, cdedupe_slot_t *slots, size_t count)
 {
+    struct arena *arena = &scope->buffer->slots;
     size_t done = 0;
 
     scope_lock(scope);
     while (done < count && done < SLOTS_PER_LOCK && arena_make_room(arena, 0, &scope->reserve))
-        cells[done++] = arena_take(arena, 0);
+        slots[done++] = arena_take(arena, 0);
     scope_unlock(scope);
     return done;
 }
 
 static size_t
-acquire_locked(struct cdedupe *buffer, struct arena *arena, uint32_t *cells, size_t count)
+acquire_locked(struct cdedupe *buffer, cdedupe_slot_t *slots, size_t count)
 {
     struct lock_scope scope;
     size_t done = 0;
 
     scope_init(&scope, buffer);
     while (done < count) {
-        size_t more = acquire_some(&scope, arena, cells + done, count - done);
+        size_t more = acquire_some(&scope, slots + done, count - done);
 
         done += more;
         if (more == 0 && !scope_refill(&scope))
@@ -60,7 +60,7 @@ cdedupe_acquire(cdedupe_t *buffer, cdedupe_slot_t *slots, size_t count)
     size_t done = acquire_unlocked(buffer, slots, count);
 
     if (done < count)
-        done += acquire_locked(buffer, &buffer->slots, slots + done, count - done);
+        done += acquire_locked(buffer, slots + done, count - done);
     if (done == count)
         return CDEDUPE_OK;
     cdedupe_discard(buffer, slots, done);
@@ -100,7 +100,7 @@ discard_unlocked(struct cdedupe *buffer, const cdedupe_slot_t *slots, size_t cou
 }
 
 static void
-discard_locked(struct cdedupe *buffer, struct arena *arena, const uint32_t *cells, size_t count)
+discard_locked(struct cdedupe *buffer, const cdedupe_slot_t *slots, size_t count)
 {
     struct lock_scope scope;
 
@@ -108,8 +108,8 @@ discard_locked(struct cdedupe *buffer, struct arena *arena, const uint32_t *cell
     for (size_t i = 0; i < count;) {
         scope_lock(&scope);
         for (size_t end = i + SLOTS_PER_LOCK < count ? i + SLOTS_PER_LOCK : count; i < end; i++)
-            if (cells[i] != 0)
-                arena_give_back(arena, cells[i], &scope.reserve);
+            if (slots[i] != 0)
+                arena_give_back(&buffer->slots, slots[i], &scope.reserve);
         scope_unlock(&scope);
         lock_yield(&buffer->lock);
     }
@@ -150,7 +150,7 @@ empty_magazines(struct cdedupe *buffer)
         memcpy(slots, context->slots, count * sizeof(*slots));
         context->slot_count = 0;
         context_give_back(context);
-        discard_locked(buffer, &buffer->slots, slots, count);
+        discard_locked(buffer, slots, count);
     }
 }
 
@@ -161,37 +161,7 @@ cdedupe_discard(cdedupe_t *buffer, const cdedupe_slot_t *slots, size_t count)
 
     if (done == count)
         return;
-    discard_locked(buffer, &buffer->slots, slots + done, count - done);
+    discard_locked(buffer, slots + done, count - done);
     if (magazines_are_due(buffer, count - done))
         empty_magazines(buffer);
-}
-
-/* ---------------------------------------------------------------------------------------------------- */
-/* Tags                                                                                                 */
-
-cdedupe_result_t
-cdedupe_acquire_tags(cdedupe_t *buffer, cdedupe_tag_t *tags, size_t count)
-{
-    size_t done;
-
-    if (!buffer->tagged)
-        return CDEDUPE_INVALID_ARGUMENT;
-    done = acquire_locked(buffer, &buffer->tags, tags, count);
-    if (done == count)
-        return CDEDUPE_OK;
-    discard_locked(buffer, &buffer->tags, tags, done);
-    memset(tags, 0, count * sizeof(*tags));
-    return CDEDUPE_NO_MEMORY;
-}
-
-void *
-cdedupe_tag(const cdedupe_t *buffer, cdedupe_tag_t tag)
-{
-    return arena_at(&buffer->tags, tag);
-}
-
-void
-cdedupe_discard_tags(cdedupe_t *buffer, const cdedupe_tag_t *tags, size_t count)
-{
-    discard_locked(buffer, &buffer->tags, tags, count);
 }

@@ -138,8 +138,7 @@ synthesize_deletion_of_stale(struct lock_scope *scope, uint32_t number)
     /* Acquire, with the release of replace_unlocked(): the payload that becomes an orphan. */
     before = sync_exchange(&entry->word, word_pending(WORD_LIVE, 0, buffer->restart, true));
     dropped_remove(scope, entry->link);
-    detached_add(scope, word_payload(before), link_tag(buffer, entry->link));
-    link_set_tag(buffer, entry->link, 0);
+    detached_add(scope, word_payload(before));
     queue_entry(scope, entry->link);
     buffer->statistics.synthesized_deletions++;
     return true;

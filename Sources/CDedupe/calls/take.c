@@ -136,7 +136,6 @@ take_entry(struct lock_scope *scope, uint32_t link, cdedupe_item_t *item)
     *item = (cdedupe_item_t){.key = entry->key,
                              .key_length = entry->key_length,
                              .slot = word_slot(before),
-                             .tag = link_tag(buffer, link),
                              .before = live,
                              .queued = link_at(&buffer->links, link)->queued};
     unqueue(scope, link);

@@ -205,9 +205,9 @@ validate_dropped(const struct cdedupe *buffer, struct census *census, struct dro
     }
     for (link = ring_first(&buffer->links, buffer->detached); link != buffer->detached;
          link = link_at(&buffer->links, link)->next) {
-        uint32_t slot = link_at(&buffer->links, link)->item; /* Zero: a tag alone. */
+        uint32_t slot = link_at(&buffer->links, link)->item;
 
-        census->slots += slot != 0;
+        census->slots++;
         census->slot_met_twice |= !map_note(&census->map, slot);
         walk->detached++;
     }
@@ -306,7 +306,6 @@ validate_all(const struct cdedupe *buffer, struct slot_map map)
 
     if ((fault = arena_validate(&buffer->entries)) != NULL ||
         (fault = arena_validate(&buffer->slots)) != NULL ||
-        (fault = arena_validate(&buffer->tags)) != NULL ||
         (fault = arena_validate(&buffer->links)) != NULL)
         return fault;
     map_note_free(buffer, &map);

@@ -20,8 +20,6 @@
  *   payload   what one update carries: a fixed number of bytes, never copied by this library, and read only at
  *             `revision_offset` and `weight_offset`, where these are used
  *   slot      the memory of one payload, named by a 32-bit handle; who holds the handle owns the payload
- *   tag       what belongs to a pending key rather than to one of its updates, such as the caller's key object; its memory
- *             is named by a handle too, and it stays when updates replace one another
  *   batch     what one call of cdedupe_take() hands over
  *   sink      whoever takes batches; one at a time, the claim is explicit
  *
@@ -53,9 +51,8 @@
  *   cdedupe_create                         any                         the caller owns the buffer
  *   cdedupe_destroy                        one, nothing else running   the caller has emptied it first, see
  *                                                                      cdedupe_drain_next()
- *   cdedupe_acquire, cdedupe_discard,      any, at once                handles: the buffer <-> the caller
- *   and the same for tags
- *   cdedupe_payload(s), cdedupe_tag        the handle's owner          memory belongs to the handle's owner
+ *   cdedupe_acquire, cdedupe_discard       any, at once                handles: the buffer <-> the caller
+ *   cdedupe_payload, cdedupe_payloads      the handle's owner          memory belongs to the handle's owner
  *   cdedupe_put, cdedupe_put_merged        any, at once                handles go in, others come out; keys
  *                                                                      are copied
  *   cdedupe_put_status, cdedupe_restart    any, at once                -
@@ -147,9 +144,6 @@ typedef enum {
 /* Handle of a slot. Zero is no slot. */
 typedef uint32_t cdedupe_slot_t;
 
-/* Handle of a tag. Zero is no tag. */
-typedef uint32_t cdedupe_tag_t;
-
 /* The buffer. */
 typedef struct cdedupe cdedupe_t;
 
@@ -225,13 +219,6 @@ typedef struct {
     bool merging;
 
     /*
-     * Bytes and alignment of a tag; limits as for payloads. Each pending key has one, but for deletions that nobody
-     * sent. Zero bytes (the default): there are no tags.
-     */
-    size_t tag_size;
-    size_t tag_alignment;
-
-    /*
      * Nanoseconds of a clock that never goes back, from whatever beginning. Called by any thread that is in a call of this
      * buffer, never under a lock; may not call this buffer. NULL: the system's monotonic clock.
      */
@@ -250,7 +237,6 @@ cdedupe_options(void)
     options.payload_size = sizeof(void *);
     options.payload_alignment = sizeof(void *);
     options.batch_size = 100;
-    options.tag_alignment = sizeof(void *);
     return options;
 }
 
@@ -282,16 +268,14 @@ void cdedupe_destroy(cdedupe_t *CDEDUPE_NULLABLE buffer);
  * cdedupe_destroy() may be called.
  *
  *   cursor    points to zero before the first call
- *   tag       gets the tag that went with it, or zero. NULL if there are no tags
  *
- * Returns a handle that the caller now owns (no need to release it), or zero; there are no more if the tag is zero as well.
- * O(keys) for all calls together.
+ * Returns a handle that the caller now owns (no need to release it), or zero: there are no more. O(keys) for all calls
+ * together.
  */
-cdedupe_slot_t cdedupe_drain_next(cdedupe_t *buffer, uint64_t *cursor,
-                                  cdedupe_tag_t *CDEDUPE_NULLABLE tag);
+cdedupe_slot_t cdedupe_drain_next(cdedupe_t *buffer, uint64_t *cursor);
 
 /* ---------------------------------------------------------------------------------------------------- */
-/* Slots and tags                                                                                       */
+/* Slots                                                                                                */
 
 /*
  * Takes `count` free slots. All or none.
@@ -318,11 +302,6 @@ void cdedupe_payloads(const cdedupe_t *buffer, const cdedupe_slot_t *slots, size
  */
 void cdedupe_discard(cdedupe_t *buffer, const cdedupe_slot_t *slots, size_t count);
 
-/* The same for tags. CDEDUPE_INVALID_ARGUMENT if the buffer was made without. */
-cdedupe_result_t cdedupe_acquire_tags(cdedupe_t *buffer, cdedupe_tag_t *tags, size_t count);
-void *cdedupe_tag(const cdedupe_t *buffer, cdedupe_tag_t tag);
-void cdedupe_discard_tags(cdedupe_t *buffer, const cdedupe_tag_t *tags, size_t count);
-
 /* ---------------------------------------------------------------------------------------------------- */
 /* Source                                                                                               */
 
@@ -337,7 +316,6 @@ typedef enum {
     CDEDUPE_OUTCOME_REJECTED, /* Not possible; the call's result says why. The caller still owns `slot`. */
     CDEDUPE_OUTCOME_SUPPRESSED, /* The sink has it already; see suppress_unchanged. */
     CDEDUPE_OUTCOME_OVERFLOWED, /* Dropped, and with it all that was pending; see maximum_pending_keys. */
-    CDEDUPE_OUTCOME_NEEDS_TAG, /* It needs one: for the back of the queue, or to replace a deletion that nobody sent. */
     CDEDUPE_OUTCOME_MERGE, /* A value is pending, now in `displaced`: see cdedupe_put_merged(). */
 } cdedupe_outcome_t;
 
@@ -354,20 +332,12 @@ typedef struct {
         displaced; /* Out: the handle of an older payload that now belongs to the caller, or zero. */
     bool deletion;   /* True: the key is gone. A deletion may carry a payload or none. */
     uint8_t outcome; /* Out: a cdedupe_outcome_t. */
-    /*
-     * Without tags, zero. In: a tag, or zero: perhaps the update needs none. Out: the same if it still is the caller's,
-     * which only that of a QUEUED update is not, or of one that REPLACED a deletion which nobody sent, and not always; else
-     * zero.
-     */
-    cdedupe_tag_t tag;
-    cdedupe_tag_t
-        displaced_tag; /* Out: the handle of an older tag that now belongs to the caller, or zero. */
 } cdedupe_update_t;
 
 /*
  * Puts updates under their keys, in order.
  *
- *   updates   `count` of them; `slot`, `displaced`, the tags and `outcome` are written for each, but see CDEDUPE_INCOMPLETE
+ *   updates   `count` of them; `slot`, `displaced` and `outcome` are written for each, but see CDEDUPE_INCOMPLETE
  *
  * For each update:
  *
@@ -383,13 +353,12 @@ typedef struct {
  * `displaced` of an update that was REPLACED or CANCELLED is the older payload of its key, if that had one. After a
  * restart, a payload that the restart dropped, of whatever key, may come back in `displaced` of an update that was QUEUED or
  * SUPPRESSED; so may, after putting back, that of a deletion which was cancelled.
- * `displaced_tag` is the tag that went with `displaced`, if that has left the queue too: a pending key's tag stays when its
- * update is replaced. On a stopped buffer every update whose key is not too long is DROPPED, and on one that has overflowed.
+ * On a stopped buffer every update whose key is not too long is DROPPED, and on one that has overflowed.
  *
  * Returns CDEDUPE_OK if every update was put, or dropped because the buffer was stopped; CDEDUPE_OVERFLOWED if an
  * update overflowed, or was dropped because the buffer has overflowed; CDEDUPE_KEY_TOO_LONG or CDEDUPE_NO_MEMORY if one could not
- * be: it is REJECTED, and those after it are UNTOUCHED; CDEDUPE_INCOMPLETE if one NEEDS_TAG or is to MERGE: nothing is written
- * for those after it. Those before it are done, and the call can be repeated from any that is not. O(count), expected, plus
+ * be: it is REJECTED, and those after it are UNTOUCHED; CDEDUPE_INCOMPLETE if one is to MERGE: nothing is written for those
+ * after it. Those before it are done, and the call can be repeated from any that is not. O(count), expected, plus
  * the lengths of the keys.
  */
 cdedupe_result_t cdedupe_put(cdedupe_t *buffer, cdedupe_update_t *updates, size_t count);
@@ -442,14 +411,12 @@ cdedupe_result_t cdedupe_restart(cdedupe_t *buffer);
  * that was pending, at each restart since the last time that nothing was found.
  *
  *   slots     room for `capacity` handles
- *   tags      the same, for the tags that went with them; one of the two may be zero. NULL if there are no tags
  *   count     gets the number of handles that now belong to the caller
  *
  * Returns CDEDUPE_OK if something was cleared up (also if count is zero), CDEDUPE_EMPTY if nothing is left. Does
  * at most `capacity` steps, O(capacity).
  */
-cdedupe_result_t cdedupe_collect(cdedupe_t *buffer, cdedupe_slot_t *slots,
-                                 cdedupe_tag_t *CDEDUPE_NULLABLE tags, size_t capacity,
+cdedupe_result_t cdedupe_collect(cdedupe_t *buffer, cdedupe_slot_t *slots, size_t capacity,
                                  size_t *count);
 
 /* Whether cdedupe_collect() has something to do. A hint: takes no lock. O(1). */
@@ -491,7 +458,6 @@ typedef struct {
     const void *CDEDUPE_NULLABLE key; /* Lent until the next take or release. NULL for a status. */
     size_t key_length;
     cdedupe_slot_t slot; /* The payload, now the caller's; zero for a deletion that carries none. */
-    cdedupe_tag_t tag;   /* The same; zero for a deletion that nobody sent, and without tags. */
     uint8_t kind;        /* A cdedupe_item_kind_t. */
     uint8_t status;      /* A cdedupe_status_t, if the kind is CDEDUPE_ITEM_STATUS. */
     uint8_t
@@ -544,7 +510,7 @@ uint32_t cdedupe_age(const cdedupe_t *buffer, const cdedupe_item_t *item);
  *
  *   items    the last items of the last batch, in its order, unchanged, with their payloads in their slots. Of each, `slot`
  *            gets the handle if it came back to the caller (something newer is pending, or a restart dropped it), else
- *            zero: it is the queue's again; likewise `tag`. If values are merged, and a newer one is pending with no
+ *            zero: it is the queue's again. If values are merged, and a newer one is pending with no
  *            deletion between them, `newer` gets its payload, and else zero: the call ends there. Merge the two, call
  *            cdedupe_put_merged() with `newer` as what was pending, and a key of your own, and then this again
  *   count    how many; gets how many of them are still to be put back: zero unless memory ran out, or something is to be
@@ -651,7 +617,7 @@ const char *cdedupe_result_text(cdedupe_result_t result);
 typedef struct cdedupe_bytes cdedupe_bytes_t;
 
 /*
- * As cdedupe_create(). The options about payloads and tags are ignored, but for suppress_unchanged and the bounds: a value
+ * As cdedupe_create(). The options about payloads are ignored, but for suppress_unchanged and the bounds: a value
  * weighs its length. CDEDUPE_INVALID_ARGUMENT if it is to be merging.
  */
 cdedupe_result_t cdedupe_bytes_create(const cdedupe_options_t *CDEDUPE_NULLABLE options,

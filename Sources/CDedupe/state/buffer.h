@@ -13,7 +13,7 @@
  *   sync.h      atomics and the lock
  *   source.c    puts updates        status.c   statuses, restart, resync
  *   sink.c      takes batches       garbage.c  clears up after restarts
- *   put back.c    takes that back     slots.c    slots and tags
+ *   put back.c    takes that back     slots.c    slots
  *   queue.c     links               buffer.c   life, the end, counters
  *   clock.h     when                bytes.c    the plain level
  */
@@ -76,7 +76,6 @@ struct cdedupe {
     uint64_t keys_max;      /* Bounds of what is pending; if there are none, the largest number. */
     uint64_t bytes_max;
     bool merging;
-    bool tagged;
 
     /* Changed under the lock. */
     _Alignas(64) struct lock lock;
@@ -116,7 +115,6 @@ struct cdedupe {
 
     struct arena entries;
     struct arena slots;
-    struct arena tags;
     struct arena links;
     struct index index;
     struct retired retired;
@@ -245,7 +243,7 @@ link_make_room(struct lock_scope *scope)
     return arena_make_room(&scope->buffer->links, 0, &scope->reserve);
 }
 
-/* A new link, in no list. There is room. It was queued in this hold, and has no tag. */
+/* A new link, in no list. There is room. It was queued in this hold. */
 uint32_t link_new(struct lock_scope *scope, uint32_t item);
 void link_free(struct lock_scope *scope, uint32_t link);
 
@@ -286,20 +284,6 @@ reclaim(struct lock_scope *scope)
 
 /* Unlocked, at the end of a call that may have removed keys: the index gives memory back, step by step. */
 void tidy_index(struct cdedupe *buffer);
-
-/* A link's tag, or zero. Whoever frees the link has it then. */
-static inline cdedupe_tag_t
-link_tag(const struct cdedupe *buffer, uint32_t link)
-{
-    return buffer->tagged ? link_at(&buffer->links, link)->tag : 0;
-}
-
-static inline void
-link_set_tag(struct cdedupe *buffer, uint32_t link, cdedupe_tag_t tag)
-{
-    if (buffer->tagged)
-        link_at(&buffer->links, link)->tag = tag;
-}
 
 /* What the core reads in payloads: the uint64_t at an offset; zero if there is no payload, or the offset is OFFSET_UNUSED. */
 #define OFFSET_UNUSED SIZE_MAX
@@ -347,8 +331,8 @@ pending_bytes_subtract(struct cdedupe *buffer, cdedupe_slot_t slot)
 /* A restart, or an overflow: what is pending is dropped, and all that is live unseen. */
 void drop_everything(struct lock_scope *scope);
 
-/* Clears up one piece of what restarts left; `slot` and `tag` get what was in it, or zero. False: nothing is left. */
-bool clear_one(struct lock_scope *scope, cdedupe_slot_t *slot, cdedupe_tag_t *tag);
+/* Clears up one piece of what restarts left; `slot` gets the payload that was in it, or zero. False: nothing is left. */
+bool clear_one(struct lock_scope *scope, cdedupe_slot_t *slot);
 
 /* A restart drops the queue: its links are garbage. */
 void dropped_add_queue(struct lock_scope *scope);
@@ -356,7 +340,7 @@ void dropped_add_queue(struct lock_scope *scope);
 /* Forgets a stale link: the entry's word has been dealt with. */
 void dropped_remove(struct lock_scope *scope, uint32_t link);
 
-/* Keeps a payload or a tag that lost its entry, if there is one, for whoever clears up. There is room for a link. */
-void detached_add(struct lock_scope *scope, cdedupe_slot_t slot, cdedupe_tag_t tag);
+/* Keeps a payload that lost its entry, if there is one, for the call that clears up. There is room for a link. */
+void detached_add(struct lock_scope *scope, cdedupe_slot_t slot);
 
 #endif

@@ -12,7 +12,6 @@ link_new(struct lock_scope *scope, uint32_t item)
 
     link_at(&buffer->links, link)->item = item;
     link_at(&buffer->links, link)->queued = scope->now;
-    link_set_tag(buffer, link, 0);
     return link;
 }
 

@@ -22,12 +22,9 @@ struct link {
     uint32_t previous;
     uint32_t item;
     uint32_t queued; /* When, in ticks (clock.h). */
-    uint32_t tag;    /* Only there in buffers with tags. */
 };
 
-enum { LINK_SIZE = offsetof(struct link, tag), LINK_SIZE_TAGGED = sizeof(struct link) };
-
-_Static_assert(LINK_SIZE == 16 && LINK_SIZE_TAGGED == 20, "a pending key pays for one link");
+_Static_assert(sizeof(struct link) == 16, "a pending key pays for one link");
 
 /* In the ring: entries have 31 bits, statuses have this one. */
 #define ITEM_STATUS ((uint32_t)1 << 31)
