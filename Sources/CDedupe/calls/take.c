@@ -195,6 +195,24 @@ prefetch_preview(const struct preview *preview)
 }
 
 /*
+ * The caller reads keys and payloads next, one after the other. So their cache lines are fetched here, all at once: the first
+ * line of each payload, and the second and third of each key's entry. The take itself has read the first line.
+ */
+static void
+prefetch_items(const struct cdedupe *buffer, const cdedupe_item_t *items, size_t count)
+{
+    for (size_t i = 0; i < count; i++) {
+        size_t length = offsetof(struct entry, key) + items[i].key_length;
+        const unsigned char *key = items[i].key;
+
+        if (items[i].slot != 0)
+            sync_prefetch(arena_at(&buffer->slots, items[i].slot));
+        for (size_t line = ENTRY_UNIT; line <= 2 * ENTRY_UNIT && line < length; line += ENTRY_UNIT)
+            sync_prefetch(key - offsetof(struct entry, key) + line);
+    }
+}
+
+/*
  * It takes what is queued now, and no more: so that no key is in a batch twice. What was taken, put again and taken again could
  * not be put back as if it never had been: for a deletion, a merge or a suppression in between there would be no trace.
  */
@@ -293,6 +311,7 @@ cdedupe_take(cdedupe_t *buffer, cdedupe_item_t *items, size_t capacity, size_t *
         result = finish_take(buffer, *count);
     }
     scope_unlock(&scope);
+    prefetch_items(buffer, items, *count);
     scope_finish(&scope);
     tidy_index(buffer);
     return result;
