@@ -68,12 +68,28 @@ final class Core: @unchecked Sendable {
     @usableFromInline
     func beginPut(count: Int) -> PutBatch {
         let batch = scratch.take()
-        let result = cdedupe_acquire(buffer, batch.slots, count)
-        guard result == CDEDUPE_OK else { Core.fail(result) }
-        cdedupe_payloads(buffer, batch.slots, count, batch.page.payloads)
+        if batch.slotCount < count { acquireSlots(for: batch, count: count) }
         batch.reset()
-        batch.slotCount = count
         return batch
+    }
+
+    private func acquireSlots(for batch: PutBatch, count: Int) {
+        let had = batch.slotCount
+        let result = cdedupe_acquire(buffer, batch.slots + had, count - had)
+        guard result == CDEDUPE_OK else { Core.fail(result) }
+        cdedupe_payloads(buffer, batch.slots + had, count - had, batch.page.payloads + had)
+        batch.slotCount = count
+    }
+
+    /// Gives the slots back that idle scratch memory keeps for later calls. They would keep the memory of the slabs that
+    /// they lie in. So this is called when memory may go back to the system: the queue is empty, or was dropped.
+    private func discardIdleSlots() {
+        scratch.withIdle { discardSlots(of: $0) }
+    }
+
+    private func discardSlots(of batch: PutBatch) {
+        cdedupe_discard(buffer, batch.slots, batch.slotCount)
+        batch.slotCount = 0
     }
 
     @usableFromInline
@@ -135,16 +151,11 @@ final class Core: @unchecked Sendable {
     /// What came back is destroyed; says which keys were refused.
     @usableFromInline
     func endPut(_ batch: PutBatch) -> [Int] {
-        // Slots of updates that were refused hold nothing.
-        var back = batch.payloadsBack
-        for i in batch.count..<batch.slotCount {
-            batch.backSlots[back] = batch.slots[i]
-            back += 1
-        }
-        if back > 0 { cdedupe_discard(buffer, batch.backSlots, back) }
+        let kept = batch.keepReturnedSlots()
+        if kept < batch.payloadsBack { cdedupe_discard(buffer, batch.backSlots + kept, batch.payloadsBack - kept) }
         let refused = batch.refused
         if !refused.isEmpty { rejected.add(refused.count, ordering: .relaxed) }
-        scratch.giveBack(batch)
+        if !scratch.giveBack(batch) { discardSlots(of: batch) }
         return refused
     }
 
@@ -157,6 +168,7 @@ final class Core: @unchecked Sendable {
 
     func restart() {
         _ = cdedupe_restart(buffer)
+        discardIdleSlots()
     }
 
     var hasGarbage: Bool { cdedupe_has_dropped(buffer) }
@@ -220,7 +232,9 @@ final class Core: @unchecked Sendable {
         for i in 0..<count { taken.payloads[i] = payload(taken.raw[i].slot) }
         switch result {
         case CDEDUPE_OK: return .batch
-        case CDEDUPE_EMPTY: return .empty
+        case CDEDUPE_EMPTY:
+            discardIdleSlots()
+            return .empty
         case CDEDUPE_STOPPED: return .stopped
         default: Core.fail(result)
         }

@@ -33,6 +33,8 @@ final class PutBatch: @unchecked Sendable {
     @usableFromInline var count: Int { page.count }
 
     let updates: UnsafeMutablePointer<cdedupe_update_t>
+    /// The first `slotCount` are free slots that belong to this batch, with their payloads' memory in `page.payloads`. It
+    /// keeps them from call to call. During a call, the updates' payloads are in the first `count` of them.
     let slots: UnsafeMutablePointer<cdedupe_slot_t>
     let backSlots: UnsafeMutablePointer<cdedupe_slot_t>
     @exclusivity(unchecked) var slotCount = 0
@@ -64,6 +66,25 @@ final class PutBatch: @unchecked Sendable {
         isPrepared = false
         hasOverflowed = false
         if !refused.isEmpty { refused = [] }
+    }
+
+    /// After the put: keeps slots that came back, and whose payloads were destroyed, in place of those that the updates
+    /// took, as many as there is room for.
+    ///
+    /// - Returns: how many of the slots that came back it keeps; the others are still to be discarded.
+    func keepReturnedSlots() -> Int {
+        let unused = slotCount - count
+        let kept = min(payloadsBack, Self.capacity - unused)
+        if unused > 0 && kept != count {
+            (slots + kept).update(from: slots + count, count: unused)
+            (page.payloads + kept).update(from: page.payloads + count, count: unused)
+        }
+        if kept > 0 {
+            slots.update(from: backSlots, count: kept)
+            page.payloads.update(from: backPayloads, count: kept)
+        }
+        slotCount = kept + unused
+        return kept
     }
 
     /// The next update cannot be: its key is too long. There is no payload.
@@ -204,11 +225,25 @@ final class PutBatchPool: @unchecked Sendable {
         return PutBatch()
     }
 
-    func giveBack(_ batch: PutBatch) {
+    /// False: there is no place for the batch.
+    func giveBack(_ batch: PutBatch) -> Bool {
         let retained = Unmanaged.passRetained(batch)
         for i in 0..<Self.size where places[i].load(ordering: .relaxed) == nil {
-            if places[i].compareExchange(expected: nil, desired: retained, ordering: .releasing).exchanged { return }
+            if places[i].compareExchange(expected: nil, desired: retained, ordering: .releasing).exchanged {
+                return true
+            }
         }
         retained.release()
+        return false
+    }
+
+    /// Calls `body` with each batch that no call is using.
+    func withIdle(_ body: (PutBatch) -> Void) {
+        for i in 0..<Self.size where places[i].load(ordering: .relaxed) != nil {
+            // Acquire, with the release in giveBack(), as in take().
+            guard let batch = places[i].exchange(nil, ordering: .acquiring)?.takeRetainedValue() else { continue }
+            body(batch)
+            _ = giveBack(batch)
+        }
     }
 }
