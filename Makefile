@@ -4,7 +4,7 @@
 # make test       every test: C core, Swift library, filter   (WERROR=1: warnings are errors)
 # make test-c     the C core's tests alone      (VARIANT=plain|asan|tsan)
 # make test-swift the Swift tests alone         (SWIFTFLAGS="-c release", "--sanitize=thread", ...)
-# make examples   programs that use the libraries, built and run, two in C and two in Swift; `make test` runs it
+# make examples   programs that use the libraries, built and run, in C, C++, Python, Rust and Swift; `make test` runs it
 # make test-quick the short forms of what follows: `make test` runs it
 # make fuzz       libFuzzer on the core and on the filter's parser   (SECONDS=60 each, JOBS=1; more in Tests/Fuzz/Makefile)
 # make model      the protocol as a Promela model, large configurations and deliberate faults; half an hour
@@ -51,7 +51,7 @@ VARIANT ?= plain
 PACKAGES = libck-dev libxxhash-dev libsimdjson-dev
 SUDO = $(shell [ "$$(id -u)" = 0 ] || echo sudo)
 
-.PHONY: help setup run test test-c test-quick test-swift test-arm64 test-valgrind examples asan tsan \
+.PHONY: help setup run test test-c test-quick test-swift test-arm64 test-valgrind examples examples-c examples-swift asan tsan \
     fuzz model interleavings stress shutdown mutants evidence \
     bench bench-quick bench-layer bench-instructions bench-filter format format-check licence-check api-check api-baseline \
     symbol-graph docs docs-check check-symbols lib man install uninstall clean
@@ -286,13 +286,28 @@ man:
 	@rm -rf $(MAN) $(BUILD)/doxygen && mkdir -p $(MAN)
 	VERSION=$(VERSION) Sources/CDedupe/packaging/man $(BUILD)/doxygen $(MAN)
 
-# The C programs are built against the installed copy, as a user would, and run; so are those in Swift, on the package.
-examples: setup
+# The programs in C and other languages are built against the installed copy, as a user would, and run; those of a language
+# whose compiler is missing are left out. Those in Swift are built on the package.
+INSTALLED = $(CURDIR)/$(BUILD)/installed/usr
+EXAMPLE_FLAGS = -Wall -Wextra $(if $(WERROR),-Werror) -O2 -I$(INSTALLED)/include
+EXAMPLE_LIBS = $(INSTALLED)/lib/libcdedupe.a -lck -lpthread
+
+examples: setup examples-c examples-swift
+
+examples-c:
 	$(MAKE) install DESTDIR=$(CURDIR)/$(BUILD)/installed PREFIX=/usr
 	for program in embedder counters; do \
-	    $(CC) -std=c11 -Wall -Wextra $(if $(WERROR),-Werror) -O2 -I$(BUILD)/installed/usr/include -o $(BUILD)/$$program \
-	        Examples/$$program.c $(BUILD)/installed/usr/lib/libcdedupe.a -lck -lpthread && $(BUILD)/$$program || exit 1; \
+	    $(CC) -std=c11 $(EXAMPLE_FLAGS) -o $(BUILD)/$$program Examples/$$program.c $(EXAMPLE_LIBS) && \
+	    $(BUILD)/$$program || exit 1; \
 	done
+	$(CXX) -std=c++17 $(EXAMPLE_FLAGS) -o $(BUILD)/embedder++ Examples/embedder.cpp $(EXAMPLE_LIBS) && $(BUILD)/embedder++
+	if command -v python3 > /dev/null; then python3 Examples/embedder.py $(INSTALLED)/lib/libcdedupe.so; fi
+	if command -v rustc > /dev/null; then \
+	    rustc -O -D warnings -o $(BUILD)/embedder-rust Examples/embedder.rs -L $(INSTALLED)/lib -l static=cdedupe -l ck && \
+	    $(BUILD)/embedder-rust; \
+	fi
+
+examples-swift:
 	swift build --package-path Examples/Server --scratch-path .build/server $(STRICT)
 	.build/server/debug/RouteServer
 	.build/server/debug/TrafficCounters

@@ -8,21 +8,8 @@
 
 #include <CDedupe.h>
 #include <pthread.h>
-#include <semaphore.h>
 #include <stdio.h>
 #include <time.h>
-
-/* What wakes the sink's thread; the buffer calls it with no lock held. */
-static void
-wake(void *semaphore)
-{
-    sem_post(semaphore);
-}
-
-struct sink {
-    cdedupe_bytes_t *buffer;
-    sem_t wakes;
-};
 
 static void
 handle(const cdedupe_bytes_item_t *item)
@@ -39,22 +26,17 @@ handle(const cdedupe_bytes_item_t *item)
     nanosleep(&(struct timespec){.tv_nsec = 10 * 1000 * 1000}, NULL);
 }
 
-/* The delivery loop: takes batches until the buffer is stopped, sleeps when there is nothing. */
+/* The delivery loop: takes batches until the buffer has finished, and waits while there is nothing. */
 static void *
-deliver(void *argument)
+deliver(void *buffer)
 {
-    struct sink *sink = argument;
     cdedupe_bytes_item_t items[10];
-    cdedupe_result_t result;
     size_t count;
 
-    while ((result = cdedupe_bytes_take(sink->buffer, items, 10, &count)) != CDEDUPE_STOPPED) {
-        if (result == CDEDUPE_EMPTY)
-            sem_wait(&sink->wakes);
+    while (cdedupe_bytes_take_wait(buffer, items, 10, &count, -1) == CDEDUPE_OK)
         for (size_t i = 0; i < count; i++)
             handle(&items[i]);
-    }
-    cdedupe_bytes_release(sink->buffer);
+    cdedupe_bytes_release(buffer);
     return NULL;
 }
 
@@ -80,34 +62,27 @@ produce(cdedupe_bytes_t *buffer)
 int
 main(void)
 {
-    struct sink sink;
-    cdedupe_options_t options = cdedupe_options();
     cdedupe_statistics_t statistics;
-    cdedupe_result_t result;
+    cdedupe_bytes_t *buffer;
+    cdedupe_result_t result = cdedupe_bytes_create(NULL, &buffer);
     pthread_t thread;
 
-    sem_init(&sink.wakes, 0, 0);
-    options.wake = wake;
-    options.wake_context = &sink.wakes;
-    options.batch_size = 10;
-    result = cdedupe_bytes_create(&options, &sink.buffer);
     if (result == CDEDUPE_OK)
-        result = cdedupe_bytes_claim(sink.buffer, CDEDUPE_CLAIM_LOOP);
-    if (result != CDEDUPE_OK || pthread_create(&thread, NULL, deliver, &sink) != 0) {
+        result = cdedupe_bytes_claim(buffer, CDEDUPE_CLAIM_LOOP);
+    if (result != CDEDUPE_OK || pthread_create(&thread, NULL, deliver, buffer) != 0) {
         fprintf(stderr, "cannot start: %s\n", cdedupe_result_text(result));
         return 1;
     }
 
-    result = produce(sink.buffer);
+    result = produce(buffer);
     if (result != CDEDUPE_OK)
         fprintf(stderr, "cannot put: %s\n", cdedupe_result_text(result));
-    cdedupe_bytes_finish(sink.buffer, CDEDUPE_FINISH_WHEN_DELIVERED);
+    cdedupe_bytes_finish(buffer, CDEDUPE_FINISH_WHEN_DELIVERED);
     pthread_join(thread, NULL);
 
-    cdedupe_bytes_statistics(sink.buffer, &statistics, sizeof(statistics));
+    cdedupe_bytes_statistics(buffer, &statistics, sizeof(statistics));
     printf("%llu updates in, %llu out\n", (unsigned long long)statistics.received,
            (unsigned long long)statistics.delivered);
-    cdedupe_bytes_destroy(sink.buffer);
-    sem_destroy(&sink.wakes);
+    cdedupe_bytes_destroy(buffer);
     return result != CDEDUPE_OK;
 }
