@@ -1,10 +1,11 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /*
- * Atomics: the one place where the core touches memory that other threads touch.
+ * Atomics: the core loads and stores words that several threads share only through these functions.
+ * The spinlock is the exception; see lock.h.
  *
- * Concurrency Kit's primitives are inline assembly, which ThreadSanitizer does not see. Builds under it use the
- * compiler's atomics instead, with the same orderings, so that its findings are about our protocol and not about
- * its blindness.
+ * Concurrency Kit's primitives are inline assembly. ThreadSanitizer does not see inline assembly
+ * and would report races that do not exist. Builds under ThreadSanitizer therefore use the
+ * compiler's atomics, with the same orderings.
  */
 #ifndef CDEDUPE_BASE_ATOMICS_H
 #define CDEDUPE_BASE_ATOMICS_H
@@ -25,7 +26,11 @@
 #include <sanitizer/tsan_interface.h>
 #endif
 
-/* A word that is published with what it names: pairs with sync_load_acquire(). */
+/*
+ * Publishes a word together with the memory that the word names. Pairs with sync_load_acquire() and
+ * with sync_exchange(). Without the release a thread could load the word and then read that memory
+ * as it was before it was filled.
+ */
 static inline void
 sync_store_release(uint64_t *target, uint64_t value)
 {
@@ -37,6 +42,10 @@ sync_store_release(uint64_t *target, uint64_t value)
 #endif
 }
 
+/*
+ * The other side of sync_store_release(). Without the acquire the processor could read the memory
+ * that the word names before it reads the word.
+ */
 static inline uint64_t
 sync_load_acquire(const uint64_t *target)
 {
@@ -51,8 +60,15 @@ sync_load_acquire(const uint64_t *target)
 }
 
 /*
- * The one change that happens without the lock: the new value's payload before the word (release), the displaced
- * payload before its destruction (acquire).
+ * The only way in which a thread without the lock changes an entry's word or claims a context.
+ *
+ * Release: pairs with the acquire of sync_exchange(), or of another call of this function, in the
+ * thread that takes or replaces the new payload. Without it that thread could read a payload that
+ * is not written yet.
+ *
+ * Acquire: pairs with the release by which another thread put the displaced payload there. Without
+ * it the caller could destroy a payload of which it sees only a part. For a context it pairs with
+ * context_give_back(): without it the caller could see a magazine that is half changed.
  */
 static inline bool
 sync_compare_exchange(uint64_t *target, uint64_t expected, uint64_t value)
@@ -70,7 +86,16 @@ sync_compare_exchange(uint64_t *target, uint64_t expected, uint64_t value)
 #endif
 }
 
-/* Hands a new value in and the old one out: release for what the new names, acquire for what the old named. */
+/*
+ * Stores a new word and returns the old one. A thread that holds the lock calls this on an entry's
+ * word that a producer may be changing with sync_compare_exchange(). That producer is the other
+ * side.
+ *
+ * Release: without it the producer could destroy the new word's payload before all of it is
+ * visible.
+ *
+ * Acquire: without it the caller could read the old word's payload before all of it is visible.
+ */
 static inline uint64_t
 sync_exchange(uint64_t *target, uint64_t value)
 {
@@ -86,7 +111,11 @@ sync_exchange(uint64_t *target, uint64_t value)
 #endif
 }
 
-/* A counter that is read without the lock as a hint; its writers hold the lock. */
+/*
+ * Relaxed stores and loads are for counters and flags that order nothing. One thread at a time
+ * writes them: the thread that holds the lock, or the owner of a context. Others read them without
+ * the lock, and only as a hint, or as a value for which a late look is harmless.
+ */
 static inline void
 sync_store_relaxed(uint64_t *target, uint64_t value)
 {
@@ -127,6 +156,7 @@ sync_load_relaxed_32(const uint32_t *target)
 #endif
 }
 
+/* Additions are for counters that several threads change without the lock. They order nothing. */
 static inline void
 sync_add_32(uint32_t *target, uint32_t delta)
 {
@@ -137,7 +167,6 @@ sync_add_32(uint32_t *target, uint32_t delta)
 #endif
 }
 
-/* A counter that several threads change without the lock. */
 static inline void
 sync_add(uint64_t *target, uint64_t delta)
 {
@@ -148,6 +177,7 @@ sync_add(uint64_t *target, uint64_t delta)
 #endif
 }
 
+/* Adds to the counter and returns the value that the counter had before. */
 static inline uint64_t
 sync_fetch_add(uint64_t *target, uint64_t delta)
 {
@@ -159,8 +189,14 @@ sync_fetch_add(uint64_t *target, uint64_t delta)
 }
 
 /*
- * For ThreadSanitizer, which does not see into ck_epoch: the end of a section happens before whatever follows a grace
- * period. Told for all sections and all grace periods of a buffer at once, through the address of its limbo.
+ * These two annotations tell ThreadSanitizer what ck_epoch guarantees, because it does not see into
+ * ck_epoch: the end of a read section happens before everything that follows the grace period.
+ * Without them ThreadSanitizer would report the reuse of retired memory as a race with its last
+ * reader.
+ *
+ * `retired` is the address of the buffer's retired memory. It stands for all read sections and all
+ * grace periods of the buffer at once. The reader calls sync_read_section_end(); the thread that
+ * has polled ck_epoch calls sync_read_sections_ended().
  */
 static inline void
 sync_read_section_end(void *retired)
@@ -182,14 +218,17 @@ sync_read_sections_ended(void *retired)
 #endif
 }
 
-/* Brings the cache line of an address nearer; any address will do. */
+/* Prefetches the cache line of an address. The address need not be valid. */
 static inline void
 sync_prefetch(const void *address)
 {
     __builtin_prefetch(address, 0, 3);
 }
 
-/* Publishes a table; pairs with sync_load_pointer(). */
+/*
+ * Publishes a block of memory by its address. Pairs with sync_load_pointer(). Without the release a
+ * reader could find the address and read the block as it was before it was filled.
+ */
 static inline void
 sync_store_pointer(void *target, void *value)
 {
@@ -201,6 +240,7 @@ sync_store_pointer(void *target, void *value)
 #endif
 }
 
+/* The other side of sync_store_pointer(), with the acquire that sync_load_acquire() has. */
 static inline void *
 sync_load_pointer(const void *target)
 {

@@ -1,11 +1,13 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /*
- * The hash function: XXH3 with a secret of its own for every buffer.
+ * The hash function: XXH3, with a separate secret for every buffer.
  *
- * Keys come from strangers. A 64-bit seed alone leaves most of XXH3's secret at its public default; here all 192
- * bytes of it come from the system's random source, so that neither the multiplications of short keys nor the
- * accumulators of long ones can be steered from outside, at no cost in speed. The header is used inline: no call,
- * no library to link.
+ * An attacker may choose the keys. A 64-bit seed alone would leave most of XXH3's secret at its
+ * public default. Therefore all 192 bytes of the secret come from the system's random source. An
+ * attacker then controls neither the multiplications that XXH3 does for short keys nor the
+ * accumulators that it uses for long keys. The full secret costs no speed.
+ *
+ * XXH3 is compiled inline, so hashing makes no call and the core links no library for it.
  */
 #ifndef CDEDUPE_BASE_HASH_H
 #define CDEDUPE_BASE_HASH_H
@@ -24,11 +26,14 @@ struct hash_secret {
 _Static_assert(sizeof(struct hash_secret) >= XXH3_SECRET_SIZE_MIN,
                "XXH3 asks for a secret of at least this size");
 
-/* Draws the secret: from the system if the seed is zero, else from the seed. False: the system gave nothing. */
+/*
+ * Fills the secret from the seed, or from the system's random source if the seed is zero. Returns
+ * false if the system's random source fails.
+ */
 bool hash_secret_init(struct hash_secret *secret, uint64_t seed);
 
 #ifdef CDEDUPE_TEST_HASH
-/* A test that wants keys to collide brings the function. */
+/* A test that needs keys to collide defines CDEDUPE_TEST_HASH and this function. */
 uint64_t cdedupe_test_hash(const void *key, size_t length);
 #endif
 

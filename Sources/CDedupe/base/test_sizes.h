@@ -1,7 +1,9 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /*
- * Sizes for fuzzing. Built with CDEDUPE_TEST_SIZES, whatever grows, splits, becomes sparse or goes on in steps does so with a
- * handful of keys, so that short sequences of calls get everywhere. Nobody else defines it.
+ * Small sizes for tests. Only test builds define CDEDUPE_TEST_SIZES: those for fuzzing, for the
+ * search through interleavings, and for some mutants. In such a build a handful of keys is enough
+ * to make a table grow, split or become sparse, and to make a call work in several steps. Short
+ * sequences of calls then reach all of the code.
  */
 #ifndef CDEDUPE_BASE_TEST_SIZES_H
 #define CDEDUPE_BASE_TEST_SIZES_H

@@ -1,4 +1,14 @@
 /* SPDX-License-Identifier: Apache-2.0 */
+/*
+ * The system's allocator and the reserve; see allocator.h. The calls, without the lock:
+ *
+ *     reserve_fill      -> free_all(retired), memory_allocate for each want, push(available)
+ *     reserve_release   -> free_all(available), free_all(retired)
+ *       free_all           -> memory_free
+ *
+ * Under the lock, reserve_take only unlinks a block or notes a want. reserve_put_back,
+ * reserve_retire and reserve_defer only push a block.
+ */
 #include "memory/allocator.h"
 
 #include <stdlib.h>
@@ -9,15 +19,19 @@
 #include "base/atomics.h"
 
 /*
- * From here on blocks are mapped one by one. glibc's malloc would keep them after the first free: its mmap threshold
- * rises with what is freed.
+ * Blocks of at least this size are mapped one by one. glibc's malloc would keep such blocks after
+ * the first free, because its mmap threshold rises to the size of the largest mapped block that was
+ * freed.
  */
 #define MAPPED_SIZE ((size_t)64 * 1024)
 
-/* The largest alignment that every system's page gives. */
+/* The largest alignment that a mapped block has on every system, because no page is smaller. */
 #define MAPPED_ALIGNMENT ((size_t)4096)
 
-/* Slabs are used soon, and under the lock: their page faults belong here. */
+/*
+ * The core soon uses a new slab, under the lock. A page fault there would make other threads wait,
+ * so the system populates the pages here, without the lock.
+ */
 #if defined(MAP_POPULATE)
 #define MAPPED_FLAGS MAP_POPULATE
 #else
@@ -82,8 +96,10 @@ memory_free(struct memory *memory, void *block, size_t size, size_t alignment)
     memory->deallocate(memory->context, block, size, alignment);
 }
 
-/* ---------------------------------------------------------------------------------------------------- */
+/* ---------------------------------------------------------------------------------------------- */
+/* The reserve                                                                                    */
 
+/* Writes the notes on a block of memory into `block` and puts them at the head of the list. */
 static void
 push(struct block **list, struct block *block, void *memory, size_t size, size_t alignment)
 {

@@ -2,10 +2,12 @@
 /*
  * Memory: the caller's allocator, and how the core gets and frees memory around its lock.
  *
- * Nothing is allocated or freed under the lock: the allocator is foreign code and may fault pages in. An operation
- * that runs out of memory notes what it wants in its reserve, changes nothing, and fails; its caller unlocks, fills
- * the reserve, locks, and tries again. What an operation no longer needs goes to the reserve too, and is freed after
- * unlocking.
+ * The core allocates and frees nothing under the lock, because the allocator is a user callback and
+ * may cause page faults. An operation that needs memory under the lock takes it from its reserve.
+ * If the reserve lacks the memory, the operation notes in the reserve what it wants, changes
+ * nothing, and fails. Its caller then releases the lock, fills the reserve, acquires the lock and
+ * tries again. An operation also puts memory that it no longer needs into the reserve. Its caller
+ * frees that memory after it has released the lock.
  *
  *     reserve_init(&reserve);
  *     do {
@@ -26,10 +28,13 @@ struct memory {
     void *(*allocate)(void *context, size_t size, size_t alignment);
     void (*deallocate)(void *context, void *block, size_t size, size_t alignment);
     void *context;
-    uint64_t bytes; /* Held now; changed without the lock. */
+    uint64_t bytes; /* The number of bytes in use. Threads change it without the lock. */
 };
 
-/* Notes on a block, written into the block itself: at its start when nobody uses it. */
+/*
+ * Notes on a block of memory. They lie in the block itself: at its start if the block is unused,
+ * and behind the data that readers use if readers may still be in it.
+ */
 struct block {
     struct block *next;
     void *start;
@@ -37,48 +42,58 @@ struct block {
     size_t alignment;
 };
 
-/* More different blocks than one operation ever needs at once. */
+/* One operation never wants more blocks than this at once. */
 enum { RESERVE_WANTS = 8 };
 
 struct reserve {
-    struct block *available;
-    struct block *retired;
-    struct block *deferred; /* Readers without the lock may still be in them; see limbo.h. */
+    struct block *available; /* Zeroed blocks that an operation can take. */
+    struct block *retired;   /* Unused blocks, which are freed after the lock is released. */
+    struct block *deferred;  /* Blocks that readers without the lock may use; see retired.h. */
     struct {
         size_t size;
         size_t alignment;
-    } wants[RESERVE_WANTS];
+    } wants[RESERVE_WANTS]; /* Blocks that the last attempt lacked. */
     unsigned wanted;
 };
 
-/* The system's allocator: large blocks are mapped and unmapped, so that memory goes back after a peak. */
+/*
+ * Chooses the system's allocator. It maps and unmaps large blocks one by one, so that the memory
+ * goes back to the system after a peak.
+ */
 void memory_init_default(struct memory *memory);
 
-/* Zeroed memory, or NULL. `size` is at least sizeof(struct block). */
+/* Allocates zeroed memory, or returns NULL. `size` is at least sizeof(struct block). */
 void *memory_allocate(struct memory *memory, size_t size, size_t alignment);
 void memory_free(struct memory *memory, void *block, size_t size, size_t alignment);
 
 void reserve_init(struct reserve *reserve);
 
-/* Under the lock: a zeroed block of exactly this kind, or NULL, and then the want is noted. */
+/*
+ * Under the lock: takes a zeroed block of exactly this size and alignment. If the reserve has none,
+ * it notes that it wants one and returns NULL.
+ */
 void *reserve_take(struct reserve *reserve, size_t size, size_t alignment);
 
-/* Under the lock: back to the reserve, for the next attempt. */
+/* Under the lock: zeroes an unused block and keeps it in the reserve, for the next attempt. */
 void reserve_put_back(struct reserve *reserve, void *memory, size_t size, size_t alignment);
 
-/* Under the lock: to be freed after unlocking. */
+/* Under the lock: the block is freed after the lock has been released. */
 void reserve_retire(struct reserve *reserve, void *memory, size_t size, size_t alignment);
 
 /*
- * Under the lock: to be freed when no reader is in it any more. `notes` lie inside the block, where readers do not look.
+ * Under the lock: the block is freed after all read sections that may use it have ended. `notes`
+ * lies inside the block, at a place that readers do not read.
  */
 void reserve_defer(struct reserve *reserve, struct block *notes, void *memory, size_t size,
                    size_t alignment);
 
-/* Unlocked: gets what was wanted. False: nothing was wanted, or the allocator failed. */
+/*
+ * Without the lock: frees the retired blocks and allocates the blocks that the last attempt wanted.
+ * Returns false if that attempt wanted nothing, or if the allocator fails.
+ */
 bool reserve_fill(struct reserve *reserve, struct memory *memory);
 
-/* Unlocked: frees all that is left. */
+/* Without the lock: frees the available and the retired blocks. */
 void reserve_release(struct reserve *reserve, struct memory *memory);
 
 #endif

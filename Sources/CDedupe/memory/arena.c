@@ -1,9 +1,21 @@
 /* SPDX-License-Identifier: Apache-2.0 */
+/*
+ * Arena: numbered cells in slabs; see arena.h. The calls:
+ *
+ *     arena_make_room   returns at once if the class has a slab with a free cell
+ *       find_slab_number   -> grow_table
+ *       append_partial     puts the new slab into the list of slabs with free cells
+ *     arena_take        takes a cell of that list's first slab
+ *       remove_partial     if the slab has no other free cell
+ *     arena_give_back
+ *       append_partial     if the slab had no free cell
+ *       retire_slab        if the class keeps an empty slab already; -> remove_partial
+ */
 #include "memory/arena.h"
 
 #include <string.h>
 
-/* Tables are read by every arena_at(): their own cache lines. */
+/* Every arena_at() reads a table, so a table shares no cache line with other data. */
 enum { TABLE_ALIGNMENT = 64, TABLE_CAPACITY_MIN = TEST_SIZED(32, 2) };
 
 _Static_assert(sizeof(struct slab_cells) == 16, "four of them share a cache line");
@@ -46,8 +58,8 @@ arena_destroy(struct arena *arena, struct memory *memory)
     }
 }
 
-/* ---------------------------------------------------------------------------------------------------- */
-/* Slabs                                                                                                */
+/* ---------------------------------------------------------------------------------------------- */
+/* Slabs                                                                                          */
 
 static void
 append_partial(struct arena *arena, uint32_t index)
@@ -102,14 +114,17 @@ grow_table(struct arena *arena, struct reserve *reserve)
     }
     arena->slabs = slabs;
     /*
-     * Release, with the acquire of arena_at(): whoever got a number of this table's through the lock or a word must
-     * not read the table's memory as it was before the copy.
+     * Release. The other side is the acquire in arena_at(). Without it a thread without the lock
+     * could load the new table's address and read a place of the table as it was before the copy.
      */
     sync_store_pointer(&arena->table, table);
     return true;
 }
 
-/* A number for a new slab, or zero. It is not taken yet. */
+/*
+ * Finds a number for a new slab. The number stays free until arena_make_room() takes it. Returns
+ * zero if all numbers are in use, or if the reserve wants memory for a larger table.
+ */
 static uint32_t
 find_slab_number(struct arena *arena, struct reserve *reserve)
 {
@@ -160,7 +175,10 @@ arena_make_room(struct arena *arena, uint32_t class_index, struct reserve *reser
     slab->cells = cells;
     slab->class_index = class_index;
     arena->table->cells[index].stride = class->stride;
-    /* Release, with the acquire of arena_at(): the stride, and the slab's memory as zeroes. */
+    /*
+     * Release. The other side is the acquire in arena_at(). Without it a thread without the lock
+     * could see the slab's base without its stride, or memory of its cells that is not zero yet.
+     */
     sync_store_pointer(&arena->table->cells[index].base, base);
     class->slabs++;
     arena->cells += cells;
@@ -184,8 +202,8 @@ retire_slab(struct arena *arena, uint32_t index, struct reserve *reserve)
     arena->free_numbers = index;
 }
 
-/* ---------------------------------------------------------------------------------------------------- */
-/* Cells                                                                                                */
+/* ---------------------------------------------------------------------------------------------- */
+/* Cells                                                                                          */
 
 uint32_t
 arena_take(struct arena *arena, uint32_t class_index)
@@ -251,7 +269,8 @@ arena_next_touched(const struct arena *arena, uint32_t number)
     return 0;
 }
 
-/* ---------------------------------------------------------------------------------------------------- */
+/* ---------------------------------------------------------------------------------------------- */
+/* Validation                                                                                     */
 
 static const char *
 validate_slab(const struct arena *arena, uint32_t index)

@@ -4,7 +4,9 @@
 #include "CDedupe.h"
 
 /*
- * Classes in units of 64 bytes: 1 to 8, then four for each power of two, so that at most a fifth of an entry is padding.
+ * The size classes of entries, in units of 64 bytes. The first eight classes have 1 to 8 units.
+ * After them come four classes for each power of two, so that at most a fifth of an entry is
+ * padding.
  */
 enum { CLASSES_LINEAR = 8, CLASSES_PER_DOUBLING = 4 };
 
@@ -40,7 +42,10 @@ entry_class(size_t length)
 
     if (units <= CLASSES_LINEAR)
         return (uint32_t)units - 1;
-    /* 2^(doubling + 3) < units <= 2^(doubling + 4), in steps of 2^(doubling + 1). */
+    /*
+     * Here 2^(doubling + 3) < units <= 2^(doubling + 4). The four classes of this power of two
+     * differ by 2^(doubling + 1) units.
+     */
     doubling = 60 - (uint32_t)__builtin_clzll(units - 1);
     step = (units - ((size_t)CLASSES_LINEAR << doubling) + ((size_t)2 << doubling) - 1) >>
            (doubling + 1);

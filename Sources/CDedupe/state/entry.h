@@ -2,10 +2,13 @@
 /*
  * Entry: a key that is pending or live.
  *
- * Header and key bytes lie together, at a multiple of 64 bytes, so that a short key's entry is one cache line. Behind the
- * key, in buffers that suppress what the sink has already, is the revision that was taken last; zero: none. An
- * entry whose word is zero is dead: free, or lent to the sink until it has seen the key of its deletion. Fresh memory
- * is dead entries.
+ * The key's bytes follow the header, and an entry begins at a multiple of 64 bytes. The entry of a
+ * short key is therefore one cache line. In a buffer that suppresses updates which the sink has
+ * already, the revision that was taken last follows the key. Zero means that no revision was taken.
+ *
+ * An entry is dead if its word is zero. A dead entry is in one of three states: its cell is free;
+ * or it is retired; or the sink has borrowed it and may still read the key of the deletion that was
+ * taken. Zeroed memory consists of dead entries.
  */
 #ifndef CDEDUPE_STATE_ENTRY_H
 #define CDEDUPE_STATE_ENTRY_H
@@ -20,7 +23,7 @@ struct entry {
     uint64_t word; /* See word.h. */
     uint64_t hash;
     uint32_t key_length;
-    uint32_t link; /* While pending: its link. While dead: the next free or lent entry. */
+    uint32_t link; /* Pending: the key's link. Dead: the next free, retired or borrowed entry. */
     unsigned char key[];
 };
 
@@ -28,7 +31,10 @@ _Static_assert(offsetof(struct entry, key) == 24, "40 bytes of key fit into the 
 
 enum { ENTRY_UNIT = 64 };
 
-/* An entry's number has 31 bits, and never all of them. */
+/*
+ * An entry's number has 31 bits, because a stored word of the index has no more room. The number
+ * whose bits are all ones is never used; see index.h.
+ */
 #define ENTRY_SLAB_LIMIT (((uint32_t)1 << (31 - SLAB_SHIFT)) - 2)
 
 static inline struct entry *
@@ -37,7 +43,7 @@ entry_at(const struct arena *entries, uint32_t number)
     return arena_at(entries, number);
 }
 
-/* Under the lock: the revision that was taken last. */
+/* Under the lock: the revision that was taken last. The buffer must be one that suppresses. */
 static inline uint64_t
 entry_revision(const struct entry *entry)
 {
@@ -53,8 +59,12 @@ entry_set_revision(struct entry *entry, uint64_t revision)
     memcpy(entry->key + entry->key_length, &revision, sizeof(revision));
 }
 
-/* The arena's classes for entries, and the class of one with so many bytes of key and what is behind it. */
+/* Prepares an arena with the size classes of entries. */
 void entry_init_arena(struct arena *entries);
+
+/*
+ * The size class of an entry. `length` is the number of bytes behind the header: key and revision.
+ */
 uint32_t entry_class(size_t length);
 
 #endif
