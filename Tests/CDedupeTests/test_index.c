@@ -136,9 +136,9 @@ find(bench_t *bench, uint64_t hash, const void *key, size_t length)
 }
 
 static uint64_t
-with_tag(uint32_t tag)
+with_fingerprint(uint32_t fingerprint)
 {
-    return (uint64_t)tag << 32;
+    return (uint64_t)fingerprint << 32;
 }
 
 /* ---------------------------------------------------------------------------------------------------- */
@@ -163,35 +163,35 @@ keys_with_one_hash_are_told_apart(void)
     bench_close(&bench);
 }
 
-/* The same tag, and another hash behind it. */
+/* The two keys have the same fingerprint, but different hashes. */
 static void
-keys_with_one_tag_are_told_apart(void)
+keys_with_one_fingerprint_are_told_apart(void)
 {
     uint32_t one, two;
     bench_t bench;
 
     bench_open(&bench);
-    one = add(&bench, with_tag(9) | 1, 1);
-    two = add(&bench, with_tag(9) | 2, 1);
-    CHECK_EQ(find(&bench, with_tag(9) | 1, &(uint64_t){1}, 8), one);
-    CHECK_EQ(find(&bench, with_tag(9) | 2, &(uint64_t){1}, 8), two);
-    CHECK_EQ(find(&bench, with_tag(9) | 3, &(uint64_t){1}, 8), 0);
+    one = add(&bench, with_fingerprint(9) | 1, 1);
+    two = add(&bench, with_fingerprint(9) | 2, 1);
+    CHECK_EQ(find(&bench, with_fingerprint(9) | 1, &(uint64_t){1}, 8), one);
+    CHECK_EQ(find(&bench, with_fingerprint(9) | 2, &(uint64_t){1}, 8), two);
+    CHECK_EQ(find(&bench, with_fingerprint(9) | 3, &(uint64_t){1}, 8), 0);
     bench_close(&bench);
 }
 
 /* Tags that want one cell: whose is not there first must not be given what is. */
 static void
-a_tag_finds_its_own_entry(void)
+a_fingerprint_finds_its_own_entry(void)
 {
     uint32_t one, two;
     bench_t bench;
 
     bench_open(&bench);
-    one = add(&bench, with_tag(0x10000000), 1);
-    two = add(&bench, with_tag(0x20000000), 2);
-    CHECK_EQ(index_find_fingerprint(&bench.index, with_tag(0x10000000)), one);
-    CHECK_EQ(index_find_fingerprint(&bench.index, with_tag(0x20000000)), two);
-    CHECK_EQ(index_find_fingerprint(&bench.index, with_tag(0x30000000)), 0);
+    one = add(&bench, with_fingerprint(0x10000000), 1);
+    two = add(&bench, with_fingerprint(0x20000000), 2);
+    CHECK_EQ(index_find_fingerprint(&bench.index, with_fingerprint(0x10000000)), one);
+    CHECK_EQ(index_find_fingerprint(&bench.index, with_fingerprint(0x20000000)), two);
+    CHECK_EQ(index_find_fingerprint(&bench.index, with_fingerprint(0x30000000)), 0);
     bench_close(&bench);
 }
 
@@ -573,8 +573,8 @@ int
 main(void)
 {
     RUN(keys_with_one_hash_are_told_apart);
-    RUN(keys_with_one_tag_are_told_apart);
-    RUN(a_tag_finds_its_own_entry);
+    RUN(keys_with_one_fingerprint_are_told_apart);
+    RUN(a_fingerprint_finds_its_own_entry);
     RUN(a_small_index_is_sparse);
     RUN(sets_are_split_and_maps_are_used);
     RUN(hashes_that_begin_alike_grow_their_set);

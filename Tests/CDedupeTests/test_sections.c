@@ -250,7 +250,7 @@ forge_hash(cdedupe_t *buffer, const void *key, size_t length, uint64_t forged)
     CHECK(done);
 }
 
-/* Found without the lock by its tag, told apart by its bytes. */
+/* A look-up without the lock finds a key by its fingerprint and then compares the key's bytes. */
 static void
 keys_with_one_hash_are_told_apart(void)
 {

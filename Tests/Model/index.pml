@@ -7,13 +7,14 @@
  *     I  changing, under it          index.c: set_rebuild, double_directory, split, tidy_set, tidy_next, ...
  *
  * When a set is split, merged or rebuilt is a matter of counts in the code; here the writer may do so whenever the directory's form
- * lets it. Memory may run out at any time: then nothing happens. A map's cells are not modelled: a look-up without the lock may
- * miss, or come upon any word with the wanted tag that is in the map at that moment. Under the lock it is exact.
+ * lets it. Memory may run out at any time: then nothing happens. A map's cells are not modelled: a
+ * look-up without the lock may miss, or find any word with the wanted fingerprint that is in the map at
+ * that moment. A look-up under the lock is exact.
  *
  * Directories, sets and maps are tables of one pool, used again at the earliest moment that the sections allow (limbo.pml has the rest).
  *
- * Parameters (-D): K keys, TAG1 to TAG3 the two bits of their hashes; STEPS of the writer; READERS, FINDS of each; NT tables, NE
- * entries. BRK_x: a deliberate fault.
+ * Parameters (-D): K keys, TAG1 to TAG3 their fingerprints, of two bits each; STEPS of the writer;
+ * READERS, FINDS of each; NT tables, NE entries. BRK_x: a deliberate fault.
  */
 #ifndef K
 #define K 2
@@ -142,7 +143,7 @@ inline touch(t) { assert((t) != 0 && state[t] != FREE) }
 
 #define GET_LOCK !lock -> lock = 1
 
-/* I1: under the lock, exact: the key's entry, by tag and key. */
+/* I1: under the lock, exact: the key's entry, by fingerprint and key. */
 inline find(k, found) {
     d_ = directory; s_ = AT(d_, PLACE(TAG(k), depth[d_]));
     touch(s_); touch(map[s_]);
@@ -431,7 +432,7 @@ next:
     };
     atomic { touch(d); s = AT(d, PLACE(TAG(k), depth[d])); d = 0 };       /* F2 the set, */
     atomic { touch(s); m = map[s]; s = 0 };                               /* F3 the map; */
-    atomic {                                                              /* F4 a word with the tag, or a miss */
+    atomic {                                                              /* F4 a word with the fingerprint, or a miss */
         touch(m);
         e = 1;
         do

@@ -1,4 +1,16 @@
 /* SPDX-License-Identifier: Apache-2.0 */
+/*
+ * Index: from a key to its entry; see index.h. The calls:
+ *
+ *     index_find, index_find_fingerprint   -> find_set, ck_hs_get
+ *     index_make_room
+ *       split           -> double_directory, distribute, replace_in_directory
+ *       set_rebuild     a map with more cells, or one without tombstones
+ *     index_add       -> set_add; index_remove -> ck_hs_remove
+ *     index_tidy      -> tidy_next
+ *       tidy_set        -> make_smaller: one sparse set, or two neighbours
+ *       halve_directory
+ */
 #include "state/index.h"
 
 #include <ck_hs.h>
@@ -7,8 +19,9 @@
 #include "state/entry.h"
 
 /*
- * A set's map has 64 to 2,048 cells (16 KiB), at most half of them in use. A full one of 2,048 is split into two. ck_hs
- * would grow by itself, but ignores a failure to; so room is made before each insertion, where failure can be told.
+ * A set's map has 64 to 2,048 cells (16 KiB), at most half of them in use. A full set with 2,048
+ * cells is split into two. ck_hs would grow a map by itself, but it ignores a failure to do so.
+ * Therefore index_make_room() makes room before each insertion and reports the failure.
  */
 enum {
     SET_CAPACITY_MIN = TEST_SIZED(64, 8),
@@ -16,36 +29,43 @@ enum {
     SET_ALIGNMENT = 64
 };
 
-/* The directory takes no more bits than the tag has to give: the map's offset needs some too. */
+/*
+ * The directory uses at most this many of the fingerprint's 32 bits, because a map finds a cell by
+ * the fingerprint's low bits.
+ */
 enum { DEPTH_MAX = TEST_SIZED(20, 8) };
 
 /*
- * A set is sparse if an eighth of its cells or less is in use: half of what doubling leaves. Two neighbours become one
- * if they leave it as sparse as that in the largest map. Sixteen removals pay for a look at one set.
+ * A set is sparse if at most an eighth of its cells is in use. That is half of what is in use right
+ * after a full map of a large index has doubled. Two neighbours are merged if their keys together
+ * would be as sparse in the largest map. Sixteen removals pay for a visit to one set.
  */
 enum { SPARSE = 8, TIDY_PRICE = TEST_SIZED(16, 2), TIDY_STEPS = TEST_SIZED(8, 2) };
 
-/* A map's cells begin two cache lines behind its start: its own fields come first. Only prefetching relies on it. */
+/*
+ * A map's cells begin two cache lines after its start, because its own fields come first. Only
+ * prefetching relies on this.
+ */
 enum { MAP_CELLS_OFFSET = 128 };
 
 struct set {
     ck_hs_t map;
     uint32_t depth;
-    uint32_t capacity; /* Of the map; ck_hs may have made it larger. */
+    uint32_t capacity; /* The map's number of cells. ck_hs may have made the map larger. */
     uint32_t count;
-    uint32_t tombstones; /* At most so many: removals since the map was made. */
+    uint32_t tombstones; /* Removals since the map was made: at least the number of tombstones. */
 };
 
-/* Immutable but for its pointers. */
+/* A directory that is published changes only in its pointers. */
 struct directory {
-    uint64_t depth; /* It has 2^depth places. */
+    uint64_t depth; /* The directory has 2^depth places. */
     struct set *sets[];
 };
 
 _Static_assert(sizeof(void *) == 8, "a stored word takes the place of a pointer");
 
-/* ---------------------------------------------------------------------------------------------------- */
-/* Blocks: tables that readers without the lock look at. Notes for freeing them lie behind their end.   */
+/* ---------------------------------------------------------------------------------------------- */
+/* Blocks: tables that readers without the lock use. The notes on a table lie behind its end.     */
 
 static size_t
 block_size(size_t size)
@@ -59,14 +79,14 @@ block_take(struct reserve *reserve, size_t size)
     return reserve_take(reserve, block_size(size), SET_ALIGNMENT);
 }
 
-/* No reader has seen it. */
+/* Gives back a table that no reader has seen. */
 static void
 block_put_back(struct reserve *reserve, void *memory, size_t size)
 {
     reserve_put_back(reserve, memory, block_size(size), SET_ALIGNMENT);
 }
 
-/* Readers may be in it. */
+/* Gives back a table that readers may still use. */
 static void
 block_defer(struct reserve *reserve, void *memory, size_t size)
 {
@@ -76,11 +96,11 @@ block_defer(struct reserve *reserve, void *memory, size_t size)
                   block_size(size), SET_ALIGNMENT);
 }
 
-/* ---------------------------------------------------------------------------------------------------- */
-/* ck_hs's hooks. They get no context: it is passed by the thread, which holds the lock.                */
+/* ---------------------------------------------------------------------------------------------- */
+/* ck_hs's hooks. ck_hs passes no context, so the thread with the lock sets these variables.      */
 
 static _Thread_local struct reserve *hook_reserve;
-static _Thread_local bool hook_seen; /* What is freed has been seen by readers. */
+static _Thread_local bool hook_seen; /* Readers may still use the map that ck_hs frees now. */
 
 static void *
 hook_malloc(size_t size)
@@ -96,8 +116,10 @@ hook_realloc(void *memory, size_t old_size, size_t size, bool defer)
 }
 
 /*
- * Maps that ck_hs has replaced are deferred. Immediate frees are of maps that were tried and found too small (the next
- * attempt wants the same again), or of a set that is discarded.
+ * ck_hs sets `defer` for a map that it has replaced, because readers may still use that map. It
+ * frees a map at once in two cases. Either ck_hs has tried the map and found it too small; the next
+ * attempt wants the same size again. Or the map's set is discarded; then `hook_seen` tells whether
+ * readers may use it.
  */
 static void
 hook_free(void *memory, size_t size, bool defer)
@@ -110,12 +132,12 @@ hook_free(void *memory, size_t size, bool defer)
 
 static struct ck_malloc hooks = {.malloc = hook_malloc, .realloc = hook_realloc, .free = hook_free};
 
-/* ---------------------------------------------------------------------------------------------------- */
-/* Stored words and look-up records                                                                     */
+/* ---------------------------------------------------------------------------------------------- */
+/* Stored words and look-up records                                                               */
 
 struct lookup {
-    uint32_t tag;
-    const struct arena *entries; /* NULL: the tag is enough. */
+    uint32_t fingerprint;
+    const struct arena *entries; /* NULL: an equal fingerprint is enough, keys are not compared. */
     uint64_t hash;
     const void *key;
     size_t length;
@@ -130,9 +152,9 @@ hash_fingerprint(uint64_t hash)
 }
 
 static const void *
-stored_make(uint32_t tag, uint32_t entry)
+stored_make(uint32_t fingerprint, uint32_t entry)
 {
-    return (const void *)(uintptr_t)(((uint64_t)tag << 32) | ((uint64_t)entry << 1) | 1);
+    return (const void *)(uintptr_t)(((uint64_t)fingerprint << 32) | ((uint64_t)entry << 1) | 1);
 }
 
 static bool
@@ -153,7 +175,7 @@ stored_entry(const void *word)
     return (uint32_t)(uintptr_t)word >> 1;
 }
 
-/* What ck_hs goes by: the tag alone, so that growing needs no entry. */
+/* The hash that ck_hs uses is the fingerprint alone, so growing a map reads no entry. */
 static unsigned long
 hook_hash(const void *word, unsigned long seed)
 {
@@ -169,21 +191,22 @@ has_key(const struct entry *entry, const struct lookup *lookup)
 }
 
 /*
- * Insertion and removal pass a stored word: those are equal only if identical, which ck_hs has found already.
+ * Insertion and removal pass a stored word as `wanted`. Two stored words are equal only if they are
+ * identical, and ck_hs has found identical words before this call.
  */
 static bool
 hook_compare(const void *stored, const void *wanted)
 {
     const struct lookup *lookup = wanted;
 
-    if (is_stored(wanted) || stored_fingerprint(stored) != lookup->tag)
+    if (is_stored(wanted) || stored_fingerprint(stored) != lookup->fingerprint)
         return false;
     return lookup->entries == NULL ||
            has_key(entry_at(lookup->entries, stored_entry(stored)), lookup);
 }
 
-/* ---------------------------------------------------------------------------------------------------- */
-/* Sets                                                                                                 */
+/* ---------------------------------------------------------------------------------------------- */
+/* Sets                                                                                           */
 
 static struct set *
 set_create(uint32_t depth, uint32_t capacity, struct reserve *reserve)
@@ -208,7 +231,7 @@ set_create(uint32_t depth, uint32_t capacity, struct reserve *reserve)
     return set;
 }
 
-/* `seen`: readers may be in it. */
+/* Gives a set and its map back. `seen`: readers may still use them. */
 static void
 set_discard(struct set *set, bool seen, struct reserve *reserve)
 {
@@ -234,13 +257,16 @@ set_add(struct set *set, const void *stored, struct reserve *reserve)
     return true;
 }
 
-/* Moves the set's words to a map of `capacity` cells without tombstones. [I4] */
+/* Model step I4: the set's words move to a map of `capacity` cells without tombstones. */
 static bool
 set_rebuild(struct set *set, uint32_t capacity, struct reserve *reserve)
 {
     hook_reserve = reserve;
     if (!ck_hs_grow(&set->map, capacity)) {
-        /* Nothing wanted: a probe limit had made the map larger than we knew. */
+        /*
+         * If the reserve wants nothing, the map already has more cells than `capacity`. ck_hs has
+         * made it larger before, because an insertion had reached the probe limit.
+         */
         if (reserve->wanted > 0)
             return false;
         sync_store_relaxed_32(&set->capacity, capacity);
@@ -251,17 +277,22 @@ set_rebuild(struct set *set, uint32_t capacity, struct reserve *reserve)
     return true;
 }
 
-/* Acquire, with the release stores that publish directories [F1] and sets [F2]: what they point to is complete. */
+/*
+ * Model steps F1 and F2: loads the directory, then the set. Both loads acquire. The other sides are
+ * the release stores of double_directory() and halve_directory() for a directory, and those of
+ * replace_in_directory() and tidy_set() for a set. Without the acquire a reader without the lock
+ * could search a directory or a set that is not filled yet.
+ */
 static struct set *
-find_set(const struct index *index, uint32_t tag)
+find_set(const struct index *index, uint32_t fingerprint)
 {
     const struct directory *directory = sync_load_pointer(&index->directory);
 
-    return sync_load_pointer(&directory->sets[(uint64_t)tag >> (32 - directory->depth)]);
+    return sync_load_pointer(&directory->sets[(uint64_t)fingerprint >> (32 - directory->depth)]);
 }
 
-/* ---------------------------------------------------------------------------------------------------- */
-/* Splitting                                                                                            */
+/* ---------------------------------------------------------------------------------------------- */
+/* Splitting                                                                                      */
 
 static size_t
 directory_size(uint64_t depth)
@@ -269,7 +300,11 @@ directory_size(uint64_t depth)
     return sizeof(struct directory) + (sizeof(struct set *) << depth);
 }
 
-/* [I5] */
+/*
+ * Model step I5: a directory with one more bit replaces the old one. The store releases; the other
+ * side is the acquire in find_set(). Without the release a reader could find places that are not
+ * filled yet.
+ */
 static bool
 double_directory(struct index *index, struct reserve *reserve)
 {
@@ -286,7 +321,9 @@ double_directory(struct index *index, struct reserve *reserve)
     return true;
 }
 
-/* Shares the words of `set` between the two halves of its hashes. [I6] */
+/*
+ * Model step I6: the words of `set` are distributed to two sets by the next bit of the fingerprint.
+ */
 static bool
 distribute(struct set *set, struct set *halves[2], struct reserve *reserve)
 {
@@ -302,13 +339,18 @@ distribute(struct set *set, struct set *halves[2], struct reserve *reserve)
     return true;
 }
 
-/* [I7] */
+/*
+ * Model step I7: the two halves take the places of the set that was split, one place after the
+ * other. The stores release; the other side is the acquire in find_set(). Without the release a
+ * reader could search a half whose words are not there yet.
+ */
 static void
-replace_in_directory(struct index *index, uint32_t tag, uint32_t depth, struct set *halves[2])
+replace_in_directory(struct index *index, uint32_t fingerprint, uint32_t depth,
+                     struct set *halves[2])
 {
     struct directory *directory = index->directory;
     uint64_t spread = directory->depth - depth;
-    size_t first = (size_t)((uint64_t)tag >> (32 - depth) << spread),
+    size_t first = (size_t)((uint64_t)fingerprint >> (32 - depth) << spread),
            half = (size_t)1 << (spread - 1);
 
     for (size_t i = 0; i < half; i++) {
@@ -318,7 +360,7 @@ replace_in_directory(struct index *index, uint32_t tag, uint32_t depth, struct s
 }
 
 static bool
-split(struct index *index, struct set *set, uint32_t tag, struct reserve *reserve)
+split(struct index *index, struct set *set, uint32_t fingerprint, struct reserve *reserve)
 {
     struct set *halves[2];
 
@@ -332,15 +374,16 @@ split(struct index *index, struct set *set, uint32_t tag, struct reserve *reserv
         set_discard(halves[1], false, reserve);
         return false;
     }
-    replace_in_directory(index, tag, set->depth, halves);
+    replace_in_directory(index, fingerprint, set->depth, halves);
     set_discard(set, true, reserve);
     index->saw_deepest = true;
     return true;
 }
 
 /*
- * Half of a map's cells may be in use; of a small index's maps a quarter, since probes are what its look-ups cost, while
- * those of a large one wait for memory.
+ * Half of a map's cells may be in use, but in a small index only a quarter. The number of probes
+ * decides what a look-up in a small index costs. A look-up in a large index waits for memory
+ * instead.
  */
 static uint32_t
 load_divisor(const struct index *index)
@@ -349,8 +392,9 @@ load_divisor(const struct index *index)
 }
 
 /*
- * Splitting pays while it halves sets. If the hashes begin alike (they do not, but for tests with a bad hash function),
- * the directory would double for nothing; then the map grows.
+ * Whether a full set is split, or else gets a larger map. Splitting is useful as long as it halves
+ * sets. If all hashes begin with the same bits, splitting would double the directory in vain.
+ * Hashes do that only in tests with a bad hash function.
  */
 static bool
 should_split(const struct index *index, const struct set *set)
@@ -364,10 +408,10 @@ should_split(const struct index *index, const struct set *set)
 bool
 index_make_room(struct index *index, uint64_t hash, struct reserve *reserve)
 {
-    uint32_t tag = hash_fingerprint(hash);
+    uint32_t fingerprint = hash_fingerprint(hash);
 
     for (;;) {
-        struct set *set = find_set(index, tag);
+        struct set *set = find_set(index, fingerprint);
         bool done;
 
         if ((set->count + 1) * load_divisor(index) <= set->capacity) {
@@ -375,17 +419,17 @@ index_make_room(struct index *index, uint64_t hash, struct reserve *reserve)
                 return true;
             return set_rebuild(set, set->capacity, reserve);
         }
-        done = should_split(index, set) ? split(index, set, tag, reserve)
+        done = should_split(index, set) ? split(index, set, fingerprint, reserve)
                                         : set_rebuild(set, set->capacity * 2, reserve);
         if (!done)
             return false;
     }
 }
 
-/* ---------------------------------------------------------------------------------------------------- */
-/* Giving memory back                                                                                   */
+/* ---------------------------------------------------------------------------------------------- */
+/* Giving memory back                                                                             */
 
-/* Adds the words of `from` to `set`. [I8] */
+/* Model step I8: the words of `from` are added to `set`. */
 static bool
 copy_words(struct set *from, struct set *set, struct reserve *reserve)
 {
@@ -398,7 +442,7 @@ copy_words(struct set *from, struct set *set, struct reserve *reserve)
     return true;
 }
 
-/* A map in which so many words take a quarter of the cells at most. */
+/* The capacity of the smallest map in which `count` words use at most a quarter of the cells. */
 static uint32_t
 fitting_capacity(uint32_t count)
 {
@@ -409,7 +453,10 @@ fitting_capacity(uint32_t count)
     return capacity;
 }
 
-/* A set of this depth with the words of one or two (the second may be NULL), or NULL: the reserve wants memory. */
+/*
+ * Makes a set of this depth with the words of `one` and of `two`; `two` may be NULL. Returns NULL
+ * if the reserve wants memory.
+ */
 static struct set *
 make_smaller(struct set *one, struct set *two, uint32_t depth, struct reserve *reserve)
 {
@@ -425,7 +472,10 @@ make_smaller(struct set *one, struct set *two, uint32_t depth, struct reserve *r
     return smaller;
 }
 
-/* The set that shares all but the last bit with the one at `place`, if it is as deep. */
+/*
+ * The neighbour of the set at `place`: the set whose hashes begin with the same bits, except the
+ * last one. Returns NULL if that part of the directory has deeper sets.
+ */
 static struct set *
 find_neighbour(const struct directory *directory, size_t place, const struct set *set)
 {
@@ -437,7 +487,11 @@ find_neighbour(const struct directory *directory, size_t place, const struct set
     return neighbour->depth == set->depth ? neighbour : NULL;
 }
 
-/* Makes the set at `place` smaller if it is sparse, or one with its neighbour. False: the reserve wants memory. [I9] */
+/*
+ * Model step I9: a smaller set replaces the set at `place`, or that set and its neighbour, one
+ * place after the other. The set stays if it is not sparse and cannot be merged. Returns false if
+ * the reserve wants memory.
+ */
 static bool
 tidy_set(struct index *index, size_t place, struct reserve *reserve)
 {
@@ -453,6 +507,10 @@ tidy_set(struct index *index, size_t place, struct reserve *reserve)
     smaller = make_smaller(set, merge ? neighbour : NULL, depth, reserve);
     if (smaller == NULL)
         return false;
+    /*
+     * Release. The other side is the acquire in find_set(). Without it a reader could search the
+     * smaller set before its words are there.
+     */
     for (size_t i = 0; i < places; i++)
         sync_store_pointer(&directory->sets[first + i], smaller);
     set_discard(set, true, reserve);
@@ -461,7 +519,11 @@ tidy_set(struct index *index, size_t place, struct reserve *reserve)
     return true;
 }
 
-/* [I11] */
+/*
+ * Model step I11: a directory with one bit less replaces the old one. The store releases; the other
+ * side is the acquire in find_set(). Without the release a reader could find places that are not
+ * filled yet.
+ */
 static bool
 halve_directory(struct index *index, struct reserve *reserve)
 {
@@ -478,7 +540,11 @@ halve_directory(struct index *index, struct reserve *reserve)
     return true;
 }
 
-/* One set, or the end of a round. False: the reserve wants memory. [I10] */
+/*
+ * Model step I10: visits the set at the cursor and moves the cursor to the next set. At the end of
+ * a round it starts the next one, and halves the directory if no set needs the directory's full
+ * depth. Returns false if the reserve wants memory.
+ */
 static bool
 tidy_next(struct index *index, struct reserve *reserve)
 {
@@ -496,7 +562,7 @@ tidy_next(struct index *index, struct reserve *reserve)
         return false;
     set = directory->sets[index->cursor];
     index->saw_deepest |= set->depth == directory->depth;
-    /* A merged set may begin before the cursor. */
+    /* A merged set may have places before the cursor. The next set begins after its last place. */
     index->cursor = (index->cursor | (((uint64_t)1 << (directory->depth - set->depth)) - 1)) + 1;
     return true;
 }
@@ -518,7 +584,8 @@ index_is_untidy(const struct index *index)
     return sync_load_relaxed(&index->removed) >= TIDY_PRICE;
 }
 
-/* ---------------------------------------------------------------------------------------------------- */
+/* ---------------------------------------------------------------------------------------------- */
+/* Beginning and end                                                                              */
 
 bool
 index_init(struct index *index, struct memory *memory)
@@ -561,18 +628,22 @@ index_destroy(struct index *index, struct memory *memory)
     reserve_release(&reserve, memory);
 }
 
-/* [I1] */
+/* ---------------------------------------------------------------------------------------------- */
+/* Looking up, adding and removing                                                                */
+
+/* Model step I1: the caller holds the lock, so the result is exact. */
 uint32_t
 index_find(const struct index *index, const struct arena *entries, uint64_t hash, const void *key,
            size_t length)
 {
-    struct lookup lookup = {.tag = hash_fingerprint(hash),
+    struct lookup lookup = {.fingerprint = hash_fingerprint(hash),
                             .entries = entries,
                             .hash = hash,
                             .key = key,
                             .length = length};
 
-    return stored_entry(ck_hs_get(&find_set(index, lookup.tag)->map, lookup.tag, &lookup));
+    return stored_entry(
+        ck_hs_get(&find_set(index, lookup.fingerprint)->map, lookup.fingerprint, &lookup));
 }
 
 void
@@ -593,45 +664,50 @@ index_prefetch_cells(const struct index *index, uint64_t hash)
     sync_prefetch(map + MAP_CELLS_OFFSET + cell * sizeof(void *));
 }
 
-/* The map [F3], and a word in it [F4]. */
+/*
+ * Model steps F3 and F4: ck_hs_get() loads the map, and then a word of the map with the
+ * fingerprint.
+ */
 uint32_t
 index_find_fingerprint(const struct index *index, uint64_t hash)
 {
     struct lookup lookup;
 
-    lookup.tag = hash_fingerprint(hash);
+    lookup.fingerprint = hash_fingerprint(hash);
     lookup.entries = NULL;
 
-    return stored_entry(ck_hs_get(&find_set(index, lookup.tag)->map, lookup.tag, &lookup));
+    return stored_entry(
+        ck_hs_get(&find_set(index, lookup.fingerprint)->map, lookup.fingerprint, &lookup));
 }
 
-/* [I2] */
+/* Model step I2: the word of a new entry joins its set. */
 bool
 index_add(struct index *index, uint64_t hash, uint32_t entry, struct reserve *reserve)
 {
-    uint32_t tag = hash_fingerprint(hash);
+    uint32_t fingerprint = hash_fingerprint(hash);
 
-    if (!set_add(find_set(index, tag), stored_make(tag, entry), reserve))
+    if (!set_add(find_set(index, fingerprint), stored_make(fingerprint, entry), reserve))
         return false;
     sync_store_relaxed(&index->count, index->count + 1);
     return true;
 }
 
-/* [I3] */
+/* Model step I3: the word of a dead entry leaves its set. */
 void
 index_remove(struct index *index, uint64_t hash, uint32_t entry)
 {
-    uint32_t tag = hash_fingerprint(hash);
-    struct set *set = find_set(index, tag);
+    uint32_t fingerprint = hash_fingerprint(hash);
+    struct set *set = find_set(index, fingerprint);
 
-    ck_hs_remove(&set->map, tag, stored_make(tag, entry));
+    ck_hs_remove(&set->map, fingerprint, stored_make(fingerprint, entry));
     set->count--;
     set->tombstones++;
     sync_store_relaxed(&index->count, index->count - 1);
     sync_store_relaxed(&index->removed, index->removed + 1);
 }
 
-/* ---------------------------------------------------------------------------------------------------- */
+/* ---------------------------------------------------------------------------------------------- */
+/* Validation                                                                                     */
 
 static const char *
 validate_set(const struct set *set, size_t place, uint64_t directory_depth,
