@@ -726,7 +726,7 @@ validate_set(const struct set *set, size_t place, uint64_t directory_depth,
             return "index: a set holds something strange";
         entry = entry_at(entries, stored_entry(stored));
         if (hash_fingerprint(entry->hash) != stored_fingerprint(stored))
-            return "index: a stored tag is not its entry's";
+            return "index: a stored fingerprint is not its entry's";
         if ((uint64_t)stored_fingerprint(stored) >> (32 - directory_depth) >>
                 (directory_depth - set->depth) !=
             place >> (directory_depth - set->depth))
