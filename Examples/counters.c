@@ -50,19 +50,22 @@ check(cdedupe_result_t result)
     exit(1);
 }
 
-/* Makes one of two payloads and puts it where `pending`, which is one of them, was. Both are the caller's until then. */
+/*
+ * The merge callback: the newer payload becomes the sum of both. It runs inside cdedupe_put() and cdedupe_put_back(), on whichever
+ * thread called these, and must not call the buffer.
+ */
 static void
-merge(cdedupe_t *buffer, const uint32_t *id, cdedupe_slot_t older, cdedupe_slot_t newer,
-      cdedupe_slot_t pending)
+merge(void *context, void *older, void *newer)
 {
-    struct count *sum = cdedupe_payload(buffer, older);
-    const struct count *later = cdedupe_payload(buffer, newer);
+    struct program *program = context;
+    const struct count *before = older;
+    struct count *sum = newer;
 
-    sum->bytes = later->is_total ? later->bytes : sum->bytes + later->bytes;
-    sum->is_total = sum->is_total || later->is_total;
-    cdedupe_put_merged(buffer, id, sizeof(*id), pending, &older);
-    /* `older` is zero now, unless the place was gone: with several threads that can be. */
-    cdedupe_discard(buffer, (cdedupe_slot_t[]){older, newer}, 2);
+    if (!sum->is_total) {
+        sum->bytes += before->bytes;
+        sum->is_total = before->is_total;
+    }
+    program->merged++;
 }
 
 /* ---- The source ---- */
@@ -79,11 +82,6 @@ put(struct program *program, uint32_t id, const struct count *count)
         *(struct count *)cdedupe_payload(program->buffer, update.slot) = *count;
     }
     result = cdedupe_put(program->buffer, &update, 1);
-    if (update.outcome == CDEDUPE_OUTCOME_MERGE) {
-        merge(program->buffer, &id, update.displaced, update.slot, update.displaced);
-        program->merged++;
-        return;
-    }
     if (result == CDEDUPE_OVERFLOWED)
         program->pause = PAUSE;
     else
@@ -168,22 +166,11 @@ store(struct program *program, const cdedupe_item_t *item)
 static void
 give_back(struct program *program, cdedupe_item_t *items, size_t count)
 {
-    cdedupe_result_t result;
-    uint32_t ids[BATCH];
-    size_t left = count;
+    size_t left = count, merged = program->merged;
 
-    /* The items' keys are lent no longer when they are put back, but are needed to merge. */
-    for (size_t i = 0; i < count; i++) {
-        if (items[i].key != NULL)
-            memcpy(&ids[i], items[i].key, sizeof(ids[i]));
-    }
-    while ((result = cdedupe_put_back(program->buffer, items, &left)) == CDEDUPE_INCOMPLETE) {
-        /* The connection has grown since this was taken. */
-        merge(program->buffer, &ids[left], items[left].slot, items[left].newer, items[left].newer);
-        items[left].slot = 0;
-        program->merged_put_back++;
-    }
-    check(result);
+    /* Where a connection has grown since, the growth that is pending is merged with what goes back. */
+    check(cdedupe_put_back(program->buffer, items, &left));
+    program->merged_put_back += program->merged - merged;
     /* Those that came back: something newer took their place, or a restart dropped them. */
     for (size_t i = 0; i < count; i++)
         cdedupe_discard(program->buffer, &items[i].slot, 1);
@@ -220,7 +207,8 @@ main(void)
     const char *fault;
     unsigned wrong = 0;
 
-    options.merging = true;
+    options.merge = merge;
+    options.merge_context = &program;
     options.payload_size = sizeof(struct count);
     options.batch_size = BATCH;
     options.maximum_pending_keys = BOUND;

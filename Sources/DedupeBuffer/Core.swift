@@ -17,19 +17,19 @@ final class Core: @unchecked Sendable {
 
     @usableFromInline let taken: TakenBatch
     private let buffer: OpaquePointer
-    private let isMerging: Bool
+    private let merger: PayloadMerger?
     private let scratch = PutBatchPool()
     private let rejected = Atomic<Int>(0)
     private let nanosecondsInSink = Atomic<Int64>(0)
     /// Whether a batch is with the sink. Locked while one is taken, so that after a stop the answer stands.
     private let delivering = Locked(false)
 
-    init(_ configuration: DedupeBufferConfiguration, layout: CoreLayout) {
+    init(_ configuration: DedupeBufferConfiguration, layout: CoreLayout, merger: PayloadMerger?) {
         let batchSize = configuration.batchSize
         precondition((1...maximumBatchSize).contains(batchSize), "batchSize must be between 1 and 65,536")
         precondition(layout.payloadSize <= maximumPayloadSize, "a value may take 64 KiB at most: box large ones")
         taken = TakenBatch(capacity: batchSize)
-        isMerging = layout.isMerging
+        self.merger = merger
 
         var options = cdedupe_options()
         options.batch_size = batchSize
@@ -40,6 +40,10 @@ final class Core: @unchecked Sendable {
         options.wake_context = Unmanaged.passUnretained(context).toOpaque()
         options.wake = { Unmanaged<WakeContext>.fromOpaque($0!).takeUnretainedValue().core?.owner?.wake() }
         wakeContext = context
+        if let merger {
+            options.merge_context = Unmanaged.passUnretained(merger).toOpaque()
+            options.merge = { Unmanaged<PayloadMerger>.fromOpaque($0!).takeUnretainedValue().merge($1, $2) }
+        }
 
         var created: OpaquePointer?
         let result = cdedupe_create(&options, &created)
@@ -59,6 +63,7 @@ final class Core: @unchecked Sendable {
     }
 
     private static func fail(_ result: cdedupe_result_t) -> Never {
+        precondition(result != CDEDUPE_REENTRANT, "merge must not put into its own buffer, nor take or restart")
         fatalError("DedupeBuffer: \(String(cString: cdedupe_result_text(result)))")
     }
 
@@ -92,50 +97,18 @@ final class Core: @unchecked Sendable {
         batch.slotCount = 0
     }
 
-    @usableFromInline
-    enum PutResult {
-        case done
-        /// The first update that is still to be put must be merged with the pending one.
-        case merge(older: UnsafeMutableRawPointer, newer: UnsafeMutableRawPointer)
-    }
-
-    /// Puts the batch's updates, or those that are left. Afterwards the batch lists the payloads that came back, which the
+    /// Puts the batch's updates. Afterwards the batch lists the payloads that came back, which the
     /// caller destroys.
     @usableFromInline
-    func put(_ batch: PutBatch) -> PutResult {
-        if !batch.isPrepared { batch.prepareUpdates() }
-        let result = cdedupe_put(buffer, batch.updates + batch.start, batch.count - batch.start)
-        let resolved = batch.payloadsBack
-        var i = batch.start
-        while i < batch.count {
-            let outcome = UInt32(batch.updates[i].outcome)
-            if outcome == CDEDUPE_OUTCOME_MERGE.rawValue { break }
+    func put(_ batch: PutBatch) {
+        batch.prepareUpdates()
+        let result = cdedupe_put(buffer, batch.updates, batch.count)
+        for i in 0..<batch.count {
             keepReturned(batch.updates + i, in: batch)
-            if outcome == CDEDUPE_OUTCOME_OVERFLOWED.rawValue { batch.hasOverflowed = true }
-            i += 1
+            if UInt32(batch.updates[i].outcome) == CDEDUPE_OUTCOME_OVERFLOWED.rawValue { batch.hasOverflowed = true }
         }
-        batch.start = i
-        cdedupe_payloads(
-            buffer, batch.backSlots + resolved, batch.payloadsBack - resolved, batch.backPayloads + resolved)
-        guard result == CDEDUPE_INCOMPLETE else {
-            guard result == CDEDUPE_OK || result == CDEDUPE_OVERFLOWED else { Core.fail(result) }
-            return .done
-        }
-        return .merge(older: cdedupe_payload(buffer, batch.updates[i].displaced), newer: batch.page.payloads[i]!)
-    }
-
-    /// The update that was to be merged has been: the result is where the older one was, the newer one is moved out.
-    @usableFromInline
-    func putMerged(_ batch: PutBatch) {
-        let update = batch.updates[batch.start]
-        var merged = update.displaced
-        cdedupe_put_merged(buffer, update.key, update.key_length, update.displaced, &merged)
-        if merged != 0 {
-            batch.backPayloads[batch.payloadsBack] = cdedupe_payload(buffer, merged)
-            keepReturned(payload: merged, in: batch)
-        }
-        withUnsafePointer(to: update.slot) { cdedupe_discard(buffer, $0, 1) }
-        batch.start += 1
+        cdedupe_payloads(buffer, batch.backSlots, batch.payloadsBack, batch.backPayloads)
+        guard result == CDEDUPE_OK || result == CDEDUPE_OVERFLOWED else { Core.fail(result) }
     }
 
     private func keepReturned(_ update: UnsafePointer<cdedupe_update_t>, in batch: PutBatch) {
@@ -162,12 +135,13 @@ final class Core: @unchecked Sendable {
     /// Says whether the buffer has not been stopped.
     func put(_ status: SyncStatus) -> Bool {
         let result = cdedupe_put_status(buffer, cdedupe_status_t(rawValue: UInt32(status.rawValue)))
-        if result == CDEDUPE_NO_MEMORY { Core.fail(result) }
+        if result == CDEDUPE_NO_MEMORY || result == CDEDUPE_REENTRANT { Core.fail(result) }
         return result != CDEDUPE_STOPPED
     }
 
     func restart() {
-        _ = cdedupe_restart(buffer)
+        let result = cdedupe_restart(buffer)
+        guard result == CDEDUPE_OK || result == CDEDUPE_STOPPED else { Core.fail(result) }
         discardIdleSlots()
     }
 
@@ -181,7 +155,11 @@ final class Core: @unchecked Sendable {
     func collect(_ destroy: Destroy) -> Bool {
         withUnsafeTemporaryAllocation(of: cdedupe_slot_t.self, capacity: 64) { slots in
             var count = 0
-            guard cdedupe_collect(buffer, slots.baseAddress!, slots.count, &count) == CDEDUPE_OK else { return false }
+            let result = cdedupe_collect(buffer, slots.baseAddress!, slots.count, &count)
+            guard result == CDEDUPE_OK else {
+                guard result == CDEDUPE_EMPTY else { Core.fail(result) }
+                return false
+            }
             for slot in slots.prefix(count) { destroy(cdedupe_payload(buffer, slot)) }
             cdedupe_discard(buffer, slots.baseAddress!, count)
             return true
@@ -253,36 +231,16 @@ final class Core: @unchecked Sendable {
     }
 
     /// Gives the taken batch's items from `start` on back to the queue, and ends the batch; what was in those before was
-    /// moved out. `merge` gets an item's payload and the pending payload: it merges the pending one into the item's, and moves
-    /// the pending one out. `destroy` gets each payload that has no place in the queue any more.
+    /// moved out. `destroy` gets each payload that has no place in the queue any more.
     @usableFromInline
-    func putBack(
-        from start: Int, merge: (UnsafeMutableRawPointer, UnsafeMutableRawPointer) -> Any, destroy: Destroy
-    ) {
+    func putBack(from start: Int, destroy: Destroy) {
         if start < taken.count {
-            // Copies: what was put back may be deleted before it is merged, and its key's memory be gone.
-            let keys = isMerging ? (start..<taken.count).map { [UInt8](taken.keyBytes($0)) } : []
             var left = taken.count - start
-            var result = cdedupe_put_back(buffer, taken.raw + start, &left)
-            while result == CDEDUPE_INCOMPLETE {
-                putMerged(start + left, key: keys[left], merge)
-                result = cdedupe_put_back(buffer, taken.raw + start, &left)
-            }
+            let result = cdedupe_put_back(buffer, taken.raw + start, &left)
             guard result == CDEDUPE_OK else { Core.fail(result) }
             for i in start..<taken.count { payload(taken.raw[i].slot).map(destroy) }
         }
         discardTaken()
-    }
-
-    private func putMerged(
-        _ i: Int, key: [UInt8], _ merge: (UnsafeMutableRawPointer, UnsafeMutableRawPointer) -> Any
-    ) {
-        let item = taken.raw[i]
-        // What was merged lives until its place is nobody's secret any more.
-        withExtendedLifetime(merge(cdedupe_payload(buffer, item.slot), cdedupe_payload(buffer, item.newer))) {
-            cdedupe_put_merged(buffer, key, key.count, item.newer, &taken.raw[i].slot)
-        }
-        withUnsafePointer(to: item.newer) { cdedupe_discard(buffer, $0, 1) }
     }
 
     /// How long the oldest update of the taken batch was pending; `nil`: it has none. The caller holds the claim.
@@ -354,6 +312,17 @@ final class Core: @unchecked Sendable {
     /// The first invariant that does not hold, if any.
     func validate() -> String? {
         cdedupe_validate(buffer).map { String(cString: $0) }
+    }
+}
+
+/// What the core calls to merge two payloads: the second one becomes what both were.
+@usableFromInline
+final class PayloadMerger: Sendable {
+    let merge: @Sendable (UnsafeMutableRawPointer, UnsafeMutableRawPointer) -> Void
+
+    @usableFromInline
+    init(_ merge: @escaping @Sendable (UnsafeMutableRawPointer, UnsafeMutableRawPointer) -> Void) {
+        self.merge = merge
     }
 }
 

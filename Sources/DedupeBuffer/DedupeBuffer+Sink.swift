@@ -42,10 +42,10 @@ extension DedupeBuffer {
         try delivery.runForever(body)
     }
 
-    /// Delivers one batch to `sink` on the calling thread. Never waits.
+    /// Delivers one batch to `sink` on the calling thread. Waits for no other call, except a merge.
     ///
-    /// - Throws: ``DedupeBufferError/emptyQueue``, also while the first update is being merged; ``DedupeBufferError/alreadySending`` if a loop runs, or from inside
-    ///   the sink; ``DedupeBufferError/stopped``.
+    /// - Throws: ``DedupeBufferError/emptyQueue``; ``DedupeBufferError/alreadySending`` if a loop runs, or from inside the sink;
+    ///   ``DedupeBufferError/stopped``.
     @inlinable
     public func sendNextBatchToSink(_ sink: some SyncerCallbacks<Key, Value>) throws(DedupeBufferError) {
         do throws(DedupeBufferError) {

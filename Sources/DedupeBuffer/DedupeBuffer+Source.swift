@@ -80,7 +80,6 @@ extension DedupeBuffer {
     @inlinable
     @inline(__always)
     func putAll(_ updates: [Update<Key, Value>], writeKey: (inout PutPage, borrowing Key, Int) -> Void) {
-        if storage.values.merge != nil { storage.values.checkCaller() }
         var hasOverflowed = false
         var refused: [Int] = []
         updates.withUnsafeBufferPointer { updates in
@@ -98,7 +97,7 @@ extension DedupeBuffer {
                     batch.refuse(keyLength: -page.nextLength)
                 }
                 batch.page = page
-                putBatch(batch)
+                core.put(batch)
                 hasOverflowed = hasOverflowed || batch.hasOverflowed
                 refused += endPut(batch)
                 next = end
@@ -145,14 +144,6 @@ extension DedupeBuffer {
             let key = copy.move()
             body(key)
             copy.initialize(to: consume key)
-        }
-    }
-
-    /// Puts a batch of updates, and merges those that the core wants to be merged.
-    @inlinable
-    func putBatch(_ batch: PutBatch) {
-        while case .merge(let older, let newer) = core.put(batch) {
-            withExtendedLifetime(storage.values.merge(older, with: newer)) { core.putMerged(batch) }
         }
     }
 

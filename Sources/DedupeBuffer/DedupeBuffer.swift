@@ -48,28 +48,33 @@ public final class DedupeBuffer<Key: DedupeKey, Value: Sendable>: RestartAwareCa
     ///   - configuration: how it works.
     ///   - weight: what a value weighs, for ``DedupeBufferConfiguration/maximumPendingBytes``: not negative, and the same
     ///     whenever it is asked. Called once for each value that comes in, by the thread that brings it, and for each
-    ///     result of `merge`, with no lock held; not for deletions, which weigh nothing.
+    ///     result of `merge`, as part of it; not for deletions, which weigh nothing.
     ///   - merge: how a value that comes in is merged with the pending one of its key, the older one being the first; `nil`:
     ///     it replaces that. Each value goes into what is delivered exactly once, in order; where the older one is taken
     ///     first, the newer one is delivered by itself. Deletions are not merged: they replace, and are replaced. The
     ///     revision is the newer one's. Called by the thread that brings the newer one, or by ``run(sink:)`` or
-    ///     ``events`` when they give the older one back, with no lock held. Meanwhile whoever has an update for this key
-    ///     waits, and so does the sink when the key is its next; all others go on.
+    ///     ``events`` when they give the older one back. One merge runs at a time. Meanwhile other calls that bring
+    ///     something wait, and the sink gets nothing new.
     ///
-    /// - Important: `merge` may not put updates into this buffer, nor may a `deinit` that runs in it: it could wait for
-    ///   itself, and so ends the program. Nor may it wait for the sink.
-    public init(
+    /// - Important: `merge` may call ``stop()`` and read ``statistics``, but must not put anything into this buffer, restart it
+    ///   or take from it, nor may a `deinit` that runs in it: that ends the program. Nor may it wait for the sink.
+    @inlinable
+    public convenience init(
         configuration: DedupeBufferConfiguration = .init(), weight: (@Sendable (Value) -> Int)? = nil,
         merge: (@Sendable (_ older: Value, _ newer: Value) -> Value)? = nil
     ) {
         precondition(
             configuration.maximumPendingBytes == nil || weight != nil, "maximumPendingBytes needs a weight function")
         let isWeighed = configuration.maximumPendingBytes != nil
-        core = Core(
-            configuration, layout: CoreLayout(Value.self, isWeighed: isWeighed, isMerging: merge != nil))
+        self.init(configuration, values: ValueFunctions(weight: isWeighed ? weight : nil, merge: merge))
+    }
+
+    @usableFromInline
+    init(_ configuration: DedupeBufferConfiguration, values: ValueFunctions<Value>) {
+        let layout = CoreLayout(Value.self, isWeighed: values.weight != nil)
+        core = Core(configuration, layout: layout, merger: values.merger)
         observer = Observer(configuration, core: core)
         delivery = DeliveryLoop(core: core, label: configuration.label, observer: observer)
-        let values = ValueFunctions(weight: isWeighed ? weight : nil, merge: merge)
         storage = Storage(core: core, delivery: delivery, values: values)
         onRejection = configuration.onRejection
         onOverflow = configuration.onOverflow

@@ -24,20 +24,20 @@ struct Payload<Value> {
 }
 
 /// How large a payload is. Its weight, if the buffer was asked for weights, is behind it.
+@usableFromInline
 struct CoreLayout {
     let payloadSize: Int
     let payloadAlignment: Int
     let weightOffset: Int?
-    let isMerging: Bool
 
-    init<Value>(_ value: Value.Type, isWeighed: Bool, isMerging: Bool) {
+    init<Value>(_ value: Value.Type, isWeighed: Bool) {
         let weightOffset = Self.weightOffset(value)
         payloadSize = isWeighed ? weightOffset + MemoryLayout<UInt64>.size : MemoryLayout<Payload<Value>>.stride
         payloadAlignment = MemoryLayout<Payload<Value>>.alignment
         self.weightOffset = isWeighed ? weightOffset : nil
-        self.isMerging = isMerging
     }
 
+    @usableFromInline
     static func weightOffset<Value>(_ value: Value.Type) -> Int {
         let alignment = MemoryLayout<UInt64>.alignment
         return (MemoryLayout<Payload<Value>>.size + alignment - 1) & ~(alignment - 1)
@@ -47,7 +47,6 @@ struct CoreLayout {
         options.payload_size = payloadSize
         options.payload_alignment = payloadAlignment
         options.weight_offset = weightOffset ?? 0
-        options.merging = isMerging
     }
 }
 

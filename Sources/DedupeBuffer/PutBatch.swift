@@ -18,8 +18,6 @@ final class PutBatch: @unchecked Sendable {
 
     /// What is written for each update.
     @exclusivity(unchecked) @usableFromInline var page: PutPage
-    /// Those from here on are still to be put.
-    @exclusivity(unchecked) @usableFromInline var start = 0
 
     @exclusivity(unchecked) @usableFromInline var hasOverflowed = false
 
@@ -38,8 +36,6 @@ final class PutBatch: @unchecked Sendable {
     let slots: UnsafeMutablePointer<cdedupe_slot_t>
     let backSlots: UnsafeMutablePointer<cdedupe_slot_t>
     @exclusivity(unchecked) var slotCount = 0
-    /// `updates` is as the core wants it; what it has not touched stays so from one put to the next.
-    @exclusivity(unchecked) var isPrepared = false
 
     init() {
         page = PutPage()
@@ -61,9 +57,7 @@ final class PutBatch: @unchecked Sendable {
     func reset() {
         page.count = 0
         page.keysLength = 0
-        start = 0
         payloadsBack = 0
-        isPrepared = false
         hasOverflowed = false
         if !refused.isEmpty { refused = [] }
     }
@@ -96,7 +90,6 @@ final class PutBatch: @unchecked Sendable {
 
     /// The updates as the core wants them, now that the keys' memory has stopped moving.
     func prepareUpdates() {
-        isPrepared = true
         var keyStart = 0
         for i in 0..<count {
             updates[i].key = UnsafeRawPointer(page.keys + keyStart)

@@ -1,5 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
 
+internal import Synchronization
+
 /// What a buffer shares with those who consume its events. Ends with the last of them, and ends what is still pending.
 @usableFromInline
 final class Storage<Key: DedupeKey, Value: Sendable>: Sendable {
@@ -27,7 +29,7 @@ final class Storage<Key: DedupeKey, Value: Sendable>: Sendable {
     /// Gives the taken batch's items from `start` on back to the queue.
     @inlinable
     func putBack(from start: Int) {
-        core.putBack(from: start, merge: { values.merge($0, with: $1) }, destroy: Self.destroy)
+        values.replaced.whileKept { core.putBack(from: start, destroy: Self.destroy) }
     }
 }
 
@@ -35,16 +37,16 @@ final class Storage<Key: DedupeKey, Value: Sendable>: Sendable {
 @usableFromInline
 struct ValueFunctions<Value: Sendable>: Sendable {
     @usableFromInline let weight: (@Sendable (Value) -> Int)?
-    @usableFromInline let merge: (@Sendable (Value, Value) -> Value)?
     /// Where a payload's weight is.
     @usableFromInline let weightOffset: Int
-    /// Those that are in `merge` now.
-    @usableFromInline let merging = ThreadSet()
+    @usableFromInline let replaced = ReplacedValues<Value>()
+    @usableFromInline var merger: PayloadMerger?
 
+    @inlinable
     init(weight: (@Sendable (Value) -> Int)?, merge: (@Sendable (Value, Value) -> Value)?) {
         self.weight = weight
-        self.merge = merge
         weightOffset = CoreLayout.weightOffset(Value.self)
+        merger = merge.map { [self] merge in PayloadMerger { self.merge($0, into: $1, merge) } }
     }
 
     /// Notes what the payload weighs. A deletion weighs nothing.
@@ -56,27 +58,50 @@ struct ValueFunctions<Value: Sendable>: Sendable {
         payload.storeBytes(of: UInt64(bytes), toByteOffset: weightOffset, as: UInt64.self)
     }
 
-    /// Merges the newer payload into the older one; the newer is moved out. Both have values.
+    /// The newer payload becomes what both were. Both have values.
     ///
-    /// - Returns: what both were, to be let go when the result has been put: until then a `deinit` that puts an update of
-    ///   the key would wait for itself.
+    /// No value ends here, since its `deinit` might put an update, which is not allowed yet. The older one comes back from the
+    /// core to be destroyed. The newer one is in the caller's array too, if it is being put, or else is kept.
     @inlinable
     func merge(
-        _ older: UnsafeMutableRawPointer, with newer: UnsafeMutableRawPointer
-    ) -> (Payload<Value>, Payload<Value>) {
-        let target = older.assumingMemoryBound(to: Payload<Value>.self)
-        let merged = (target.move(), newer.assumingMemoryBound(to: Payload<Value>.self).move())
-        merging.whileInside {
-            target.initialize(
-                to: Payload(revision: merged.1.revision, value: merge!(merged.0.value!, merged.1.value!)))
-            weigh(older)
+        _ older: UnsafeMutableRawPointer, into newer: UnsafeMutableRawPointer, _ merge: (Value, Value) -> Value
+    ) {
+        let target = newer.assumingMemoryBound(to: Payload<Value>.self)
+        let value = target.pointee.value!
+        replaced.keep(value)
+        target.pointee.value = merge(older.assumingMemoryBound(to: Payload<Value>.self).pointee.value!, value)
+        weigh(newer)
+    }
+}
+
+/// The pending values in whose place the result of a merge was put, while a batch goes back to the queue.
+@usableFromInline
+final class ReplacedValues<Value: Sendable>: Sendable {
+    /// `nil`: no batch is going back.
+    private let values = Locked<[Value]?>(nil)
+    private let isKeeping = Atomic<Bool>(false)
+
+    @usableFromInline
+    init() {}
+
+    /// Keeps them until `body` has returned. One batch at a time goes back.
+    @usableFromInline
+    func whileKept(_ body: () -> Void) {
+        values.withLock { $0 = [] }
+        isKeeping.store(true, ordering: .relaxed)
+        body()
+        isKeeping.store(false, ordering: .relaxed)
+        // They end with the lock free.
+        _ = values.withLock { values in
+            defer { values = nil }
+            return values
         }
-        return merged
     }
 
-    /// Who puts an update from inside `merge` may wait for itself.
+    /// Relaxed: merges of the call that puts back are on its own thread. Others need not be kept, but may.
     @usableFromInline
-    func checkCaller() {
-        precondition(!merging.containsCurrent, "merge must not put updates into its own buffer")
+    func keep(_ value: Value) {
+        guard isKeeping.load(ordering: .relaxed) else { return }
+        values.withLock { $0?.append(value) }
     }
 }

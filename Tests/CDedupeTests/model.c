@@ -188,7 +188,7 @@ merge_statuses_before(model_t *model, size_t index)
     remove_at(model, index - 1);
 }
 
-/* What all that is pending weighs together, but for what somebody is merging. */
+/* What all that is pending weighs together. */
 static uint64_t
 weight(const model_t *model)
 {
@@ -196,7 +196,7 @@ weight(const model_t *model)
     size_t index;
 
     for (index = 0; model->rules.maximum_bytes != 0 && index < model->count; index++) {
-        if (!is_status(model, index) && !model->queue[index].merging) {
+        if (!is_status(model, index)) {
             sum += model->rules.weight(model->queue[index].id, model->queue[index].deletion);
         }
     }
@@ -228,9 +228,6 @@ drop_everything(model_t *model)
 {
     size_t key;
 
-    if (model->count > 0) {
-        wake(model); /* If it sleeps, somebody is merging what is first. */
-    }
     model->statistics.dropped += model->statistics.pending_keys;
     while (model->count > 0) {
         remove_at(model, model->count - 1);
@@ -272,12 +269,7 @@ put_pending(model_t *model, size_t index, bool deletion, uint64_t id)
     if (model->rules.merged != NULL && !deletion && !entry->deletion && entry->id != 0) {
         model->statistics.replaced++;
         entry->id = model->rules.merged(entry->id, id);
-        entry->merging = true;
-        return CDEDUPE_OUTCOME_MERGE;
-    }
-    if (entry->merging) { /* A deletion ends that. */
-        entry->merging = false;
-        wake(model);
+        return CDEDUPE_OUTCOME_REPLACED;
     }
     if (deletion && !entry->deletion && !model->keys[entry->key].live) {
         model->statistics.cancelled += 2;
@@ -330,48 +322,12 @@ model_put(model_t *model, size_t key, bool deletion, uint64_t id, uint64_t *disp
     model->keys[key].unseen = false;
     index = find(model, key);
     if (index < model->count) {
-        *displaced =
-            model->queue[index].merging ? 0 : model->queue[index].id; /* Whoever merges has it. */
+        *displaced = model->queue[index].id;
         outcome = put_pending(model, index, deletion, id);
     } else {
         outcome = put_new(model, key, deletion, id, is_first);
     }
     weigh(model);
-    return outcome;
-}
-
-bool
-model_put_waits(const model_t *model, size_t key, bool deletion)
-{
-    size_t index = find(model, key);
-
-    return !model->stopped && !deletion && index < model->count && model->queue[index].merging;
-}
-
-bool
-model_put_merged(model_t *model, size_t key, uint64_t id)
-{
-    size_t index = find(model, key);
-
-    if (index == model->count || !model->queue[index].merging || model->queue[index].id != id) {
-        return false;
-    }
-    model->queue[index].merging = false;
-    weigh(model);
-    if (!model->queue[0].merging) {
-        wake(model);
-    }
-    return true;
-}
-
-cdedupe_outcome_t
-model_put_at_once(model_t *model, size_t key, bool deletion, uint64_t id, uint64_t *displaced)
-{
-    cdedupe_outcome_t outcome = model_put(model, key, deletion, id, displaced);
-
-    if (outcome == CDEDUPE_OUTCOME_MERGE) {
-        model_put_merged(model, key, model->rules.merged(*displaced, id));
-    }
     return outcome;
 }
 
@@ -549,7 +505,7 @@ take_update(model_t *model)
     return item;
 }
 
-/* The queue is empty, or somebody is merging what is first. */
+/* The queue is empty. */
 static cdedupe_result_t
 take_nothing(model_t *model)
 {
@@ -597,9 +553,6 @@ model_take_hold(model_t *model, size_t limit, const size_t *hints, size_t hint_c
     while (*count < limit && model->count > 0 && model->queue[0].chosen && !is_delivered(model)) {
         if (*count < hint_count) {
             follow_hint(model, hints[*count]);
-        }
-        if (model->queue[0].merging) {
-            break;
         }
         items[*count] = is_status(model, 0) ? take_status(model) : take_update(model);
         model->batch[model->batch_count++] = items[*count];
@@ -655,7 +608,7 @@ is_dropped(const model_t *model, size_t key)
 }
 
 static uint64_t
-put_back_value(model_t *model, const model_item_t *item, uint64_t *newer)
+put_back_value(model_t *model, const model_item_t *item)
 {
     const model_entry_t entry = {.key = item->key, .id = item->id};
     model_key_t *key = &model->keys[item->key];
@@ -680,9 +633,7 @@ put_back_value(model_t *model, const model_item_t *item, uint64_t *newer)
         model->statistics.replaced++;
         if (model->rules.merged != NULL && !model->queue[index].deletion &&
             !model->queue[index].alone && model->queue[index].id != 0 && item->id != 0) {
-            *newer = model->queue[index].id;
-            model->queue[index].id = model->rules.merged(item->id, *newer);
-            model->queue[index].merging = true;
+            model->queue[index].id = model->rules.merged(item->id, model->queue[index].id);
         }
         move_to_front(model, index);
     }
@@ -737,23 +688,12 @@ put_back_status(model_t *model, const model_item_t *item)
     }
 }
 
-bool
-model_put_back_waits(const model_t *model)
-{
-    const model_item_t *item = &model->batch[model->batch_count - 1];
-    size_t index = find(model, item->key);
-
-    return item->kind != CDEDUPE_ITEM_STATUS && item->kind != CDEDUPE_ITEM_DELETED &&
-           !is_dropped(model, item->key) && index < model->count && model->queue[index].merging;
-}
-
 cdedupe_result_t
-model_put_back_last(model_t *model, uint64_t *back, uint64_t *newer)
+model_put_back_last(model_t *model, uint64_t *back)
 {
     const model_item_t *item;
 
     *back = 0;
-    *newer = 0;
     if (!model->claimed || model->batch_count == 0) {
         return CDEDUPE_INVALID_ARGUMENT;
     }
@@ -767,7 +707,7 @@ model_put_back_last(model_t *model, uint64_t *back, uint64_t *newer)
         *back = put_back_deletion(model, item);
         model->statistics.live_keys += item->was_live;
     } else {
-        *back = put_back_value(model, item, newer);
+        *back = put_back_value(model, item);
         model->statistics.live_keys -= !item->was_live;
     }
     weigh(model);
@@ -781,13 +721,7 @@ model_put_back(model_t *model, size_t count, uint64_t *back)
         return CDEDUPE_INVALID_ARGUMENT;
     }
     while (count-- > 0) {
-        size_t key = model->batch[model->batch_count - 1].key;
-        uint64_t newer;
-
-        model_put_back_last(model, &back[count], &newer);
-        if (newer != 0) {
-            model_put_merged(model, key, model->rules.merged(back[count], newer));
-        }
+        model_put_back_last(model, &back[count]);
     }
     return CDEDUPE_OK;
 }

@@ -6,9 +6,7 @@
  * Keys are small numbers; names turn strings into them. An update carries an `id`, which stands for its value,
  * its revision and its payload at once; zero is "none".
  *
- * What the buffer does only if it is asked to, the model does by its `rules`. Where values are merged, a merge has
- * two ends, and others may do something in between: so may they between two items that are put back. The histories of
- * ../Interleavings go by that. Tests of one thread call model_put_at_once() and model_put_back(), which do all at once.
+ * What the buffer does only if it is asked to, the model does by its `rules`.
  *
  * One thing the contract leaves open: the order among the deletions that one in-sync owes. The model puts them
  * into the queue as a *group* whose inner order is unknown, and model_take() is told what the real buffer
@@ -42,7 +40,6 @@ typedef struct model_entry {
     bool deletion;
     bool
         alone; /* It came after a deletion, or first after a restart: older values are not merged with it. */
-    bool merging;   /* Somebody is merging what is pending; `id` is what it will be. */
     bool chosen;    /* Was queued when the batch that is being taken was begun. */
     bool owed;      /* Was queued when a finish "when delivered" was called. */
     unsigned group; /* Not zero: a deletion synthesized by the in-sync of this number. */
@@ -110,22 +107,9 @@ void model_close(model_t *model);
 /* Makes `target`, which is open, equal to `source`. */
 void model_copy(model_t *target, const model_t *source);
 
-/*
- * An update. `displaced` gets the id of the pending update that left for it, or zero. After CDEDUPE_OUTCOME_MERGE the two are
- * to be merged: the key waits for model_put_merged().
- */
+/* An update. `displaced` gets the id of the pending update that left for it, or zero. */
 cdedupe_outcome_t model_put(model_t *model, size_t key, bool deletion, uint64_t id,
                             uint64_t *displaced);
-
-/* Whether who puts this has to wait: somebody is merging. */
-bool model_put_waits(const model_t *model, size_t key, bool deletion);
-
-/* Puts what was merged, by the rules. False: what was pending has ended meanwhile. */
-bool model_put_merged(model_t *model, size_t key, uint64_t id);
-
-/* An update; merges at once if it is to be merged. */
-cdedupe_outcome_t model_put_at_once(model_t *model, size_t key, bool deletion, uint64_t id,
-                                    uint64_t *displaced);
 
 cdedupe_result_t model_status(model_t *model, cdedupe_status_t status);
 cdedupe_result_t model_restart(model_t *model);
@@ -149,16 +133,10 @@ void model_begin_batch(model_t *model);
 cdedupe_result_t model_take_hold(model_t *model, size_t limit, const size_t *hints,
                                  size_t hint_count, model_item_t *items, size_t *count);
 
-/*
- * The last of the items of the last take goes back. `back` gets the id that comes back to the caller, or zero. `newer`
- * gets that of what it is to be merged with, for which the key waits as after CDEDUPE_OUTCOME_MERGE; or zero.
- */
-cdedupe_result_t model_put_back_last(model_t *model, uint64_t *back, uint64_t *newer);
+/* The last of the items of the last take goes back. `back` gets the id that comes back to the caller, or zero. */
+cdedupe_result_t model_put_back_last(model_t *model, uint64_t *back);
 
-/* Whether who puts back the last item, which there is, has to wait: the same. */
-bool model_put_back_waits(const model_t *model);
-
-/* The last `count` of them go back; merges at once what is to be merged. `back` gets the id or zero for each. */
+/* The last `count` of them go back. `back` gets the id or zero for each. */
 cdedupe_result_t model_put_back(model_t *model, size_t count, uint64_t *back);
 
 /* Strings to numbers, counted up from zero in the order of first use. */

@@ -185,6 +185,25 @@ standing_clock(void *context)
     return 0;
 }
 
+/*
+ * The newer payload becomes both. The older one is changed too, every other time, as a caller may that moves something out of it:
+ * what it weighed was counted before.
+ */
+static void
+merge_hook(void *context, void *older, void *newer)
+{
+    subject_t *subject = context;
+    payload_t *from = older, *into = newer;
+    object_t *objects = subject->payloads.objects;
+
+    CHECK_EQ(from->magic, PAYLOAD_MAGIC);
+    CHECK_EQ(into->magic, PAYLOAD_MAGIC);
+    objects[into->object].id = subject_merged(objects[from->object].id, objects[into->object].id);
+    into->revision = subject_revision(objects[into->object].id);
+    into->weight = subject_weight(objects[into->object].id);
+    from->weight += subject->merges++ % 2;
+}
+
 static cdedupe_result_t
 create(subject_t *subject)
 {
@@ -202,7 +221,8 @@ create(subject_t *subject)
     options.maximum_pending_keys = subject->options.maximum_keys;
     options.maximum_pending_bytes = subject->options.maximum_bytes;
     options.weight_offset = offsetof(payload_t, weight);
-    options.merging = subject->options.merging;
+    options.merge = subject->options.merging ? merge_hook : NULL;
+    options.merge_context = subject;
     if (subject->options.hooks != NULL) {
         hooks_use(subject->options.hooks, &options);
     }
@@ -397,16 +417,13 @@ settle_displaced(subject_t *subject, subject_update_t *update, cdedupe_slot_t sl
 
     if (!garbage) {
         CHECK(update->outcome == CDEDUPE_OUTCOME_REPLACED ||
-              update->outcome == CDEDUPE_OUTCOME_CANCELLED ||
-              update->outcome == CDEDUPE_OUTCOME_MERGE);
+              update->outcome == CDEDUPE_OUTCOME_CANCELLED);
         update->displaced = id;
     } else {
         CHECK(update->outcome == CDEDUPE_OUTCOME_QUEUED ||
               update->outcome == CDEDUPE_OUTCOME_SUPPRESSED);
     }
-    if (update->outcome != CDEDUPE_OUTCOME_MERGE) {
-        discard(subject, slot);
-    }
+    discard(subject, slot);
 }
 
 /* The header's words on `slot` and `displaced`, for one update that was put; `given` is what went in. */
@@ -443,59 +460,32 @@ reserve_scratch(subject_t *subject, size_t count)
     }
 }
 
-/* Makes one of two values, in the slot of the one or of the other, and puts it. */
-static void
-merge(subject_t *subject, const void *key, size_t length, cdedupe_slot_t older,
-      cdedupe_slot_t newer, cdedupe_slot_t pending)
-{
-    uint64_t id = subject_merged(object_of(subject, older)->id, object_of(subject, newer)->id);
-    cdedupe_slot_t kept = subject->turns++ % 2 == 0 ? older : newer;
-    cdedupe_slot_t other = kept == older ? newer : older;
-    cdedupe_slot_t merged = kept;
-    uint32_t number;
-
-    destroy(subject, older);
-    destroy(subject, newer);
-    number = construct(subject, kept, id);
-    cdedupe_put_merged(subject->core, key, length, pending, &merged);
-    CHECK_EQ(merged, 0); /* Nobody was there to end it. */
-    subject->payloads.objects[number].owner = OWNER_QUEUE;
-    cdedupe_discard(subject->core, &other, 1);
-    subject->merges++;
-}
-
-/* Puts what is left from `first` on; returns where that ended. */
+/* Returns how many updates were put. */
 static size_t
-put_some(subject_t *subject, subject_update_t *updates, size_t first, size_t count,
-         cdedupe_result_t *result)
+put_some(subject_t *subject, subject_update_t *updates, size_t count, cdedupe_result_t *result)
 {
     cdedupe_update_t *given = must_resize(NULL, (count + 1) * sizeof(*given));
     size_t index;
 
-    for (index = first; index < count; index++) {
+    for (index = 0; index < count; index++) {
         cdedupe_update_t *update = &subject->updates[index];
 
         update->displaced = UINT32_MAX; /* Outputs are written, whatever was there. */
         update->outcome = 99;
     }
     memcpy(given, subject->updates, count * sizeof(*given));
-    *result = cdedupe_put(subject->core, subject->updates + first, count - first);
-    for (index = first; index < count; index++) {
+    *result = cdedupe_put(subject->core, subject->updates, count);
+    for (index = 0; index < count; index++) {
         settle(subject, &updates[index], &subject->updates[index], &given[index],
                subject->numbers[index]);
         if (updates[index].outcome == CDEDUPE_OUTCOME_UNTOUCHED ||
-            updates[index].outcome == CDEDUPE_OUTCOME_REJECTED ||
-            updates[index].outcome == CDEDUPE_OUTCOME_MERGE) {
+            updates[index].outcome == CDEDUPE_OUTCOME_REJECTED) {
             break;
         }
         discard_update(subject, &subject->updates[index]);
     }
-    check_overflow(subject, updates + first, index - first, *result);
+    check_overflow(subject, updates, index, *result);
     for (size_t i = index + 1; i < count; i++) {
-        if (*result == CDEDUPE_INCOMPLETE) {
-            CHECK(memcmp(&subject->updates[i], &given[i], sizeof(given[i])) == 0);
-            continue;
-        }
         settle(subject, &updates[i], &subject->updates[i], &given[i], subject->numbers[i]);
         CHECK_EQ(updates[i].outcome, CDEDUPE_OUTCOME_UNTOUCHED);
     }
@@ -503,36 +493,19 @@ put_some(subject_t *subject, subject_update_t *updates, size_t first, size_t cou
     return index;
 }
 
-/* A put came upon an update that its caller must merge. */
-static void
-go_on(subject_t *subject, const subject_update_t *update, cdedupe_update_t *put)
-{
-    CHECK_EQ(update->outcome, CDEDUPE_OUTCOME_MERGE);
-    CHECK(subject->options.merging && !update->deletion);
-    merge(subject, put->key, put->key_length, put->displaced, put->slot, put->displaced);
-    put->slot = 0;
-    discard_update(subject, put);
-}
-
 static cdedupe_result_t
 put_handles(subject_t *subject, subject_update_t *updates, size_t count)
 {
     cdedupe_result_t result;
-    size_t index = 0;
+    size_t index;
 
     reserve_scratch(subject, count + 1); /* Not NULL, whatever the count. */
     result = prepare(subject, updates, count);
     if (result != CDEDUPE_OK) {
         return result;
     }
-    do {
-        index = put_some(subject, updates, index, count, &result);
-        CHECK((index < count) == (result != CDEDUPE_OK && result != CDEDUPE_OVERFLOWED));
-        if (result == CDEDUPE_INCOMPLETE) {
-            go_on(subject, &updates[index], &subject->updates[index]);
-            index++;
-        }
-    } while (result == CDEDUPE_INCOMPLETE && (index < count || (result = CDEDUPE_OK)));
+    index = put_some(subject, updates, count, &result);
+    CHECK((index < count) == (result != CDEDUPE_OK && result != CDEDUPE_OVERFLOWED));
     for (; index < count; index++) {
         discard_update(subject, &subject->updates[index]);
     }
@@ -759,92 +732,32 @@ static uint64_t
 settle_put_back(subject_t *subject, const cdedupe_item_t *given, const cdedupe_item_t *item)
 {
     CHECK(item->slot == given->slot || item->slot == 0);
-    CHECK(item->newer == 0 || (subject->options.merging && item->slot != 0));
     if (item->slot == 0) {
         if (given->slot != 0) {
             object_of(subject, given->slot)->owner = OWNER_QUEUE;
         }
         return 0;
     }
-    if (item->newer != 0) {
-        come_back(subject, item->newer, true, false);
-    }
     return object_of(subject, item->slot)->id;
-}
-
-/* The payload of an item that something newer is to be merged with goes into that. */
-static void
-merge_put_back(subject_t *subject, const void *key, cdedupe_item_t *item)
-{
-    if (item->newer != 0) {
-        merge(subject, key, item->key_length, item->slot, item->newer, item->newer);
-        item->slot = 0;
-    }
-}
-
-/* After putting back, the keys are lent no longer, but merging still wants them. */
-static char **
-copy_keys(const cdedupe_item_t *items, size_t count)
-{
-    char **keys = must_resize(NULL, (count + 1) * sizeof(*keys));
-
-    for (size_t i = 0; i < count; i++) {
-        keys[i] = must_resize(NULL, items[i].key_length + 1);
-        if (items[i].key_length > 0) {
-            memcpy(keys[i], items[i].key, items[i].key_length);
-        }
-    }
-    return keys;
-}
-
-static void
-free_keys(char **keys, size_t count)
-{
-    for (size_t i = 0; i < count; i++) {
-        free(keys[i]);
-    }
-    free(keys);
-}
-
-/* Those from the first to before the end; says where the next ones end. */
-static size_t
-settle_all_put_back(subject_t *subject, const cdedupe_item_t *given, char **keys, size_t base,
-                    size_t first, size_t end, uint64_t *back)
-{
-    for (size_t index = first; index < end; index++) {
-        back[index - base] = settle_put_back(subject, &given[index], &subject->core_items[index]);
-        if (keys != NULL) {
-            merge_put_back(subject, keys[index], &subject->core_items[index]);
-        }
-    }
-    return first;
 }
 
 static cdedupe_result_t
 put_back_handles(subject_t *subject, size_t count, uint64_t *back)
 {
-    size_t kept = subject->kept, first = kept - count, end, left = count;
+    size_t first = subject->kept - count, left = count;
     cdedupe_item_t *given = must_resize(NULL, (subject->kept + 1) * sizeof(*given));
     cdedupe_result_t result;
-    char **keys;
 
     memcpy(given, subject->core_items, subject->kept * sizeof(*given));
-    keys = subject->options.merging ? copy_keys(given, subject->kept) : NULL;
-    end = first + left;
-    while ((result = cdedupe_put_back(subject->core, subject->core_items + first, &left)) ==
-           CDEDUPE_INCOMPLETE) {
-        CHECK(subject->core_items[first + left].newer != 0);
-        end = settle_all_put_back(subject, given, keys, first, first + left, end, back);
-    }
+    result = cdedupe_put_back(subject->core, subject->core_items + first, &left);
     CHECK(result == CDEDUPE_INVALID_ARGUMENT || (left == 0) == (result == CDEDUPE_OK));
-    if (result == CDEDUPE_INVALID_ARGUMENT) {
-        left = end - first;
-    }
     subject->left = left;
-    settle_all_put_back(subject, given, keys, first, first + left, end, back);
+    for (size_t index = first + (result == CDEDUPE_INVALID_ARGUMENT ? count : left);
+         index < first + count; index++) {
+        back[index - first] = settle_put_back(subject, &given[index], &subject->core_items[index]);
+    }
     discard_kept(subject, first + left);
     free(given);
-    free_keys(keys, keys != NULL ? kept : 0);
     return result;
 }
 

@@ -7,8 +7,6 @@
  * back only in ways that the header allows, and that it is destroyed exactly once. A deletion with id zero
  * carries no payload.
  *
- * If values are merged, a put does so at once, as do all that an putting back asks for.
- *
  * Not for several threads.
  */
 #ifndef SUBJECT_H
@@ -127,8 +125,8 @@ typedef struct subject {
     void (*on_wake)(struct subject *subject); /* If not NULL, called by the hook. */
 
     book_t payloads;
-    uint64_t turns; /* Of two ways to do a thing, one after the other. */
-    uint64_t merges;
+    uint64_t turns;  /* Of two ways to do a thing, one after the other. */
+    uint64_t merges; /* Calls of the merge callback. */
 
     cdedupe_update_t *updates; /* Scratch for subject_put(). */
     uint32_t *numbers;

@@ -280,7 +280,7 @@ compare_update(model_t *model, size_t position)
     uint64_t displaced;
 
     CHECK_EQ(subject_put(&subject, &update, 1), CDEDUPE_OK);
-    outcome = model_put_at_once(model, key, update.deletion, update.id, &displaced);
+    outcome = model_put(model, key, update.deletion, update.id, &displaced);
     CHECK(update.outcome == outcome || model->ambiguous);
     if (pass.level == SUBJECT_HANDLES && !model->ambiguous) {
         CHECK_EQ(update.displaced, displaced);
@@ -636,7 +636,7 @@ walk_updates(model_t *model, uint64_t *id)
         uint64_t displaced;
 
         CHECK_EQ(updates[index].outcome,
-                 model_put_at_once(model, numbers[index], updates[index].deletion,
+                 model_put(model, numbers[index], updates[index].deletion,
                                    updates[index].id, &displaced));
         if (pass.level == SUBJECT_HANDLES && updates[index].outcome != CDEDUPE_OUTCOME_QUEUED) {
             CHECK_EQ(updates[index].displaced, displaced);

@@ -1,9 +1,8 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /*
- * What comes between two holds of one call. A call rests there if somebody waits for the lock, and waits there for a merge, or
- * for a sink that had to wait for one: by yielding, and after a while by sleeping. sched_yield() and nanosleep() are ours, so
- * that this thread can do what others might, at the very place. Looks inside for the lock, to tell it that somebody is
- * waiting, and for contexts.
+ * What comes between two holds of one call. A call yields the lock there if another thread waits for it; and where values are
+ * merged, a put yields to a sink that found a merge running. sched_yield() is ours, so that this thread can do what others
+ * might, at the very place. Looks inside for the lock, to tell it that a thread is waiting, and for contexts.
  */
 #include "state/buffer.h"
 
@@ -18,7 +17,7 @@
 
 /* Called at this thread's yields, with how many there were before; but for those in itself. */
 static _Thread_local void (*at_yield)(unsigned number);
-static _Thread_local unsigned yields, sleeps;
+static _Thread_local unsigned yields;
 static _Thread_local bool yielding;
 
 /* Whoever waits for itself never ends. */
@@ -40,20 +39,11 @@ sched_yield(void)
     return 0;
 }
 
-int
-nanosleep(const struct timespec *pause, struct timespec *left)
-{
-    if (at_yield != NULL && ++sleeps > 1000)
-        give_up();
-    return (int)syscall(SYS_nanosleep, pause, left);
-}
-
 static void
 watch_yields(void (*function)(unsigned number))
 {
     at_yield = function;
     yields = 0;
-    sleeps = 0;
 }
 
 /* ---------------------------------------------------------------------------------------------------- */
@@ -62,11 +52,10 @@ watch_yields(void (*function)(unsigned number))
 static subject_t subject;
 
 static void
-with_a_subject(bool merging, bool suppress, void (*test)(void))
+with_a_subject(bool suppress, void (*test)(void))
 {
     subject_options_t options = subject_defaults(SUBJECT_HANDLES);
 
-    options.merging = merging;
     options.suppress = suppress;
     CHECK_EQ(subject_open(&subject, &options), CDEDUPE_OK);
     subject.keeps_batch = true;
@@ -74,14 +63,6 @@ with_a_subject(bool merging, bool suppress, void (*test)(void))
     test();
     subject_collect(&subject, 10);
     subject_close(&subject);
-}
-
-/* With or without merging. */
-static void
-with_both(void (*test)(void))
-{
-    with_a_subject(false, false, test);
-    with_a_subject(true, false, test);
 }
 
 /* So many keys that with one before them they fill a hold: what is queued behind them is taken in the next one. */
@@ -187,26 +168,7 @@ an_put_back_batch_leaves_the_newer_value(void)
     take_while(put_again);
     put_back_all();
     CHECK_EQ(subject_statistics(&subject).live_keys, 0);
-    CHECK_TEXT(take(), subject.options.merging ? "+a=12 +z=8 +b=3" : "+a=2 +z=8 +b=3");
-}
-
-static void
-delete_and_put_again(void)
-{
-    CHECK_EQ(del(&subject, "a"), CDEDUPE_OUTCOME_QUEUED);
-    CHECK_EQ(put(&subject, "a", 2), CDEDUPE_OUTCOME_REPLACED);
-}
-
-static void
-an_put_back_batch_is_not_merged_across_a_deletion(void)
-{
-    put(&subject, "a", 1);
-    put_fillers();
-    put(&subject, "z", 8);
-    take_while(delete_and_put_again);
-    CHECK_TEXT(taken(), "+a=1 +z=8");
-    put_back_all();
-    CHECK_TEXT(take(), "+a=2 +z=8");
+    CHECK_TEXT(take(), "+a=2 +z=8 +b=3");
 }
 
 static void
@@ -365,15 +327,41 @@ a_batch_ends_before_a_status_that_meets_a_later_one(void)
 /* Its payloads are decimal digits: which values were merged, in which order. */
 static cdedupe_t *buffer;
 static unsigned wakes;
-static void (*on_wake)(void);
+static void (*in_merge)(void);
 
 static void
 wake(void *context)
 {
     (void)context;
     wakes++;
-    if (on_wake != NULL)
-        on_wake();
+}
+
+static uint64_t
+clock_that_stands(void *context)
+{
+    (void)context;
+    return 0;
+}
+
+/* User callbacks hold nobody up: no spinlock is held meanwhile, and no read section open. */
+static void
+check_nothing_is_held(void)
+{
+    CHECK(!lock_is_held(&buffer->lock));
+    for (uint64_t i = 0; i < buffer->contexts.count; i++)
+        CHECK_EQ(buffer->contexts.contexts[i]->claimed, 0);
+}
+
+static void
+merge_digits(void *context, void *older, void *newer)
+{
+    uint64_t *into = newer;
+
+    (void)context;
+    check_nothing_is_held();
+    *into += *(const uint64_t *)older * 10;
+    if (in_merge != NULL)
+        in_merge();
 }
 
 static void
@@ -382,16 +370,17 @@ open_merging(cdedupe_claim_t claim)
     cdedupe_options_t options = cdedupe_options();
 
     options.payload_size = sizeof(uint64_t);
-    options.merging = true;
+    options.merge = merge_digits;
     options.wake = wake;
+    options.clock = clock_that_stands;
     CHECK_EQ(cdedupe_create(&options, &buffer), CDEDUPE_OK);
     CHECK_EQ(cdedupe_claim(buffer, claim), CDEDUPE_OK);
     wakes = 0;
-    on_wake = NULL;
+    in_merge = NULL;
 }
 
 static void
-close_merging(void)
+close_buffer(void)
 {
     at_yield = NULL;
     CHECK_NO_FAULT(cdedupe_validate(buffer));
@@ -404,8 +393,9 @@ digits(cdedupe_slot_t slot)
     return cdedupe_payload(buffer, slot);
 }
 
-static cdedupe_update_t
-make_update(const char *key, uint64_t value)
+/* A value; zero: a deletion. */
+static cdedupe_outcome_t
+put_value(const char *key, uint64_t value)
 {
     cdedupe_update_t update = {.key = key, .key_length = strlen(key), .deletion = value == 0};
 
@@ -413,42 +403,7 @@ make_update(const char *key, uint64_t value)
         CHECK_EQ(cdedupe_acquire(buffer, &update.slot, 1), CDEDUPE_OK);
         *digits(update.slot) = value;
     }
-    return update;
-}
-
-static void
-end_merge(cdedupe_update_t *update)
-{
-    cdedupe_slot_t merged = update->displaced;
-
-    *digits(merged) = *digits(merged) * 10 + *digits(update->slot);
-    cdedupe_put_merged(buffer, update->key, update->key_length, update->displaced, &merged);
-    cdedupe_discard(buffer, &update->slot, 1);
-    cdedupe_discard(buffer, &merged, 1);
-}
-
-/* The merge has begun when this returns. */
-static cdedupe_update_t
-begin_merge(const char *key, uint64_t value)
-{
-    cdedupe_update_t update = make_update(key, value);
-
-    CHECK_EQ(cdedupe_put(buffer, &update, 1), CDEDUPE_INCOMPLETE);
-    CHECK_EQ(update.outcome, CDEDUPE_OUTCOME_MERGE);
-    return update;
-}
-
-/* A value, merged at once; zero: a deletion. */
-static cdedupe_outcome_t
-put_value(const char *key, uint64_t value)
-{
-    cdedupe_update_t update = make_update(key, value);
-
-    cdedupe_put(buffer, &update, 1);
-    if (update.outcome == CDEDUPE_OUTCOME_MERGE) {
-        end_merge(&update);
-        return CDEDUPE_OUTCOME_MERGE;
-    }
+    CHECK_EQ(cdedupe_put(buffer, &update, 1), CDEDUPE_OK);
     cdedupe_discard(buffer, &update.slot, 1);
     cdedupe_discard(buffer, &update.displaced, 1);
     return (cdedupe_outcome_t)update.outcome;
@@ -471,17 +426,33 @@ take_values(void)
     return sum;
 }
 
-/* The sink comes when the key is being merged, finds nothing, and is told when the merge ends. */
-static void
-let_the_sink_come_too_early(void)
+static void *
+take_in_vain(void *unused)
 {
-    cdedupe_update_t update;
+    (void)unused;
+    CHECK_EQ(take_values(), 0);
+    return NULL;
+}
 
+/* The loop is another thread. */
+static void
+let_the_loop_come(void)
+{
+    pthread_t thread;
+
+    in_merge = NULL;
+    pthread_create(&thread, NULL, take_in_vain, NULL);
+    pthread_join(thread, NULL);
+}
+
+/* The loop comes while the callback runs, finds nothing, and is woken when the merge has ended. */
+static void
+let_the_loop_come_too_early(void)
+{
     put_value("a", 1);
     put_value("b", 5);
-    update = begin_merge("a", 2);
-    CHECK_EQ(take_values(), 0);
-    end_merge(&update);
+    in_merge = let_the_loop_come;
+    put_value("a", 2);
     CHECK_EQ(wakes, 1);
 }
 
@@ -491,255 +462,129 @@ nothing(unsigned number)
     (void)number;
 }
 
+enum { YIELDS_TO_LOOP = 100 };
+
 static void
-the_next_merge_waits_a_bounded_time_for_the_sink(void)
+the_next_put_yields_a_bounded_number_of_times_to_the_loop(void)
 {
     open_merging(CDEDUPE_CLAIM_LOOP);
-    let_the_sink_come_too_early();
+    let_the_loop_come_too_early();
     watch_yields(nothing);
-    CHECK_EQ(put_value("a", 3), CDEDUPE_OUTCOME_MERGE);
-    CHECK_EQ(yields, WAIT_YIELDS);
-    CHECK_EQ(sleeps, 0);
-    close_merging();
+    CHECK_EQ(put_value("a", 3), CDEDUPE_OUTCOME_REPLACED);
+    CHECK_EQ(yields, YIELDS_TO_LOOP);
+    CHECK_EQ(take_values(), 123 + 5);
+    close_buffer();
 }
 
 static void
-it_waits_once(void)
+it_yields_once(void)
 {
     open_merging(CDEDUPE_CLAIM_LOOP);
-    let_the_sink_come_too_early();
+    let_the_loop_come_too_early();
     watch_yields(nothing);
-    put_value("a", 3);
+    put_value("c", 3);
     watch_yields(nothing);
-    CHECK_EQ(put_value("a", 4), CDEDUPE_OUTCOME_MERGE);
+    CHECK_EQ(put_value("a", 4), CDEDUPE_OUTCOME_REPLACED);
     CHECK_EQ(yields, 0);
-    CHECK_EQ(take_values(), 1234 + 5);
-    close_merging();
+    CHECK_EQ(take_values(), 124 + 5 + 3);
+    close_buffer();
 }
 
 static void
-take_in_the_third(unsigned number)
+take_in_the_first(unsigned number)
 {
-    if (number == 2)
+    if (number == 0)
         CHECK_EQ(take_values(), 12 + 5);
 }
 
 static void
-a_sink_that_comes_gets_it(void)
+a_loop_that_comes_gets_it(void)
 {
     open_merging(CDEDUPE_CLAIM_LOOP);
-    let_the_sink_come_too_early();
-    watch_yields(take_in_the_third);
+    let_the_loop_come_too_early();
+    watch_yields(take_in_the_first);
     CHECK_EQ(put_value("a", 3), CDEDUPE_OUTCOME_QUEUED);
-    CHECK_EQ(yields, 3);
+    CHECK_EQ(yields, 1);
     /* Now it waits for nothing. */
-    CHECK_EQ(put_value("a", 4), CDEDUPE_OUTCOME_MERGE);
-    CHECK_EQ(yields, 3);
-    close_merging();
+    CHECK_EQ(put_value("a", 4), CDEDUPE_OUTCOME_REPLACED);
+    CHECK_EQ(yields, 1);
+    close_buffer();
 }
 
-/* Not that it finds nothing, but that it came to this key, lets others wait. */
 static void
-a_sink_that_found_nothing_at_all_is_not_waited_for(void)
+a_loop_that_was_there_meanwhile_is_not_waited_for(void)
 {
     open_merging(CDEDUPE_CLAIM_LOOP);
-    let_the_sink_come_too_early();
+    let_the_loop_come_too_early();
     CHECK_EQ(take_values(), 12 + 5);
     CHECK_EQ(take_values(), 0);
     put_value("a", 1);
     watch_yields(nothing);
-    CHECK_EQ(put_value("a", 2), CDEDUPE_OUTCOME_MERGE);
+    CHECK_EQ(put_value("a", 2), CDEDUPE_OUTCOME_REPLACED);
     CHECK_EQ(yields, 0);
-    close_merging();
+    close_buffer();
 }
 
 static void
-so_with_one_that_takes_by_hand(void)
-{
-    cdedupe_update_t update;
-
-    open_merging(CDEDUPE_CLAIM_SINGLE_BATCH);
-    put_value("a", 1);
-    update = begin_merge("a", 2);
-    CHECK_EQ(take_values(), 0);
-    end_merge(&update);
-    watch_yields(nothing);
-    CHECK_EQ(put_value("a", 3), CDEDUPE_OUTCOME_MERGE);
-    CHECK_EQ(yields, WAIT_YIELDS);
-    close_merging();
-}
-
-static void
-a_sink_that_has_gone_is_not_waited_for(void)
+a_loop_that_has_gone_is_not_waited_for(void)
 {
     open_merging(CDEDUPE_CLAIM_LOOP);
-    let_the_sink_come_too_early();
+    let_the_loop_come_too_early();
     cdedupe_release(buffer);
     watch_yields(nothing);
-    CHECK_EQ(put_value("a", 3), CDEDUPE_OUTCOME_MERGE);
+    CHECK_EQ(put_value("a", 3), CDEDUPE_OUTCOME_REPLACED);
     CHECK_EQ(yields, 0);
-    close_merging();
+    close_buffer();
 }
 
 static void
-only_merges_of_this_key_wait(void)
+what_is_no_put_of_an_update_does_not_yield(void)
 {
     open_merging(CDEDUPE_CLAIM_LOOP);
-    let_the_sink_come_too_early();
+    let_the_loop_come_too_early();
     watch_yields(nothing);
-    CHECK_EQ(put_value("b", 6), CDEDUPE_OUTCOME_MERGE);
-    CHECK_EQ(put_value("c", 7), CDEDUPE_OUTCOME_QUEUED);
     CHECK_EQ(cdedupe_put_status(buffer, CDEDUPE_STATUS_IN_SYNC), CDEDUPE_OK);
-    CHECK_EQ(put_value("a", 0), CDEDUPE_OUTCOME_CANCELLED);
-    CHECK_EQ(yields, 0);
-    close_merging();
-}
-
-/* The place that the sink came to is gone; another key gets its link, and is not what it waits for. */
-static void
-a_place_that_has_gone_is_not_waited_for(void)
-{
-    cdedupe_update_t update;
-
-    open_merging(CDEDUPE_CLAIM_LOOP);
-    put_value("a", 1);
-    update = begin_merge("a", 2);
-    CHECK_EQ(take_values(), 0);
-    CHECK_EQ(put_value("a", 0), CDEDUPE_OUTCOME_CANCELLED);
-    end_merge(&update);
-    CHECK_EQ(put_value("c", 3), CDEDUPE_OUTCOME_QUEUED);
-    watch_yields(nothing);
-    CHECK_EQ(put_value("c", 4), CDEDUPE_OUTCOME_MERGE);
-    CHECK_EQ(yields, 0);
-    close_merging();
-}
-
-/* ---------------------------------------------------------------------------------------------------- */
-/* The hook                                                                                             */
-
-static void
-take_all_or_put(void)
-{
-    if (wakes == 1) {
-        CHECK_EQ(take_values(), 7);
-        CHECK_EQ(take_values(), 0);
-    } else if (wakes == 2) {
-        CHECK_EQ(put_value("a", 2), CDEDUPE_OUTCOME_MERGE);
-    }
-}
-
-static void
-not_many(unsigned number)
-{
-    if (number > 10)
-        give_up();
-}
-
-/*
- * The first of the updates wakes the loop, whose hook takes it and sleeps again. The second one wakes it again, in the hold
- * that comes to the third: the hook, which puts a value of that key, is called before the third is merged.
- */
-static void
-the_hook_is_called_before_a_merge_begins(void)
-{
-    cdedupe_update_t updates[3];
-
-    open_merging(CDEDUPE_CLAIM_LOOP);
-    CHECK_EQ(take_values(), 0);
-    updates[0] = make_update("x", 7);
-    updates[1] = make_update("a", 1);
-    updates[2] = make_update("a", 3);
-    on_wake = take_all_or_put;
-    watch_yields(not_many);
-    CHECK_EQ(cdedupe_put(buffer, updates, 3), CDEDUPE_INCOMPLETE);
-    CHECK_EQ(wakes, 2);
-    CHECK_EQ(updates[2].outcome, CDEDUPE_OUTCOME_MERGE);
-    CHECK_EQ(*digits(updates[2].displaced), 12);
-    on_wake = NULL;
-    end_merge(&updates[2]);
-    CHECK_EQ(take_values(), 123);
-    close_merging();
-}
-
-/* The loop sleeps, since what is first is being merged. */
-static cdedupe_update_t
-sleep_at_a_merge(void)
-{
-    cdedupe_update_t update;
-
-    open_merging(CDEDUPE_CLAIM_LOOP);
-    put_value("l", 1);
-    CHECK_EQ(take_values(), 1);
-    put_value("l", 2);
-    put_value("a", 3);
-    update = begin_merge("l", 4);
-    CHECK_EQ(take_values(), 0);
-    return update;
-}
-
-static void
-put_much_behind_it(void)
-{
-    cdedupe_update_t update;
-
-    put_value("b", 1);
-    /* Merges behind it end, too. */
-    update = begin_merge("a", 4);
-    end_merge(&update);
-    update = begin_merge("a", 5);
-    put_value("a", 0);
-    end_merge(&update);
-    put_value("a", 3);
-    CHECK_EQ(cdedupe_put_status(buffer, CDEDUPE_STATUS_RESYNC_IN_PROGRESS), CDEDUPE_OK);
-    put_value("a", 0);
-    CHECK_EQ(cdedupe_put_status(buffer, CDEDUPE_STATUS_WAIT_FOR_DATASTORE), CDEDUPE_OK);
-    put_value("c", 3);
-    CHECK_EQ(wakes, 0);
-    CHECK_EQ(take_values(), 0);
-    CHECK_EQ(wakes, 0);
-}
-
-static void
-a_loop_that_waits_for_a_merge_is_woken_by_its_end_alone(void)
-{
-    cdedupe_update_t update = sleep_at_a_merge();
-
-    put_much_behind_it();
-    end_merge(&update);
-    CHECK_EQ(wakes, 1);
-    put_value("d", 5);
-    CHECK_EQ(wakes, 1);
-    CHECK_EQ(take_values(), 24 + 1 + 3 + 5);
-    close_merging();
-}
-
-static void
-or_by_a_deletion_of_the_key(void)
-{
-    cdedupe_update_t update = sleep_at_a_merge();
-
-    put_much_behind_it();
-    CHECK_EQ(put_value("l", 0), CDEDUPE_OUTCOME_REPLACED);
-    CHECK_EQ(wakes, 1);
-    end_merge(&update);
-    CHECK_EQ(wakes, 1);
-    CHECK_EQ(take_values(), 1 + 3);
-    close_merging();
-}
-
-static void
-or_by_a_restart(void)
-{
-    cdedupe_update_t update = sleep_at_a_merge();
-
-    put_much_behind_it();
     CHECK_EQ(cdedupe_restart(buffer), CDEDUPE_OK);
-    CHECK_EQ(wakes, 1);
-    put_value("d", 5);
-    end_merge(&update);
-    CHECK_EQ(wakes, 1);
-    CHECK_EQ(take_values(), 5);
-    close_merging();
+    CHECK_EQ(yields, 0);
+    close_buffer();
+}
+
+/* Puts that are to be merged with what it takes, until it has been taken. */
+static void *
+take_one_batch(void *taken)
+{
+    CHECK(take_values() != 0);
+    *(volatile bool *)taken = true;
+    return NULL;
+}
+
+static volatile bool batch_was_taken;
+static pthread_t taking;
+
+static void
+let_a_single_batch_come(void)
+{
+    in_merge = NULL;
+    pthread_create(&taking, NULL, take_one_batch, (void *)&batch_was_taken);
+    /* It waits for the mutex by now, or will. */
+    while (sync_load_relaxed_32(&buffer->merge_lock.sink) != SINK_WAITS)
+        ;
+}
+
+/* A sink that waits gets what it waits for before the next put of this thread. */
+static void
+a_single_batch_goes_first(void)
+{
+    for (unsigned i = 0; i < 200; i++) {
+        open_merging(CDEDUPE_CLAIM_SINGLE_BATCH);
+        put_value("a", 1);
+        in_merge = let_a_single_batch_come;
+        put_value("a", 2);
+        CHECK_EQ(put_value("a", 3), CDEDUPE_OUTCOME_QUEUED);
+        pthread_join(taking, NULL);
+        CHECK(batch_was_taken);
+        close_buffer();
+    }
 }
 
 /* ---------------------------------------------------------------------------------------------------- */
@@ -750,15 +595,12 @@ static sem_t clock_entered, clock_go;
 static _Thread_local unsigned
     until_slow; /* Readings of this thread to the one that is slow; zero: none is. */
 
-/* What is foreign holds nobody up: no lock is held meanwhile, and no section open. */
 static uint64_t
 look_around(void *context)
 {
     (void)context;
     readings++;
-    CHECK(!lock_is_held(&buffer->lock));
-    for (uint64_t i = 0; i < buffer->contexts.count; i++)
-        CHECK_EQ(buffer->contexts.contexts[i]->claimed, 0);
+    check_nothing_is_held();
     return 0;
 }
 
@@ -804,7 +646,7 @@ the_clock_is_read_with_no_lock_held_and_in_no_section(void)
     clock_was_read(&from);
     cdedupe_statistics(buffer, &statistics, sizeof(statistics));
     clock_was_read(&from);
-    close_merging();
+    close_buffer();
 }
 
 static uint64_t
@@ -866,47 +708,40 @@ a_slow_clock_in_one_call_stops_no_other(void)
         pthread_join(thread, NULL);
         sem_destroy(&clock_entered);
         sem_destroy(&clock_go);
-        close_merging();
+        close_buffer();
     }
 }
 
 /* ---------------------------------------------------------------------------------------------------- */
 
-#define RUN_WITH_BOTH(test) (check_test = #test, with_both(test))
-#define RUN_MERGING(test) (check_test = #test, with_a_subject(true, false, test))
+#define RUN_WITH_A_SUBJECT(test) (check_test = #test, with_a_subject(false, test))
 
 static void
 run_batches(void)
 {
-    RUN_WITH_BOTH(what_is_put_meanwhile_comes_in_the_next_batch);
-    RUN_WITH_BOTH(an_put_back_batch_leaves_the_newer_value);
-    RUN_MERGING(an_put_back_batch_is_not_merged_across_a_deletion);
-    RUN_WITH_BOTH(an_put_back_deletion_leaves_what_came_after_it);
+    RUN_WITH_A_SUBJECT(what_is_put_meanwhile_comes_in_the_next_batch);
+    RUN_WITH_A_SUBJECT(an_put_back_batch_leaves_the_newer_value);
+    RUN_WITH_A_SUBJECT(an_put_back_deletion_leaves_what_came_after_it);
     check_test = "what_a_snapshots_value_stands_for_is_not_lost";
-    with_a_subject(true, true, what_a_snapshots_value_stands_for_is_not_lost);
-    RUN_WITH_BOTH(a_batch_ends_before_a_last_one_that_is_cancelled_meanwhile);
-    RUN_WITH_BOTH(it_may_be_one_of_many);
-    RUN_WITH_BOTH(so_may_all_of_them);
-    RUN_WITH_BOTH(a_status_behind_the_batch_is_not_in_it);
-    RUN_WITH_BOTH(a_batch_ends_with_its_last_status_whichever_that_is_by_then);
-    RUN_WITH_BOTH(a_batch_ends_before_a_status_that_meets_a_later_one);
+    with_a_subject(true, what_a_snapshots_value_stands_for_is_not_lost);
+    RUN_WITH_A_SUBJECT(a_batch_ends_before_a_last_one_that_is_cancelled_meanwhile);
+    RUN_WITH_A_SUBJECT(it_may_be_one_of_many);
+    RUN_WITH_A_SUBJECT(so_may_all_of_them);
+    RUN_WITH_A_SUBJECT(a_status_behind_the_batch_is_not_in_it);
+    RUN_WITH_A_SUBJECT(a_batch_ends_with_its_last_status_whichever_that_is_by_then);
+    RUN_WITH_A_SUBJECT(a_batch_ends_before_a_status_that_meets_a_later_one);
 }
 
 static void
 run_merges(void)
 {
-    RUN(the_next_merge_waits_a_bounded_time_for_the_sink);
-    RUN(it_waits_once);
-    RUN(a_sink_that_comes_gets_it);
-    RUN(a_sink_that_found_nothing_at_all_is_not_waited_for);
-    RUN(so_with_one_that_takes_by_hand);
-    RUN(a_sink_that_has_gone_is_not_waited_for);
-    RUN(only_merges_of_this_key_wait);
-    RUN(a_place_that_has_gone_is_not_waited_for);
-    RUN(the_hook_is_called_before_a_merge_begins);
-    RUN(a_loop_that_waits_for_a_merge_is_woken_by_its_end_alone);
-    RUN(or_by_a_deletion_of_the_key);
-    RUN(or_by_a_restart);
+    RUN(the_next_put_yields_a_bounded_number_of_times_to_the_loop);
+    RUN(it_yields_once);
+    RUN(a_loop_that_comes_gets_it);
+    RUN(a_loop_that_was_there_meanwhile_is_not_waited_for);
+    RUN(a_loop_that_has_gone_is_not_waited_for);
+    RUN(what_is_no_put_of_an_update_does_not_yield);
+    RUN(a_single_batch_goes_first);
 }
 
 int

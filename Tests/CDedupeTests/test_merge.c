@@ -1,10 +1,10 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /*
- * Merging, rule by rule; then merges that take their time, held open by a thread of their own while the test goes on; then
- * many threads. test_exhaustive.c compares it with the model in all short sequences.
+ * Merging, rule by rule; then what other threads do while the callback runs, which starts them itself; then many threads.
+ * test_exhaustive.c compares merging with the model in all short sequences.
  *
- * Nothing here looks at a clock: what has to wait is given the chance not to, and what has not to wait is done while the
- * merge is open, so that a fault is a test that never ends or a check that fails.
+ * Nothing here looks at a clock. A call that has to wait is given the chance not to. A call that must not wait is made while the
+ * callback runs, and the callback waits for it. So a fault is a test that never ends or a check that fails.
  */
 #include <pthread.h>
 #include <sched.h>
@@ -50,8 +50,8 @@ a_value_is_merged_with_a_pending_one(void)
 {
     CHECK_EQ(put(&subject, "a", 0x1), CDEDUPE_OUTCOME_QUEUED);
     CHECK_EQ(put(&subject, "b", 0x2), CDEDUPE_OUTCOME_QUEUED);
-    CHECK_EQ(put(&subject, "a", 0x3), CDEDUPE_OUTCOME_MERGE);
-    CHECK_EQ(put(&subject, "a", 0x4), CDEDUPE_OUTCOME_MERGE);
+    CHECK_EQ(put(&subject, "a", 0x3), CDEDUPE_OUTCOME_REPLACED);
+    CHECK_EQ(put(&subject, "a", 0x4), CDEDUPE_OUTCOME_REPLACED);
     CHECK_EQ(subject_statistics(&subject).replaced, 2);
     CHECK_EQ(subject_statistics(&subject).received, 4);
     CHECK_EQ(subject_statistics(&subject).pending_keys, 2);
@@ -82,7 +82,9 @@ a_deletion_is_never_merged(void)
     CHECK_EQ(del(&subject, "a"), CDEDUPE_OUTCOME_REPLACED);
     CHECK_EQ(del_id(&subject, "a", 6), CDEDUPE_OUTCOME_REPLACED);
     CHECK_EQ(put(&subject, "a", 7), CDEDUPE_OUTCOME_REPLACED);
-    CHECK_EQ(put(&subject, "a", 8), CDEDUPE_OUTCOME_MERGE);
+    CHECK_EQ(subject.merges, 0);
+    CHECK_EQ(put(&subject, "a", 8), CDEDUPE_OUTCOME_REPLACED);
+    CHECK_EQ(subject.merges, 1);
     CHECK_TEXT(step(&subject), "~a=120"); /* 0x78 */
 }
 
@@ -107,6 +109,27 @@ merges_in_the_middle_of_a_call(void)
     CHECK_EQ(subject.items[2].id, 0x4);
 }
 
+/* The key dies and comes again in the middle of a call: what was looked up for it at first is void. */
+static void
+a_key_that_is_cancelled_and_put_again_in_one_call(void)
+{
+    subject_update_t updates[6];
+
+    put(&subject, "a", 1);
+    for (size_t i = 0; i < 6; i++) {
+        updates[i] = (subject_update_t){"a", 1, i % 3 == 1, i + 2, CDEDUPE_OUTCOME_UNTOUCHED, 0};
+    }
+    CHECK_EQ(subject_put(&subject, updates, 6), CDEDUPE_OK);
+    CHECK_EQ(updates[1].outcome, CDEDUPE_OUTCOME_CANCELLED);
+    CHECK_EQ(updates[1].displaced, 0x12);
+    CHECK_EQ(updates[2].outcome, CDEDUPE_OUTCOME_QUEUED);
+    CHECK_EQ(updates[3].outcome, CDEDUPE_OUTCOME_REPLACED);
+    CHECK_EQ(updates[4].outcome, CDEDUPE_OUTCOME_CANCELLED);
+    CHECK_EQ(updates[4].displaced, 0x45);
+    CHECK_EQ(subject.merges, 2);
+    CHECK_TEXT(step(&subject), "+a=7");
+}
+
 static void
 a_restart_leaves_nothing_to_merge_with(void)
 {
@@ -127,7 +150,7 @@ what_the_sink_has_is_suppressed_and_not_merged(void)
     CHECK_TEXT(step(&subject), "~a=2");
     CHECK_EQ(put(&subject, "a", 2), CDEDUPE_OUTCOME_SUPPRESSED);
     CHECK_EQ(put(&subject, "a", 3), CDEDUPE_OUTCOME_QUEUED);
-    CHECK_EQ(put(&subject, "a", 2), CDEDUPE_OUTCOME_MERGE);
+    CHECK_EQ(put(&subject, "a", 2), CDEDUPE_OUTCOME_REPLACED);
     CHECK_TEXT(step(&subject), "~a=50");
 }
 
@@ -154,7 +177,7 @@ what_is_put_back_is_merged_with_what_is_newer(void)
 }
 
 static void
-an_put_back_value_is_not_merged_with_a_deletion(void)
+a_put_back_value_is_not_merged_with_a_deletion(void)
 {
     put(&subject, "a", 1);
     CHECK_TEXT(step(&subject), "+a=1");
@@ -166,7 +189,7 @@ an_put_back_value_is_not_merged_with_a_deletion(void)
 }
 
 static void
-an_put_back_deletion_is_not_merged_with_a_value(void)
+a_put_back_deletion_is_not_merged_with_a_value(void)
 {
     put(&subject, "a", 1);
     CHECK_TEXT(step(&subject), "+a=1");
@@ -179,13 +202,13 @@ an_put_back_deletion_is_not_merged_with_a_value(void)
 
 /* Had the first value never been taken, the deletion would have ended it. */
 static void
-an_put_back_value_is_not_merged_with_what_came_after_a_deletion(void)
+a_put_back_value_is_not_merged_with_what_came_after_a_deletion(void)
 {
     put(&subject, "a", 1);
     CHECK_TEXT(step(&subject), "+a=1");
     del(&subject, "a");
     CHECK_EQ(put(&subject, "a", 2), CDEDUPE_OUTCOME_REPLACED);
-    CHECK_EQ(put(&subject, "a", 3), CDEDUPE_OUTCOME_MERGE);
+    CHECK_EQ(put(&subject, "a", 3), CDEDUPE_OUTCOME_REPLACED);
     put_back(1);
     CHECK_EQ(subject_statistics(&subject).replaced, 3);
     CHECK_TEXT(step(&subject), "+a=35"); /* 0x23 */
@@ -220,18 +243,24 @@ by_default_nothing_is_merged(void)
 }
 
 static void
+do_nothing(void *context, void *older, void *newer)
+{
+    (void)context, (void)older, (void)newer;
+}
+
+static void
 bytes_are_not_merged(void)
 {
     cdedupe_options_t options = cdedupe_options();
     cdedupe_bytes_t *bytes;
 
-    options.merging = true;
+    options.merge = do_nothing;
     CHECK_EQ(cdedupe_bytes_create(&options, &bytes), CDEDUPE_INVALID_ARGUMENT);
     CHECK(bytes == NULL);
 }
 
 /* ---------------------------------------------------------------------------------------------------- */
-/* Merges that take their time                                                                          */
+/* While the callback runs                                                                              */
 
 /* What is in a slot: decimal digits, for which values were merged in which order; and what it weighs. */
 typedef struct value {
@@ -241,85 +270,30 @@ typedef struct value {
 
 static cdedupe_t *buffer;
 static atomic_uint wakes;
+static void (*on_wake)(void);
 static char text[200];
+static uint64_t now;
+
+/* Called in the callback, with the digits of what is merged, after the merge. */
+static void (*during)(uint64_t older, uint64_t newer);
+static uint64_t merged_weight;
+static size_t merges;
 
 static void
 wake(void *context)
 {
     (void)context;
     atomic_fetch_add(&wakes, 1);
+    if (on_wake != NULL) {
+        on_wake();
+    }
 }
-
-static uint64_t now;
 
 static uint64_t
 clock_by_hand(void *context)
 {
     (void)context;
     return now;
-}
-
-/* Three keys may be pending, and weigh a hundred. */
-static void
-open_buffer(cdedupe_claim_t claim)
-{
-    cdedupe_options_t options = cdedupe_options();
-
-    options.payload_size = sizeof(value_t);
-    options.merging = true;
-    options.maximum_pending_keys = 3;
-    options.maximum_pending_bytes = 100;
-    options.weight_offset = offsetof(value_t, weight);
-    options.wake = wake;
-    options.clock = clock_by_hand;
-    CHECK_EQ(cdedupe_create(&options, &buffer), CDEDUPE_OK);
-    CHECK_EQ(cdedupe_claim(buffer, claim), CDEDUPE_OK);
-    atomic_store(&wakes, 0);
-    now = 0;
-}
-
-static value_t *
-value_of(cdedupe_slot_t slot)
-{
-    return cdedupe_payload(buffer, slot);
-}
-
-static cdedupe_slot_t
-make_value(uint64_t digits)
-{
-    cdedupe_slot_t slot = 0;
-
-    CHECK_EQ(cdedupe_acquire(buffer, &slot, 1), CDEDUPE_OK);
-    value_of(slot)->digits = digits;
-    value_of(slot)->weight = 1;
-    return slot;
-}
-
-static void
-drop_value(cdedupe_slot_t slot)
-{
-    if (slot != 0) {
-        value_of(slot)->digits = UINT64_MAX;
-        cdedupe_discard(buffer, &slot, 1);
-    }
-}
-
-static cdedupe_statistics_t statistics(void);
-
-/* Puts one update. What comes back stays in the update. */
-static cdedupe_update_t
-put_update(const char *key, bool deletion, cdedupe_slot_t slot)
-{
-    cdedupe_update_t update = {
-        .key = key, .key_length = strlen(key), .deletion = deletion, .slot = slot};
-    cdedupe_result_t result = cdedupe_put(buffer, &update, 1);
-
-    CHECK_EQ(result, update.outcome == CDEDUPE_OUTCOME_MERGE ? CDEDUPE_INCOMPLETE
-                     : update.outcome == CDEDUPE_OUTCOME_OVERFLOWED ||
-                             (update.outcome == CDEDUPE_OUTCOME_DROPPED && statistics().overflowed)
-                         ? CDEDUPE_OVERFLOWED
-                         : CDEDUPE_OK);
-    return update;
 }
 
 static uint64_t
@@ -331,50 +305,98 @@ concatenated(uint64_t older, uint64_t newer)
     return older + newer;
 }
 
-/* Makes one of two, in the older one's slot, the newer one's, or a third one. */
-typedef enum place { IN_OLDER, IN_NEWER, IN_THIRD } place_t;
-
-static cdedupe_slot_t
-merge_values(cdedupe_slot_t older, cdedupe_slot_t newer, place_t place)
+/* What it says about the older one's weight is of no interest to anybody any more. */
+static void
+merge_values(void *context, void *older, void *newer)
 {
-    cdedupe_slot_t merged = place == IN_OLDER ? older : place == IN_NEWER ? newer : make_value(0);
+    value_t *from = older, *into = newer;
+    uint64_t second = into->digits;
 
-    value_of(merged)->digits = concatenated(value_of(older)->digits, value_of(newer)->digits);
-    return merged;
+    CHECK(context == &buffer);
+    into->digits = concatenated(from->digits, second);
+    into->weight = merged_weight;
+    from->weight = 77;
+    merges++;
+    if (during != NULL) {
+        during(from->digits, second);
+    }
+}
+
+/* Three keys may be pending, and weigh a hundred. */
+static void
+open_buffer(cdedupe_claim_t claim)
+{
+    cdedupe_options_t options = cdedupe_options();
+
+    options.payload_size = sizeof(value_t);
+    options.merge = merge_values;
+    options.merge_context = &buffer;
+    options.maximum_pending_keys = 3;
+    options.maximum_pending_bytes = 100;
+    options.weight_offset = offsetof(value_t, weight);
+    options.wake = wake;
+    options.clock = clock_by_hand;
+    CHECK_EQ(cdedupe_create(&options, &buffer), CDEDUPE_OK);
+    CHECK_EQ(cdedupe_claim(buffer, claim), CDEDUPE_OK);
+    atomic_store(&wakes, 0);
+    on_wake = NULL;
+    during = NULL;
+    merged_weight = 1;
+    merges = 0;
+    now = 0;
+}
+
+static value_t *
+value_of(cdedupe_slot_t slot)
+{
+    return cdedupe_payload(buffer, slot);
+}
+
+static void
+drop_value(cdedupe_slot_t slot)
+{
+    if (slot != 0) {
+        CHECK(value_of(slot)->digits != UINT64_MAX);
+        value_of(slot)->digits = UINT64_MAX;
+        cdedupe_discard(buffer, &slot, 1);
+    }
+}
+
+/* Zero digits: a deletion. */
+static cdedupe_update_t
+make_update(const char *key, uint64_t digits)
+{
+    cdedupe_update_t update = {
+        .key = key, .key_length = strlen(key), .deletion = digits == 0};
+
+    if (digits != 0) {
+        CHECK_EQ(cdedupe_acquire(buffer, &update.slot, 1), CDEDUPE_OK);
+        *value_of(update.slot) = (value_t){digits, 1};
+    }
+    return update;
+}
+
+static cdedupe_outcome_t
+drop_update(cdedupe_update_t *update)
+{
+    drop_value(update->slot);
+    drop_value(update->displaced);
+    return (cdedupe_outcome_t)update->outcome;
 }
 
 static cdedupe_outcome_t
 put_value(const char *key, uint64_t digits)
 {
-    cdedupe_update_t update = put_update(key, false, make_value(digits));
+    cdedupe_update_t update = make_update(key, digits);
 
-    if (update.outcome == CDEDUPE_OUTCOME_MERGE) {
-        cdedupe_slot_t merged = merge_values(update.displaced, update.slot, IN_OLDER);
-
-        cdedupe_put_merged(buffer, key, strlen(key), update.displaced, &merged);
-        CHECK_EQ(merged, 0);
-        update.displaced = 0;
-    }
-    drop_value(update.slot);
-    drop_value(update.displaced);
-    CHECK_NO_FAULT(cdedupe_validate(buffer));
-    return (cdedupe_outcome_t)update.outcome;
-}
-
-static cdedupe_outcome_t
-put_deletion(const char *key)
-{
-    cdedupe_update_t update = put_update(key, true, 0);
-
-    drop_value(update.displaced);
-    CHECK_NO_FAULT(cdedupe_validate(buffer));
-    return (cdedupe_outcome_t)update.outcome;
+    CHECK_EQ(cdedupe_put(buffer, &update, 1),
+             update.outcome == CDEDUPE_OUTCOME_OVERFLOWED ? CDEDUPE_OVERFLOWED : CDEDUPE_OK);
+    return drop_update(&update);
 }
 
 static cdedupe_item_t items[10];
 static size_t taken;
 
-/* Takes a batch without giving back what is in it. */
 static cdedupe_result_t
 take_batch(void)
 {
@@ -397,23 +419,23 @@ take(void)
     cdedupe_result_t result = take_batch();
     size_t length = 0;
 
-    text[0] = '\0';
-    if (result != CDEDUPE_OK) {
-        snprintf(text, sizeof(text), "%s", result == CDEDUPE_EMPTY ? "empty" : "stopped");
-    }
+    snprintf(text, sizeof(text), "%s",
+             result == CDEDUPE_OK        ? ""
+             : result == CDEDUPE_EMPTY   ? "empty"
+             : result == CDEDUPE_STOPPED ? "stopped"
+                                         : cdedupe_result_text(result));
     for (size_t i = 0; i < taken; i++) {
         const cdedupe_item_t *item = &items[i];
 
         length += (size_t)snprintf(text + length, sizeof(text) - length, "%s%c%.*s",
-                                   i > 0 ? " " : "", "+~-!"[item->kind], (int)item -> key_length,
-                                   (const char *)item -> key);
+                                   i > 0 ? " " : "", "+~-!"[item->kind], (int)item->key_length,
+                                   (const char *)item->key);
         if (item->slot != 0) {
             length += (size_t)snprintf(text + length, sizeof(text) - length, "=%" PRIu64,
                                        value_of(item->slot)->digits);
         }
     }
     drop_batch();
-    CHECK_NO_FAULT(cdedupe_validate(buffer));
     return text;
 }
 
@@ -441,7 +463,7 @@ collect(void)
     }
 }
 
-/* How many payloads the buffer still had, but for those that were dropped. */
+/* How many payloads the buffer still had, except those that were dropped. */
 static size_t
 close_buffer(void)
 {
@@ -459,752 +481,623 @@ close_buffer(void)
     return leftovers;
 }
 
-/* A thread that puts a value and is in no hurry to merge it. */
-typedef struct merger {
+/* A call on another thread. */
+typedef struct other {
     pthread_t thread;
-    const char *key;
-    uint64_t digits;
-    uint64_t weight; /* Of what comes out of it. */
-    place_t place;
-    sem_t held, go;
-    bool handed_back;
-} merger_t;
+    void (*call)(void);
+    atomic_bool began, returned;
+} other_t;
+
+static other_t other;
 
 static void *
-merge_slowly(void *argument)
+run_other(void *argument)
 {
-    merger_t *merger = argument;
-    cdedupe_update_t update = put_update(merger->key, false, make_value(merger->digits));
-    cdedupe_slot_t merged;
-
-    CHECK_EQ(update.outcome, CDEDUPE_OUTCOME_MERGE);
-    CHECK(update.displaced != 0 && update.slot != 0);
-    sem_post(&merger->held);
-    sem_wait(&merger->go);
-    merged = merge_values(update.displaced, update.slot, merger->place);
-    value_of(merged)->weight = merger->weight;
-    cdedupe_put_merged(buffer, merger->key, strlen(merger->key), update.displaced, &merged);
-    merger->handed_back = merged != 0;
-    if (merger->place != IN_OLDER || merged != 0) {
-        drop_value(update.displaced);
-    }
-    if (merger->place != IN_NEWER || merged != 0) {
-        drop_value(update.slot);
-    }
-    if (merger->place == IN_THIRD) {
-        drop_value(merged);
-    }
+    (void)argument;
+    atomic_store(&other.began, true);
+    other.call();
+    atomic_store(&other.returned, true);
     return NULL;
 }
 
-/* The merge has begun when this returns. */
-static merger_t *
-begin_merge(const char *key, uint64_t digits, place_t place)
-{
-    merger_t *merger = calloc(1, sizeof(*merger));
-
-    merger->key = key;
-    merger->digits = digits;
-    merger->place = place;
-    merger->weight = 1;
-    sem_init(&merger->held, 0, 0);
-    sem_init(&merger->go, 0, 0);
-    pthread_create(&merger->thread, NULL, merge_slowly, merger);
-    sem_wait(&merger->held);
-    CHECK_NO_FAULT(cdedupe_validate(buffer));
-    return merger;
-}
-
-/* Whether what it made came back to it. */
-static bool
-end_merge(merger_t *merger)
-{
-    bool handed_back;
-
-    sem_post(&merger->go);
-    pthread_join(merger->thread, NULL);
-    handed_back = merger->handed_back;
-    sem_destroy(&merger->held);
-    sem_destroy(&merger->go);
-    free(merger);
-    CHECK_NO_FAULT(cdedupe_validate(buffer));
-    return handed_back;
-}
-
-/* Other threads get a chance to do what they must not. */
 static void
-give_chances(void)
+begin_other(void (*call)(void))
 {
+    other.call = call;
+    atomic_store(&other.began, false);
+    atomic_store(&other.returned, false);
+    pthread_create(&other.thread, NULL, run_other, NULL);
+}
+
+/* It must not wait for the callback that runs. */
+static void
+call_other(void (*call)(void))
+{
+    begin_other(call);
+    pthread_join(other.thread, NULL);
+}
+
+/* It must wait: it gets chances not to. */
+static void
+begin_waiting(void (*call)(void))
+{
+    begin_other(call);
+    while (!atomic_load(&other.began)) {
+        sched_yield();
+    }
     for (int i = 0; i < 300; i++) {
         sched_yield();
     }
+    CHECK(!atomic_load(&other.returned));
+}
+
+static void
+end_waiting(void)
+{
+    pthread_join(other.thread, NULL);
+    CHECK(atomic_load(&other.returned));
 }
 
 /* Runs a test on a buffer with a loop, and tells how many leftovers there must be. */
 static void
-with_a_loop(void (*test)(void), size_t leftovers)
+with_a_claim(cdedupe_claim_t claim, void (*test)(void), size_t leftovers)
 {
-    open_buffer(CDEDUPE_CLAIM_LOOP);
+    open_buffer(claim);
     test();
     CHECK_EQ(close_buffer(), leftovers);
 }
 
-static void
-the_sink_waits_when_it_comes_to_this_place(void)
-{
-    merger_t *merger;
-
-    put_value("a", 1);
-    put_value("b", 5);
-    merger = begin_merge("a", 2, IN_OLDER);
-    CHECK_EQ(statistics().pending_keys, 2);
-    CHECK_EQ(statistics().replaced, 1);
-    CHECK_TEXT(take(), "empty");
-    CHECK_TEXT(take(), "empty");
-    CHECK(!end_merge(merger));
-    CHECK_TEXT(take(), "+a=12 +b=5");
-}
-
-static void
-what_is_ahead_is_put_and_taken_meanwhile(void)
-{
-    merger_t *merger;
-
-    put_value("b", 5);
-    put_value("a", 1);
-    merger = begin_merge("a", 2, IN_NEWER);
-    CHECK_EQ(put_value("b", 6), CDEDUPE_OUTCOME_MERGE);
-    CHECK_EQ(put_value("c", 7), CDEDUPE_OUTCOME_QUEUED);
-    CHECK_TEXT(take(), "+b=56");
-    CHECK_EQ(put_value("c", 8), CDEDUPE_OUTCOME_MERGE);
-    CHECK_EQ(put_value("b", 9), CDEDUPE_OUTCOME_QUEUED);
-    CHECK_TEXT(take(), "empty");
-    CHECK(!end_merge(merger));
-    CHECK_TEXT(take(), "+a=12 +c=78 ~b=9");
-}
-
-static void
-many_keys_are_merged_at_once_in_any_slots(void)
-{
-    merger_t *mergers[3];
-
-    for (size_t i = 0; i < 3; i++) {
-        const char *key = i == 0 ? "a" : i == 1 ? "b" : "c";
-
-        put_value(key, 1);
-        mergers[i] = begin_merge(key, 2, (place_t)i);
-    }
-    CHECK(!end_merge(mergers[1]));
-    CHECK_TEXT(take(), "empty");
-    CHECK(!end_merge(mergers[0]));
-    CHECK_TEXT(take(), "+a=12 +b=12");
-    CHECK(!end_merge(mergers[2]));
-    CHECK_TEXT(take(), "+c=12");
-}
-
-static void
-statuses_keep_their_places_around_it(void)
-{
-    merger_t *merger;
-
-    put_value("a", 1);
-    merger = begin_merge("a", 2, IN_THIRD);
-    CHECK_EQ(cdedupe_put_status(buffer, CDEDUPE_STATUS_IN_SYNC), CDEDUPE_OK);
-    CHECK_TEXT(take(), "empty");
-    CHECK(!end_merge(merger));
-    CHECK_TEXT(take(), "+a=12 !");
-}
-
-static void
-a_place_keeps_its_age(void)
-{
-    merger_t *merger;
-
-    put_value("a", 1);
-    now = (uint64_t)10000000;
-    merger = begin_merge("a", 2, IN_NEWER);
-    CHECK_EQ(statistics().oldest_pending_age, 10);
-    now = (uint64_t)12000000;
-    CHECK(!end_merge(merger));
-    CHECK_EQ(statistics().oldest_pending_age, 12);
-    CHECK_EQ(take_batch(), CDEDUPE_OK);
-    CHECK_EQ(cdedupe_age(buffer, &items[0]), 12);
-    drop_batch();
-}
-
-/* What is pending weighs what it weighed when it was put, also if it is changed where it is. */
-static void
-what_was_merged_weighs_what_it_says(void)
-{
-    for (place_t place = IN_OLDER; place <= IN_THIRD; place++) {
-        merger_t *merger;
-
-        put_value("a", 1);
-        put_value("b", 2);
-        CHECK_EQ(statistics().pending_bytes, 2);
-        merger = begin_merge("a", 3, place);
-        merger->weight = 30;
-        CHECK(!end_merge(merger));
-        CHECK_EQ(statistics().pending_bytes, 31);
-        merger = begin_merge("a", 4, place);
-        merger->weight = 200; /* Beyond the bound: it takes no new place. */
-        CHECK(!end_merge(merger));
-        CHECK_EQ(statistics().pending_bytes, 201);
-        CHECK_EQ(statistics().overflows, 0);
-        CHECK_TEXT(take(), place == IN_OLDER ? "+a=134 +b=2" : "~a=134 ~b=2");
-        CHECK_EQ(statistics().pending_bytes, 0);
-    }
-}
-
 /* ---------------------------------------------------------------------------------------------------- */
-/* What ends a merge                                                                                    */
+/* The loop                                                                                             */
 
 static void
-a_deletion_waits_for_nobody(void)
+take_nothing(void)
 {
-    merger_t *merger;
-
-    put_value("a", 1);
-    merger = begin_merge("a", 2, IN_OLDER);
-    CHECK_EQ(put_deletion("a"), CDEDUPE_OUTCOME_CANCELLED);
-    CHECK_EQ(statistics().pending_keys, 0);
-    CHECK_EQ(statistics().pending_bytes, 0);
-    CHECK_TEXT(take(), "empty");
-    CHECK(end_merge(merger));
     CHECK_TEXT(take(), "empty");
 }
 
 static void
-a_deletion_of_a_live_key_is_delivered_meanwhile(void)
+loop_finds_nothing(uint64_t older, uint64_t newer)
 {
-    merger_t *merger;
-
-    put_value("a", 1);
-    CHECK_TEXT(take(), "+a=1");
-    put_value("a", 2);
-    merger = begin_merge("a", 3, IN_NEWER);
-    CHECK_EQ(put_deletion("a"), CDEDUPE_OUTCOME_REPLACED);
-    CHECK_EQ(statistics().pending_bytes, 0);
-    CHECK_EQ(put_deletion("a"), CDEDUPE_OUTCOME_REPLACED);
-    CHECK_TEXT(take(), "-a");
-    CHECK(end_merge(merger));
-    CHECK_TEXT(take(), "empty");
-}
-
-/* The value that comes after the deletion is not what was being merged. */
-static void
-a_value_after_the_deletion_waits_for_nobody_either(void)
-{
-    merger_t *merger;
-
-    put_value("a", 1);
-    CHECK_TEXT(take(), "+a=1");
-    put_value("a", 2);
-    merger = begin_merge("a", 3, IN_THIRD);
-    CHECK_EQ(put_deletion("a"), CDEDUPE_OUTCOME_REPLACED);
-    CHECK_EQ(put_value("a", 4), CDEDUPE_OUTCOME_REPLACED);
-    CHECK_EQ(put_value("a", 5), CDEDUPE_OUTCOME_MERGE);
-    CHECK(end_merge(merger));
-    CHECK_TEXT(take(), "~a=45");
+    (void)older, (void)newer;
+    call_other(take_nothing);
+    CHECK_EQ(atomic_load(&wakes), 0);
+    during = NULL;
 }
 
 static void
-so_after_one_that_cancelled(void)
+a_loop_that_comes_meanwhile_is_woken_afterwards(void)
 {
-    merger_t *merger;
-
-    put_value("a", 1);
-    merger = begin_merge("a", 2, IN_OLDER);
-    CHECK_EQ(put_deletion("a"), CDEDUPE_OUTCOME_CANCELLED);
-    CHECK_EQ(put_value("a", 4), CDEDUPE_OUTCOME_QUEUED);
-    CHECK(end_merge(merger));
-    CHECK_TEXT(take(), "+a=4");
-}
-
-static void
-a_restart_hands_it_back(void)
-{
-    merger_t *merger;
-    cdedupe_slot_t slots[4];
-    size_t count;
-
-    put_value("a", 1);
-    merger = begin_merge("a", 2, IN_NEWER);
-    CHECK_EQ(cdedupe_restart(buffer), CDEDUPE_OK);
-    CHECK_EQ(statistics().dropped, 1);
-    CHECK_EQ(statistics().pending_bytes, 0);
-    CHECK_TEXT(take(), "empty");
-    while (cdedupe_collect(buffer, slots, 4, &count) == CDEDUPE_OK) {
-        for (size_t i = 0; i < count; i++) {
-            CHECK_EQ(slots[i], 0); /* It is not the buffer's to give. */
-        }
-    }
-    CHECK(end_merge(merger));
-    CHECK_EQ(put_value("a", 3), CDEDUPE_OUTCOME_QUEUED);
-    CHECK_TEXT(take(), "+a=3");
-}
-
-static void
-what_comes_after_the_restart_waits_for_nobody(void)
-{
-    merger_t *merger;
-
-    put_value("a", 1);
-    merger = begin_merge("a", 2, IN_OLDER);
-    CHECK_EQ(cdedupe_restart(buffer), CDEDUPE_OK);
-    CHECK_EQ(put_value("a", 3), CDEDUPE_OUTCOME_QUEUED);
-    CHECK_EQ(put_value("a", 4), CDEDUPE_OUTCOME_MERGE);
-    CHECK(end_merge(merger));
-    CHECK_TEXT(take(), "+a=34");
-}
-
-/* A second merge of the same key, which the end of the first must not be taken for; in either order. */
-static void
-two_merges_of_one_key_with_a_restart_between(void)
-{
-    merger_t *first, *second;
-
-    for (int order = 0; order < 2; order++) {
-        put_value("a", 1);
-        first = begin_merge("a", 2, order == 0 ? IN_OLDER : IN_THIRD);
-        CHECK_EQ(cdedupe_restart(buffer), CDEDUPE_OK);
-        CHECK_EQ(put_value("a", 3), CDEDUPE_OUTCOME_QUEUED);
-        second = begin_merge("a", 4, IN_NEWER);
-        if (order == 0) {
-            CHECK(end_merge(first));
-            CHECK_TEXT(take(), "empty");
-            CHECK(!end_merge(second));
-        } else {
-            CHECK(!end_merge(second));
-            CHECK(end_merge(first));
-        }
-        CHECK_TEXT(take(), order == 0 ? "+a=34" : "~a=34");
-    }
-}
-
-/* And a third, whose beginning had to wait for the second, not for the first. */
-static void
-restarts_and_merges_without_end(void)
-{
-    merger_t *mergers[20];
-
-    for (size_t i = 0; i < 20; i++) {
-        CHECK_EQ(put_value("a", 1), CDEDUPE_OUTCOME_QUEUED);
-        mergers[i] = begin_merge("a", 2, (place_t)(i % 3));
-        if (i % 2 == 0) {
-            CHECK_EQ(cdedupe_restart(buffer), CDEDUPE_OK);
-        } else {
-            CHECK_EQ(put_deletion("a"), CDEDUPE_OUTCOME_CANCELLED);
-        }
-    }
-    CHECK_EQ(put_value("a", 3), CDEDUPE_OUTCOME_QUEUED);
-    for (size_t i = 0; i < 20; i++) {
-        CHECK(end_merge(mergers[i]));
-    }
-    CHECK_TEXT(take(), "+a=3");
-}
-
-static void
-an_overflow_hands_it_back(void)
-{
-    merger_t *merger;
-
-    put_value("a", 1);
-    put_value("b", 1);
-    put_value("c", 1);
-    merger = begin_merge("a", 2, IN_THIRD);
-    CHECK_EQ(put_value("d", 1), CDEDUPE_OUTCOME_OVERFLOWED);
-    CHECK_EQ(put_value("a", 3), CDEDUPE_OUTCOME_DROPPED);
-    CHECK_EQ(statistics().dropped, 5);
-    CHECK(end_merge(merger));
-    CHECK_TEXT(take(), "empty");
-    CHECK_EQ(cdedupe_restart(buffer), CDEDUPE_OK);
-    CHECK_EQ(put_value("a", 4), CDEDUPE_OUTCOME_QUEUED);
-    CHECK_TEXT(take(), "+a=4");
-}
-
-/* ---------------------------------------------------------------------------------------------------- */
-/* Who waits                                                                                            */
-
-typedef struct waiter {
-    pthread_t thread;
-    const char *key;
-    uint64_t digits;
-    atomic_bool began, returned;
-    cdedupe_outcome_t outcome;
-} waiter_t;
-
-static void *
-wait_in_put(void *argument)
-{
-    waiter_t *waiter = argument;
-
-    atomic_store(&waiter->began, true);
-    waiter->outcome = put_value(waiter->key, waiter->digits);
-    atomic_store(&waiter->returned, true);
-    return NULL;
-}
-
-static void
-begin_waiting(waiter_t *waiter, const char *key, uint64_t digits)
-{
-    waiter->key = key;
-    waiter->digits = digits;
-    atomic_init(&waiter->began, false);
-    atomic_init(&waiter->returned, false);
-    pthread_create(&waiter->thread, NULL, wait_in_put, waiter);
-    while (!atomic_load(&waiter->began)) {
-        sched_yield();
-    }
-    give_chances();
-    CHECK(!atomic_load(&waiter->returned));
-}
-
-static cdedupe_outcome_t
-end_waiting(waiter_t *waiter)
-{
-    pthread_join(waiter->thread, NULL);
-    return waiter->outcome;
-}
-
-static void
-who_puts_a_value_for_the_key_waits(void)
-{
-    merger_t *merger;
-    waiter_t waiters[3];
-    const char *got;
-
-    put_value("a", 1);
-    merger = begin_merge("a", 2, IN_OLDER);
-    for (uint64_t i = 0; i < 3; i++) {
-        begin_waiting(&waiters[i], "a", i + 3);
-    }
-    CHECK_EQ(put_value("b", 8), CDEDUPE_OUTCOME_QUEUED);
-    CHECK_TEXT(take(), "empty");
-    CHECK(!atomic_load(&waiters[0].returned));
-    CHECK(!end_merge(merger));
-    for (size_t i = 0; i < 3; i++) {
-        CHECK_EQ(end_waiting(&waiters[i]), CDEDUPE_OUTCOME_MERGE);
-    }
-    got = take();
-    CHECK(strncmp(got, "+a=12", 5) == 0 && strlen(got) == 13); /* The others in any order. */
-    CHECK(strchr(got, '3') != NULL && strchr(got, '4') != NULL && strchr(got, '5') != NULL);
-}
-
-static void
-a_deletion_ends_the_waiting(void)
-{
-    merger_t *merger;
-    waiter_t waiter;
-
-    put_value("a", 1);
-    merger = begin_merge("a", 2, IN_OLDER);
-    begin_waiting(&waiter, "a", 3);
-    CHECK_EQ(put_deletion("a"), CDEDUPE_OUTCOME_CANCELLED);
-    CHECK_EQ(end_waiting(&waiter), CDEDUPE_OUTCOME_QUEUED);
-    CHECK_TEXT(take(), "+a=3");
-    CHECK(end_merge(merger));
-}
-
-static void
-so_does_a_restart(void)
-{
-    merger_t *merger;
-    waiter_t waiter;
-
-    put_value("a", 1);
-    merger = begin_merge("a", 2, IN_OLDER);
-    begin_waiting(&waiter, "a", 3);
-    CHECK_EQ(cdedupe_restart(buffer), CDEDUPE_OK);
-    CHECK_EQ(end_waiting(&waiter), CDEDUPE_OUTCOME_QUEUED);
-    CHECK(end_merge(merger));
-    CHECK_TEXT(take(), "+a=3");
-}
-
-static void
-so_does_an_overflow(void)
-{
-    merger_t *merger;
-    waiter_t waiter;
-
-    put_value("a", 1);
-    put_value("b", 1);
-    put_value("c", 1);
-    merger = begin_merge("a", 2, IN_OLDER);
-    begin_waiting(&waiter, "a", 3);
-    CHECK_EQ(put_value("d", 1), CDEDUPE_OUTCOME_OVERFLOWED);
-    CHECK_EQ(end_waiting(&waiter), CDEDUPE_OUTCOME_DROPPED);
-    CHECK(end_merge(merger));
-}
-
-static void
-after_a_stop_who_waited_is_dropped(void)
-{
-    merger_t *merger;
-    waiter_t waiter;
-
-    put_value("a", 1);
-    merger = begin_merge("a", 2, IN_OLDER);
-    begin_waiting(&waiter, "a", 3);
-    cdedupe_stop(buffer);
-    CHECK(!end_merge(merger));
-    CHECK_EQ(end_waiting(&waiter), CDEDUPE_OUTCOME_DROPPED);
-    CHECK_EQ(statistics().pending_keys, 1);
-    CHECK_TEXT(take(), "stopped");
-}
-
-typedef struct returner {
-    pthread_t thread;
-    atomic_bool began, returned;
-    cdedupe_result_t result;
-} returner_t;
-
-static void *
-wait_in_put_back(void *argument)
-{
-    returner_t *returner = argument;
-    size_t count = taken;
-
-    atomic_store(&returner->began, true);
-    returner->result = cdedupe_put_back(buffer, items, &count);
-    CHECK_EQ(count, 0);
-    atomic_store(&returner->returned, true);
-    return NULL;
-}
-
-/* The batch goes back in a thread of its own, which has to wait. */
-static void
-begin_putting_back(returner_t *returner)
-{
-    atomic_init(&returner->began, false);
-    atomic_init(&returner->returned, false);
-    pthread_create(&returner->thread, NULL, wait_in_put_back, returner);
-    while (!atomic_load(&returner->began)) {
-        sched_yield();
-    }
-    give_chances();
-    CHECK(!atomic_load(&returner->returned));
-}
-
-/* What came back of the item is put as what it has to be merged with says. */
-static void
-merge_put_back(const char *key, size_t index)
-{
-    cdedupe_slot_t merged;
-
-    CHECK(items[index].slot != 0 && items[index].newer != 0);
-    merged = merge_values(items[index].slot, items[index].newer, IN_OLDER);
-    cdedupe_put_merged(buffer, key, strlen(key), items[index].newer, &merged);
-    CHECK_EQ(merged, 0);
-    drop_value(items[index].newer);
-}
-
-static void
-who_puts_back_a_value_of_the_key_waits(void)
-{
-    merger_t *merger;
-    returner_t returner;
-
-    put_value("a", 1);
     put_value("b", 5);
-    CHECK_EQ(take_batch(), CDEDUPE_OK);
-    put_value("a", 2);
-    merger = begin_merge("a", 3, IN_OLDER);
-    begin_putting_back(&returner);
-    CHECK_EQ(put_value("c", 7), CDEDUPE_OUTCOME_QUEUED);
-    CHECK(!end_merge(merger));
-    pthread_join(returner.thread, NULL);
-    CHECK_EQ(returner.result, CDEDUPE_INCOMPLETE);
-    CHECK_EQ(items[1].slot, 0);
-    merge_put_back("a", 0);
-    CHECK_TEXT(take(), "+a=123 +b=5 +c=7");
-}
-
-static void
-who_puts_back_it_need_not_wait_any_longer_after_a_deletion(void)
-{
-    merger_t *merger;
-    returner_t returner;
-
     put_value("a", 1);
-    CHECK_EQ(take_batch(), CDEDUPE_OK);
-    put_value("a", 2);
-    merger = begin_merge("a", 3, IN_OLDER);
-    begin_putting_back(&returner);
-    CHECK_EQ(put_deletion("a"), CDEDUPE_OUTCOME_REPLACED);
-    pthread_join(returner.thread, NULL);
-    CHECK_EQ(returner.result, CDEDUPE_OK);
-    CHECK(items[0].slot != 0 && items[0].newer == 0);
-    drop_batch();
-    CHECK(end_merge(merger));
-    CHECK_TEXT(take(), "empty");
-    CHECK_EQ(statistics().live_keys, 0);
-}
-
-static void
-who_puts_back_it_need_not_wait_any_longer_after_a_restart(void)
-{
-    merger_t *merger;
-    returner_t returner;
-
-    put_value("a", 1);
-    CHECK_EQ(take_batch(), CDEDUPE_OK);
-    put_value("a", 2);
-    merger = begin_merge("a", 3, IN_OLDER);
-    begin_putting_back(&returner);
-    CHECK_EQ(cdedupe_restart(buffer), CDEDUPE_OK);
-    pthread_join(returner.thread, NULL);
-    CHECK_EQ(returner.result, CDEDUPE_OK);
-    CHECK(items[0].slot != 0 && items[0].newer == 0);
-    drop_batch();
-    CHECK(end_merge(merger));
-    CHECK_TEXT(take(), "empty");
-}
-
-/* Two items of an putting back are to be merged, one after the other; meanwhile, one of the keys is deleted. */
-static void
-what_an_putting_back_merges_can_end_as_well(void)
-{
-    cdedupe_slot_t merged;
-    size_t count;
-
-    put_value("a", 1);
-    put_value("b", 5);
-    CHECK_EQ(take_batch(), CDEDUPE_OK);
-    put_value("a", 2);
-    put_value("b", 6);
-    count = taken;
-    CHECK_EQ(cdedupe_put_back(buffer, items, &count), CDEDUPE_INCOMPLETE);
-    CHECK_EQ(count, 1);
-    CHECK(items[1].newer != 0);
-    merge_put_back("b", 1);
-    CHECK_EQ(cdedupe_put_back(buffer, items, &count), CDEDUPE_INCOMPLETE);
-    CHECK_EQ(count, 0);
-    CHECK_NO_FAULT(cdedupe_validate(buffer));
-    CHECK(items[0].newer != 0);
-    CHECK_EQ(put_deletion("a"), CDEDUPE_OUTCOME_CANCELLED);
-    merged = merge_values(items[0].slot, items[0].newer, IN_NEWER);
-    cdedupe_put_merged(buffer, "a", 1, items[0].newer, &merged);
-    CHECK_EQ(merged, items[0].newer);
-    CHECK_EQ(cdedupe_put_back(buffer, items, &count), CDEDUPE_OK);
-    drop_value(items[0].newer);
-    drop_value(items[0].slot);
-    CHECK_TEXT(take(), "+b=56");
-}
-
-/* ---------------------------------------------------------------------------------------------------- */
-/* The loop sleeps behind a merge                                                                       */
-
-static void
-putting_what_was_merged_wakes_the_loop(void)
-{
-    merger_t *merger;
-
-    put_value("a", 1);
-    merger = begin_merge("a", 2, IN_OLDER);
-    CHECK_TEXT(take(), "empty");
-    CHECK(!end_merge(merger));
+    during = loop_finds_nothing;
+    CHECK_EQ(put_value("a", 2), CDEDUPE_OUTCOME_REPLACED);
     CHECK_EQ(atomic_load(&wakes), 1);
-    CHECK_TEXT(take(), "+a=12");
+    CHECK_TEXT(take(), "+b=5 +a=12");
 }
 
-/* Whatever else woke it in between, and found it before the merge was done. */
 static void
-so_if_it_was_woken_before(void)
+a_loop_that_does_not_sleep_is_not_woken(void)
 {
-    merger_t *merger;
-    unsigned before;
-
     put_value("a", 1);
-    merger = begin_merge("a", 2, IN_OLDER);
-    CHECK_TEXT(take(), "empty");
-    put_value("b", 1);
-    cdedupe_put_status(buffer, CDEDUPE_STATUS_IN_SYNC);
-    CHECK_TEXT(take(), "empty");
-    before = atomic_load(&wakes);
-    CHECK(!end_merge(merger));
-    CHECK_EQ(atomic_load(&wakes), before + 1);
-    CHECK_TEXT(take(), "+a=12 +b=1 !");
-}
-
-/* A merge that is not first wakes nobody who has not slept. */
-static void
-not_if_it_does_not_sleep(void)
-{
-    merger_t *merger;
-
-    put_value("b", 1);
-    put_value("a", 1);
-    merger = begin_merge("a", 2, IN_OLDER);
-    CHECK_TEXT(take(), "+b=1");
-    CHECK(!end_merge(merger));
+    put_value("a", 2);
     CHECK_EQ(atomic_load(&wakes), 0);
     CHECK_TEXT(take(), "+a=12");
 }
 
 static void
-so_does_a_deletion_in_its_place(void)
+what_is_queued_by_the_same_call_wakes_it_once(void)
 {
-    merger_t *merger;
+    cdedupe_update_t updates[3];
 
     put_value("a", 1);
-    CHECK_TEXT(take(), "+a=1");
-    put_value("a", 2);
-    merger = begin_merge("a", 3, IN_OLDER);
-    CHECK_TEXT(take(), "empty");
-    CHECK_EQ(put_deletion("a"), CDEDUPE_OUTCOME_REPLACED);
+    updates[0] = make_update("a", 2);
+    updates[1] = make_update("b", 3);
+    updates[2] = make_update("c", 4);
+    during = loop_finds_nothing;
+    CHECK_EQ(cdedupe_put(buffer, updates, 3), CDEDUPE_OK);
     CHECK_EQ(atomic_load(&wakes), 1);
-    CHECK_TEXT(take(), "-a");
-    CHECK(end_merge(merger));
+    CHECK_TEXT(take(), "+a=12 +b=3 +c=4");
+    for (size_t i = 0; i < 3; i++) {
+        drop_update(&updates[i]);
+    }
 }
 
 static void
-so_does_a_deletion_that_makes_the_next_one_first(void)
+take_two_values(void)
 {
-    merger_t *merger;
-    unsigned before;
+    CHECK_TEXT(take(), "+a=12 +b=3");
+    on_wake = NULL;
+}
 
+/* The sink need not wait for all merges of a call. */
+static void
+it_gets_its_turn_before_the_next_merge_of_the_call(void)
+{
+    cdedupe_update_t updates[2];
+
+    put_value("a", 1);
+    put_value("b", 3);
+    updates[0] = make_update("a", 2);
+    updates[1] = make_update("b", 4);
+    during = loop_finds_nothing;
+    on_wake = take_two_values;
+    CHECK_EQ(cdedupe_put(buffer, updates, 2), CDEDUPE_OK);
+    CHECK_EQ(merges, 1);
+    CHECK_EQ(drop_update(&updates[0]), CDEDUPE_OUTCOME_REPLACED);
+    CHECK_EQ(drop_update(&updates[1]), CDEDUPE_OUTCOME_QUEUED);
+    CHECK_TEXT(take(), "~b=4");
+}
+
+static void
+take_seven(void)
+{
+    on_wake = NULL;
+    CHECK_TEXT(take(), "+b=7");
+    CHECK_EQ(merges, 0);
+}
+
+/* The hook is called before a merge begins, which may last. */
+static void
+a_sleeping_loop_is_woken_before_the_next_merge_of_the_call(void)
+{
+    cdedupe_update_t updates[3];
+
+    CHECK_TEXT(take(), "empty");
+    updates[0] = make_update("b", 7);
+    updates[1] = make_update("a", 1);
+    updates[2] = make_update("a", 2);
+    put_value("c", 1);
+    CHECK_TEXT(take(), "+c=1");
+    CHECK_TEXT(take(), "empty");
+    atomic_store(&wakes, 0);
+    on_wake = NULL;
+    CHECK_EQ(cdedupe_put(buffer, updates, 3), CDEDUPE_OK);
+    CHECK_EQ(atomic_load(&wakes), 1);
+    for (size_t i = 0; i < 3; i++) {
+        drop_update(&updates[i]);
+    }
+    CHECK_TEXT(take(), "+b=7 +a=12");
+    put_value("b", 0);
+    put_value("a", 0);
+    take();
+    CHECK_TEXT(take(), "empty");
+    merges = 0;
+    on_wake = take_seven;
+    updates[0] = make_update("b", 7);
+    updates[1] = make_update("b", 8);
+    CHECK_EQ(cdedupe_put(buffer, updates, 2), CDEDUPE_OK);
+    CHECK_EQ(merges, 0);
+    CHECK_EQ(drop_update(&updates[1]), CDEDUPE_OUTCOME_QUEUED);
+    drop_update(&updates[0]);
+    CHECK_TEXT(take(), "~b=8");
+}
+
+/* The batch before is over. */
+static void
+a_take_that_finds_nothing_ends_the_batch(void)
+{
+    size_t count = 1;
+
+    put_value("b", 5);
+    CHECK_EQ(take_batch(), CDEDUPE_OK);
+    drop_batch();
+    put_value("a", 1);
+    during = loop_finds_nothing;
+    put_value("a", 2);
+    CHECK_EQ(cdedupe_put_back(buffer, items, &count), CDEDUPE_INVALID_ARGUMENT);
+    CHECK_TEXT(take(), "+a=12");
+}
+
+static void
+after_a_release_nobody_is_woken(void)
+{
+    put_value("a", 1);
+    during = loop_finds_nothing;
+    cdedupe_release(buffer);
+    CHECK_EQ(cdedupe_claim(buffer, CDEDUPE_CLAIM_LOOP), CDEDUPE_OK);
+    put_value("a", 2);
+    CHECK_EQ(atomic_load(&wakes), 1);
+    cdedupe_release(buffer);
+    put_value("a", 3);
+    CHECK_EQ(atomic_load(&wakes), 1);
+    CHECK_EQ(cdedupe_claim(buffer, CDEDUPE_CLAIM_SINGLE_BATCH), CDEDUPE_OK);
+    CHECK_TEXT(take(), "+a=123");
+}
+
+static void
+take_a12(void)
+{
+    CHECK_TEXT(take(), "+a=12");
+}
+
+static void
+single_batch_waits(uint64_t older, uint64_t newer)
+{
+    (void)older, (void)newer;
+    begin_waiting(take_a12);
+}
+
+static void
+a_single_batch_waits_for_the_merge(void)
+{
+    put_value("a", 1);
+    during = single_batch_waits;
+    put_value("a", 2);
+    end_waiting();
+    during = NULL;
+    CHECK_EQ(atomic_load(&wakes), 0);
+    CHECK_TEXT(take(), "empty");
+}
+
+/* ---------------------------------------------------------------------------------------------------- */
+/* Others wait                                                                                          */
+
+static void (*call_that_waits)(void);
+
+static void
+wait_for_it(uint64_t older, uint64_t newer)
+{
+    (void)older, (void)newer;
+    during = NULL;
+    begin_waiting(call_that_waits);
+}
+
+/* Value 2 is merged into value 1 of a while another thread makes a call. */
+static void
+merge_while(void (*call)(void))
+{
+    call_that_waits = call;
+    during = wait_for_it;
+    CHECK_EQ(put_value("a", 2), CDEDUPE_OUTCOME_REPLACED);
+    end_waiting();
+    CHECK_NO_FAULT(cdedupe_validate(buffer));
+}
+
+static void
+put_three(void)
+{
+    CHECK_EQ(put_value("a", 3), CDEDUPE_OUTCOME_REPLACED);
+}
+
+static void
+another_value_of_the_key_is_merged_after_it(void)
+{
+    put_value("a", 1);
+    merge_while(put_three);
+    CHECK_TEXT(take(), "+a=123");
+}
+
+static void
+put_another_key(void)
+{
+    CHECK_EQ(put_value("b", 3), CDEDUPE_OUTCOME_QUEUED);
+}
+
+static void
+a_value_of_another_key_comes_after_it(void)
+{
+    put_value("a", 1);
+    merge_while(put_another_key);
+    CHECK_TEXT(take(), "+a=12 +b=3");
+}
+
+static void
+cancel_it(void)
+{
+    CHECK_EQ(put_value("a", 0), CDEDUPE_OUTCOME_CANCELLED);
+}
+
+static void
+a_deletion_comes_after_it(void)
+{
+    put_value("a", 1);
+    merge_while(cancel_it);
+    CHECK_EQ(statistics().cancelled, 2);
+    CHECK_TEXT(take(), "empty");
+}
+
+static void
+restart(void)
+{
+    CHECK_EQ(cdedupe_restart(buffer), CDEDUPE_OK);
+}
+
+static void
+a_restart_drops_what_was_merged(void)
+{
+    put_value("a", 1);
+    merge_while(restart);
+    CHECK_EQ(statistics().dropped, 1);
+    CHECK_EQ(statistics().pending_bytes, 0);
+    CHECK_EQ(put_value("a", 3), CDEDUPE_OUTCOME_QUEUED);
+    CHECK_TEXT(take(), "+a=3");
+}
+
+static void
+send_in_sync(void)
+{
+    CHECK_EQ(cdedupe_put_status(buffer, CDEDUPE_STATUS_IN_SYNC), CDEDUPE_OK);
+}
+
+static void
+a_status_comes_after_it(void)
+{
+    put_value("a", 1);
+    merge_while(send_in_sync);
+    CHECK_TEXT(take(), "+a=12 !");
+}
+
+static void
+a_sweep_comes_after_it(void)
+{
+    put_value("c", 1);
+    CHECK_TEXT(take(), "+c=1");
+    restart();
+    put_value("a", 1);
+    merge_while(send_in_sync);
+    CHECK_TEXT(take(), "+a=12 -c !");
+}
+
+static void
+collecting_comes_after_it(void)
+{
+    put_value("b", 1);
+    restart();
+    put_value("a", 1);
+    merge_while(collect);
+    CHECK_TEXT(take(), "+a=12");
+}
+
+static void
+put_one_too_many(void)
+{
+    CHECK_EQ(put_value("d", 1), CDEDUPE_OUTCOME_OVERFLOWED);
+}
+
+static void
+an_overflow_drops_what_was_merged(void)
+{
     put_value("a", 1);
     put_value("b", 1);
-    merger = begin_merge("a", 2, IN_OLDER);
+    put_value("c", 1);
+    merge_while(put_one_too_many);
+    CHECK_EQ(statistics().pending_bytes, 0);
     CHECK_TEXT(take(), "empty");
-    before = atomic_load(&wakes);
-    CHECK_EQ(put_deletion("a"), CDEDUPE_OUTCOME_CANCELLED);
-    CHECK_EQ(atomic_load(&wakes), before + 1);
-    CHECK_TEXT(take(), "+b=1");
-    CHECK(end_merge(merger));
+    restart();
 }
 
 static void
-what_comes_after_a_restart_wakes_it(void)
+validate(void)
 {
-    merger_t *merger;
-    unsigned before;
+    CHECK_NO_FAULT(cdedupe_validate(buffer));
+}
 
+static void
+validating_waits_for_it(void)
+{
     put_value("a", 1);
-    merger = begin_merge("a", 2, IN_OLDER);
-    CHECK_TEXT(take(), "empty");
-    CHECK_EQ(cdedupe_restart(buffer), CDEDUPE_OK);
-    take();
-    before = atomic_load(&wakes);
-    CHECK_EQ(put_value("b", 1), CDEDUPE_OUTCOME_QUEUED);
-    CHECK_EQ(atomic_load(&wakes), before + 1);
-    CHECK_TEXT(take(), "+b=1");
-    CHECK(end_merge(merger));
+    merge_while(validate);
+    CHECK_TEXT(take(), "+a=12");
 }
 
-/* An putting back has a merge of its own, behind which the sink may come to sleep. */
 static void
-so_does_a_merge_that_an_putting_back_left(void)
+put_back_batch(void)
 {
-    size_t count;
+    size_t count = taken;
 
+    CHECK_EQ(cdedupe_put_back(buffer, items, &count), CDEDUPE_OK);
+    CHECK_EQ(count, 0);
+}
+
+static void
+what_goes_back_is_merged_after_it(void)
+{
+    put_value("a", 9);
+    CHECK_EQ(take_batch(), CDEDUPE_OK);
+    put_value("a", 1);
+    merge_while(put_back_batch);
+    CHECK_EQ(value_of(items[0].slot)->digits, 9);
+    drop_batch();
+    CHECK_TEXT(take(), "+a=912");
+}
+
+static void
+look_at_counters(void)
+{
+    CHECK_EQ(statistics().pending_keys, 2);
+    CHECK_EQ(statistics().replaced, 0);
+    CHECK_EQ(statistics().pending_bytes, 2);
+}
+
+static void
+look_meanwhile(uint64_t older, uint64_t newer)
+{
+    CHECK_EQ(older, 1);
+    CHECK_EQ(newer, 2);
+    call_other(look_at_counters);
+}
+
+static void
+counters_are_as_before_it(void)
+{
+    put_value("a", 1);
+    put_value("b", 5);
+    during = look_meanwhile;
+    put_value("a", 2);
+    CHECK_EQ(statistics().replaced, 1);
+    CHECK_TEXT(take(), "+a=12 +b=5");
+}
+
+/* ---------------------------------------------------------------------------------------------------- */
+/* Places, ages, weights                                                                                */
+
+static void
+a_place_keeps_its_age(void)
+{
+    put_value("a", 1);
+    now = 10 * UINT64_C(1000000);
+    put_value("a", 2);
+    CHECK_EQ(statistics().oldest_pending_age, 10);
+    now = 12 * UINT64_C(1000000);
+    CHECK_EQ(take_batch(), CDEDUPE_OK);
+    CHECK_EQ(cdedupe_age(buffer, &items[0]), 12);
+    drop_batch();
+}
+
+/* What is pending weighs what it weighed when it was put, also if the callback changes it. */
+static void
+what_was_merged_weighs_what_it_says(void)
+{
+    put_value("a", 1);
+    put_value("b", 2);
+    CHECK_EQ(statistics().pending_bytes, 2);
+    merged_weight = 30;
+    put_value("a", 3);
+    CHECK_EQ(statistics().pending_bytes, 31);
+    CHECK_NO_FAULT(cdedupe_validate(buffer));
+    merged_weight = 200; /* Beyond the bound: it takes no new place. */
+    put_value("a", 4);
+    CHECK_EQ(statistics().pending_bytes, 201);
+    CHECK_EQ(statistics().overflows, 0);
+    CHECK_NO_FAULT(cdedupe_validate(buffer));
+    CHECK_TEXT(take(), "+a=134 +b=2");
+    CHECK_EQ(statistics().pending_bytes, 0);
+}
+
+static void
+so_does_what_was_merged_with_what_went_back(void)
+{
     put_value("a", 1);
     CHECK_EQ(take_batch(), CDEDUPE_OK);
     put_value("a", 2);
-    count = taken;
-    CHECK_EQ(cdedupe_put_back(buffer, items, &count), CDEDUPE_INCOMPLETE);
-    merge_put_back("a", 0);
+    put_value("b", 5);
+    merged_weight = 40;
+    put_back_batch();
+    CHECK_EQ(statistics().pending_bytes, 41);
+    CHECK_NO_FAULT(cdedupe_validate(buffer));
+    drop_batch();
+    CHECK_TEXT(take(), "+a=12 +b=5");
+    CHECK_EQ(statistics().pending_bytes, 0);
+}
+
+/* Two items of a batch are merged, from the last to the first. */
+static void
+each_item_that_goes_back_is_merged_with_its_own_key(void)
+{
+    put_value("a", 1);
+    put_value("b", 5);
+    put_value("c", 8);
+    CHECK_EQ(take_batch(), CDEDUPE_OK);
+    put_value("b", 6);
+    put_value("a", 2);
+    put_back_batch();
+    CHECK_EQ(merges, 2);
+    CHECK(items[0].slot != 0 && items[1].slot != 0 && items[2].slot == 0);
+    drop_batch();
+    CHECK_TEXT(take(), "+a=12 +b=56 +c=8");
+}
+
+/* ---------------------------------------------------------------------------------------------------- */
+/* Calls from inside                                                                                    */
+
+static cdedupe_t *second;
+
+static void
+call_everything(uint64_t older, uint64_t newer)
+{
+    cdedupe_update_t update = make_update("x", 3), none;
+    cdedupe_slot_t slots[2];
+    size_t count = 2;
+
+    (void)older, (void)newer;
+    CHECK_EQ(cdedupe_put(buffer, &update, 1), CDEDUPE_REENTRANT);
+    CHECK_EQ(update.outcome, CDEDUPE_OUTCOME_REJECTED);
+    drop_update(&update);
+    CHECK_EQ(cdedupe_put(buffer, &none, 0), CDEDUPE_OK);
+    CHECK_EQ(cdedupe_put_status(buffer, CDEDUPE_STATUS_IN_SYNC), CDEDUPE_REENTRANT);
+    CHECK_EQ(cdedupe_restart(buffer), CDEDUPE_REENTRANT);
+    CHECK_EQ(cdedupe_collect(buffer, slots, 2, &count), CDEDUPE_REENTRANT);
+    CHECK_EQ(count, 0);
+    CHECK_EQ(take_batch(), CDEDUPE_REENTRANT);
+    CHECK_EQ(taken, 0);
+    CHECK_EQ(cdedupe_put_back(buffer, items, &count), CDEDUPE_REENTRANT);
+    CHECK(cdedupe_validate(buffer) != NULL);
+    CHECK_EQ(statistics().received, 1);
+    CHECK_EQ(statistics().statuses_received, 0);
+    CHECK_EQ(statistics().pending_keys, 1);
+}
+
+static void
+what_would_wait_for_itself_is_refused(void)
+{
+    put_value("a", 1);
+    during = call_everything;
+    CHECK_EQ(put_value("a", 2), CDEDUPE_OUTCOME_REPLACED);
+    CHECK_TEXT(take(), "+a=12");
+}
+
+static void
+so_with_a_single_batch(void)
+{
+    cdedupe_release(buffer);
+    CHECK_EQ(cdedupe_claim(buffer, CDEDUPE_CLAIM_SINGLE_BATCH), CDEDUPE_OK);
+    what_would_wait_for_itself_is_refused();
+}
+
+static void
+restart_inside(uint64_t older, uint64_t newer)
+{
+    (void)older, (void)newer;
+    CHECK_EQ(cdedupe_restart(buffer), CDEDUPE_REENTRANT);
+}
+
+static void
+so_when_a_batch_goes_back(void)
+{
+    put_value("a", 1);
+    CHECK_EQ(take_batch(), CDEDUPE_OK);
+    put_value("a", 2);
+    during = restart_inside;
+    put_back_batch();
+    CHECK_EQ(merges, 1);
+    drop_batch();
+    CHECK_TEXT(take(), "+a=12");
+}
+
+static void
+use_the_second(uint64_t older, uint64_t newer)
+{
+    cdedupe_update_t update = {.key = "a", .key_length = 1};
+
+    (void)older, (void)newer;
+    during = NULL;
+    CHECK_EQ(cdedupe_acquire(second, &update.slot, 1), CDEDUPE_OK);
+    *(value_t *)cdedupe_payload(second, update.slot) = (value_t){8, 1};
+    CHECK_EQ(cdedupe_put(second, &update, 1), CDEDUPE_OK);
+    CHECK_EQ(update.outcome, CDEDUPE_OUTCOME_REPLACED);
+    CHECK_EQ(cdedupe_restart(second), CDEDUPE_OK);
+}
+
+/* Its callback may run inside this one's. */
+static void
+another_buffer_may_be_called(void)
+{
+    cdedupe_update_t update = {.key = "a", .key_length = 1};
+    cdedupe_options_t options = cdedupe_options();
+
+    options.payload_size = sizeof(value_t);
+    options.merge = merge_values;
+    options.merge_context = &buffer;
+    CHECK_EQ(cdedupe_create(&options, &second), CDEDUPE_OK);
+    CHECK_EQ(cdedupe_acquire(second, &update.slot, 1), CDEDUPE_OK);
+    *(value_t *)cdedupe_payload(second, update.slot) = (value_t){7, 1};
+    CHECK_EQ(cdedupe_put(second, &update, 1), CDEDUPE_OK);
+    put_value("a", 1);
+    during = use_the_second;
+    put_value("a", 2);
+    CHECK_EQ(merges, 2);
+    cdedupe_destroy(second);
     CHECK_TEXT(take(), "+a=12");
 }
 
@@ -1212,178 +1105,119 @@ so_does_a_merge_that_an_putting_back_left(void)
 /* The end                                                                                              */
 
 static void
-a_finish_waits_for_what_is_being_merged(void)
+take_stopped(void)
 {
-    merger_t *merger;
-    unsigned before;
-
-    put_value("a", 1);
-    merger = begin_merge("a", 2, IN_OLDER);
-    CHECK_TEXT(take(), "empty");
-    CHECK_EQ(cdedupe_finish(buffer, CDEDUPE_FINISH_WHEN_DELIVERED), CDEDUPE_OK);
-    CHECK_TEXT(take(), "empty");
-    before = atomic_load(&wakes);
-    CHECK(!end_merge(merger));
-    CHECK_EQ(atomic_load(&wakes), before + 1);
-    CHECK_TEXT(take(), "+a=12");
     CHECK_TEXT(take(), "stopped");
 }
 
 static void
-so_does_one_until_it_is_empty(void)
+stop_meanwhile(uint64_t older, uint64_t newer)
 {
-    merger_t *merger;
-
-    put_value("a", 1);
-    merger = begin_merge("a", 2, IN_OLDER);
-    CHECK_EQ(cdedupe_finish(buffer, CDEDUPE_FINISH_WHEN_EMPTY), CDEDUPE_OK);
-    CHECK_TEXT(take(), "empty");
-    put_value("b", 1);
-    CHECK(!end_merge(merger));
-    CHECK_TEXT(take(), "+a=12 +b=1");
-    CHECK_TEXT(take(), "stopped");
-}
-
-/* The loop sleeps; what it waits for goes; it has to be told, or it sleeps for ever. */
-static void
-finish_asleep(cdedupe_finish_t when, void (*end)(void))
-{
-    merger_t *merger;
-    unsigned before;
-
-    put_value("a", 1);
-    merger = begin_merge("a", 2, IN_OLDER);
-    CHECK_EQ(cdedupe_finish(buffer, when), CDEDUPE_OK);
-    CHECK_TEXT(take(), "empty");
-    before = atomic_load(&wakes);
-    end();
-    CHECK_EQ(atomic_load(&wakes), before + 1);
-    CHECK_TEXT(take(), "stopped");
-    CHECK(end_merge(merger));
-}
-
-static void
-restart_it(void)
-{
-    CHECK_EQ(cdedupe_restart(buffer), CDEDUPE_OK);
-}
-
-static void
-delete_it(void)
-{
-    CHECK_EQ(put_deletion("a"), CDEDUPE_OUTCOME_CANCELLED);
-}
-
-static void
-overflow_it(void)
-{
-    cdedupe_update_t update;
-    cdedupe_slot_t slot = make_value(1);
-
-    value_of(slot)->weight = 101; /* What is being merged weighs nothing. */
-    update = put_update("b", false, slot);
-    CHECK_EQ(update.outcome, CDEDUPE_OUTCOME_OVERFLOWED);
-    drop_value(update.slot);
-}
-
-static void
-a_finishing_loop_that_sleeps_is_woken_by_a_restart(void)
-{
-    finish_asleep(CDEDUPE_FINISH_WHEN_DELIVERED, restart_it);
-}
-
-static void
-and_if_it_waits_until_it_is_empty(void)
-{
-    finish_asleep(CDEDUPE_FINISH_WHEN_EMPTY, restart_it);
-}
-
-static void
-a_finishing_loop_that_sleeps_is_woken_by_a_deletion(void)
-{
-    finish_asleep(CDEDUPE_FINISH_WHEN_DELIVERED, delete_it);
-}
-
-static void
-also_by_a_deletion_if_it_waits_until_it_is_empty(void)
-{
-    finish_asleep(CDEDUPE_FINISH_WHEN_EMPTY, delete_it);
-}
-
-static void
-a_finishing_loop_that_sleeps_is_woken_by_an_overflow(void)
-{
-    merger_t *merger;
-
-    put_value("a", 1);
-    merger = begin_merge("a", 2, IN_OLDER);
-    CHECK_EQ(cdedupe_finish(buffer, CDEDUPE_FINISH_WHEN_EMPTY), CDEDUPE_OK);
-    put_value("b", 1);
-    put_value("c", 1);
-    CHECK_TEXT(take(), "empty");
-    atomic_store(&wakes, 0);
-    CHECK_EQ(put_value("d", 1), CDEDUPE_OUTCOME_OVERFLOWED);
-    CHECK_EQ(atomic_load(&wakes), 1);
-    CHECK_TEXT(take(), "stopped");
-    CHECK(end_merge(merger));
-}
-
-static void
-and_if_it_waits_until_it_has_delivered(void)
-{
-    finish_asleep(CDEDUPE_FINISH_WHEN_DELIVERED, overflow_it);
+    (void)older, (void)newer;
+    during = NULL;
+    cdedupe_stop(buffer);
+    call_other(take_stopped);
 }
 
 static void
 after_a_stop_what_was_merged_is_a_leftover(void)
 {
-    merger_t *merger;
+    put_value("a", 1);
+    during = stop_meanwhile;
+    CHECK_EQ(put_value("a", 2), CDEDUPE_OUTCOME_REPLACED);
+    CHECK_EQ(statistics().pending_keys, 1);
+    CHECK_EQ(statistics().replaced, 1);
+    CHECK_EQ(put_value("a", 3), CDEDUPE_OUTCOME_DROPPED);
+    CHECK_EQ(merges, 1);
+    CHECK_TEXT(take(), "stopped");
+}
+
+static void
+what_follows_in_the_call_is_dropped(void)
+{
+    cdedupe_update_t updates[2];
 
     put_value("a", 1);
-    merger = begin_merge("a", 2, IN_OLDER);
-    CHECK_TEXT(take(), "empty");
+    updates[0] = make_update("a", 2);
+    updates[1] = make_update("a", 3);
+    during = stop_meanwhile;
+    CHECK_EQ(cdedupe_put(buffer, updates, 2), CDEDUPE_OK);
+    CHECK_EQ(drop_update(&updates[0]), CDEDUPE_OUTCOME_REPLACED);
+    CHECK_EQ(drop_update(&updates[1]), CDEDUPE_OUTCOME_DROPPED);
+    CHECK_EQ(merges, 1);
+}
+
+static void
+stop_a_sleeping_loop(uint64_t older, uint64_t newer)
+{
+    loop_finds_nothing(older, newer);
     cdedupe_stop(buffer);
     CHECK_EQ(atomic_load(&wakes), 1);
-    CHECK_TEXT(take(), "stopped");
-    CHECK(!end_merge(merger));
-    CHECK_TEXT(take(), "stopped");
-    CHECK_EQ(statistics().pending_keys, 1);
 }
 
 static void
-after_a_release_it_is_there_for_the_next_claim(void)
+a_stop_wakes_a_loop_that_came_meanwhile(void)
 {
-    merger_t *merger;
-
     put_value("a", 1);
-    merger = begin_merge("a", 2, IN_OLDER);
-    CHECK_TEXT(take(), "empty");
-    cdedupe_release(buffer);
-    CHECK(!end_merge(merger));
-    CHECK_EQ(atomic_load(&wakes), 0);
-    CHECK_EQ(cdedupe_claim(buffer, CDEDUPE_CLAIM_SINGLE_BATCH), CDEDUPE_OK);
-    CHECK_TEXT(take(), "+a=12");
+    during = stop_a_sleeping_loop;
+    put_value("a", 2);
+    CHECK_EQ(atomic_load(&wakes), 1);
+    CHECK_TEXT(take(), "stopped");
+}
+
+static cdedupe_finish_t finish_kind;
+
+static void
+finish_meanwhile(uint64_t older, uint64_t newer)
+{
+    CHECK_EQ(cdedupe_finish(buffer, finish_kind), CDEDUPE_OK);
+    loop_finds_nothing(older, newer);
 }
 
 static void
-who_takes_by_hand_is_not_woken(void)
+a_finish_waits_for_what_is_merged(void)
 {
-    merger_t *merger;
-
-    cdedupe_release(buffer);
-    CHECK_EQ(cdedupe_claim(buffer, CDEDUPE_CLAIM_SINGLE_BATCH), CDEDUPE_OK);
     put_value("a", 1);
-    merger = begin_merge("a", 2, IN_OLDER);
-    CHECK_TEXT(take(), "empty");
-    CHECK(!end_merge(merger));
-    CHECK_EQ(atomic_load(&wakes), 0);
+    during = finish_meanwhile;
+    put_value("a", 2);
+    CHECK_EQ(atomic_load(&wakes), 1);
     CHECK_TEXT(take(), "+a=12");
+    CHECK_TEXT(take(), "stopped");
+}
+
+/* The loop sleeps; what it would have delivered is deleted by the same call; it has to be told, or it sleeps forever. */
+static void
+a_finishing_loop_that_came_meanwhile_is_woken_though_nothing_is_left(void)
+{
+    cdedupe_update_t updates[2];
+
+    put_value("a", 1);
+    updates[0] = make_update("a", 2);
+    updates[1] = make_update("a", 0);
+    during = finish_meanwhile;
+    CHECK_EQ(cdedupe_put(buffer, updates, 2), CDEDUPE_OK);
+    CHECK_EQ(drop_update(&updates[1]), CDEDUPE_OUTCOME_CANCELLED);
+    drop_update(&updates[0]);
+    CHECK(atomic_load(&wakes) >= 1);
+    CHECK_TEXT(take(), "stopped");
+}
+
+static void
+run_with_both_kinds(void (*test)(void))
+{
+    for (int kind = 0; kind < 2; kind++) {
+        finish_kind = kind == 0 ? CDEDUPE_FINISH_WHEN_DELIVERED : CDEDUPE_FINISH_WHEN_EMPTY;
+        with_a_claim(CDEDUPE_CLAIM_LOOP, test, 0);
+    }
 }
 
 /* ---------------------------------------------------------------------------------------------------- */
 /* Many threads                                                                                         */
 
 enum { PRODUCERS = 4, KEYS_MAX = 60, CALLS = 15000, BATCH_MAX = 200 };
+
+/* The count of a share that was merged into another one. */
+#define MOVED_OUT (UINT64_MAX - 1)
 
 /* What was put: how many values by whom, each producer's for this key numbered from one on; and how often it had deleted it. */
 typedef struct share {
@@ -1429,7 +1263,7 @@ come_out(crowd_t *crowd, cdedupe_slot_t slot)
         share_t *share = share_of(crowd, slot);
 
         CHECK(share->count > 0 && share->count < UINT64_MAX);
-        atomic_fetch_add(&crowd->out, share->count);
+        atomic_fetch_add(&crowd->out, share->count != MOVED_OUT ? share->count : 0);
         share->count = UINT64_MAX;
         cdedupe_discard(crowd->buffer, &slot, 1);
     }
@@ -1437,10 +1271,12 @@ come_out(crowd_t *crowd, cdedupe_slot_t slot)
 
 /* The newer one goes on where the older one ends, and not behind a deletion. */
 static void
-merge_shares(const share_t *older, const share_t *newer, share_t *merged)
+merge_shares(void *context, void *from, void *into)
 {
+    share_t *older = from, *newer = into;
     share_t result = {.count = older->count + newer->count};
 
+    (void)context;
     for (size_t i = 0; i < PRODUCERS; i++) {
         CHECK(older->last[i] == 0 || newer->first[i] == 0 || newer->first[i] == older->last[i] + 1);
         CHECK(older->last[i] == 0 || newer->first[i] == 0 ||
@@ -1449,26 +1285,11 @@ merge_shares(const share_t *older, const share_t *newer, share_t *merged)
         result.last[i] = newer->last[i] != 0 ? newer->last[i] : older->last[i];
         result.deletions[i] = newer->last[i] != 0 ? newer->deletions[i] : older->deletions[i];
     }
-    *merged = result;
-}
-
-static void
-merge_slots(crowd_t *crowd, const void *key, size_t length, cdedupe_slot_t older,
-            cdedupe_slot_t newer, cdedupe_slot_t pending, uint64_t random)
-{
-    cdedupe_slot_t kept = random % 2 == 0 ? older : newer, other = kept == older ? newer : older,
-                   merged = kept;
-
-    merge_shares(share_of(crowd, older), share_of(crowd, newer), share_of(crowd, kept));
-    if (random % 8 == 3) {
+    *newer = result;
+    older->count = MOVED_OUT;
+    if (result.count % 8 == 3) {
         sched_yield();
     }
-    cdedupe_put_merged(crowd->buffer, key, length, pending, &merged);
-    CHECK(merged == 0 || merged == kept);
-    come_out(crowd, merged);
-    CHECK(merged == 0 || !crowd->quiet);
-    share_of(crowd, other)->count = UINT64_MAX;
-    cdedupe_discard(crowd->buffer, &other, 1);
 }
 
 static void
@@ -1484,13 +1305,10 @@ put_chunk(member_t *member, uint32_t key)
     share->first[member->number] = share->last[member->number] = ++member->next[key];
     share->deletions[member->number] = member->deletions[key];
     atomic_fetch_add(&crowd->put, 1);
-    cdedupe_put(crowd->buffer, &update, 1);
-    if (update.outcome == CDEDUPE_OUTCOME_MERGE) {
-        merge_slots(crowd, &key, sizeof(key), update.displaced, update.slot, update.displaced,
-                    random_below(&member->random, 1000));
-        return;
-    }
-    CHECK(update.outcome == CDEDUPE_OUTCOME_QUEUED || !crowd->quiet);
+    CHECK_EQ(cdedupe_put(crowd->buffer, &update, 1), CDEDUPE_OK);
+    CHECK(!crowd->quiet || update.outcome == CDEDUPE_OUTCOME_QUEUED ||
+          (update.outcome == CDEDUPE_OUTCOME_REPLACED &&
+           share_of(crowd, update.displaced)->count == MOVED_OUT));
     come_out(crowd, update.slot);
     come_out(crowd, update.displaced);
 }
@@ -1558,27 +1376,15 @@ commit(crowd_t *crowd, const cdedupe_item_t *item)
 
 /* The last of them go back. */
 static void
-give_back(crowd_t *crowd, cdedupe_item_t *batch, size_t count, uint64_t *random)
+give_back(crowd_t *crowd, cdedupe_item_t *batch, size_t count)
 {
-    uint32_t keys[BATCH_MAX] = {0};
-    cdedupe_result_t result;
     size_t left = count;
 
+    CHECK_EQ(cdedupe_put_back(crowd->buffer, batch, &left), CDEDUPE_OK);
     for (size_t i = 0; i < count; i++) {
-        if (batch[i].kind != CDEDUPE_ITEM_STATUS) {
-            memcpy(&keys[i], batch[i].key, sizeof(keys[i]));
-        }
-    }
-    while ((result = cdedupe_put_back(crowd->buffer, batch, &left)) == CDEDUPE_INCOMPLETE) {
-        merge_slots(crowd, &keys[left], sizeof(keys[left]), batch[left].slot, batch[left].newer,
-                    batch[left].newer, random_below(random, 1000));
-    }
-    CHECK_EQ(result, CDEDUPE_OK);
-    for (size_t i = 0; i < count; i++) {
-        if (batch[i].newer == 0) {
-            CHECK(batch[i].slot == 0 || !crowd->quiet);
-            come_out(crowd, batch[i].slot);
-        }
+        CHECK(batch[i].slot == 0 || !crowd->quiet ||
+              share_of(crowd, batch[i].slot)->count == MOVED_OUT);
+        come_out(crowd, batch[i].slot);
     }
 }
 
@@ -1608,7 +1414,7 @@ sink(crowd_t *crowd)
             sched_yield();
         }
         if (back > 0) {
-            give_back(crowd, batch + count - back, back, &random);
+            give_back(crowd, batch + count - back, back);
         }
     }
 }
@@ -1642,7 +1448,7 @@ crowd_at_work(bool quiet, size_t keys, size_t batch)
 
     memset(seen, 0, sizeof(seen));
     memset(members, 0, sizeof(members));
-    options.merging = true;
+    options.merge = merge_shares;
     options.payload_size = sizeof(share_t);
     options.batch_size = batch;
     options.wake = wake_crowd;
@@ -1691,8 +1497,10 @@ so_in_large_batches(void)
 }
 
 #define RUN_WITH_A_SUBJECT(test) (check_test = #test, with_a_subject(test))
-#define RUN_WITH_A_LOOP(test) (check_test = #test, with_a_loop(test, 0))
-#define RUN_WITH_A_LEFTOVER(test) (check_test = #test, with_a_loop(test, 1))
+#define RUN_WITH_A_LOOP(test) (check_test = #test, with_a_claim(CDEDUPE_CLAIM_LOOP, test, 0))
+#define RUN_WITH_A_LEFTOVER(test) (check_test = #test, with_a_claim(CDEDUPE_CLAIM_LOOP, test, 1))
+#define RUN_WITH_A_BATCH(test) (check_test = #test, with_a_claim(CDEDUPE_CLAIM_SINGLE_BATCH, test, 0))
+#define RUN_WITH_BOTH_KINDS(test) (check_test = #test, run_with_both_kinds(test))
 
 static void
 run_scenes(void)
@@ -1701,81 +1509,78 @@ run_scenes(void)
     RUN_WITH_A_SUBJECT(what_was_taken_first_goes_alone);
     RUN_WITH_A_SUBJECT(a_deletion_is_never_merged);
     RUN_WITH_A_SUBJECT(merges_in_the_middle_of_a_call);
+    RUN_WITH_A_SUBJECT(a_key_that_is_cancelled_and_put_again_in_one_call);
     RUN_WITH_A_SUBJECT(a_restart_leaves_nothing_to_merge_with);
     RUN_WITH_A_SUBJECT(what_the_sink_has_is_suppressed_and_not_merged);
     RUN_WITH_A_SUBJECT(what_is_put_back_is_merged_with_what_is_newer);
-    RUN_WITH_A_SUBJECT(an_put_back_value_is_not_merged_with_a_deletion);
-    RUN_WITH_A_SUBJECT(an_put_back_deletion_is_not_merged_with_a_value);
-    RUN_WITH_A_SUBJECT(an_put_back_value_is_not_merged_with_what_came_after_a_deletion);
+    RUN_WITH_A_SUBJECT(a_put_back_value_is_not_merged_with_a_deletion);
+    RUN_WITH_A_SUBJECT(a_put_back_deletion_is_not_merged_with_a_value);
+    RUN_WITH_A_SUBJECT(a_put_back_value_is_not_merged_with_what_came_after_a_deletion);
     RUN_WITH_A_SUBJECT(put_back_twice_it_is_merged_twice);
     RUN(by_default_nothing_is_merged);
     RUN(bytes_are_not_merged);
 }
 
 static void
-run_merges_that_take_their_time(void)
+run_loop(void)
 {
-    RUN_WITH_A_LOOP(the_sink_waits_when_it_comes_to_this_place);
-    RUN_WITH_A_LOOP(what_is_ahead_is_put_and_taken_meanwhile);
-    RUN_WITH_A_LOOP(many_keys_are_merged_at_once_in_any_slots);
-    RUN_WITH_A_LOOP(statuses_keep_their_places_around_it);
-    RUN_WITH_A_LOOP(a_place_keeps_its_age);
-    RUN_WITH_A_LOOP(what_was_merged_weighs_what_it_says);
-    RUN_WITH_A_LOOP(a_deletion_waits_for_nobody);
-    RUN_WITH_A_LOOP(a_deletion_of_a_live_key_is_delivered_meanwhile);
-    RUN_WITH_A_LOOP(a_value_after_the_deletion_waits_for_nobody_either);
-    RUN_WITH_A_LOOP(so_after_one_that_cancelled);
-    RUN_WITH_A_LOOP(a_restart_hands_it_back);
-    RUN_WITH_A_LOOP(what_comes_after_the_restart_waits_for_nobody);
-    RUN_WITH_A_LOOP(two_merges_of_one_key_with_a_restart_between);
-    RUN_WITH_A_LOOP(restarts_and_merges_without_end);
-    RUN_WITH_A_LOOP(an_overflow_hands_it_back);
+    RUN_WITH_A_LOOP(a_loop_that_comes_meanwhile_is_woken_afterwards);
+    RUN_WITH_A_LOOP(a_loop_that_does_not_sleep_is_not_woken);
+    RUN_WITH_A_LOOP(what_is_queued_by_the_same_call_wakes_it_once);
+    RUN_WITH_A_LOOP(it_gets_its_turn_before_the_next_merge_of_the_call);
+    RUN_WITH_A_LOOP(a_sleeping_loop_is_woken_before_the_next_merge_of_the_call);
+    RUN_WITH_A_LOOP(a_take_that_finds_nothing_ends_the_batch);
+    RUN_WITH_A_LOOP(after_a_release_nobody_is_woken);
+    RUN_WITH_A_BATCH(a_single_batch_waits_for_the_merge);
 }
 
 static void
 run_waiting(void)
 {
-    RUN_WITH_A_LOOP(who_puts_a_value_for_the_key_waits);
-    RUN_WITH_A_LOOP(a_deletion_ends_the_waiting);
-    RUN_WITH_A_LOOP(so_does_a_restart);
-    RUN_WITH_A_LOOP(so_does_an_overflow);
-    RUN_WITH_A_LEFTOVER(after_a_stop_who_waited_is_dropped);
-    RUN_WITH_A_LOOP(who_puts_back_a_value_of_the_key_waits);
-    RUN_WITH_A_LOOP(who_puts_back_it_need_not_wait_any_longer_after_a_deletion);
-    RUN_WITH_A_LOOP(who_puts_back_it_need_not_wait_any_longer_after_a_restart);
-    RUN_WITH_A_LOOP(what_an_putting_back_merges_can_end_as_well);
+    RUN_WITH_A_LOOP(another_value_of_the_key_is_merged_after_it);
+    RUN_WITH_A_LOOP(a_value_of_another_key_comes_after_it);
+    RUN_WITH_A_LOOP(a_deletion_comes_after_it);
+    RUN_WITH_A_LOOP(a_restart_drops_what_was_merged);
+    RUN_WITH_A_LOOP(a_status_comes_after_it);
+    RUN_WITH_A_LOOP(a_sweep_comes_after_it);
+    RUN_WITH_A_LOOP(collecting_comes_after_it);
+    RUN_WITH_A_LOOP(an_overflow_drops_what_was_merged);
+    RUN_WITH_A_LOOP(validating_waits_for_it);
+    RUN_WITH_A_LOOP(what_goes_back_is_merged_after_it);
+    RUN_WITH_A_LOOP(counters_are_as_before_it);
 }
 
 static void
-run_sleeping(void)
+run_places_and_calls_from_inside(void)
 {
-    RUN_WITH_A_LOOP(putting_what_was_merged_wakes_the_loop);
-    RUN_WITH_A_LOOP(so_if_it_was_woken_before);
-    RUN_WITH_A_LOOP(not_if_it_does_not_sleep);
-    RUN_WITH_A_LOOP(so_does_a_deletion_in_its_place);
-    RUN_WITH_A_LOOP(so_does_a_deletion_that_makes_the_next_one_first);
-    RUN_WITH_A_LOOP(what_comes_after_a_restart_wakes_it);
-    RUN_WITH_A_LOOP(so_does_a_merge_that_an_putting_back_left);
-    RUN_WITH_A_LOOP(a_finish_waits_for_what_is_being_merged);
-    RUN_WITH_A_LOOP(so_does_one_until_it_is_empty);
-    RUN_WITH_A_LOOP(a_finishing_loop_that_sleeps_is_woken_by_a_restart);
-    RUN_WITH_A_LOOP(and_if_it_waits_until_it_is_empty);
-    RUN_WITH_A_LOOP(a_finishing_loop_that_sleeps_is_woken_by_a_deletion);
-    RUN_WITH_A_LOOP(also_by_a_deletion_if_it_waits_until_it_is_empty);
-    RUN_WITH_A_LOOP(a_finishing_loop_that_sleeps_is_woken_by_an_overflow);
-    RUN_WITH_A_LOOP(and_if_it_waits_until_it_has_delivered);
+    RUN_WITH_A_LOOP(a_place_keeps_its_age);
+    RUN_WITH_A_LOOP(what_was_merged_weighs_what_it_says);
+    RUN_WITH_A_LOOP(so_does_what_was_merged_with_what_went_back);
+    RUN_WITH_A_LOOP(each_item_that_goes_back_is_merged_with_its_own_key);
+    RUN_WITH_A_LOOP(what_would_wait_for_itself_is_refused);
+    RUN_WITH_A_LOOP(so_with_a_single_batch);
+    RUN_WITH_A_LOOP(so_when_a_batch_goes_back);
+    RUN_WITH_A_LOOP(another_buffer_may_be_called);
+}
+
+static void
+run_ends(void)
+{
     RUN_WITH_A_LEFTOVER(after_a_stop_what_was_merged_is_a_leftover);
-    RUN_WITH_A_LOOP(after_a_release_it_is_there_for_the_next_claim);
-    RUN_WITH_A_LOOP(who_takes_by_hand_is_not_woken);
+    RUN_WITH_A_LEFTOVER(what_follows_in_the_call_is_dropped);
+    RUN_WITH_A_LEFTOVER(a_stop_wakes_a_loop_that_came_meanwhile);
+    RUN_WITH_BOTH_KINDS(a_finish_waits_for_what_is_merged);
+    RUN_WITH_BOTH_KINDS(a_finishing_loop_that_came_meanwhile_is_woken_though_nothing_is_left);
 }
 
 int
 main(void)
 {
     run_scenes();
-    run_merges_that_take_their_time();
+    run_loop();
     run_waiting();
-    run_sleeping();
+    run_places_and_calls_from_inside();
+    run_ends();
     RUN(every_value_is_merged_once_and_in_order);
     RUN(with_deletions_and_restarts_every_value_comes_out_once);
     RUN(so_in_large_batches);

@@ -707,24 +707,24 @@ putBack_mayGoBeyondTheBound(void)
     cdedupe_destroy(buffer);
 }
 
-/* What is put merged for a key, and what that leaves. */
-static void
-merge_weight(cdedupe_t *buffer, const char *key, uint64_t weight, uint64_t meanwhile,
-             uint64_t after)
-{
-    cdedupe_update_t update = {.key = key, .key_length = strlen(key)};
-    cdedupe_slot_t merged;
+/* What a merge makes weighs that much; and the older value says that it weighs nothing, which comes too late. */
+static uint64_t merged_weight;
 
-    CHECK_EQ(cdedupe_acquire(buffer, &update.slot, 1), CDEDUPE_OK);
-    memset(cdedupe_payload(buffer, update.slot), 0, 8);
-    CHECK_EQ(cdedupe_put(buffer, &update, 1), CDEDUPE_INCOMPLETE);
-    CHECK_EQ(update.outcome, CDEDUPE_OUTCOME_MERGE);
-    CHECK_EQ(pending_bytes(buffer), meanwhile);
-    merged = update.displaced;
-    memcpy(cdedupe_payload(buffer, merged), &weight, sizeof(weight));
-    cdedupe_put_merged(buffer, key, strlen(key), update.displaced, &merged);
+static void
+merge_to_weight(void *context, void *older, void *newer)
+{
+    (void)context;
+    memset(older, 0, 8);
+    memcpy(newer, &merged_weight, sizeof(merged_weight));
+}
+
+/* A value of some weight is merged with the key's, and what that leaves. */
+static void
+merge_weight(cdedupe_t *buffer, const char *key, uint64_t weight, uint64_t after)
+{
+    merged_weight = weight;
+    CHECK_EQ(put_weight(buffer, key, 3), CDEDUPE_OUTCOME_REPLACED);
     CHECK_EQ(pending_bytes(buffer), after);
-    cdedupe_discard(buffer, &update.slot, 1);
     CHECK_NO_FAULT(cdedupe_validate(buffer));
 }
 
@@ -736,14 +736,14 @@ so_with_what_is_merged(void)
 
     options.payload_size = 8;
     options.maximum_pending_bytes = 100;
-    options.merging = true;
+    options.merge = merge_to_weight;
     CHECK_EQ(cdedupe_create(&options, &buffer), CDEDUPE_OK);
     CHECK_EQ(put_weight(buffer, "a", 1), CDEDUPE_OUTCOME_QUEUED);
     CHECK_EQ(put_weight(buffer, "b", 2), CDEDUPE_OUTCOME_QUEUED);
-    merge_weight(buffer, "a", UINT64_MAX, 2, CDEDUPE_WEIGHT_MAX + 2);
-    merge_weight(buffer, "b", 7, CDEDUPE_WEIGHT_MAX, CDEDUPE_WEIGHT_MAX + 7);
-    merge_weight(buffer, "a", 4, 7, 11);
-    merge_weight(buffer, "b", 5, 4, 9);
+    merge_weight(buffer, "a", UINT64_MAX, CDEDUPE_WEIGHT_MAX + 2);
+    merge_weight(buffer, "b", 7, CDEDUPE_WEIGHT_MAX + 7);
+    merge_weight(buffer, "a", 4, 11);
+    merge_weight(buffer, "b", 5, 9);
     CHECK_EQ(put_weight(buffer, "c", 91), CDEDUPE_OUTCOME_QUEUED);
     cdedupe_destroy(buffer);
 }

@@ -208,7 +208,7 @@ settle(pair_t *pair, const subject_update_t *updates, size_t count, cdedupe_resu
             break;
         }
         if (is_modelled(pair)) {
-            wanted = model_put_at_once(&pair->model, key, updates[done].deletion, updates[done].id,
+            wanted = model_put(&pair->model, key, updates[done].deletion, updates[done].id,
                                        &displaced);
         }
         if (is_modelled(pair)) { /* Still: input after the end of what a finish owes is not. */

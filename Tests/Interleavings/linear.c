@@ -107,8 +107,7 @@ apply_put(model_t *model, const struct event *event, unsigned part)
         model->stopped = true;
         return event->displaced[part] == displaced;
     }
-    return !model_put_waits(model, update->key, update->deletion) &&
-           model_put(model, update->key, update->deletion, content(update->id), &displaced) ==
+    return model_put(model, update->key, update->deletion, content(update->id), &displaced) ==
                event->outcomes[part] &&
            is_right_displaced(event, part, displaced);
 }
@@ -181,6 +180,22 @@ join_batch(model_t *model, const model_item_t *earlier, size_t count)
     model->batch_count += count;
 }
 
+/* Whether a call of another thread may have held the merge lock when a loop came, which then finds nothing. */
+static bool
+may_be_refused(const model_t *model, const struct event *event)
+{
+    if (!merges() || !model->claimed || !model->loop || model_is_over(model))
+        return false;
+    for (unsigned i = 0; i < history->count; i++) {
+        const struct event *other = &history->events[i];
+
+        if (other->thread != event->thread && other->invoked < event->returned &&
+            other->returned > event->invoked)
+            return true;
+    }
+    return false;
+}
+
 static bool
 apply_take(model_t *model, const struct event *event, unsigned part)
 {
@@ -189,12 +204,15 @@ apply_take(model_t *model, const struct event *event, unsigned part)
              count = event->items_count - before;
     bool last = part + 1 == take_parts(event);
 
+    if (event->result == CDEDUPE_EMPTY && may_be_refused(model, event)) {
+        model->batch_count = 0;
+        return true;
+    }
     count = count < TAKES_PER_LOCK ? count : TAKES_PER_LOCK;
     /* A last hold that found nothing says only that there was nothing. */
     if (before > 0 && count == 0) {
         settle_finish(model);
-        return model->count == 0 || !model->queue[0].chosen || model->stopped || model->restarted ||
-               model->queue[0].merging;
+        return model->count == 0 || !model->queue[0].chosen || model->stopped || model->restarted;
     }
     if (before == 0)
         model_begin_batch(model);
@@ -227,20 +245,19 @@ reopen_finish(model_t *model)
             model->stopped = false;
 }
 
-/* The last item goes back; its payload came back or did not, and so did what it is to be merged with. */
+/* The last item goes back; its payload came back or did not. */
 static bool
 apply_put_back(model_t *model, const struct event *event)
 {
-    uint64_t all[MODEL_BATCH], back, newer, bits;
+    uint64_t all[MODEL_BATCH], back, bits;
 
     if (event->result != CDEDUPE_OK || event->argument == 0 || model->batch_count == 0)
         return model_put_back(model, event->argument, all) == event->result;
     bits = content_bits(model->batch[model->batch_count - 1].id);
-    if (model_put_back_waits(model) || model_put_back_last(model, &back, &newer) != CDEDUPE_OK)
+    if (model_put_back_last(model, &back) != CDEDUPE_OK)
         return false;
     reopen_finish(model);
-    return (bits == 0 || (event->back & bits) == (back != 0 ? bits : 0)) &&
-           (event->newer & content_bits(newer)) == content_bits(newer);
+    return bits == 0 || (event->back & bits) == (back != 0 ? bits : 0);
 }
 
 static bool
@@ -268,8 +285,6 @@ apply(model_t *model, const struct action *action)
     switch (event->kind) {
     case OP_PUT:
         return apply_put(model, event, action->part);
-    case OP_MERGED:
-        return model_put_merged(model, event->argument, event->merged) == event->accepted;
     case OP_FILL:
     case OP_DROP:
         apply_fill(model, event);
@@ -309,8 +324,7 @@ is_right_end(const model_t *model)
     uint64_t pending = 0;
 
     for (size_t i = 0; i < model->count; i++)
-        if (!model->queue[i].merging)
-            pending |= content_bits(model->queue[i].id);
+        pending |= content_bits(model->queue[i].id);
     return pending == history->leftovers;
 }
 
@@ -414,7 +428,6 @@ mix_event(uint64_t hash, const struct event *event)
 {
     hash = mix(hash, event->thread * 64 + event->kind);
     hash = mix(mix(mix(hash, event->result), event->back), event->argument);
-    hash = mix(mix(mix(hash, event->newer), event->merged), event->accepted);
     for (unsigned i = 0; i < event->count; i++)
         hash = mix(mix(hash, event->outcomes[i]), event->displaced[i]);
     for (unsigned i = 0; i < event->items_count; i++) {

@@ -343,7 +343,7 @@ main(int argc, char **argv)
 
     parse_options(&options, argc, argv);
     scheduler_label = run_label;
-    scheduler_at_switch = run_validate;
+    scheduler_at_switch = run_validate_at_switch;
     signal(SIGSEGV, crash);
     signal(SIGBUS, crash);
     signal(SIGABRT, crash);

@@ -15,7 +15,7 @@
  *   stats slot      the counters; acquires a slot and discards it
  *   fill16          puts values of 16 other keys;   drop16   deletes them again, in one call
  *   bare            first in a set-up: the buffer has one context; else it has one for each thread
- *   merging         the same: values are merged; whoever has to merge does so, and goes on with what is left of its call
+ *   merging         the same: values are merged
  *   suppressing     the same: what the sink has is suppressed
  *   bound2          the same: more than two pending keys overflow
  *   laps5           five times a status and a restart: five restart numbers are used up
@@ -57,7 +57,6 @@ enum op_kind {
     OP_MERGING,
     OP_SUPPRESSING,
     OP_BOUND,
-    OP_MERGED, /* Of a history only: cdedupe_put_merged(). */
 };
 
 struct op_update {

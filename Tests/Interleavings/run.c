@@ -179,75 +179,31 @@ end_event(struct event *event, cdedupe_result_t result)
     event->returned = ++state.clock;
 }
 
-/*
- * Merges two payloads of the caller's, into one or the other as chance has it, and puts that where the newer of them, or what
- * it was put back for, was pending. `pending` is the handle that the buffer gave for that.
- */
-static void
-merge(unsigned thread, unsigned key, cdedupe_slot_t older, cdedupe_slot_t newer,
-      cdedupe_slot_t pending)
-{
-    unsigned first = slot_id(older), second = slot_id(newer),
-             into = (first + second) & 1 ? first : second;
-    uint64_t both = state.contents[first] | state.contents[second];
-    cdedupe_slot_t merged = state.slots[into];
-    struct event *event;
-
-    if (state.contents[first] & state.contents[second])
-        scheduler_fail("a value is merged twice");
-    write_payload(first, 0);
-    write_payload(second, 0);
-    write_payload(into, both);
-    event = begin_event(thread, OP_MERGED, key);
-    event->merged = both;
-    give(into);
-    cdedupe_put_merged(buffer, key_text(key), strlen(key_text(key)), pending, &merged);
-    end_event(event, CDEDUPE_OK);
-    event->accepted = merged == 0;
-    receive(merged);
-}
-
-/* Of several updates; says how many are done. */
-static unsigned
-put_some(unsigned thread, const struct op_update *wanted, unsigned count)
-{
-    struct event *event = begin_event(thread, OP_PUT, 0);
-    cdedupe_update_t updates[PROGRAM_UPDATES_MAX];
-    unsigned done = 0;
-
-    memset(updates, 0, sizeof(updates));
-    for (unsigned i = 0; i < count; i++) {
-        updates[i].key = key_text(wanted[i].key);
-        updates[i].key_length = strlen(updates[i].key);
-        updates[i].deletion = wanted[i].deletion;
-        updates[i].slot = give(wanted[i].id);
-        if (wanted[i].id != 0)
-            payload_of(wanted[i].id)->revision = program->revisions[wanted[i].id];
-        event->updates[i] = wanted[i];
-    }
-    end_event(event, cdedupe_put(buffer, updates, count));
-    for (; done < count && updates[done].outcome != CDEDUPE_OUTCOME_UNTOUCHED; done++) {
-        event->outcomes[done] = updates[done].outcome;
-        event->displaced[done] = receive(updates[done].displaced);
-        receive(updates[done].slot);
-    }
-    for (unsigned i = done; i < count; i++)
-        receive(updates[i].slot);
-    event->count = done;
-    if ((event->result == CDEDUPE_INCOMPLETE) !=
-        (done > 0 && event->outcomes[done - 1] == CDEDUPE_OUTCOME_MERGE))
-        scheduler_fail("a call is incomplete, and does not say why");
-    else if (event->result == CDEDUPE_INCOMPLETE)
-        merge(thread, wanted[done - 1].key, updates[done - 1].displaced, updates[done - 1].slot,
-              updates[done - 1].displaced);
-    return done;
-}
-
 static void
 do_put(unsigned thread, const struct op *op)
 {
-    for (unsigned done = 0; done < op->count && scheduler_failure() == NULL;)
-        done += put_some(thread, op->updates + done, op->count - done);
+    struct event *event = begin_event(thread, OP_PUT, 0);
+    cdedupe_update_t updates[PROGRAM_UPDATES_MAX];
+
+    memset(updates, 0, sizeof(updates));
+    for (unsigned i = 0; i < op->count; i++) {
+        updates[i].key = key_text(op->updates[i].key);
+        updates[i].key_length = strlen(updates[i].key);
+        updates[i].deletion = op->updates[i].deletion;
+        updates[i].slot = give(op->updates[i].id);
+        if (op->updates[i].id != 0)
+            payload_of(op->updates[i].id)->revision = program->revisions[op->updates[i].id];
+        event->updates[i] = op->updates[i];
+    }
+    end_event(event, cdedupe_put(buffer, updates, op->count));
+    if (event->result != CDEDUPE_OK)
+        scheduler_fail("a put failed");
+    for (unsigned i = 0; i < op->count; i++) {
+        event->outcomes[i] = updates[i].outcome;
+        event->displaced[i] = receive(updates[i].displaced);
+        receive(updates[i].slot);
+    }
+    event->count = op->count;
 }
 
 static void
@@ -356,53 +312,22 @@ do_take(unsigned thread, unsigned capacity)
     return event->result;
 }
 
-/* What came back and is to be merged with something newer. */
 static void
-merge_put_back(unsigned thread, const cdedupe_item_t *items, size_t count)
+do_put_back(unsigned thread, unsigned most)
 {
-    for (size_t i = 0; i < count; i++)
-        if (items[i].newer != 0)
-            merge(thread, key_number(items[i].key, items[i].key_length), items[i].slot,
-                  items[i].newer, items[i].newer);
-}
-
-/* The last `count` items of the last batch go back, or as many of them as can before something is merged; says how many. */
-static size_t
-put_back_some(unsigned thread, size_t count)
-{
+    size_t count = most < state.batch.count ? most : state.batch.count, left = count;
     cdedupe_item_t *items = state.batch.items + state.batch.count - count;
     struct event *event = begin_event(thread, OP_PUT_BACK, (unsigned)count);
-    size_t left = count;
 
     for (size_t i = 0; i < count; i++)
         give(slot_id(items[i].slot));
     end_event(event, cdedupe_put_back(buffer, items, &left));
-    for (size_t i = 0; i < left; i++)
-        receive(items[i].slot);
-    for (size_t i = left; i < count; i++) {
-        event->back |= content_bits(receive(items[i].slot));
-        event->newer |= content_bits(receive(items[i].newer));
-    }
     if (event->result == CDEDUPE_OK && left != 0)
         scheduler_fail("something is still to be put back");
-    if (event->result == CDEDUPE_INCOMPLETE) {
-        event->argument = (unsigned)(count - left);
-        event->result = CDEDUPE_OK;
-    }
+    for (size_t i = 0; i < count; i++)
+        event->back |= content_bits(receive(items[i].slot));
     state.batch.count -= count - left;
     state.loan.count = (unsigned)state.batch.count;
-    merge_put_back(thread, items + left, count - left);
-    return event->result == CDEDUPE_OK ? count - left : count;
-}
-
-static void
-do_put_back(unsigned thread, unsigned most)
-{
-    size_t count = most < state.batch.count ? most : state.batch.count, done = 0;
-
-    do
-        done += put_back_some(thread, count - done);
-    while (done < count && scheduler_failure() == NULL);
 }
 
 static void
@@ -543,7 +468,6 @@ do_op(unsigned thread, const struct op *op)
     case OP_MERGING:
     case OP_SUPPRESSING:
     case OP_BOUND:
-    case OP_MERGED:
         break;
     case OP_LAPS:
         do_laps(thread, op->argument);
@@ -573,6 +497,35 @@ standing_clock(void *context)
     return 0;
 }
 
+/* The payload at an address that the buffer gave. */
+static unsigned
+payload_id(const void *payload)
+{
+    for (unsigned id = 1; id <= program->ids; id++)
+        if (payload_of(id) == payload)
+            return id;
+    scheduler_fail("a payload is merged that nobody had put");
+    return 0;
+}
+
+/* The core calls it with nothing held but the merge lock; others get the chance to come. */
+static void
+merge(void *context, void *older, void *newer)
+{
+    unsigned first = payload_id(older), second = payload_id(newer);
+
+    (void)context;
+    if (state.owners[first] != OWNER_BUFFER || state.owners[second] != OWNER_BUFFER)
+        scheduler_fail("a payload is merged that is not the buffer's");
+    if (state.contents[first] & state.contents[second])
+        scheduler_fail("a value is merged twice");
+    scheduler_boundary("merge");
+    if (payload_of(first)->content != state.contents[first] ||
+        payload_of(second)->content != state.contents[second])
+        scheduler_fail("a payload changed while it was merged");
+    write_payload(second, state.contents[first] | state.contents[second]);
+}
+
 static cdedupe_t *
 create(void)
 {
@@ -584,7 +537,7 @@ create(void)
     options.wake = wake;
     options.clock = standing_clock;
     options.payload_size = sizeof(struct payload);
-    options.merging = merges();
+    options.merge = merges() ? merge : NULL;
     options.suppress_unchanged = program_choice(program, OP_SUPPRESSING) != 0;
     options.revision_offset = offsetof(struct payload, revision);
     options.maximum_pending_keys = program_choice(program, OP_BOUND);
@@ -651,6 +604,14 @@ run_validate(void)
 
     if (fault != NULL)
         scheduler_fail("validate: %s", fault);
+}
+
+/* Where values are merged validating takes the merge lock, and then wakes a loop that another call would have to wake. */
+void
+run_validate_at_switch(void)
+{
+    if (!merges())
+        run_validate();
 }
 
 /* A loop that found nothing, and for which there is something now, has been called. */
@@ -748,17 +709,13 @@ print_back(FILE *out, const struct event *event)
     for (unsigned id = 1; id < PROGRAM_IDS_MAX; id++)
         if (event->back >> id & 1)
             fprintf(out, " (back: %u)", id);
-    for (unsigned id = 1; id < PROGRAM_IDS_MAX; id++)
-        if (event->newer >> id & 1)
-            fprintf(out, " (newer: %u)", id);
 }
 
 static void
 print_updates(FILE *out, const struct event *event)
 {
-    static const char *const outcomes[] = {"untouched",  "queued",     "replaced",
-                                           "cancelled",  "dropped",    "rejected",
-                                           "suppressed", "overflowed", "merge"};
+    static const char *const outcomes[] = {"untouched", "queued",   "replaced",   "cancelled",
+                                           "dropped",   "rejected", "suppressed", "overflowed"};
 
     for (unsigned i = 0; i < event->count; i++) {
         fprintf(out, " %c%s", event->updates[i].deletion ? '-' : '+',
@@ -800,7 +757,6 @@ print_event(FILE *out, const struct event *event)
         [OP_TAKE] = "take",         [OP_CLAIM] = "claim",   [OP_RELEASE] = "release",
         [OP_STOP] = "stop",         [OP_FINISH] = "finish", [OP_STATISTICS] = "statistics",
         [OP_FILL] = "fill",         [OP_DROP] = "drop",     [OP_PUT_BACK] = "put_back",
-        [OP_MERGED] = "put merged",
     };
 
     if (event->thread == THREAD_SETUP)
@@ -819,11 +775,6 @@ print_event(FILE *out, const struct event *event)
         fprintf(out, " %u", event->argument);
     if (event->kind == OP_PUT)
         print_updates(out, event);
-    if (event->kind == OP_MERGED) {
-        fprintf(out, ": ");
-        print_content(out, event->merged);
-        fprintf(out, event->accepted ? " took the place" : " came too late");
-    }
     print_back(out, event);
     print_items(out, event);
     if (event->result != CDEDUPE_OK)
@@ -887,7 +838,7 @@ run_label(const volatile void *address)
         const char *name;
     } members[] = {
 #define MEMBER(name) {offsetof(struct cdedupe, name), sizeof(((struct cdedupe *)NULL)->name), #name}
-        MEMBER(memory),   MEMBER(lock.spin),    MEMBER(lock.waiting), MEMBER(stopped),
+        MEMBER(memory),   MEMBER(lock.spin),    MEMBER(lock.waiting), MEMBER(stopped), MEMBER(merge_lock),
         MEMBER(restart),  MEMBER(slots_sparse), MEMBER(uncleared),    MEMBER(entries),
         MEMBER(slots),    MEMBER(links),        MEMBER(index),        MEMBER(retired),
         MEMBER(contexts),

@@ -32,10 +32,7 @@ struct event {
     uint64_t displaced[PROGRAM_UPDATES_MAX]; /* Payloads by id; zero: none. */
     unsigned count;
     unsigned items_first, items_count; /* In the history's items. */
-    uint64_t back;                     /* Of putting back: payloads that came back, bits by id, */
-    uint64_t newer;                    /* and those that they have to be merged with. */
-    uint64_t merged;                   /* Of putting what was merged: what it is, and whether it */
-    bool accepted;                     /* took the place. */
+    uint64_t back;                     /* Of putting back: payloads that came back, bits by id. */
     cdedupe_statistics_t statistics;
 };
 
@@ -71,5 +68,8 @@ const char *run_label(const volatile void *address);
 
 /* At a switch, with the lock free: the invariants. */
 void run_validate(void);
+
+/* The same between two steps, as far as that changes nothing. */
+void run_validate_at_switch(void);
 
 #endif

@@ -345,7 +345,7 @@ run_another(bool yields)
     count = find_ready(ready, NOBODY);
     if (count == 0) {
         if (is_any(ASLEEP))
-            scheduler_fail("a loop sleeps, and nobody wakes it");
+            scheduler_fail("a thread sleeps, and nobody wakes it");
         swap_to_main();
     }
     if (scheduler.followed != NULL)
@@ -497,9 +497,21 @@ step_spin(void)
 }
 
 void
+step_sleep(const volatile void *address)
+{
+    wait_for(address, ASLEEP, "sleeps");
+}
+
+void
 step_yield(void)
 {
     wait_for(NULL, WAITING, "yields");
+}
+
+uint64_t
+step_thread(void)
+{
+    return scheduler.running + 1;
 }
 
 void

@@ -14,9 +14,11 @@
 #include <ck_hs.h>
 #include <ck_pr.h>
 #include <ck_spinlock.h>
+#include <pthread.h>
 #include <sched.h>
 #include <stdbool.h>
 #include <stdint.h>
+#include <string.h>
 
 /* Before a step: the scheduler may let others go first. */
 void step_before(const volatile void *address, bool writes, const char *what);
@@ -27,6 +29,9 @@ void step_changed(const volatile void *address);
 /* A turn of a loop that waits for a change: of what it read last, or (a call to the system) of anything. */
 void step_spin(void);
 void step_yield(void);
+
+/* Does not look again before another thread has changed the address. */
+void step_sleep(const volatile void *address);
 
 /* Who holds the lock: a thread that is stopped for ever must not. */
 void step_locked(void);
@@ -153,6 +158,81 @@ step_lock_drop(ck_spinlock_t *lock)
 #define ck_spinlock_locked step_lock_is_taken
 #define ck_spinlock_trylock step_lock_try
 #define ck_spinlock_unlock step_lock_drop
+
+/* ---------------------------------------------------------------------------------------------------- */
+/* The merge lock: the first word of a mutex says whether it is held, that of a condition how often it was signalled. */
+
+/* The thread that runs, as a number. */
+uint64_t step_thread(void);
+
+static inline int
+step_mutex_trylock(pthread_mutex_t *mutex)
+{
+    uint32_t *held = (uint32_t *)mutex;
+
+    step_before(held, true, "try mutex");
+    if (*held != 0)
+        return 1;
+    *held = 1;
+    step_changed(held);
+    return 0;
+}
+
+static inline int
+step_mutex_lock(pthread_mutex_t *mutex)
+{
+    while (step_mutex_trylock(mutex) != 0)
+        step_sleep(mutex);
+    return 0;
+}
+
+static inline int
+step_mutex_unlock(pthread_mutex_t *mutex)
+{
+    uint32_t *held = (uint32_t *)mutex;
+
+    step_before(held, true, "unlock mutex");
+    *held = 0;
+    step_changed(held);
+    return 0;
+}
+
+static inline int
+step_cond_wait(pthread_cond_t *condition, pthread_mutex_t *mutex)
+{
+    uint32_t *signals = (uint32_t *)condition, before = *signals;
+
+    step_mutex_unlock(mutex);
+    for (;;) {
+        step_before(signals, false, "wait");
+        if (*signals != before)
+            break;
+        step_sleep(signals);
+    }
+    return step_mutex_lock(mutex);
+}
+
+static inline int
+step_cond_broadcast(pthread_cond_t *condition)
+{
+    uint32_t *signals = (uint32_t *)condition;
+
+    step_before(signals, true, "broadcast");
+    ++*signals;
+    step_changed(signals);
+    return 0;
+}
+
+#define pthread_mutex_trylock step_mutex_trylock
+#define pthread_mutex_lock step_mutex_lock
+#define pthread_mutex_unlock step_mutex_unlock
+#define pthread_mutex_init(mutex, attributes) (memset((mutex), 0, sizeof(*(mutex))), 0)
+#define pthread_mutex_destroy(mutex) ((void)(mutex))
+#define pthread_cond_wait step_cond_wait
+#define pthread_cond_broadcast step_cond_broadcast
+#define pthread_cond_init(condition, attributes) (memset((condition), 0, sizeof(*(condition))), 0)
+#define pthread_cond_destroy(condition) ((void)(condition))
+#define pthread_self step_thread
 
 /* ---------------------------------------------------------------------------------------------------- */
 /* Concurrency Kit: one step per call, as if it read or wrote the whole set, or the epoch.              */

@@ -13,7 +13,6 @@
  *     S  a status, and the sweep           status.c: put_status_some, sweep_entry, synthesize_deletion(_of_stale), queue_status
  *     R  a restart                         status.c: cdedupe_restart, next_restart, forget_old_restarts
  *     E  the end                           buffer.c, sink.c: cdedupe_stop, cdedupe_finish, cdedupe_release, is_over
- *     M  merging                           source.c: begin_merge, cdedupe_put_merged; put back.c: begin_merge
  *     W  waking the loop                   core.h: notify, scope_wake
  *
  * What happens under the lock and nobody without the lock can see is one step with what comes before or after it.
@@ -21,8 +20,8 @@
  *
  * Parameters (-D): K keys; U updates a call; N1, N2, N3 calls of the producers, OPS1, OPS2, OPS3 the kinds that each
  * may choose from; NE entries, NS slots; BATCH; RMAX, the largest restart number (1 to 3); MEMORY: a call may run out of
- * memory once; QUIT: the loop may end its claim at any time; PUT_BACK: so many items, at most, it gives back, one a call; MERGE:
- * values are merged (then U is 1); SUPPRESS: a value may be the one sent last, once more, and is suppressed where the sink has
+ * memory once; QUIT: the loop may end its claim at any time; PUT_BACK: so many items, at most, it gives back, one a call;
+ * SUPPRESS: a value may be the one sent last, once more, and is suppressed where the sink has
  * it; OVERFLOW: what makes one more key pending may go beyond a bound. BRK_x: a deliberate fault.
  */
 #define PUT 1
@@ -79,21 +78,9 @@
 #define D_ 128
 #define L_ 256
 #define I_ 512
-#define M_ 1024
 #define WORD(s, r, f) ((s) | ((r) << 4) | (f))
 #define SLOT(w) ((w) & 15)
-#ifdef MERGE
-#ifndef BRK_MERGE_PAYLOAD
-#define PAYLOAD(w) ((w) & M_ -> 0 : SLOT(w))
-#else
-#define PAYLOAD(w) SLOT(w)
-#endif
-#define IS_MERGING(w, r) (((w) & M_) && IS_CURRENT(w, r))
-#define REPLACES(w, deletes) (!((w) & M_) && ((deletes) -> !CANCELS(w) : ((w) & D_)))
-#else
-#define PAYLOAD(w) SLOT(w)
 #define REPLACES(w, deletes) (!((deletes) && CANCELS(w)))
-#endif
 #define NUMBER(w) (((w) >> 4) & 3)
 #define IS_CURRENT(w, r) (((w) & P_) && NUMBER(w) == (r))
 #define IS_STALE(w, r) (((w) & P_) && NUMBER(w) != (r))
@@ -155,10 +142,6 @@ byte wake;                          /* The hook was called. */
 #define ORPHAN 9                    /* the orphans, */
 #define SINK 8                      /* the sink, a producer's number, or zero: nobody. */
 byte owner[NS + 1];
-#ifdef MERGE
-byte first[NS + 1], last[NS + 1];   /* Versions of the values that are merged in a slot: all from the first to the last. */
-byte begun[NE + 1];                 /* The first of those that belong to what is pending in the entry. */
-#endif
 #ifdef SUPPRESS
 byte contents;                      /* Numbers given so far, */
 byte sent[K + 1];                   /* the last of them that was put for the key, */
@@ -275,9 +258,7 @@ inline dropped_remove(e) { d_step {
     garbage_length--; garbage[garbage_length] = 0; i_ = 0
 } }
 
-#ifdef MERGE
-#define GIVE_UP(s) owner[s] = 0; first[s] = 0; last[s] = 0
-#elif defined(SUPPRESS)
+#if defined(SUPPRESS)
 #define GIVE_UP(s) owner[s] = 0; content[s] = 0
 #else
 #define GIVE_UP(s) owner[s] = 0
@@ -289,9 +270,6 @@ inline detached_add(s) {
 }
 
 /* W1: under the lock. W2: unlocked, the hook; once per sleep. */
-#ifdef MERGE
-inline notify_if_merging(w) { if :: (w) & M_ -> notify() :: else -> skip fi }
-#endif
 inline notify() { if :: asleep -> asleep = 0; hook = 1 :: else -> skip fi }
 inline call_hook() { if :: hook -> atomic { assert(wake == 0); wake = 1; hook = 0 } :: else -> skip fi }
 
@@ -322,9 +300,6 @@ inline unlock() { d_step {
        if :: word[i_] & P_ -> j_-- :: else -> skip fi;
        assert((word[i_] != 0) == (key[i_] != 0 && index_[key[i_]] == i_));
        assert(word[i_] == 0 || (word[i_] & (P_ | L_)));
-#ifdef MERGE
-       assert(!(word[i_] & M_) || ((word[i_] & P_) && !(word[i_] & D_)));
-#endif
        i_++
     :: else -> break
     od;
@@ -334,9 +309,6 @@ inline unlock() { d_step {
     assert(balance == 0);  /* Statistics add up. */
 #ifdef OVERFLOW
     assert(!overflowed || ring_length == 0);
-#endif
-#ifdef MERGE
-    assert(!asleep || ring_length == 0 || (word[(IS_STATUS(ring[0]) -> 0 : ring[0])] & M_));
 #endif
     i_ = 0; lock = 0
 } }
@@ -365,11 +337,7 @@ inline leave() { d_step {
 } }
 
 /* entry_unindex: the word is zero. */
-#ifdef MERGE
-inline unindex(e) { index_[key[e]] = 0; version[e] = 0; begun[e] = 0 }
-#else
 inline unindex(e) { index_[key[e]] = 0; version[e] = 0 }
-#endif
 
 inline retired_add(e) {
 #ifdef BRK_EPOCH
@@ -392,49 +360,8 @@ inline free_slot(s) { if :: s != 0 -> assert(owner[s] == me); GIVE_UP(s) :: else
 /* The update of key k is in entry e now, and nothing dropped it. */
 inline received(e, k, deletes) {
     versions[k]++; version[e] = versions[k]; newest[k] = versions[k]; newest_deletes[k] = deletes;
-#ifdef MERGE
-    begun[e] = 0;
-    if :: !(deletes) -> holds(SLOT(word[e]), versions[k]); begun[e] = versions[k] :: else -> skip fi
-#endif
 }
 
-#ifdef MERGE
-inline holds(s, v) { first[s] = v; last[s] = v }
-
-/* What is in slots `older` and `newer` becomes one value, in slot `into`, of the two; the other is `spare`. */
-inline merge(older, newer, into, spare) {
-    assert(first[older] != 0 && last[older] < first[newer]);
-#ifndef PUT_BACK
-    assert(last[older] + 1 == first[newer]);                    /* (putting back goes over deletions that were replaced) */
-#endif
-    if :: into = newer; spare = older :: into = older; spare = newer fi;
-    n_ = last[newer]; i_ = first[older];
-    first[spare] = 0; last[spare] = 0; first[into] = i_; last[into] = n_; n_ = 0; i_ = 0
-}
-
-/* cdedupe_put_merged by `me`: what was in slot `pending` of the key in e is merged into slot `into`. Uses w. M2 */
-inline end_merge(k, e, pending, into) {
-    e = index_[k]; w = word[e];
-    if
-#ifndef BRK_MERGE_ANY
-    :: (w & M_) && SLOT(w) == pending ->
-#else
-    :: w & M_ ->
-#endif
-       assert(owner[into] == me);
-       if
-       :: IS_CURRENT(w, restart) ->
-          word[e] = WORD(into, NUMBER(w), w & (P_ | L_ | I_)); owner[into] = IN + e; into = 0;
-#ifndef BRK_MERGE_WAKE
-          notify()
-#endif
-       :: else -> word[e] = WORD(0, NUMBER(w), w & (P_ | L_ | I_))
-       fi
-    :: else -> skip
-    fi;
-    e = 0; w = 0
-}
-#endif
 
 /* ------------------------------------------------------------------------------------------------ */
 /* Source                                                                                           */
@@ -461,12 +388,12 @@ inline clear_one() {
 #else
               word[ce] = IDLE(NUMBER(cw));
 #endif
-              give_back(ce, PAYLOAD(cw))
+              give_back(ce, SLOT(cw))
            :: else ->
 #ifndef BRK_CLEAR_DEAD_STORE
               cw = word[ce];                                                    /* C3 exchange: dead */
 #endif
-              word[ce] = 0; give_back(ce, PAYLOAD(cw));
+              word[ce] = 0; give_back(ce, SLOT(cw));
               unindex(ce); retired_add(ce)
            fi;
            ce = 0; cw = 0 }
@@ -511,9 +438,6 @@ inline finish_update() {
 proctype Producer(byte me; byte calls; short mask) {
     byte k[U], s[U], number[U]; bit deletes[U];
     byte u, todo, e, r, r0, ce, next, began, seen, mine; short op, w, cw; bit hook, stopped0, ran_out, ends_resync;
-#ifdef MERGE
-    byte pending, into, spare;
-#endif
 
 next_call:
     atomic {
@@ -579,8 +503,6 @@ try_again:
     :: IS_CURRENT(w, r) -> skip
 #elif defined(BRK_NO_NUMBER)
     :: (w & P_) && REPLACES(w, deletes[u]) -> skip
-#elif defined(BRK_MERGE_UNLOCKED)
-    :: IS_CURRENT(w, r) && !(deletes[u] && CANCELS(w)) -> skip
 #else
     :: IS_CURRENT(w, r) && REPLACES(w, deletes[u]) -> skip
 #endif
@@ -697,33 +619,18 @@ put_one:
 #ifndef BRK_REVIVE_STORE
            w = word[e];
 #endif
-#ifndef BRK_MERGE_REVIVED
            word[e] = PENDING(w, s[u], restart, deletes[u]);
-#else
-           word[e] = PENDING(w, s[u], restart, deletes[u]) | (w & M_);
-#endif
 #ifdef BRK_STALE_KEPT
            hand_over(e, s[u], 0);
 #else
-           hand_over(e, s[u], PAYLOAD(w));
+           hand_over(e, s[u], SLOT(w));
 #endif
 #ifndef BRK_DANGLING
            dropped_remove(e);
 #endif
            queue_entry(e); received(e, k[u], deletes[u]);
-           if :: PAYLOAD(w) == 0 -> goto queued :: else -> goto put_next fi
-#ifdef MERGE
-#ifndef BRK_MERGE_NO_WAIT
-        :: IS_MERGING(w, restart) && !deletes[u] -> goto wait                   /* Somebody merges. */
-        :: IS_CURRENT(w, restart) && !deletes[u] && !(w & M_) ->                /* M1 exchange to zero */
-#else
-        :: IS_CURRENT(w, restart) && !deletes[u] ->
-#endif
-           w = word[e]; word[e] = 0; goto begin_merge
-        :: IS_CURRENT(w, restart) && deletes[u] && !DELETES_UNHEARD ->
-#else
+           if :: SLOT(w) == 0 -> goto queued :: else -> goto put_next fi
         :: IS_CURRENT(w, restart) && !DELETES_UNHEARD ->
-#endif
                                                                                 /* P6 replace: exchange */
 #ifndef BRK_REPLACE_STORE
            cw = word[e];
@@ -732,20 +639,14 @@ put_one:
 #endif
            word[e] = PENDING(w, s[u], restart, deletes[u]);
            assert(!(deletes[u] && CANCELS(cw)));
-           hand_over(e, s[u], PAYLOAD(cw)); received(e, k[u], deletes[u]);
-#if defined(MERGE) && !defined(BRK_MERGE_DELETE_WAKE)
-           notify_if_merging(cw);
-#endif
+           hand_over(e, s[u], SLOT(cw)); received(e, k[u], deletes[u]);
            balance--; goto put_next
         :: IS_CURRENT(w, restart) && DELETES_UNHEARD ->                         /* P7 delete unheard: exchange to zero */
 #ifndef BRK_UNHEARD_STORE
            w = word[e];
 #endif
 #ifndef BRK_UNHEARD_FIRST
-           word[e] = 0; give_back(e, PAYLOAD(w));
-#if defined(MERGE) && !defined(BRK_MERGE_CANCEL_WAKE)
-           notify_if_merging(w)
-#endif
+           word[e] = 0; give_back(e, SLOT(w));
 #else
            word[e] = PENDING(w, s[u], restart, 1); hand_over(e, s[u], SLOT(w)); received(e, k[u], 1); mine = version[e]
 #endif
@@ -796,39 +697,6 @@ overflow:
     atomic { overflowed = 1; op = 3; goto drop };                               /* P13 as R1 to R4; then it is dropped */
 overflown:
     atomic { free_slot(s[u]); balance--; op = 0; next = 0; goto put_next };
-#endif
-#ifdef MERGE
-    /* -------- Merging: the call ends; the caller merges, and comes back --------------------------- */
-begin_merge:
-    atomic {
-        if
-        :: w & D_ ->                                                            /* M1 a deletion is replaced; */
-           word[e] = PENDING(w, s[u], restart, 0); hand_over(e, s[u], SLOT(w)); received(e, k[u], 0);
-           balance--; goto put_next
-        :: else ->                                                              /* M1 a value is handed out */
-           pending = SLOT(w); assert(owner[pending] == IN + e && owner[s[u]] == me);
-           owner[pending] = me;
-#ifndef BRK_MERGE_FLAG
-           word[e] = w | M_;
-#else
-           word[e] = w;
-#endif
-           versions[k[u]]++; version[e] = versions[k[u]]; newest[k[u]] = version[e]; newest_deletes[k[u]] = 0;
-           holds(s[u], version[e]);
-           balance--; leave(); unlock(); e = 0; w = 0; number[u] = 0
-        fi
-    };
-    call_hook();                                                                /* W2 */
-    atomic { merge(pending, s[u], into, spare) };
-    atomic { GET_LOCK; end_merge(k[u], e, pending, into); unlock() };           /* M2 put it there */
-    call_hook();                                                                /* W2 */
-    atomic { free_slot(into); free_slot(spare); into = 0; spare = 0; pending = 0; finish_update(); r = 0; u = 0 };
-    goto next_call;
-wait:
-    atomic { balance--; leave(); unlock(); number[u] = 0; e = 0; w = 0 };
-    call_hook();                                                                /* W2 */
-    atomic { !IS_MERGING(word[index_[k[u]]], restart) || stopped -> enter(); u = 0 };
-    goto put_one;
 #endif
 put_done:
     atomic {                                                                    /* P11 leave the section */
@@ -889,7 +757,7 @@ sweep:
 #endif
            word[e] = PENDING(L_, 0, restart, 1);
            dropped_remove(e); queue_entry(e);
-           if :: PAYLOAD(w) != 0 -> assert(owner[SLOT(w)] == IN + e); detached_add(SLOT(w)) :: else -> skip fi
+           if :: SLOT(w) != 0 -> assert(owner[SLOT(w)] == IN + e); detached_add(SLOT(w)) :: else -> skip fi
         :: else -> word[e] = PENDING(L_, 0, restart, 1); queue_entry(e)         /* S3 store: idle -> deletion */
         fi;
         received(e, key[e], 1); e = 0; w = 0;
@@ -952,9 +820,6 @@ put_restart:
 drop:
         resync = 1;
 #endif
-#if defined(MERGE) && !defined(BRK_MERGE_RESTART_WAKE)
-        if :: ring_length > 0 -> notify() :: else -> skip fi;                   /* W1: it may sleep until somebody merged */
-#endif
         i_ = 0;
         do
         :: i_ < ring_length ->
@@ -984,7 +849,7 @@ walk:
 #ifndef BRK_WALK_STORE
         :: word[next] != w -> goto walk
 #endif
-        :: else -> word[next] = (w & (P_ | D_ | L_ | I_ | M_)) | SLOT(w); next++; w = 0; goto walk /* R3 compare-and-swap */
+        :: else -> word[next] = (w & (P_ | D_ | L_ | I_)) | SLOT(w); next++; w = 0; goto walk /* R3 compare-and-swap */
         fi
     };
 next_restart:
@@ -993,18 +858,12 @@ next_restart:
         restarts++;
         i_ = 1; do :: i_ <= K -> newest[i_] = 0; newest_deletes[i_] = 0; owed_version[i_] = 0; i_++ :: else -> break od;
         i_ = 1; do :: i_ <= NE -> version[i_] = 0; i_++ :: else -> break od; i_ = 0;
-#ifdef MERGE
-        i_ = 1; do :: i_ <= NE -> begun[i_] = 0; i_++ :: else -> break od; i_ = 0;
-#endif
         next = 0;
 #ifdef OVERFLOW
         if :: op == 3 -> goto overflown :: else -> skip fi;
 #endif
         unlock()
     };
-#ifdef MERGE
-    call_hook();                                                                /* W2 */
-#endif
     goto next_call;
 
     /* -------- cdedupe_collect --------------------------------------------------------------------- */
@@ -1146,11 +1005,6 @@ inline take_entry() {
     assert(((w & L_) != 0) == at_sink[key[e]]);                 /* New, updated: exact. */
 #endif
     assert(version[e] > taken[key[e]]);                         /* Nothing twice, none after a newer one. */
-#ifdef MERGE
-    assert(!(w & M_));
-    if :: w & D_ -> skip :: else -> assert(first[SLOT(w)] == begun[e] && last[SLOT(w)] == version[e]) fi; /* All, once. */
-    begun[e] = 0;
-#endif
     taken[key[e]] = version[e]; version[e] = 0;
     at_sink[key[e]] = !(w & D_);
 #ifdef SUPPRESS
@@ -1184,9 +1038,6 @@ proctype Loop() {
 #ifdef PUT_BACK
     item_t items[BATCH];
     byte puts_back, k, lent; bit late;
-#ifdef MERGE
-    byte me = SINK, pending, into, spare; bit hook;
-#endif
 #endif
 
     atomic { GET_LOCK; if :: stopped -> unlock(); goto ended :: else -> claim = 1; unlock() fi };
@@ -1214,9 +1065,6 @@ take_some:
 #endif
            latest_taken = status[ring[0] - STATUS]; unqueue(ring[0]); count++;
            goto taken_one
-#if defined(MERGE) && !defined(BRK_MERGE_TAKE)
-        :: !IS_STATUS(ring[0]) && (word[(IS_STATUS(ring[0]) -> 0 : ring[0])] & M_) -> goto finish_take /* T8 somebody merges it */
-#endif
         :: else -> e = ring[0]; cw = word[e]                                    /* T2 peek */
         fi
     };
@@ -1280,14 +1128,6 @@ put_back:
 #endif
         k = items[count].key; lent = items[count].entry;
         if :: k == 0 -> goto put_back_status :: else -> skip fi;
-#ifdef MERGE
-        if
-#ifndef BRK_MERGE_PUT_BACK_WAIT
-        :: !items[count].deletes && !late && IS_MERGING(word[index_[k]], restart) -> unlock(); goto put_back_wait
-#endif
-        :: else -> skip
-        fi;
-#endif
         /* What was cancelled since stays dealt with. */
         if :: taken[k] == items[count].version -> taken[k] = items[count].taken :: else -> skip fi;
         at_sink[k] = items[count].had; balance++;
@@ -1314,16 +1154,9 @@ put_back:
            :: !late && !(w & P_) ->                                             /* G1 idle: pending again, a store */
               w = (items[count].before -> L_ : 0);
               word[e] = PENDING(w, items[count].slot, restart, 0);
-#ifdef MERGE
-              begun[e] = first[items[count].slot];
-#endif
               to_queue(e); version[e] = items[count].version;
               push_front(e); goto done_putting_back
-#ifdef MERGE
-           :: !late && (w & P_) && items[count].before -> goto put_back_merge
-#else
            :: !late && (w & P_) && items[count].before -> balance--; move_to_front(e); goto done_putting_back
-#endif
            :: late && items[count].before -> balance--; goto done_putting_back
            :: late && !items[count].before && !(w & P_) ->                      /* G2 dropped, and was new: goes */
               word[e] = 0; leave_lent(e); balance--; goto done_putting_back
@@ -1375,51 +1208,17 @@ put_back:
 #else
            word[e] = w;
 #endif
-#ifdef MERGE
-           if :: late -> skip :: else -> goto put_back_merge fi;
-           balance--
-#else
            balance--;
            if :: late -> skip :: else -> move_to_front(e) fi
-#endif
         fi;
         goto done_putting_back
     };
-#ifdef MERGE
-put_back_merge:
-    atomic { w = word[e]; word[e] = 0 };                                        /* M3 exchange to zero, then a store: */
-    atomic {
-        balance--; move_to_front(e);
-        if
-        :: w & D_ -> word[e] = w; goto done_putting_back
-        :: else ->                                                              /* M3 the caller merges */
-           pending = SLOT(w); assert(owner[pending] == IN + e); owner[pending] = SINK;
-#ifndef BRK_MERGE_PUT_BACK
-           word[e] = w | M_;
-#else
-           word[e] = w;
-#endif
-           begun[e] = first[items[count].slot];
-           merge(items[count].slot, pending, into, spare);
-           items[count].slot = 0; e = 0; w = 0; unlock()
-        fi
-    };
-    atomic { GET_LOCK; end_merge(k, e, pending, into); unlock() };              /* M2 by the sink, which is awake */
-    atomic {
-        free_slot(into); free_slot(spare); into = 0; spare = 0; pending = 0;
-        forget_item(count); late = 0; k = 0; lent = 0; goto dealt_with
-    };
-put_back_wait:
-    atomic {
-        !IS_MERGING(word[index_[k]], restart) || restarted -> late = 0; k = 0; lent = 0; goto put_back
-    };
-#endif
 put_back_to_stale:
     atomic {
         w = word[e];                                                            /* G9 exchange: stale -> deletion */
         word[e] = PENDING(L_, items[count].slot, restart, 1); to_queue(e);
         dropped_remove(e); push_front(e);
-        if :: PAYLOAD(w) != 0 -> assert(owner[SLOT(w)] == IN + e); detached_add(SLOT(w)) :: else -> skip fi;
+        if :: SLOT(w) != 0 -> assert(owner[SLOT(w)] == IN + e); detached_add(SLOT(w)) :: else -> skip fi;
         version[e] = items[count].version;
         goto done_putting_back
     };
@@ -1488,7 +1287,7 @@ inline hand_out_leftovers() {
 #endif
     i_ = 1;
     do
-    :: i_ <= NE -> give_back(i_, PAYLOAD(word[i_])); i_++
+    :: i_ <= NE -> give_back(i_, SLOT(word[i_])); i_++
     :: else -> break
     od;
     i_ = 1; do :: i_ <= NS -> assert(owner[i_] == 0); i_++ :: else -> break od

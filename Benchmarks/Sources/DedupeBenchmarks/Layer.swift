@@ -29,6 +29,12 @@ enum Layer {
         measureCore(repetitions) + measure("class", repetitions) { Payload(stamp: UInt64($0)) }
             + measure("observed-class", repetitions, observed) { Payload(stamp: UInt64($0)) }
             + measure("struct", repetitions) { Point(x: $0, y: $0) }
+            + measure("merged-class", repetitions, merge: { Payload(stamp: max($0.stamp, $1.stamp)) }) {
+                Payload(stamp: UInt64($0))
+            }
+            + measure("merged-struct", repetitions, merge: { Point(x: $0.x &+ $1.x, y: max($0.y, $1.y)) }) {
+                Point(x: $0, y: $0)
+            }
     }
 
     /// With a logger that passes over what is logged for each call, and metrics that go nowhere: what watching itself
@@ -42,7 +48,7 @@ enum Layer {
 
     private static func measure<Value: Sendable>(
         _ name: String, _ repetitions: Int, _ configuration: DedupeBufferConfiguration = .init(),
-        _ make: (Int) -> Value
+        merge: (@Sendable (Value, Value) -> Value)? = nil, _ make: (Int) -> Value
     ) -> [Measurement] {
         let keys = (0..<1000).map { "/registry/pods/namespace-\($0 % 10)/pod-\($0)" }
         // Strings and values of its own for each update, as a client that decodes messages has them.
@@ -52,7 +58,7 @@ enum Layer {
         let calls = rounds.flatMap { all in
             stride(from: 0, to: all.count, by: 100).map { Array(all[$0..<($0 + 100)]) }
         }
-        let buffer = DedupeBuffer<String, Value>(configuration: configuration)
+        let buffer = DedupeBuffer<String, Value>(configuration: configuration, merge: merge)
         let sink = Forgetting<Value>()
         func replace() { for call in calls { buffer.onUpdates(call) } }
         func cycle() {

@@ -1,6 +1,6 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /*
- * The buffer's spinlock, on Concurrency Kit's, and the pauses of threads that wait.
+ * The buffer's spinlock, on Concurrency Kit's.
  */
 #ifndef CDEDUPE_BASE_LOCK_H
 #define CDEDUPE_BASE_LOCK_H
@@ -10,7 +10,6 @@
 #include <sched.h>
 #include <stdbool.h>
 #include <stdint.h>
-#include <time.h>
 
 #include "base/atomics.h"
 
@@ -21,9 +20,6 @@ struct lock {
 
 /* How often a waiter looks again before it gives its time slice away. */
 enum { LOCK_SPINS = 128 };
-
-/* How often somebody who waits for foreign code lets others run before it sleeps. */
-enum { WAIT_YIELDS = 100 };
 
 static inline void
 lock_init(struct lock *lock)
@@ -86,21 +82,6 @@ lock_release(struct lock *lock)
 #else
     ck_spinlock_unlock(&lock->spin);
 #endif
-}
-
-/*
- * For those who wait for somebody who runs foreign code: how often they have waited so far decides how long they do now. First
- * they let others run, which is enough for short merges; then they sleep, so that a long one costs no processor.
- */
-static inline void
-backoff_wait(unsigned waits)
-{
-    const struct timespec pause = {.tv_nsec = 100000};
-
-    if (waits < WAIT_YIELDS)
-        sched_yield();
-    else
-        nanosleep(&pause, NULL);
 }
 
 /*

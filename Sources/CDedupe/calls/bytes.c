@@ -120,7 +120,7 @@ cdedupe_bytes_create(const cdedupe_options_t *given, cdedupe_bytes_t **out)
     options.payload_alignment = _Alignof(struct value);
     options.revision_offset = offsetof(struct value, revision);
     options.weight_offset = offsetof(struct value, length);
-    if (options.merging)
+    if (options.merge != NULL)
         return CDEDUPE_INVALID_ARGUMENT;
     result = cdedupe_create(&options, &core);
     if (result != CDEDUPE_OK)

@@ -82,7 +82,7 @@ clear_entry(struct lock_scope *scope, uint32_t number)
         entry_unindex(buffer, number);
         retire_entry(scope, number);
     }
-    return word_payload(before);
+    return word_slot(before);
 }
 
 static void
@@ -131,10 +131,13 @@ cdedupe_collect(cdedupe_t *buffer, cdedupe_slot_t *slots, size_t capacity, size_
     bool more = true;
 
     *count = 0;
+    if (merge_is_calling(buffer))
+        return CDEDUPE_REENTRANT;
     scope_init(&scope, buffer);
     while (more && steps < capacity) {
         size_t end = steps + SWEEPS_PER_LOCK < capacity ? steps + SWEEPS_PER_LOCK : capacity;
 
+        merge_lock(&scope);
         scope_lock(&scope);
         while (steps < end && (more = clear_one(&scope, &slots[*count]))) {
             *count += slots[*count] != 0;
@@ -142,6 +145,7 @@ cdedupe_collect(cdedupe_t *buffer, cdedupe_slot_t *slots, size_t capacity, size_
         }
         reclaim(&scope);
         scope_unlock(&scope);
+        merge_unlock(&scope);
         lock_yield(&buffer->lock);
     }
     scope_finish(&scope);

@@ -125,7 +125,8 @@ init_choices(struct cdedupe *buffer, const cdedupe_options_t *options)
         options->maximum_pending_keys != 0 ? options->maximum_pending_keys : UINT64_MAX;
     buffer->bytes_max =
         options->maximum_pending_bytes != 0 ? options->maximum_pending_bytes : UINT64_MAX;
-    buffer->merging = options->merging;
+    buffer->merge = options->merge;
+    buffer->merge_context = options->merge_context;
 }
 
 static void
@@ -134,6 +135,7 @@ init_parts(struct cdedupe *buffer, const cdedupe_options_t *options)
     buffer->restart = 1;
     lock_init(&buffer->lock);
     waiter_init(&buffer->waiter);
+    merge_lock_init(buffer);
     retired_init(&buffer->retired);
     entry_init_arena(&buffer->entries);
     init_slots(&buffer->slots, options->payload_size, options->payload_alignment);
@@ -172,6 +174,7 @@ cdedupe_create(const cdedupe_options_t *given, cdedupe_t **out)
     }
     arena_destroy(&buffer->links, &buffer->memory);
     waiter_destroy(&buffer->waiter);
+    merge_lock_destroy(buffer);
     memory = buffer->memory;
     memory_free(&memory, buffer, sizeof(*buffer), _Alignof(struct cdedupe));
     return result;
@@ -184,6 +187,7 @@ cdedupe_destroy(cdedupe_t *buffer)
 
     if (buffer == NULL)
         return;
+    merge_lock_destroy(buffer);
     retired_destroy(&buffer->retired, &buffer->memory);
     context_pool_destroy(buffer);
     index_destroy(&buffer->index, &buffer->memory);
@@ -213,7 +217,7 @@ next_pending(struct cdedupe *buffer, uint64_t *cursor)
     uint32_t number;
 
     while (slot == 0 && (number = arena_next_touched(&buffer->entries, (uint32_t)*cursor)) != 0) {
-        slot = word_payload(entry_at(&buffer->entries, number)->word);
+        slot = word_slot(entry_at(&buffer->entries, number)->word);
         *cursor = (uint64_t)number + 1;
     }
     return slot;
@@ -358,10 +362,10 @@ cdedupe_result_text(cdedupe_result_t result)
         return "argument is out of range";
     case CDEDUPE_NO_RANDOMNESS:
         return "system has no random bytes";
-    case CDEDUPE_INCOMPLETE:
-        return "caller has to do something first";
     case CDEDUPE_OVERFLOWED:
         return "a bound was exceeded; updates are dropped until the restart";
+    case CDEDUPE_REENTRANT:
+        return "called from inside the merge callback of the same buffer";
     }
     return "unknown result";
 }

@@ -2,12 +2,16 @@
 /*
  * The source's side: putting updates. See word.h for the states, and CDedupe.h for what each transition means.
  *
- * A call works on shares of up to 100 updates; where values are merged, of 1, 2, 4 and so on, as a merge ends the call. Outside
- * any lock it hashes the keys, finds their entries and compares the keys, in stages over the whole share, each stage fetching
- * what the next one needs. Then, in order:
+ * A call works on chunks of up to 100 updates. Outside any lock it hashes the keys, finds their entries and compares the keys,
+ * in stages over the whole chunk, each stage fetching what the next one needs. Then, in order:
  *
  *     as long as updates replace what is pending: one compare-and-swap each, without the lock
  *     from the first that does not: all the others in one hold of the lock, so that two of one key never swap
+ *
+ * Where values are merged, the call holds the merge lock for the chunk, see merge.c:
+ *
+ *     as long as values are merged with what is pending: the callback without the spinlock, then a store under it
+ *     from the first that is not: one hold of the spinlock, up to the next that is to be merged
  */
 #include "state/buffer.h"
 
@@ -17,22 +21,11 @@
 enum step {
     STEP_DONE,
     STEP_NO_MEMORY, /* Nothing has changed. */
-    STEP_WAIT, /* The same: somebody is merging what is pending for the key, or the sink is about to take it. */
-    STEP_INCOMPLETE, /* The call ends here; the outcome says why. */
+    STEP_MERGE, /* The same: the update is to be merged first, in the entry that is in `entries` now. */
 };
 
 /* A word that others keep changing is left to the lock. */
 enum { TRIES = 4 };
-
-/*
- * How often a call that is to merge waits for a sink that could not take because of the merge before. Once is enough for those
- * who go through all interleavings.
- */
-#ifdef CDEDUPE_WAITS_FOR_SINK
-enum { WAITS_FOR_SINK = CDEDUPE_WAITS_FOR_SINK };
-#else
-enum { WAITS_FOR_SINK = WAIT_YIELDS };
-#endif
 
 /* Keys copied in one hold, in bytes: with many long keys a hold ends early. */
 enum { KEY_BYTES_PER_LOCK = TEST_SIZED(64 * 1024, 256) };
@@ -50,7 +43,7 @@ struct put {
     bool locked;     /* Something needed the lock, */
     bool inserted;   /* or added a key. */
     bool overflowed; /* An update was dropped because a bound was exceeded. */
-    unsigned waits;  /* How often this share has waited. */
+    bool removed;    /* In this hold an entry may have died. */
     enum step step;  /* What came of the last update that was tried under the lock. */
     uint64_t hashes[PUTS_PER_LOCK];
     uint32_t numbers[PUTS_PER_LOCK]; /* Entries found without the lock; zero: not found. */
@@ -105,14 +98,6 @@ remove_current(struct lock_scope *scope, uint32_t number)
     retire_entry(scope, number);
 }
 
-/* Nobody waits for a merge whose key is deleted: the loop may go on, if that was first. */
-static void
-notify_if_merging(struct lock_scope *scope, uint64_t before)
-{
-    if (before & WORD_MERGING)
-        notify_queued(scope);
-}
-
 /*
  * current, not live, and a deletion: a value leaves, and the deletion with it [P8]; another deletion is replaced [P9].
  * Which of them is pending, producers without the lock may change until the exchange [P7]. It leaves zero, which sends them
@@ -126,11 +111,10 @@ delete_not_live(struct lock_scope *scope, uint32_t number, cdedupe_update_t *upd
     /* Acquire, with the release of replace_unlocked(): whoever destroys the payload sees all of it. */
     uint64_t before = sync_exchange(&entry->word, 0);
 
-    pending_bytes_subtract(buffer, word_payload(before));
-    notify_if_merging(scope, before);
+    pending_bytes_subtract(buffer, word_slot(before));
     if (word_deletion_cancels(before)) {
         buffer->statistics.cancelled += 2;
-        finish_update(update, update->slot, word_payload(before), CDEDUPE_OUTCOME_CANCELLED);
+        finish_update(update, update->slot, word_slot(before), CDEDUPE_OUTCOME_CANCELLED);
         remove_current(scope, number);
     } else {
         pending_bytes_add(buffer, update->slot);
@@ -141,6 +125,18 @@ delete_not_live(struct lock_scope *scope, uint32_t number, cdedupe_update_t *upd
     }
 }
 
+/*
+ * Where values are merged: a value that comes after a deletion is never merged with older ones, nor is what takes its place.
+ * There the word does not change before the exchange, since this call holds the merge lock.
+ */
+static uint64_t
+merge_barrier_kept(const struct cdedupe *buffer, uint64_t word, const cdedupe_update_t *update)
+{
+    if (buffer->merge == NULL || update->deletion)
+        return 0;
+    return word & WORD_DELETION ? WORD_MERGE_BARRIER : word & WORD_MERGE_BARRIER;
+}
+
 /* current -> current, in its place [P6] */
 static void
 replace(struct lock_scope *scope, uint32_t number, uint64_t word, cdedupe_update_t *update)
@@ -149,48 +145,13 @@ replace(struct lock_scope *scope, uint32_t number, uint64_t word, cdedupe_update
     struct entry *entry = entry_at(&buffer->entries, number);
     /* Both, with replace_unlocked() and take_word(): our payload before the word, the displaced one after it. */
     uint64_t before = sync_exchange(
-        &entry->word, word_pending(word, update->slot, buffer->restart, update->deletion));
-
-    pending_bytes_subtract(buffer, word_payload(before));
-    pending_bytes_add(buffer, update->slot);
-    notify_if_merging(scope, before);
-    buffer->statistics.replaced++;
-    finish_update(update, 0, word_payload(before), CDEDUPE_OUTCOME_REPLACED);
-}
-
-/*
- * current value -> current, merging: its payload goes to the caller, who comes back with cdedupe_put_merged(). A deletion, or
- * a value without one, is replaced. Which of them is pending, producers without the lock may change until the exchange, as in
- * delete_not_live(). [M1]
- */
-static enum step
-begin_merge(struct lock_scope *scope, uint32_t number, cdedupe_update_t *update)
-{
-    struct cdedupe *buffer = scope->buffer;
-    struct entry *entry = entry_at(&buffer->entries, number);
-    /* Acquire, with the release of replace_unlocked(): whoever merges the payload sees all of it. */
-    uint64_t before = sync_exchange(&entry->word, 0);
+        &entry->word, word_pending(word, update->slot, buffer->restart, update->deletion) |
+                          merge_barrier_kept(buffer, word, update));
 
     pending_bytes_subtract(buffer, word_slot(before));
-    if ((before & WORD_DELETION) || word_slot(before) == 0) {
-        pending_bytes_add(buffer, update->slot);
-        /* Release, with the acquire of replace_unlocked(): the payload. */
-        sync_store_release(
-            &entry->word,
-            word_pending(before, update->slot, buffer->restart, false) |
-                (before & WORD_DELETION ? WORD_MERGE_BARRIER : before & WORD_MERGE_BARRIER));
-        buffer->statistics.replaced++;
-        finish_update(update, 0, word_slot(before), CDEDUPE_OUTCOME_REPLACED);
-        return STEP_DONE;
-    }
-    sync_store_release(&entry->word, before | WORD_MERGING);
-    /* The sink has had its chance. */
-    if (buffer->merge_blocks_take == entry->link)
-        buffer->merge_blocks_take = 0;
-    buffer->statistics.received++;
+    pending_bytes_add(buffer, update->slot);
     buffer->statistics.replaced++;
-    finish_update(update, update->slot, word_slot(before), CDEDUPE_OUTCOME_MERGE);
-    return STEP_INCOMPLETE;
+    finish_update(update, 0, word_slot(before), CDEDUPE_OUTCOME_REPLACED);
 }
 
 /*
@@ -201,7 +162,7 @@ static uint64_t
 merge_barrier_since_restart(const struct cdedupe *buffer, uint64_t word,
                             const cdedupe_update_t *update)
 {
-    return buffer->merging && !update->deletion && word_is_unseen(word, buffer->restart)
+    return buffer->merge != NULL && !update->deletion && word_is_unseen(word, buffer->restart)
                ? WORD_MERGE_BARRIER
                : 0;
 }
@@ -221,7 +182,7 @@ revive(struct lock_scope *scope, struct entry *entry, uint64_t word, cdedupe_upd
         &entry->word, word_pending(word, update->slot, buffer->restart, update->deletion) | alone);
     dropped_remove(scope, entry->link);
     queue_entry(scope, entry->link);
-    finish_update(update, 0, word_payload(before), CDEDUPE_OUTCOME_QUEUED);
+    finish_update(update, 0, word_slot(before), CDEDUPE_OUTCOME_QUEUED);
     return STEP_DONE;
 }
 
@@ -270,7 +231,7 @@ suppress(struct lock_scope *scope, uint32_t number, uint64_t word, cdedupe_updat
     /* An exchange, as in revive(). */
     uint64_t before = sync_exchange(&entry->word, word_idle(buffer->restart));
 
-    finish_update(update, update->slot, word_payload(before), CDEDUPE_OUTCOME_SUPPRESSED);
+    finish_update(update, update->slot, word_slot(before), CDEDUPE_OUTCOME_SUPPRESSED);
     if (word & WORD_PENDING) {
         dropped_remove(scope, entry->link);
         link_free(scope, entry->link);
@@ -291,8 +252,6 @@ put_present(struct lock_scope *scope, uint32_t number, uint64_t word, cdedupe_up
         return requeue(scope, number, word, update);
     if (word_is_stale(word, buffer->restart))
         return revive(scope, entry_at(&buffer->entries, number), word, update);
-    if (buffer->merging && !update->deletion)
-        return begin_merge(scope, number, update);
     if (update->deletion && !(word & WORD_LIVE))
         delete_not_live(scope, number, update);
     else
@@ -357,21 +316,13 @@ insert(struct lock_scope *scope, uint64_t hash, cdedupe_update_t *update)
     return STEP_DONE;
 }
 
-/*
- * Whether who would merge has to wait: for somebody who is at it; until it has called the hook, which may put updates of
- * this key and would wait for the merge; or, for a while, for the sink. That was woken by the end of the merge before, but
- * if the next one begins before it comes, it finds nothing again, and so on as long as updates of the key keep coming.
- */
+/* Whether the update has to be merged with what is pending in a word: both are values with a payload. */
 static bool
-waits_to_merge(const struct put *put, const struct entry *entry, uint64_t word,
-               const cdedupe_update_t *update)
+is_to_merge(const struct cdedupe *buffer, uint64_t word, const cdedupe_update_t *update)
 {
-    const struct cdedupe *buffer = put->scope.buffer;
-
-    if (!buffer->merging || update->deletion || !word_is_current(word, buffer->restart))
-        return false;
-    return (word & WORD_MERGING) || put->scope.wake ||
-           (entry->link == buffer->merge_blocks_take && put->waits < WAITS_FOR_SINK);
+    return buffer->merge != NULL && !update->deletion && update->slot != 0 &&
+           word_is_current(word, buffer->restart) && !(word & WORD_DELETION) &&
+           word_slot(word) != 0;
 }
 
 static enum step
@@ -393,8 +344,11 @@ put_anywhere(struct put *put, size_t i)
         }
         word = sync_load_relaxed(&entry_at(&buffer->entries, number)->word);
     }
-    if (waits_to_merge(put, entry_at(&buffer->entries, number), word, update))
-        return STEP_WAIT;
+    if (is_to_merge(buffer, word, update)) {
+        put->numbers[i] = number;
+        put->entries[i] = entry_at(&buffer->entries, number);
+        return STEP_MERGE;
+    }
     return put_present(&put->scope, number, word, update);
 }
 
@@ -416,10 +370,11 @@ put_one(struct put *put, size_t i)
     }
     buffer->statistics.received++;
     put->overflowed |= buffer->overflowed && !buffer->stopped;
+    put->removed |= update->outcome == CDEDUPE_OUTCOME_CANCELLED;
     /* Whatever adds a link clears one up: so between two resyncs all that is queued and garbage does not grow. [P10] */
     if (update->outcome == CDEDUPE_OUTCOME_QUEUED && update->displaced == 0 &&
         buffer->uncleared > 0)
-        clear_one(&put->scope, &update->displaced);
+        put->removed |= clear_one(&put->scope, &update->displaced);
     return STEP_DONE;
 }
 
@@ -428,6 +383,7 @@ static bool
 put_some(struct put *put)
 {
     put->copied = 0;
+    put->removed = false;
     put->locked = true;
     put->step = STEP_DONE;
     if (clock_is_ours(&put->scope.buffer->clock))
@@ -499,12 +455,11 @@ look_up(struct put *put)
 
 /* Whether the update replaces what is pending, and nobody has to know. */
 static bool
-replaces(const struct cdedupe *buffer, uint64_t word, uint32_t restart,
-         const cdedupe_update_t *update)
+replaces(uint64_t word, uint32_t restart, const cdedupe_update_t *update)
 {
-    if (!word_is_current(word, restart) || (word & WORD_MERGING))
+    if (!word_is_current(word, restart))
         return false;
-    return update->deletion ? !word_deletion_cancels(word) : !buffer->merging;
+    return !update->deletion || !word_deletion_cancels(word);
 }
 
 /*
@@ -512,13 +467,12 @@ replaces(const struct cdedupe *buffer, uint64_t word, uint32_t restart,
  * faster too often [U5].
  */
 static bool
-replace_unlocked(const struct cdedupe *buffer, struct entry *entry, uint32_t restart,
-                 cdedupe_update_t *update)
+replace_unlocked(struct entry *entry, uint32_t restart, cdedupe_update_t *update)
 {
     for (unsigned tries = 0; tries < TRIES; tries++) {
         uint64_t word = sync_load_acquire(&entry->word);
 
-        if (!replaces(buffer, word, restart, update))
+        if (!replaces(word, restart, update))
             return false;
         if (sync_compare_exchange(&entry->word, word,
                                   word_pending(word, update->slot, restart, update->deletion))) {
@@ -544,7 +498,7 @@ replace_all_unlocked(struct put *put, struct context *context)
     if (sync_load_relaxed_32(&buffer->stopped) || buffer->weight_offset != OFFSET_UNUSED)
         return;
     while (i < put->count && put->numbers[i] != 0 &&
-           replace_unlocked(buffer, put->entries[i], restart, &put->updates[i]))
+           replace_unlocked(put->entries[i], restart, &put->updates[i]))
         i++;
     put->done = i;
     sync_store_relaxed(&context->replaced, context->replaced + i);
@@ -604,41 +558,140 @@ put_rest(struct put *put)
         more = put_some(put);
 }
 
-/* Unlocked and in no section, since allocators and merges are foreign: whether the way is free now. */
-static bool
-put_can_go_on(struct put *put)
+/* What was looked up for the updates from one on is void. */
+static void
+forget_lookups(struct put *put, size_t from)
 {
-    if (put->step == STEP_NO_MEMORY)
-        return scope_refill(&put->scope);
-    if (put->step == STEP_INCOMPLETE)
+    memset(put->numbers + from, 0, (put->count - from) * sizeof(put->numbers[0]));
+}
+
+/* Without merging: the read section that the look-ups need ends with the last of the updates. [P11] */
+static void
+put_replacing(struct put *put)
+{
+    struct cdedupe *buffer = put->scope.buffer;
+    struct context *context = begin_read_section(put);
+
+    look_up(put);
+    replace_all_unlocked(put, context);
+    put_rest(put);
+    end_read_section(buffer, context);
+
+    /* Memory is missing. Allocators are user callbacks: they run outside the section, and then look-ups are void. */
+    if (put->done < put->count)
+        forget_lookups(put, put->done);
+    while (put->step == STEP_NO_MEMORY && scope_refill(&put->scope)) {
+        context = begin_read_section(put);
+        put_rest(put);
+        end_read_section(buffer, context);
+    }
+}
+
+/* ---------------------------------------------------------------------------------------------------- */
+/* Merging                                                                                              */
+
+/*
+ * current value -> current value: the callback has made one of both. `weight` is what the older payload weighed before, as it was
+ * counted. A store will do: where values are merged, words change under the merge lock. [M2]
+ */
+static void
+replace_merged(struct put *put, struct entry *entry, uint64_t weight, cdedupe_update_t *update)
+{
+    struct cdedupe *buffer = put->scope.buffer;
+    uint64_t word = sync_load_relaxed(&entry->word);
+
+    scope_lock(&put->scope);
+    pending_bytes_subtract_weight(buffer, weight);
+    pending_bytes_add(buffer, update->slot);
+    sync_store_release(&entry->word, word_pending(word, update->slot, buffer->restart, false) |
+                                         (word & WORD_MERGE_BARRIER));
+    buffer->statistics.received++;
+    buffer->statistics.replaced++;
+    scope_unlock(&put->scope);
+    finish_update(update, 0, word_slot(word), CDEDUPE_OUTCOME_REPLACED);
+}
+
+/* Merges the next update, if that is what it needs. On a stopped buffer it does not. [M1] */
+static bool
+merge_next(struct put *put)
+{
+    struct cdedupe *buffer = put->scope.buffer;
+    cdedupe_update_t *update = &put->updates[put->done];
+    struct entry *entry = put->entries[put->done];
+    uint64_t word, weight;
+
+    if (put->numbers[put->done] == 0 || sync_load_relaxed_32(&buffer->stopped))
         return false;
-    scope_wake(&put->scope);
-    backoff_wait(put->waits++);
+    word = sync_load_relaxed(&entry->word);
+    if (!is_to_merge(buffer, word, update))
+        return false;
+    weight = payload_weight(buffer, word_slot(word));
+    merge_payloads(&put->scope, word_slot(word), update->slot);
+    replace_merged(put, entry, weight, update);
+    put->done++;
     return true;
 }
 
-static void
-forget_lookups(struct put *put)
+/*
+ * As long as updates are to be merged. False: the chunk ends here, so that the sink gets its turn, or the loop is woken, before the
+ * next merge.
+ */
+static bool
+merge_some(struct put *put)
 {
-    memset(put->numbers, 0, sizeof(put->numbers));
+    while (put->done < put->count && !put->scope.wake && merge_next(put))
+        if (merge_sink_is_next(put->scope.buffer))
+            return false;
+    return !put->scope.wake;
+}
+
+/* Under the spinlock as far as no merge is needed. False: the call cannot go on. */
+static bool
+put_unmerged(struct put *put)
+{
+    if (put->done == put->count)
+        return false;
+    put_some(put);
+    /* From now on the memory of entries that died may be freed. */
+    if (put->removed)
+        forget_lookups(put, put->done + (put->step == STEP_MERGE));
+    if (put->step != STEP_NO_MEMORY)
+        return true;
+    forget_lookups(put, put->done);
+    return scope_refill(&put->scope);
+}
+
+/* With the merge lock, entries that were found live until this call removes them, outside a read section too. */
+static void
+put_merging(struct put *put)
+{
+    struct cdedupe *buffer = put->scope.buffer;
+    struct context *context;
+
+    merge_lock_after_sink(&put->scope);
+    context = begin_read_section(put);
+    look_up(put);
+    end_read_section(buffer, context);
+    while (merge_some(put) && put_unmerged(put))
+        ;
+    merge_unlock(&put->scope);
 }
 
 static cdedupe_result_t
 put_result(const struct put *put)
 {
-    if (put->done == put->count)
-        return put->overflowed ? CDEDUPE_OVERFLOWED : CDEDUPE_OK;
-    return put->step == STEP_INCOMPLETE ? CDEDUPE_INCOMPLETE : CDEDUPE_NO_MEMORY;
+    if (put->step == STEP_NO_MEMORY)
+        return CDEDUPE_NO_MEMORY;
+    return put->overflowed ? CDEDUPE_OVERFLOWED : CDEDUPE_OK;
 }
 
 /*
- * At most PUTS_PER_LOCK updates, whose keys are not too long. Says how many were put: all, unless `result` says otherwise. The
- * section that the look-ups need ends with the last of the updates. [P11]
+ * At most PUTS_PER_LOCK updates, whose keys are not too long. Says how many were put: at least one, unless `result` says
+ * otherwise.
  */
 static size_t
 put_chunk(struct cdedupe *buffer, cdedupe_update_t *updates, size_t count, cdedupe_result_t *result)
 {
-    struct context *context;
     struct put put;
 
     put.updates = updates;
@@ -647,22 +700,12 @@ put_chunk(struct cdedupe *buffer, cdedupe_update_t *updates, size_t count, cdedu
     put.locked = false;
     put.inserted = false;
     put.overflowed = false;
-    put.waits = 0;
+    put.step = STEP_DONE;
     scope_init(&put.scope, buffer);
-    context = begin_read_section(&put);
-    look_up(&put);
-    replace_all_unlocked(&put, context);
-    put_rest(&put);
-    end_read_section(buffer, context);
-
-    /* Something is in the way. What frees it is foreign: it runs outside the section, and then look-ups are void. */
-    if (put.done < count)
-        forget_lookups(&put);
-    while (put.done < count && put_can_go_on(&put)) {
-        context = begin_read_section(&put);
-        put_rest(&put);
-        end_read_section(buffer, context);
-    }
+    if (buffer->merge != NULL)
+        put_merging(&put);
+    else
+        put_replacing(&put);
     scope_finish(&put.scope);
     if (put.locked)
         tidy_index(buffer);
@@ -672,13 +715,13 @@ put_chunk(struct cdedupe *buffer, cdedupe_update_t *updates, size_t count, cdedu
     return put.done;
 }
 
-/* How many of the next updates, up to so many, make a share. */
+/* How many of the next updates make a chunk. */
 static size_t
-chunk_length(const cdedupe_update_t *updates, size_t count, size_t limit)
+chunk_length(const cdedupe_update_t *updates, size_t count)
 {
     size_t length = 0;
 
-    while (length < count && length < limit && updates[length].key_length <= CDEDUPE_KEY_MAX)
+    while (length < count && length < PUTS_PER_LOCK && updates[length].key_length <= CDEDUPE_KEY_MAX)
         length++;
     return length;
 }
@@ -687,9 +730,6 @@ chunk_length(const cdedupe_update_t *updates, size_t count, size_t limit)
 static cdedupe_result_t
 reject(cdedupe_update_t *updates, size_t count, cdedupe_result_t result)
 {
-    /* It is called again for these; writing them each time would make a call of many merges quadratic. */
-    if (result == CDEDUPE_INCOMPLETE)
-        return result;
     finish_update(&updates[0], updates[0].slot, 0, CDEDUPE_OUTCOME_REJECTED);
     for (size_t i = 1; i < count; i++)
         finish_update(&updates[i], updates[i].slot, 0, CDEDUPE_OUTCOME_UNTOUCHED);
@@ -699,12 +739,13 @@ reject(cdedupe_update_t *updates, size_t count, cdedupe_result_t result)
 cdedupe_result_t
 cdedupe_put(cdedupe_t *buffer, cdedupe_update_t *updates, size_t count)
 {
-    /* What was looked up behind an update that has to be merged first was looked up in vain: so with care at first. */
-    size_t done = 0, limit = buffer->merging ? 1 : PUTS_PER_LOCK;
     cdedupe_result_t result = CDEDUPE_OK;
+    size_t done = 0;
 
+    if (count > 0 && merge_is_calling(buffer))
+        return reject(updates, count, CDEDUPE_REENTRANT);
     while (done < count) {
-        size_t chunk = chunk_length(updates + done, count - done, limit);
+        size_t chunk = chunk_length(updates + done, count - done);
         cdedupe_result_t of_chunk;
 
         if (chunk == 0)
@@ -714,69 +755,6 @@ cdedupe_put(cdedupe_t *buffer, cdedupe_update_t *updates, size_t count)
             result = of_chunk;
         else if (of_chunk != CDEDUPE_OK)
             return reject(updates + done, count - done, of_chunk);
-        limit = limit < PUTS_PER_LOCK / 2 ? 2 * limit : PUTS_PER_LOCK;
     }
     return result;
-}
-
-/* ---------------------------------------------------------------------------------------------------- */
-/* Merging                                                                                              */
-
-/*
- * Under the lock: the entry in which somebody has been merging what was in the slot, or NULL. No other word can name the
- * slot: until now it has been that somebody's.
- */
-static struct entry *
-find_merging(const struct cdedupe *buffer, uint64_t hash, const void *key, size_t key_length,
-             cdedupe_slot_t slot)
-{
-    uint32_t number = index_find(&buffer->index, &buffer->entries, hash, key, key_length);
-    struct entry *entry;
-    uint64_t word;
-
-    if (number == 0)
-        return NULL;
-    entry = entry_at(&buffer->entries, number);
-    word = sync_load_relaxed(&entry->word);
-    return (word & WORD_MERGING) && word_slot(word) == slot ? entry : NULL;
-}
-
-/* Merging -> current, or stale with nothing in it: a restart has dropped it. [M2] */
-static void
-end_merge(struct lock_scope *scope, struct entry *entry, cdedupe_slot_t *merged)
-{
-    struct cdedupe *buffer = scope->buffer;
-    uint64_t word = sync_load_relaxed(&entry->word);
-    bool current = word_is_current(word, buffer->restart);
-    cdedupe_slot_t slot = current ? *merged : 0;
-
-    pending_bytes_add(buffer, slot);
-    /*
-     * Release, with the acquire of replace_unlocked(): the payload. A store will do: while somebody merges, the word changes
-     * under the lock.
-     */
-    sync_store_release(&entry->word,
-                       word_make(slot, word_restart(word), word_flags(word) & ~WORD_MERGING));
-    if (!current)
-        return;
-    *merged = 0;
-    /* The loop may have found nothing else to take. */
-    notify_queued(scope);
-}
-
-void
-cdedupe_put_merged(cdedupe_t *buffer, const void *key, size_t key_length, cdedupe_slot_t pending,
-                   cdedupe_slot_t *merged)
-{
-    uint64_t hash = hash_key(&buffer->secret, key, key_length);
-    struct entry *entry;
-    struct lock_scope scope;
-
-    scope_init(&scope, buffer);
-    scope_lock(&scope);
-    entry = find_merging(buffer, hash, key, key_length, pending);
-    if (entry != NULL)
-        end_merge(&scope, entry, merged);
-    scope_unlock(&scope);
-    scope_finish(&scope);
 }

@@ -18,9 +18,9 @@
  *     status                         at the front, but for     dropped; what was received since, and was not
  *                                    one that is first there   queued because it was the same, is queued now
  *
- * "Was new", "was": what the item says in `before`. Where values are merged, a newer value that is pending is given to the
- * caller, to be merged with the item, unless a deletion came between them. And a value that the source has sent again since
- * the restart, which was suppressed because the sink had taken it, is pending again too.
+ * "Was new", "was": what the item says in `before`. Where values are merged, a newer value that is pending is merged with the
+ * item, unless a deletion came between them. And a value that the source has sent again since the restart, which was suppressed
+ * because the sink had taken it, is pending again too.
  */
 #include "state/buffer.h"
 
@@ -29,9 +29,8 @@ struct put_back {
     struct lock_scope scope;
     cdedupe_item_t *item; /* The one that goes back now. */
     bool restarted;       /* Since it was taken. */
-    bool waits;           /* Somebody is merging what it would be merged with; */
-    unsigned waited;      /* so often it has waited for that. */
-    bool incomplete;      /* The caller is to merge it. */
+    struct entry *merging; /* The item has to be merged first with what is pending here. */
+    bool merged;           /* That was done. */
 };
 
 /* ---------------------------------------------------------------------------------------------------- */
@@ -179,22 +178,33 @@ make_new(struct entry *entry)
     sync_store_release(&entry->word, word & ~WORD_LIVE);
 }
 
+/* Whether what is pending has to be merged with the item. If a deletion came in between, that ended the item. */
+static bool
+is_to_merge(const struct put_back *put_back, uint64_t word)
+{
+    return put_back->scope.buffer->merge != NULL && !put_back->merged && (word & WORD_PENDING) &&
+           !(word & (WORD_DELETION | WORD_MERGE_BARRIER)) && word_slot(word) != 0 &&
+           put_back->item->slot != 0;
+}
+
 /*
- * A value that is pending now has to be merged with the item: the caller gets it. See begin_merge(). But if a deletion came
- * in between, that ended the item. [M3]
+ * Unlocked, but for the merge lock: so the word stays as it is. The newer payload, which stays where it is, becomes what was made
+ * of both. [M3]
  */
 static void
-begin_merge(struct put_back *put_back, struct entry *entry)
+merge_item(struct put_back *put_back)
 {
-    uint64_t word = sync_exchange(&entry->word, 0);
+    struct cdedupe *buffer = put_back->scope.buffer;
+    cdedupe_slot_t newer = word_slot(sync_load_relaxed(&put_back->merging->word));
+    uint64_t weight = payload_weight(buffer, newer);
 
-    if (!(word & (WORD_DELETION | WORD_MERGE_BARRIER)) && word_slot(word) != 0 &&
-        put_back->item->slot != 0) {
-        pending_bytes_subtract(put_back->scope.buffer, word_slot(word));
-        put_back->item->newer = word_slot(word);
-        word |= WORD_MERGING;
-    }
-    sync_store_release(&entry->word, word);
+    merge_payloads(&put_back->scope, put_back->item->slot, newer);
+    scope_lock(&put_back->scope);
+    pending_bytes_subtract_weight(buffer, weight);
+    pending_bytes_add(buffer, newer);
+    scope_unlock(&put_back->scope);
+    put_back->merging = NULL;
+    put_back->merged = true;
 }
 
 /* current: what came in since keeps the place that the item had. */
@@ -214,8 +224,6 @@ put_back_replaced(struct put_back *put_back, uint32_t number)
         }
         sync_store_release(&entry->word, word & ~WORD_LIVE);
     }
-    if (scope->buffer->merging)
-        begin_merge(put_back, entry);
     scope->buffer->statistics.replaced++;
     move_to_front(put_back, number);
 }
@@ -251,10 +259,10 @@ is_dropped(const struct put_back *put_back, uint64_t word)
     if (word_is_unseen(word, buffer->restart))
         return true;
     return (word & WORD_PENDING) &&
-           (!buffer->merging || (word & (WORD_DELETION | WORD_MERGE_BARRIER)));
+           (buffer->merge == NULL || (word & (WORD_DELETION | WORD_MERGE_BARRIER)));
 }
 
-/* The key is live, so it is in the index. False: somebody is merging, and nothing has changed. */
+/* The key is live, so it is in the index. False: it has to be merged first, and nothing has changed. */
 static bool
 put_back_value(struct put_back *put_back)
 {
@@ -263,9 +271,10 @@ put_back_value(struct put_back *put_back)
     uint64_t word = sync_load_relaxed(&entry_at(&buffer->entries, number)->word);
     bool dropped = is_dropped(put_back, word);
 
-    put_back->waits = !dropped && word_is_merging(word, buffer->restart);
-    if (put_back->waits)
+    if (!dropped && is_to_merge(put_back, word)) {
+        put_back->merging = entry_at(&buffer->entries, number);
         return false;
+    }
     restore_revision(put_back, number, put_back->item->revision);
     if (dropped)
         drop_value(put_back, number, word);
@@ -302,7 +311,7 @@ put_back_to_stale(struct put_back *put_back, uint32_t number)
     link_at(&buffer->links, entry->link)->queued = put_back->item->queued;
     count_pending(buffer);
     push_front(buffer, entry->link);
-    detached_add(scope, word_payload(before));
+    detached_add(scope, word_slot(before));
 }
 
 static void
@@ -431,12 +440,10 @@ put_back_status(struct put_back *put_back)
 
 /* ---------------------------------------------------------------------------------------------------- */
 
-/* False: no memory, or somebody is merging, and nothing has changed. */
+/* False: no memory, or it has to be merged first, and nothing has changed. */
 static bool
 put_back_one(struct put_back *put_back)
 {
-    put_back->waits = false;
-    put_back->item->newer = 0;
     /* Whatever becomes of it needs one link at most. */
     if (!link_make_room(&put_back->scope))
         return false;
@@ -464,10 +471,7 @@ put_back_some(struct put_back *put_back, cdedupe_item_t *items, size_t *count)
             return false;
         --*count;
         buffer->batch--;
-        /* The caller has to merge first: meanwhile others wait. */
-        put_back->incomplete = put_back->item->newer != 0;
-        if (put_back->incomplete)
-            return false;
+        put_back->merged = false;
     }
     return *count > 0;
 }
@@ -476,10 +480,9 @@ put_back_some(struct put_back *put_back, cdedupe_item_t *items, size_t *count)
 static bool
 put_back_can_go_on(struct put_back *put_back)
 {
-    if (!put_back->waits)
+    if (put_back->merging == NULL)
         return scope_refill(&put_back->scope);
-    scope_wake(&put_back->scope);
-    backoff_wait(put_back->waited++);
+    merge_item(put_back);
     return true;
 }
 
@@ -489,15 +492,18 @@ cdedupe_put_back(cdedupe_t *buffer, cdedupe_item_t *items, size_t *count)
     struct put_back put_back;
     bool more = true, valid;
 
-    put_back.incomplete = false;
-    put_back.waited = 0;
+    if (merge_is_calling(buffer))
+        return CDEDUPE_REENTRANT;
+    put_back.merging = NULL;
+    put_back.merged = false;
     scope_init(&put_back.scope, buffer);
     scope_lock(&put_back.scope);
     valid = buffer->claim != CLAIM_NONE && *count <= buffer->batch;
     scope_unlock(&put_back.scope);
     if (!valid)
         return CDEDUPE_INVALID_ARGUMENT;
-    while (*count > 0 && !put_back.incomplete && (more || put_back_can_go_on(&put_back))) {
+    merge_lock_for_sink(&put_back.scope);
+    while (*count > 0 && (more || put_back_can_go_on(&put_back))) {
         scope_note_time(&put_back.scope);
         scope_lock(&put_back.scope);
         more = put_back_some(&put_back, items, count);
@@ -506,7 +512,5 @@ cdedupe_put_back(cdedupe_t *buffer, cdedupe_item_t *items, size_t *count)
             lock_yield(&buffer->lock);
     }
     scope_finish(&put_back.scope);
-    if (put_back.incomplete)
-        return CDEDUPE_INCOMPLETE;
     return *count == 0 ? CDEDUPE_OK : CDEDUPE_NO_MEMORY;
 }

@@ -46,13 +46,9 @@ drop_queue(struct lock_scope *scope)
     struct cdedupe *buffer = scope->buffer;
     cdedupe_statistics_t *statistics = &buffer->statistics;
 
-    /* A loop that sleeps until somebody has merged what is first: there may be a finish, and nothing more to deliver. */
-    if (!ring_is_empty(&buffer->links, buffer->ring))
-        notify(scope);
     dropped_add_queue(scope);
     buffer->finish_barrier = buffer->ring;
     buffer->batch_barrier = buffer->ring;
-    buffer->merge_blocks_take = 0;
     buffer->restarted = true;
     buffer->dropped_equal_status = false;
     statistics->dropped += statistics->pending_keys;
@@ -79,7 +75,10 @@ cdedupe_restart(cdedupe_t *buffer)
     cdedupe_result_t result = CDEDUPE_OK;
     struct lock_scope scope;
 
+    if (merge_is_calling(buffer))
+        return CDEDUPE_REENTRANT;
     scope_init(&scope, buffer);
+    merge_lock(&scope);
     scope_lock(&scope);
     if (buffer->stopped) {
         result = CDEDUPE_STOPPED;
@@ -138,7 +137,7 @@ synthesize_deletion_of_stale(struct lock_scope *scope, uint32_t number)
     /* Acquire, with the release of replace_unlocked(): the payload that becomes an orphan. */
     before = sync_exchange(&entry->word, word_pending(WORD_LIVE, 0, buffer->restart, true));
     dropped_remove(scope, entry->link);
-    detached_add(scope, word_payload(before));
+    detached_add(scope, word_slot(before));
     queue_entry(scope, entry->link);
     buffer->statistics.synthesized_deletions++;
     return true;
@@ -205,7 +204,7 @@ append_status(struct lock_scope *scope, uint8_t status)
 
     ring_append(&buffer->links, buffer->ring, link_new(scope, ITEM_STATUS | status));
     buffer->statistics.pending_statuses++;
-    notify_queued(scope);
+    notify(scope);
 }
 
 /* False: no memory, and nothing has changed. [S5] */
@@ -296,16 +295,20 @@ cdedupe_put_status(cdedupe_t *buffer, cdedupe_status_t status)
 
     if ((unsigned)status > CDEDUPE_STATUS_IN_SYNC)
         return CDEDUPE_INVALID_ARGUMENT;
+    if (merge_is_calling(buffer))
+        return CDEDUPE_REENTRANT;
 
     scope_init(&sweep.scope, buffer);
     do {
         scope_note_time(&sweep.scope);
+        merge_lock(&sweep.scope);
         scope_lock(&sweep.scope);
         progress = put_status_some(&sweep, status);
         if (progress != PROGRESS_MORE && progress != PROGRESS_NO_MEMORY)
             buffer->statistics.statuses_received++;
         reclaim(&sweep.scope);
         scope_unlock(&sweep.scope);
+        merge_unlock(&sweep.scope);
     } while (can_go_on(&sweep, progress));
     scope_finish(&sweep.scope);
     return status_result(progress);

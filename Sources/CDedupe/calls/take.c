@@ -66,7 +66,7 @@ cdedupe_release(cdedupe_t *buffer)
     lock_and_retire_borrowed(&scope);
     buffer->claim = CLAIM_NONE;
     buffer->batch = 0;
-    buffer->merge_blocks_take = 0;
+    sync_store_relaxed_32(&buffer->merge_lock.sink, SINK_AWAY);
     buffer->asleep = false;
     /* Without its loop a finish has nobody to wait for. */
     if (buffer->finishing != FINISHING_NOT)
@@ -220,7 +220,6 @@ static void
 begin_batch(struct cdedupe *buffer)
 {
     buffer->restarted = false;
-    buffer->merge_blocks_take = 0;
     buffer->batch_barrier = ring_last(&buffer->links, buffer->ring);
 }
 
@@ -242,11 +241,6 @@ take_some(struct lock_scope *scope, cdedupe_item_t *items, size_t capacity, size
             return true;
         if (is_over(buffer))
             return false;
-        /* Until somebody has merged what is first, nothing can be taken. [T8] */
-        if (link_is_merging(buffer, link)) {
-            buffer->merge_blocks_take = link;
-            return false;
-        }
         if (item_is_status(link_at(&buffer->links, link)->item))
             take_status(scope, link, &items[*count]);
         else
@@ -280,16 +274,49 @@ finish_take(struct cdedupe *buffer, size_t count)
     return CDEDUPE_EMPTY;
 }
 
+/* Hold after hold, until the batch is complete. */
+static void
+take_all(struct lock_scope *scope, cdedupe_item_t *items, size_t capacity, size_t *count)
+{
+    struct cdedupe *buffer = scope->buffer;
+    struct preview preview;
+
+    do {
+        look_ahead(buffer, &preview);
+        reclaim(scope);
+        scope_unlock(scope);
+        prefetch_preview(&preview);
+        lock_yield(&buffer->lock);
+        scope_lock(scope);
+    } while (take_some(scope, items, capacity, count));
+}
+
+/*
+ * Under the spinlock, which may be given up: whether the sink has its turn. A loop does not wait for a merge; it sleeps until the
+ * merging call has unlocked the merge lock. [T8]
+ */
+static bool
+begin_turn(struct lock_scope *scope)
+{
+    if (scope->buffer->claim == CLAIM_LOOP)
+        return merge_lock_for_loop(scope);
+    scope_unlock(scope);
+    merge_lock_for_sink(scope);
+    scope_lock(scope);
+    return true;
+}
+
 cdedupe_result_t
 cdedupe_take(cdedupe_t *buffer, cdedupe_item_t *items, size_t capacity, size_t *count)
 {
     cdedupe_result_t result;
-    struct preview preview;
     struct lock_scope scope;
 
     *count = 0;
     if (capacity == 0)
         return CDEDUPE_INVALID_ARGUMENT;
+    if (merge_is_calling(buffer))
+        return CDEDUPE_REENTRANT;
     if (capacity > buffer->batch_size)
         capacity = buffer->batch_size;
 
@@ -300,14 +327,8 @@ cdedupe_take(cdedupe_t *buffer, cdedupe_item_t *items, size_t capacity, size_t *
     } else {
         /* Awake. [T1] */
         buffer->asleep = false;
-        do {
-            look_ahead(buffer, &preview);
-            reclaim(&scope);
-            scope_unlock(&scope);
-            prefetch_preview(&preview);
-            lock_yield(&buffer->lock);
-            scope_lock(&scope);
-        } while (take_some(&scope, items, capacity, count));
+        if (begin_turn(&scope))
+            take_all(&scope, items, capacity, count);
         result = finish_take(buffer, *count);
     }
     scope_unlock(&scope);

@@ -78,21 +78,19 @@ validate_entry(const struct cdedupe *buffer, uint32_t number, struct census *cen
         return NULL;
     census->alive++;
     census->live += (word & WORD_LIVE) != 0;
-    census->slots += word_payload(word) != 0;
-    census->slot_met_twice |= !map_note(&census->map, word_payload(word));
+    census->slots += word_slot(word) != 0;
+    census->slot_met_twice |= !map_note(&census->map, word_slot(word));
     if (!(word & WORD_INDEXED))
         return "entry: a word that is not zero is not indexed";
     if (!pending && (!(word & WORD_LIVE) || (word & WORD_DELETION) || word_slot(word) != 0))
         return "entry: neither pending nor idle";
-    if ((word & WORD_MERGING) && (!buffer->merging || !pending || (word & WORD_DELETION)))
-        return "entry: merging, but not a pending value";
-    if ((word & WORD_MERGE_BARRIER) && (!buffer->merging || !pending || (word & WORD_DELETION)))
+    if ((word & WORD_MERGE_BARRIER) && (buffer->merge == NULL || !pending || (word & WORD_DELETION)))
         return "entry: alone, but not a pending value";
     if (pending && link_at(&buffer->links, entry->link)->item != number)
         return "entry: pending, but its link is another's";
     if (word_is_current(word, buffer->restart)) {
         census->pending++;
-        census->bytes += payload_weight(buffer, word_payload(word));
+        census->bytes += payload_weight(buffer, word_slot(word));
     } else if (pending) {
         census->stale++;
     }
@@ -288,12 +286,15 @@ validate_slots(const struct cdedupe *buffer, const struct census *census)
     return NULL;
 }
 
+/*
+ * Whether the loop must have been woken. Where values are merged it may sleep for a moment though something is queued: a call that
+ * has just unlocked the merge lock is about to look.
+ */
 static bool
-can_take(const struct cdedupe *buffer)
+must_be_awake(const struct cdedupe *buffer)
 {
-    uint32_t first = ring_first(&buffer->links, buffer->ring);
-
-    return first != buffer->ring && !link_is_merging(buffer, first);
+    return buffer->stopped ||
+           (buffer->merge == NULL && !ring_is_empty(&buffer->links, buffer->ring));
 }
 
 static const char *
@@ -315,7 +316,7 @@ validate_all(const struct cdedupe *buffer, struct slot_map map)
         return fault;
     if (buffer->overflowed && !ring_is_empty(&buffer->links, buffer->ring))
         return "overflow: something is queued";
-    if (buffer->asleep && (can_take(buffer) || buffer->stopped))
+    if (buffer->asleep && must_be_awake(buffer))
         return "loop: asleep though there is something to do";
     if ((fault = validate_dropped(buffer, &census, &dropped)) != NULL)
         return fault;
@@ -327,12 +328,19 @@ validate_all(const struct cdedupe *buffer, struct slot_map map)
 const char *
 cdedupe_validate(cdedupe_t *buffer)
 {
-    struct slot_map map = map_make(buffer);
+    struct slot_map map;
+    struct lock_scope scope;
     const char *fault;
 
-    lock_acquire(&buffer->lock);
+    if (merge_is_calling(buffer))
+        return "called from inside the merge callback of the same buffer";
+    map = map_make(buffer);
+    scope_init(&scope, buffer);
+    merge_lock(&scope);
+    scope_lock(&scope);
     fault = validate_all(buffer, map);
-    lock_release(&buffer->lock);
+    scope_unlock(&scope);
+    scope_finish(&scope);
     free(map.bits);
     return fault;
 }

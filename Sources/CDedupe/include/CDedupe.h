@@ -53,7 +53,7 @@
  *                                                                      cdedupe_drain_next()
  *   cdedupe_acquire, cdedupe_discard       any, at once                handles: the buffer <-> the caller
  *   cdedupe_payload, cdedupe_payloads      the handle's owner          memory belongs to the handle's owner
- *   cdedupe_put, cdedupe_put_merged        any, at once                handles go in, others come out; keys
+ *   cdedupe_put                            any, at once                handles go in, others come out; keys
  *                                                                      are copied
  *   cdedupe_put_status, cdedupe_restart    any, at once                -
  *   cdedupe_collect                        any, at once                handles: the buffer -> the caller
@@ -71,9 +71,9 @@
  * Functions of the plain level (cdedupe_bytes_...) are as those of the same names.
  *
  * Calls from several producers are ordered by the buffer; the updates of one call keep their order. One call
- * of cdedupe_put() with many updates need not be atomic towards the sink. No call waits for the sink, but one that
- * is to merge (see cdedupe_put_merged()). Calls that change the queue take a spinlock for a bounded number of short
- * steps; hooks (allocator, wake, clock) never run under it, and neither does anything of the caller's.
+ * of cdedupe_put() with many updates need not be atomic towards the sink. No call waits for the sink, except that where
+ * values are merged a put may yield to it for a moment. Calls that change the queue take a spinlock for a bounded number of
+ * short steps; hooks (allocator, wake, clock, merge) never run under it, and neither does anything of the caller's.
  *
  * Signal handlers may not call any of this.
  */
@@ -130,8 +130,8 @@ typedef enum {
     CDEDUPE_KEY_TOO_LONG,     /* A key is longer than CDEDUPE_KEY_MAX. */
     CDEDUPE_INVALID_ARGUMENT, /* An argument is outside its documented range; nothing was done. */
     CDEDUPE_NO_RANDOMNESS,    /* The system has no random bytes for the hash function's secret. */
-    CDEDUPE_INCOMPLETE, /* The caller has to do something first; where the call ended, an outcome says what. */
     CDEDUPE_OVERFLOWED, /* A bound was exceeded: updates were dropped, and a restart is needed. */
+    CDEDUPE_REENTRANT, /* Called from inside the merge callback of the same buffer; nothing was done. */
 } cdedupe_result_t;
 
 /* The progress of the source towards a complete picture. */
@@ -215,8 +215,21 @@ typedef struct {
     uint64_t maximum_pending_bytes;
     size_t weight_offset;
 
-    /* Whether values are merged with pending ones, instead of replacing them; see cdedupe_put_merged(). Default: not. */
-    bool merging;
+    /*
+     * Merges values. If this is set, a value for a key whose value is pending does not simply replace it: the buffer first calls
+     * `merge` with both payloads. The callback makes `newer` hold what is to be pending, and may take from `older` whatever it
+     * needs. Then `newer` takes the place of `older`, which comes back to the caller in `displaced`, to be destroyed. It is called
+     * by cdedupe_put(), and by cdedupe_put_back() with the item's payload as `older` and the pending one as `newer`. Deletions,
+     * and updates without a payload, are not merged.
+     *
+     * The thread that calls it holds a mutex of this buffer, and nothing else. Calls that put, put back, restart or collect wait
+     * for that mutex, and so does the cdedupe_take() of a CDEDUPE_CLAIM_SINGLE_BATCH claim; that of a CDEDUPE_CLAIM_LOOP returns
+     * CDEDUPE_EMPTY, and the loop is woken later. Called from inside the callback, these functions do nothing and return
+     * CDEDUPE_REENTRANT; cdedupe_stop(), cdedupe_finish(), cdedupe_statistics(), and what acquires and discards slots, may
+     * be called. If the buffer is stopped meanwhile, what was merged stays pending. Default: NULL, nothing is merged.
+     */
+    void (*CDEDUPE_NULLABLE merge)(void *CDEDUPE_NULLABLE context, void *older, void *newer);
+    void *CDEDUPE_NULLABLE merge_context;
 
     /*
      * Nanoseconds of a clock that never goes back, from whatever beginning. Called by any thread that is in a call of this
@@ -316,7 +329,6 @@ typedef enum {
     CDEDUPE_OUTCOME_REJECTED, /* Not possible; the call's result says why. The caller still owns `slot`. */
     CDEDUPE_OUTCOME_SUPPRESSED, /* The sink has it already; see suppress_unchanged. */
     CDEDUPE_OUTCOME_OVERFLOWED, /* Dropped, and with it all that was pending; see maximum_pending_keys. */
-    CDEDUPE_OUTCOME_MERGE, /* A value is pending, now in `displaced`: see cdedupe_put_merged(). */
 } cdedupe_outcome_t;
 
 /* One update on its way in. */
@@ -337,7 +349,7 @@ typedef struct {
 /*
  * Puts updates under their keys, in order.
  *
- *   updates   `count` of them; `slot`, `displaced` and `outcome` are written for each, but see CDEDUPE_INCOMPLETE
+ *   updates   `count` of them; `slot`, `displaced` and `outcome` are written for each
  *
  * For each update:
  *
@@ -357,29 +369,11 @@ typedef struct {
  *
  * Returns CDEDUPE_OK if every update was put, or dropped because the buffer was stopped; CDEDUPE_OVERFLOWED if an
  * update overflowed, or was dropped because the buffer has overflowed; CDEDUPE_KEY_TOO_LONG or CDEDUPE_NO_MEMORY if one could not
- * be: it is REJECTED, and those after it are UNTOUCHED; CDEDUPE_INCOMPLETE if one is to MERGE: nothing is written for those
- * after it. Those before it are done, and the call can be repeated from any that is not. O(count), expected, plus
+ * be: it is REJECTED, and those after it are UNTOUCHED; CDEDUPE_REENTRANT, and the first is REJECTED. Those before it are done,
+ * and the call can be repeated from any that is not. O(count), expected, plus
  * the lengths of the keys.
  */
 cdedupe_result_t cdedupe_put(cdedupe_t *buffer, cdedupe_update_t *updates, size_t count);
-
-/*
- * Merging. On a buffer made with it, a value for a key whose value is pending does not replace that: the call ends, the
- * update's outcome is MERGE, and it counts as having replaced the pending one, whose payload is in `displaced`. Both
- * payloads are the caller's now. It makes one of the two, with no lock held, and puts that here. Until then the key keeps
- * its place, and who puts another value for it, or puts back one, waits; so does the sink when it comes to this place. A
- * deletion is never merged, and waits for nobody.
- *
- *   key      as in the update
- *   pending  the handle that was in `displaced`, which the caller still owns
- *   merged   in: the payload to be pending, in whichever slot, that of `pending` too. Out: zero; or the same handle, the
- *            caller's again, if meanwhile a deletion, a restart or an overflow has ended what was pending
- *
- * The thread must call this before any other function of the buffer that puts or takes; if it never does, the key and the
- * sink wait until a deletion, a restart, an overflow or the stop. O(1), expected.
- */
-void cdedupe_put_merged(cdedupe_t *buffer, const void *CDEDUPE_NULLABLE key, size_t key_length,
-                        cdedupe_slot_t pending, cdedupe_slot_t *merged);
 
 /*
  * Puts a status. A status that equals the latest one received is dropped, unless it is the
@@ -390,7 +384,8 @@ void cdedupe_put_merged(cdedupe_t *buffer, const void *CDEDUPE_NULLABLE key, siz
  * key that was live at the restart, still is, and was not seen since. The order of these deletions is not
  * specified.
  *
- * Returns CDEDUPE_OK; CDEDUPE_STOPPED (ignored); CDEDUPE_OVERFLOWED (ignored, see maximum_pending_keys); CDEDUPE_NO_MEMORY: the status was not queued, deletions that were
+ * Returns CDEDUPE_OK; CDEDUPE_STOPPED (ignored); CDEDUPE_OVERFLOWED (ignored, see maximum_pending_keys);
+ * CDEDUPE_REENTRANT; CDEDUPE_NO_MEMORY: the status was not queued, deletions that were
  * queued stay, and the call can be repeated; CDEDUPE_INVALID_ARGUMENT. O(1), and O(keys) for the first
  * CDEDUPE_STATUS_IN_SYNC after a restart, in short steps that let others in.
  */
@@ -401,7 +396,7 @@ cdedupe_result_t cdedupe_put_status(cdedupe_t *buffer, cdedupe_status_t status);
  * that are live now are unseen until an update for them arrives. A batch that was taken is not disturbed.
  * Dropped payloads come back through cdedupe_put() and cdedupe_collect().
  *
- * Returns CDEDUPE_OK or CDEDUPE_STOPPED (ignored). O(1).
+ * Returns CDEDUPE_OK, CDEDUPE_STOPPED (ignored) or CDEDUPE_REENTRANT. O(1).
  */
 cdedupe_result_t cdedupe_restart(cdedupe_t *buffer);
 
@@ -413,8 +408,8 @@ cdedupe_result_t cdedupe_restart(cdedupe_t *buffer);
  *   slots     room for `capacity` handles
  *   count     gets the number of handles that now belong to the caller
  *
- * Returns CDEDUPE_OK if something was cleared up (also if count is zero), CDEDUPE_EMPTY if nothing is left. Does
- * at most `capacity` steps, O(capacity).
+ * Returns CDEDUPE_OK if something was cleared up (also if count is zero), CDEDUPE_EMPTY if nothing is left, CDEDUPE_REENTRANT.
+ * Does at most `capacity` steps, O(capacity).
  */
 cdedupe_result_t cdedupe_collect(cdedupe_t *buffer, cdedupe_slot_t *slots, size_t capacity,
                                  size_t *count);
@@ -464,7 +459,6 @@ typedef struct {
         before; /* For cdedupe_put_back(): whether the key was live, or the status that was taken before; */
     uint32_t queued;      /* when it was queued, for cdedupe_age() too; */
     uint64_t revision;    /* and the revision that was taken before. */
-    cdedupe_slot_t newer; /* Out, of cdedupe_put_back(): what `slot` has to be merged with. */
 } cdedupe_item_t;
 
 /*
@@ -475,9 +469,10 @@ typedef struct {
  *   capacity  1 or more; at most the buffer's batch size of them are filled
  *   count     gets how many
  *
- * Returns CDEDUPE_OK with 1 or more items; CDEDUPE_EMPTY if nothing is queued, or somebody merges what is first in the
- * queue (a CDEDUPE_CLAIM_LOOP then counts as asleep, until the hook is called or it takes again); CDEDUPE_STOPPED if the buffer
- * was stopped, or finished and has delivered what it owed; CDEDUPE_INVALID_ARGUMENT if nobody holds the claim. O(batch).
+ * Returns CDEDUPE_OK with 1 or more items; CDEDUPE_EMPTY if nothing is queued, and for a CDEDUPE_CLAIM_LOOP also while another
+ * thread merges (a CDEDUPE_CLAIM_LOOP then counts as asleep, until the hook is called or it takes again); CDEDUPE_STOPPED if the
+ * buffer was stopped, or finished and has delivered what it owed; CDEDUPE_REENTRANT; CDEDUPE_INVALID_ARGUMENT if nobody holds the
+ * claim. O(batch).
  */
 cdedupe_result_t cdedupe_take(cdedupe_t *buffer, cdedupe_item_t *items, size_t capacity,
                               size_t *count);
@@ -511,10 +506,9 @@ uint32_t cdedupe_age(const cdedupe_t *buffer, const cdedupe_item_t *item);
  *   items    the last items of the last batch, in its order, unchanged, with their payloads in their slots. Of each, `slot`
  *            gets the handle if it came back to the caller (something newer is pending, or a restart dropped it), else
  *            zero: it is the queue's again. If values are merged, and a newer one is pending with no
- *            deletion between them, `newer` gets its payload, and else zero: the call ends there. Merge the two, call
- *            cdedupe_put_merged() with `newer` as what was pending, and a key of your own, and then this again
- *   count    how many; gets how many of them are still to be put back: zero unless memory ran out, or something is to be
- *            merged. It goes from the last to the first: the item to be merged is items[*count]
+ *            deletion between them, that becomes what was made of both
+ *   count    how many; gets how many of them are still to be put back: zero unless memory ran out. It goes from the last
+ *            to the first
  *
  * The caller holds the claim, and has not called cdedupe_take() since, whatever that returned. The keys of what was put back
  * are lent no longer. A deletion that carries a payload and is cancelled by this leaves it to cdedupe_put() and
@@ -525,8 +519,7 @@ uint32_t cdedupe_age(const cdedupe_t *buffer, const cdedupe_item_t *item);
  * deletion, or one of a key that it has not got; and after a restart, of the statuses received since only the latest is
  * certain to come, perhaps later than its place, or again.
  *
- * Returns CDEDUPE_OK; CDEDUPE_NO_MEMORY: the call can be repeated; CDEDUPE_INCOMPLETE: an item is to be merged, then the call
- * repeated, even if the count is zero; CDEDUPE_INVALID_ARGUMENT if nobody holds the claim, or the last batch has not so many
+ * Returns CDEDUPE_OK; CDEDUPE_NO_MEMORY: the call can be repeated; CDEDUPE_REENTRANT; CDEDUPE_INVALID_ARGUMENT if nobody holds the claim, or the last batch has not so many
  * items left. O(count).
  */
 cdedupe_result_t cdedupe_put_back(cdedupe_t *buffer, cdedupe_item_t *items, size_t *count);
@@ -618,7 +611,7 @@ typedef struct cdedupe_bytes cdedupe_bytes_t;
 
 /*
  * As cdedupe_create(). The options about payloads are ignored, but for suppress_unchanged and the bounds: a value
- * weighs its length. CDEDUPE_INVALID_ARGUMENT if it is to be merging.
+ * weighs its length. CDEDUPE_INVALID_ARGUMENT if `merge` is set.
  */
 cdedupe_result_t cdedupe_bytes_create(const cdedupe_options_t *CDEDUPE_NULLABLE options,
                                       cdedupe_bytes_t *CDEDUPE_NULLABLE *CDEDUPE_NONNULL out);

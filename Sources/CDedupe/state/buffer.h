@@ -63,6 +63,24 @@ enum claim { CLAIM_NONE, CLAIM_SINGLE_BATCH, CLAIM_LOOP };
 
 enum finishing { FINISHING_NOT, FINISHING_WHEN_DELIVERED, FINISHING_WHEN_EMPTY };
 
+/*
+ * Where values are merged, every call that changes the state of keys holds this mutex, and the merge callback runs under it
+ * alone. Buffers without a merge callback do not use it.
+ */
+struct merge_lock {
+    pthread_mutex_t mutex;
+    pthread_cond_t sink_came; /* For puts that let a waiting sink go first. */
+    uint64_t calling;         /* The thread that is in the merge callback; zero: none. */
+    uint32_t sink;            /* An enum merge_sink. */
+};
+
+/* What the sink does that found the merge lock held. */
+enum merge_sink {
+    SINK_AWAY,
+    SINK_REFUSED, /* It has gone to sleep, and may come again. */
+    SINK_WAITS,   /* It waits for the mutex. */
+};
+
 struct cdedupe {
     /* Never changed. */
     struct memory memory; /* But for its byte count. */
@@ -75,7 +93,11 @@ struct cdedupe {
     size_t weight_offset;   /* The same; OFFSET_UNUSED: there is no bound of bytes. */
     uint64_t keys_max;      /* Bounds of what is pending; if there are none, the largest number. */
     uint64_t bytes_max;
-    bool merging;
+    void (*merge)(void *context, void *older, void *newer); /* NULL: values are not merged. */
+    void *merge_context;
+
+    /* See merge.c. */
+    struct merge_lock merge_lock;
 
     /* Changed under the lock. */
     _Alignas(64) struct lock lock;
@@ -96,8 +118,6 @@ struct cdedupe {
         finish_barrier; /* Finishing: the last link that is still to be delivered; the ring's head: none. */
     uint32_t
         batch_barrier; /* While a batch is taken: the last link that is still to be in it; the ring's head: none. */
-    uint32_t
-        merge_blocks_take; /* The link that the last take could not take, since somebody was merging its update; zero: none. */
     uint32_t
         borrowed; /* Dead entries whose keys the sink may still read; chained by their links. The latest is first. */
     uint32_t borrowed_put_back; /* More of them: of items that were put back. */
@@ -131,6 +151,7 @@ struct lock_scope {
     struct reserve reserve;
     uint32_t now; /* For what is queued, from scope_note_time(). */
     bool wake;    /* Call the hook after unlocking. */
+    bool merge_locked; /* This call holds the merge lock. */
 };
 
 static inline void
@@ -139,6 +160,7 @@ scope_init(struct lock_scope *scope, struct cdedupe *buffer)
     scope->buffer = buffer;
     scope->now = 0;
     scope->wake = false;
+    scope->merge_locked = false;
     reserve_init(&scope->reserve);
 }
 
@@ -187,18 +209,57 @@ scope_wake(struct lock_scope *scope)
         buffer->wake(buffer->wake_context);
 }
 
+/*
+ * The merge lock, which is taken before the spinlock. These functions do nothing on a buffer that does not merge.
+ *
+ * merge_unlock() also sees to a loop whose take found the lock held. The spinlock is free.
+ */
+void merge_lock_init(struct cdedupe *buffer);
+void merge_lock_destroy(struct cdedupe *buffer);
+void merge_lock(struct lock_scope *scope);
+void merge_unlock(struct lock_scope *scope);
+
+/* For a put: the sink goes first if it could not take because of another put. */
+void merge_lock_after_sink(struct lock_scope *scope);
+
+/* For the sink: puts let it go first. */
+void merge_lock_for_sink(struct lock_scope *scope);
+
+/* For a take of a loop, which never waits: whether it has the lock. The spinlock is held. */
+bool merge_lock_for_loop(struct lock_scope *scope);
+
+/* Whether the sink found the lock held, and has not had it since. */
+static inline bool
+merge_sink_is_next(const struct cdedupe *buffer)
+{
+    return sync_load_relaxed_32(&buffer->merge_lock.sink) != SINK_AWAY;
+}
+
+/* Whether the caller is in the merge callback of this buffer. */
+bool merge_is_calling(const struct cdedupe *buffer);
+
+/* Calls the merge callback, with the merge lock alone. */
+void merge_payloads(struct lock_scope *scope, cdedupe_slot_t older, cdedupe_slot_t newer);
+
 /* Unlocked, between two attempts: whether there is memory to try again with. */
 static inline bool
 scope_refill(struct lock_scope *scope)
 {
+    bool merge_locked = scope->merge_locked, filled;
+
+    merge_unlock(scope);
     scope_wake(scope);
-    return reserve_fill(&scope->reserve, &scope->buffer->memory);
+    filled = reserve_fill(&scope->reserve, &scope->buffer->memory);
+    if (merge_locked)
+        merge_lock(scope);
+    return filled;
 }
 
 /* Unlocked, at the end of a call: frees what became free, wakes the loop. */
 static inline void
 scope_finish(struct lock_scope *scope)
 {
+    merge_unlock(scope);
     reserve_release(&scope->reserve, &scope->buffer->memory);
     scope_wake(scope);
 }
@@ -211,29 +272,6 @@ notify(struct lock_scope *scope)
         scope->buffer->asleep = false;
         scope->wake = true;
     }
-}
-
-/* Under the lock: whether somebody is merging the update of a queued link. */
-static inline bool
-link_is_merging(const struct cdedupe *buffer, uint32_t link)
-{
-    uint32_t item = link_at(&buffer->links, link)->item;
-
-    return !item_is_status(item) &&
-           (sync_load_relaxed(&entry_at(&buffer->entries, item)->word) & WORD_MERGING) != 0;
-}
-
-/*
- * Under the lock: something was queued, or is merged no longer. Behind what somebody is merging the loop cannot take it: the end
- * of that wakes it. The queue is not empty.
- */
-static inline void
-notify_queued(struct lock_scope *scope)
-{
-    struct cdedupe *buffer = scope->buffer;
-
-    if (buffer->asleep && !link_is_merging(buffer, ring_first(&buffer->links, buffer->ring)))
-        notify(scope);
 }
 
 /* Whether there is a link to take; if not, the reserve wants one. */
@@ -323,9 +361,15 @@ pending_bytes_add(struct cdedupe *buffer, cdedupe_slot_t slot)
 
 /* Under the lock: a payload is no longer pending. */
 static inline void
+pending_bytes_subtract_weight(struct cdedupe *buffer, uint64_t weight)
+{
+    buffer->statistics.pending_bytes -= weight;
+}
+
+static inline void
 pending_bytes_subtract(struct cdedupe *buffer, cdedupe_slot_t slot)
 {
-    buffer->statistics.pending_bytes -= payload_weight(buffer, slot);
+    pending_bytes_subtract_weight(buffer, payload_weight(buffer, slot));
 }
 
 /* A restart, or an overflow: what is pending is dropped, and all that is live unseen. */

@@ -28,7 +28,7 @@ queue_entry(struct lock_scope *scope, uint32_t link)
     /* It may be one that a restart had dropped. */
     link_at(&scope->buffer->links, link)->queued = scope->now;
     count_pending(scope->buffer);
-    notify_queued(scope);
+    notify(scope);
 }
 
 void
@@ -50,9 +50,6 @@ remove_link(struct cdedupe *buffer, uint32_t link)
         buffer->finish_barrier = link_at(&buffer->links, link)->previous;
     if (buffer->batch_barrier == link)
         buffer->batch_barrier = link_at(&buffer->links, link)->previous;
-    /* Another may get its number. */
-    if (buffer->merge_blocks_take == link)
-        buffer->merge_blocks_take = 0;
     ring_remove(&buffer->links, link);
 }
 

@@ -2,16 +2,15 @@
 /*
  * The word: everything that can be said about a key, in 64 bits.
  *
- *    63                     32 31              6   5   4   3   2   1   0
- *   +-------------------------+-----------------+---+---+---+---+---+---+
- *   |          slot           | restart number  | A | M | I | L | D | P |
- *   +-------------------------+-----------------+---+---+---+---+---+---+
+ *    63                     32 31                5   4   3   2   1   0
+ *   +-------------------------+-------------------+---+---+---+---+---+
+ *   |          slot           |  restart number   | A | I | L | D | P |
+ *   +-------------------------+-------------------+---+---+---+---+---+
  *
  *   P  pending: an update is queued, or was when a restart dropped the queue
  *   D  the pending update is a deletion
  *   L  live
  *   I  indexed; a word without it is zero: the entry is dead
- *   M  merging: P, not D, and the slot is with a producer, who is about to merge what is in it; it only tells whose turn it is
  *   A  alone: where values are merged, the pending value came after a deletion, or first after a restart, with which all older
  *      values ended
  *
@@ -28,17 +27,16 @@
 
 /* Tests that want to see the number wrap build with 3. */
 #ifndef CDEDUPE_RESTART_BITS
-#define CDEDUPE_RESTART_BITS 26
+#define CDEDUPE_RESTART_BITS 27
 #endif
 
 #define WORD_PENDING ((uint64_t)1)
 #define WORD_DELETION ((uint64_t)2)
 #define WORD_LIVE ((uint64_t)4)
 #define WORD_INDEXED ((uint64_t)8)
-#define WORD_MERGING ((uint64_t)16)
-#define WORD_MERGE_BARRIER ((uint64_t)32)
+#define WORD_MERGE_BARRIER ((uint64_t)16)
 
-enum { WORD_FLAG_BITS = 6 };
+enum { WORD_FLAG_BITS = 5 };
 
 /*
  * Restart numbers go from 1 to WORD_RESTART_MAX and around. Zero is older than all of them: when the number
@@ -60,13 +58,6 @@ static inline uint32_t
 word_slot(uint64_t word)
 {
     return (uint32_t)(word >> 32);
-}
-
-/* The slot that the word owns. */
-static inline uint32_t
-word_payload(uint64_t word)
-{
-    return word & WORD_MERGING ? 0 : word_slot(word);
 }
 
 static inline uint64_t
@@ -97,12 +88,6 @@ static inline bool
 word_is_unseen(uint64_t word, uint32_t restart)
 {
     return (word & WORD_LIVE) && word_restart(word) != restart;
-}
-
-static inline bool
-word_is_merging(uint64_t word, uint32_t restart)
-{
-    return (word & WORD_MERGING) && word_is_current(word, restart);
 }
 
 /* A deletion of a pending value that the sink has never heard of: both go. */
