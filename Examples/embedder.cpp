@@ -14,7 +14,8 @@
 
 class Buffer {
 public:
-    Buffer() {
+    Buffer()
+    {
         cdedupe_bytes_t *made;
         check(cdedupe_bytes_create(nullptr, &made));
         buffer_.reset(made);
@@ -22,15 +23,17 @@ public:
     }
 
     // Any thread.
-    void put(std::string_view key, std::string_view value) {
-        check(cdedupe_bytes_put(buffer_.get(), key.data(), key.size(), value.data(), value.size(), 0,
-                                nullptr));
+    void put(std::string_view key, std::string_view value)
+    {
+        check(cdedupe_bytes_put(buffer_.get(), key.data(), key.size(), value.data(), value.size(),
+                                0, nullptr));
     }
 
     void finish() { cdedupe_bytes_finish(buffer_.get(), CDEDUPE_FINISH_WHEN_DELIVERED); }
 
     // The delivery loop's thread. Returns when the buffer has finished.
-    template <class Sink> void deliver(Sink sink) {
+    template <class Sink> void deliver(Sink sink)
+    {
         std::vector<cdedupe_bytes_item_t> items(100);
         std::size_t count;
         while (cdedupe_bytes_take_wait(buffer_.get(), items.data(), items.size(), &count, -1) ==
@@ -41,7 +44,8 @@ public:
     }
 
 private:
-    static void check(cdedupe_result_t result) {
+    static void check(cdedupe_result_t result)
+    {
         if (result != CDEDUPE_OK)
             throw std::runtime_error(cdedupe_result_text(result));
     }
@@ -52,11 +56,14 @@ private:
     std::unique_ptr<cdedupe_bytes_t, Destroy> buffer_;
 };
 
-int main() {
+int
+main()
+{
     Buffer buffer;
     std::thread loop([&] {
         buffer.deliver([](const cdedupe_bytes_item_t &item) {
-            std::cout << std::string_view(static_cast<const char *>(item.key), item.key_length) << " = "
+            std::cout << std::string_view(static_cast<const char *>(item.key), item.key_length)
+                      << " = "
                       << std::string_view(static_cast<const char *>(item.value), item.value_length)
                       << '\n';
         });

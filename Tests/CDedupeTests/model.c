@@ -3,6 +3,7 @@
 
 #include <stdio.h>
 #include <stdlib.h>
+#include <string.h>
 
 static void *
 must_resize(void *memory, size_t size)
@@ -139,41 +140,6 @@ remove_at(model_t *model, size_t index)
             (model->count - index) * sizeof(*model->queue));
 }
 
-/* A finish "when delivered" is over when nothing of what it waits for is queued. */
-static bool
-is_delivered(const model_t *model)
-{
-    size_t index;
-
-    if (!model->finish_when_delivered) {
-        return false;
-    }
-    for (index = 0; index < model->count; index++) {
-        if (model->queue[index].owed) {
-            return false;
-        }
-    }
-    return true;
-}
-
-bool
-model_is_over(const model_t *model)
-{
-    return model->stopped || is_delivered(model);
-}
-
-/*
- * Whether a buffer that has delivered what it owed is stopped at once or by the next take, the contract does
- * not say: input in between may be dropped or queued.
- */
-static void
-note_input(model_t *model)
-{
-    if (!model->stopped && is_delivered(model)) {
-        model->ambiguous = true;
-    }
-}
-
 /* Of two statuses that have become neighbours the earlier goes (D3). */
 static void
 merge_statuses_before(model_t *model, size_t index)
@@ -181,9 +147,6 @@ merge_statuses_before(model_t *model, size_t index)
     if (index == 0 || index >= model->count || !is_status(model, index - 1) ||
         !is_status(model, index)) {
         return;
-    }
-    if (model->queue[index - 1].owed && !model->queue[index].owed) {
-        model->ambiguous = true; /* Is the later one now what the finish waits for? */
     }
     remove_at(model, index - 1);
 }
@@ -296,6 +259,10 @@ put_new(model_t *model, size_t key, bool deletion, uint64_t id, bool is_first)
         model->statistics.suppressed++;
         return CDEDUPE_OUTCOME_SUPPRESSED;
     }
+    if (model->finish_when_delivered) {
+        model->statistics.dropped++;
+        return CDEDUPE_OUTCOME_DROPPED;
+    }
     if (exceeds(model, deletion, id)) {
         return overflow(model);
     }
@@ -311,7 +278,6 @@ model_put(model_t *model, size_t key, bool deletion, uint64_t id, uint64_t *disp
     size_t index;
 
     *displaced = 0;
-    note_input(model);
     model->statistics.received++;
     if (model->stopped || model->statistics.overflowed) {
         model->statistics.dropped++;
@@ -354,11 +320,10 @@ model_status(model_t *model, cdedupe_status_t status)
     const model_entry_t entry = {.key = MODEL_NO_KEY, .status = status};
     bool ends_resync = status == CDEDUPE_STATUS_IN_SYNC && model->resync;
 
-    note_input(model);
-    if (model->stopped) {
+    model->statistics.statuses_received++;
+    if (model->stopped || model->finish_when_delivered) {
         return CDEDUPE_STOPPED;
     }
-    model->statistics.statuses_received++;
     if (model->statistics.overflowed) {
         return CDEDUPE_OVERFLOWED;
     }
@@ -383,7 +348,6 @@ model_status(model_t *model, cdedupe_status_t status)
 cdedupe_result_t
 model_restart(model_t *model)
 {
-    note_input(model);
     if (model->stopped) {
         return CDEDUPE_STOPPED;
     }
@@ -395,7 +359,6 @@ model_restart(model_t *model)
 cdedupe_result_t
 model_claim(model_t *model, cdedupe_claim_t kind)
 {
-    note_input(model);
     if (model->stopped) {
         return CDEDUPE_STOPPED;
     }
@@ -429,8 +392,6 @@ model_stop(model_t *model)
 void
 model_finish(model_t *model, cdedupe_finish_t when)
 {
-    size_t index;
-
     if (model->stopped) {
         return;
     }
@@ -438,17 +399,13 @@ model_finish(model_t *model, cdedupe_finish_t when)
         model_stop(model);
         return;
     }
-    if (model->finish_when_delivered || model->finish_when_empty) {
-        model->ambiguous = true; /* Which of two finishes counts, the contract does not say. */
+    if (model->count == 0) {
+        wake(model);
     }
-    wake(model);
     if (when == CDEDUPE_FINISH_WHEN_EMPTY) {
         model->finish_when_empty = true;
-        return;
-    }
-    model->finish_when_delivered = true;
-    for (index = 0; index < model->count; index++) {
-        model->queue[index].owed = true;
+    } else {
+        model->finish_when_delivered = true; /* Nothing more is queued. */
     }
 }
 
@@ -509,7 +466,7 @@ take_update(model_t *model)
 static cdedupe_result_t
 take_nothing(model_t *model)
 {
-    if (model->finish_when_empty && model->count == 0) {
+    if (model->finish_when_empty || model->finish_when_delivered) {
         model->stopped = true;
         return CDEDUPE_STOPPED;
     }
@@ -546,11 +503,10 @@ model_take_hold(model_t *model, size_t limit, const size_t *hints, size_t hint_c
     model->asleep = false;
     model->restarted = false;
     model->batch_count = 0;
-    if (model->stopped || is_delivered(model)) {
-        model->stopped = true;
+    if (model->stopped) {
         return CDEDUPE_STOPPED;
     }
-    while (*count < limit && model->count > 0 && model->queue[0].chosen && !is_delivered(model)) {
+    while (*count < limit && model->count > 0 && model->queue[0].chosen) {
         if (*count < hint_count) {
             follow_hint(model, hints[*count]);
         }
@@ -569,14 +525,12 @@ model_take_hold(model_t *model, size_t limit, const size_t *hints, size_t hint_c
 /* ---------------------------------------------------------------------------------------------------- */
 /* Putting back: the rows of the table in put back.c                                                           */
 
-/* What comes back had been received before any finish that still lasts. */
 static void
 prepend(model_t *model, const model_entry_t *entry)
 {
     reserve_queue(model, model->count + 1);
     memmove(&model->queue[1], &model->queue[0], model->count * sizeof(*model->queue));
     model->queue[0] = *entry;
-    model->queue[0].owed = model->finish_when_delivered;
     model->count++;
     count_entry(model, entry, true);
 }
@@ -680,8 +634,6 @@ put_back_status(model_t *model, const model_item_t *item)
     } else if (model->statistics.pending_statuses == 0) {
         if (model->dropped_equal_status) {
             append(model, &entry);
-            /* It was received, and a finish waits for it. */
-            model->queue[model->count - 1].owed = model->finish_when_delivered;
         } else {
             model->latest = item->taken_before;
         }

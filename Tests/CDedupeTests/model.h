@@ -41,7 +41,6 @@ typedef struct model_entry {
     bool
         alone; /* It came after a deletion, or first after a restart: older values are not merged with it. */
     bool chosen;    /* Was queued when the batch that is being taken was begun. */
-    bool owed;      /* Was queued when a finish "when delivered" was called. */
     unsigned group; /* Not zero: a deletion synthesized by the in-sync of this number. */
 } model_entry_t;
 
@@ -95,7 +94,6 @@ typedef struct model {
     bool restarted; /* Since the last batch was begun. */
     bool
         dropped_equal_status; /* Since the restart or the last status queued, a status was dropped because it was the same. */
-    bool ambiguous; /* The contract does not say what comes next: do not compare any further. */
 
     cdedupe_statistics_t statistics; /* All but memory. */
 } model_t;
@@ -119,7 +117,6 @@ void model_stop(model_t *model);
 void model_finish(model_t *model, cdedupe_finish_t when);
 
 /* Whether nothing is taken any more; a finish that is over may show at once, or at the next take. */
-bool model_is_over(const model_t *model);
 
 /*
  * Takes up to `limit` entries into `items`. `hints` are the keys that the real buffer delivered, in order:

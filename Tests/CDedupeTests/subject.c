@@ -334,9 +334,10 @@ check_overflow(subject_t *subject, const subject_update_t *updates, size_t count
         return;
     }
     for (size_t i = 0; i < count; i++) {
-        overflowed |= updates[i].outcome == CDEDUPE_OUTCOME_OVERFLOWED ||
-                      (updates[i].outcome == CDEDUPE_OUTCOME_DROPPED &&
-                       subject_statistics(subject).stopped == 0);
+        overflowed |=
+            updates[i].outcome == CDEDUPE_OUTCOME_OVERFLOWED ||
+            (updates[i].outcome == CDEDUPE_OUTCOME_DROPPED &&
+             subject_statistics(subject).overflowed && !subject_statistics(subject).stopped);
     }
     CHECK_EQ(result, overflowed ? CDEDUPE_OVERFLOWED : CDEDUPE_OK);
 }

@@ -560,7 +560,8 @@ the_index_is_checked(void)
         shallow++;
 
     BREAK(entry->word, 0, "index: a dead entry is indexed");
-    BREAK(entry->hash, entry->hash ^ (uint64_t)1 << 63, "index: a stored fingerprint is not its entry's");
+    BREAK(entry->hash, entry->hash ^ (uint64_t)1 << 63,
+          "index: a stored fingerprint is not its entry's");
     BREAK(bench.index.count, 0, "index: the count is wrong");
     BREAK(directory->sets[shallow]->count, 0, "index: a set's count is wrong");
     BREAK(directory->sets[shallow + 1], directory->sets[0],

@@ -297,7 +297,8 @@ static cdedupe_update_t
 put_long(scene_t *scene, uint32_t number, cdedupe_slot_t slot)
 {
     struct long_key key = {.number = number};
-    cdedupe_update_t update = {.key = &key, .key_length = sizeof(key), .slot = slot};
+    cdedupe_update_t update = {
+        .key = &key, .key_length = sizeof(key), .slot = slot, .deletion = slot == 0};
 
     CHECK(cdedupe_put(scene->buffer, &update, 1) == CDEDUPE_OK);
     return update;

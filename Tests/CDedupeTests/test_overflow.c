@@ -346,12 +346,13 @@ it_does_not_wake_and_what_comes_after_the_restart_does(void)
 }
 
 static void
-a_finish_waits_for_nothing_that_it_dropped(void)
+finish_whenOverflowing_dropsTheNewKeyAlone(void)
 {
     put(&subject, "x", 1);
     put(&subject, "y", 2);
     CHECK_EQ(subject_finish(&subject, CDEDUPE_FINISH_WHEN_DELIVERED), CDEDUPE_OK);
-    put(&subject, "z", 3);
+    CHECK_EQ(put(&subject, "z", 3), CDEDUPE_OUTCOME_DROPPED);
+    CHECK_TEXT(step(&subject), "+x=1 +y=2");
     CHECK_TEXT(step(&subject), "stopped");
 }
 
@@ -857,7 +858,7 @@ main(void)
     RUN_AT_BOTH_LEVELS(what_is_put_back_after_both_is_dropped_too);
     RUN_AT_BOTH_LEVELS(a_status_that_is_put_back_after_it_does_not_come_before_the_restart);
     RUN_AT_BOTH_LEVELS(it_does_not_wake_and_what_comes_after_the_restart_does);
-    RUN_AT_BOTH_LEVELS(a_finish_waits_for_nothing_that_it_dropped);
+    RUN_AT_BOTH_LEVELS(finish_whenOverflowing_dropsTheNewKeyAlone);
     RUN_AT_BOTH_LEVELS(so_when_it_is_to_be_empty);
     RUN_AT_BOTH_LEVELS(a_stopped_buffer_does_not_overflow);
     RUN_AT_BOTH_LEVELS(an_overflowed_buffer_can_be_stopped);

@@ -53,30 +53,6 @@ put(cdedupe_t *buffer, const char *key, bool deletion)
 
 /* ---------------------------------------------------------------------------------------------------- */
 
-/* Of two statuses that became neighbours the earlier went, and with it what a finish had owed. */
-static void
-a_finish_owes_the_status_that_superseded_an_owed_one(void)
-{
-    cdedupe_t *buffer = open_buffer(cdedupe_options());
-    cdedupe_item_t items[10];
-    size_t count;
-
-    CHECK(cdedupe_claim(buffer, CDEDUPE_CLAIM_LOOP) == CDEDUPE_OK);
-    put(buffer, "z", false);
-    CHECK(cdedupe_put_status(buffer, CDEDUPE_STATUS_IN_SYNC) == CDEDUPE_OK);
-    put(buffer, "a", false);
-    CHECK(cdedupe_finish(buffer, CDEDUPE_FINISH_WHEN_DELIVERED) == CDEDUPE_OK);
-    CHECK(cdedupe_put_status(buffer, CDEDUPE_STATUS_RESYNC_IN_PROGRESS) == CDEDUPE_OK);
-    put(buffer, "a", true);
-    CHECK_NO_FAULT(cdedupe_validate(buffer));
-    CHECK(cdedupe_take(buffer, items, 10, &count) == CDEDUPE_OK);
-    CHECK_EQ(count, 2);
-    CHECK_EQ(items[1].kind, CDEDUPE_ITEM_STATUS);
-    CHECK_EQ(items[1].status, CDEDUPE_STATUS_RESYNC_IN_PROGRESS);
-    CHECK(cdedupe_take(buffer, items, 10, &count) == CDEDUPE_STOPPED);
-    cdedupe_destroy(buffer);
-}
-
 /* A loop that ended in the middle of a finish left a buffer that was finishing for ever. */
 static void
 a_loop_that_ends_while_finishing_stops_the_buffer(void)
@@ -452,7 +428,7 @@ insert_with_failure(uint64_t n)
 {
     hooks_t hooks = {.fail_at = n};
     cdedupe_options_t options = cdedupe_options();
-    cdedupe_update_t update = {.key = "a", .key_length = 1};
+    cdedupe_update_t update = {.key = "a", .key_length = 1, .deletion = true};
     cdedupe_item_t item;
     cdedupe_t *buffer;
 
@@ -465,7 +441,7 @@ insert_with_failure(uint64_t n)
         CHECK_EQ(update.outcome, CDEDUPE_OUTCOME_QUEUED);
         CHECK_EQ(cdedupe_claim(buffer, CDEDUPE_CLAIM_SINGLE_BATCH), CDEDUPE_OK);
         CHECK_EQ(take(buffer, &item, 1), 1);
-        CHECK_EQ(item.kind, CDEDUPE_ITEM_NEW);
+        CHECK_EQ(item.kind, CDEDUPE_ITEM_DELETED);
         CHECK_NO_FAULT(cdedupe_validate(buffer));
         cdedupe_destroy(buffer);
     }
@@ -646,7 +622,6 @@ kafka_and_controller_runtime_hold_a_lock_while_a_callback_runs(void)
 int
 main(void)
 {
-    RUN(a_finish_owes_the_status_that_superseded_an_owed_one);
     RUN(a_loop_that_ends_while_finishing_stops_the_buffer);
     RUN(a_sweep_wakes_the_loop_with_the_first_deletions);
     RUN(memory_goes_back_after_replacing_at_random);

@@ -35,13 +35,25 @@ close_buffer(cdedupe_t *buffer)
     hooks_close(&allocator);
 }
 
-/* Without a payload. */
+static cdedupe_slot_t
+acquire_one(cdedupe_t *buffer)
+{
+    cdedupe_slot_t slot;
+
+    CHECK(cdedupe_acquire(buffer, &slot, 1) == CDEDUPE_OK);
+    return slot;
+}
+
 static cdedupe_outcome_t
 put(cdedupe_t *buffer, const void *key, size_t length, bool deletion)
 {
     cdedupe_update_t update = {.key = key, .key_length = length, .deletion = deletion};
 
+    if (!deletion)
+        update.slot = acquire_one(buffer);
     CHECK(cdedupe_put(buffer, &update, 1) == CDEDUPE_OK);
+    cdedupe_discard(buffer, &update.slot, 1);
+    cdedupe_discard(buffer, &update.displaced, 1);
     return (cdedupe_outcome_t)update.outcome;
 }
 
@@ -295,7 +307,8 @@ an_insertion_without_memory_leaves_nothing(void)
     unsigned failed = 0;
 
     for (uint32_t key = 0; key < ALIKE; key++) {
-        cdedupe_update_t update = {.key = victim, .key_length = sizeof(victim)};
+        cdedupe_slot_t slot = acquire_one(buffer);
+        cdedupe_update_t update = {.key = victim, .key_length = sizeof(victim), .slot = slot};
         uint32_t links, entries;
 
         put_number(buffer, key, false);
@@ -308,6 +321,7 @@ an_insertion_without_memory_leaves_nothing(void)
             CHECK_EQ(buffer->entries.used - retired_count(&buffer->retired), entries);
             CHECK_EQ(count_alive(buffer), key + 1);
             failed++;
+            cdedupe_discard(buffer, &update.slot, 1);
         } else {
             CHECK_EQ(put(buffer, victim, sizeof(victim), true), CDEDUPE_OUTCOME_CANCELLED);
         }

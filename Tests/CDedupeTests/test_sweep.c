@@ -14,6 +14,8 @@ put(cdedupe_t *buffer, uint32_t key, bool deletion)
 {
     cdedupe_update_t update = {.key = &key, .key_length = sizeof(key), .deletion = deletion};
 
+    if (!deletion)
+        CHECK(cdedupe_acquire(buffer, &update.slot, 1) == CDEDUPE_OK);
     CHECK(cdedupe_put(buffer, &update, 1) == CDEDUPE_OK);
 }
 

@@ -184,7 +184,7 @@ join_batch(model_t *model, const model_item_t *earlier, size_t count)
 static bool
 may_be_refused(const model_t *model, const struct event *event)
 {
-    if (!merges() || !model->claimed || !model->loop || model_is_over(model))
+    if (!merges() || !model->claimed || !model->loop || model->stopped)
         return false;
     for (unsigned i = 0; i < history->count; i++) {
         const struct event *other = &history->events[i];
@@ -349,9 +349,6 @@ search(unsigned level)
 {
     bool end = true;
 
-    /* The contract leaves open what comes next. */
-    if (levels[level].ambiguous)
-        return true;
     for (unsigned i = 0; i < LANES; i++) {
         struct lane *lane = &lanes[i];
 

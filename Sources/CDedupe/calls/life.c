@@ -13,51 +13,6 @@ enum { TIDY_HOLDS = 4 };
 /* A free slot holds the number of the next one. */
 enum { SLOT_SIZE_MIN = 8 };
 
-/* ---------------------------------------------------------------------------------------------------- */
-/* Options                                                                                              */
-
-static bool
-layout_is_valid(size_t size, size_t alignment)
-{
-    return size <= CDEDUPE_PAYLOAD_MAX && alignment != 0 && alignment <= CDEDUPE_ALIGNMENT_MAX &&
-           (alignment & (alignment - 1)) == 0;
-}
-
-/* Whether a number stands at that offset of a payload. */
-static bool
-offset_is_valid(const cdedupe_options_t *options, size_t offset)
-{
-    return options->payload_size >= sizeof(uint64_t) &&
-           offset <= options->payload_size - sizeof(uint64_t);
-}
-
-static bool
-options_are_valid(const cdedupe_options_t *options)
-{
-    if ((options->allocate == NULL) != (options->deallocate == NULL))
-        return false;
-    if (!layout_is_valid(options->payload_size, options->payload_alignment))
-        return false;
-    if (options->suppress_unchanged && !offset_is_valid(options, options->revision_offset))
-        return false;
-    if (options->maximum_pending_bytes != 0 && !offset_is_valid(options, options->weight_offset))
-        return false;
-    return options->batch_size >= 1 && options->batch_size <= CDEDUPE_BATCH_MAX;
-}
-
-/* The members that the caller's struct has, the others by default. False: a value is out of range. */
-static bool
-read_options(const cdedupe_options_t *given, cdedupe_options_t *options)
-{
-    *options = cdedupe_options();
-    if (given != NULL) {
-        if (given->size < sizeof(given->size) || given->size > 4096)
-            return false;
-        memcpy(options, given, given->size < sizeof(*options) ? given->size : sizeof(*options));
-    }
-    return options_are_valid(options);
-}
-
 /* The arena of payloads. */
 static void
 init_slots(struct arena *arena, size_t size, size_t alignment)
@@ -152,7 +107,7 @@ cdedupe_create(const cdedupe_options_t *given, cdedupe_t **out)
     cdedupe_result_t result = CDEDUPE_NO_MEMORY;
 
     *out = NULL;
-    if (!read_options(given, &options))
+    if (options_read(given, &options) != NULL)
         return CDEDUPE_INVALID_ARGUMENT;
 
     memory = choose_memory(&options);
@@ -270,19 +225,21 @@ cdedupe_stop(cdedupe_t *buffer)
     scope_finish(&scope);
 }
 
-/* What is queued now is owed; a loop that has nothing more to deliver is woken to find out. [E2] */
+/*
+ * Model step E2. The loop stops the buffer when it finds the queue empty. A finish "when delivered" also
+ * closes the queue's end: what is queued later is dropped, so the queue runs empty. A loop that has
+ * nothing to deliver is woken to find out.
+ */
 static void
 start_finishing(struct lock_scope *scope, cdedupe_finish_t when)
 {
     struct cdedupe *buffer = scope->buffer;
 
-    /* A queue that is never empty must not keep somebody waiting who asked for less. */
-    if (when == CDEDUPE_FINISH_WHEN_EMPTY && buffer->finishing != FINISHING_WHEN_DELIVERED)
-        buffer->finishing = FINISHING_WHEN_EMPTY;
-    else
+    if (when == CDEDUPE_FINISH_WHEN_DELIVERED)
         buffer->finishing = FINISHING_WHEN_DELIVERED;
-    buffer->finish_barrier = ring_last(&buffer->links, buffer->ring);
-    if (buffer->finish_barrier == buffer->ring)
+    else if (buffer->finishing == FINISHING_NOT)
+        buffer->finishing = FINISHING_WHEN_EMPTY;
+    if (ring_is_empty(&buffer->links, buffer->ring))
         notify(scope);
 }
 

@@ -73,10 +73,10 @@ exceeds(const struct cdedupe *buffer, const cdedupe_update_t *update)
 }
 
 /*
- * Nothing is lost silently: as after a restart, the source has to send everything again, and whoever put this must tell it.
- * [P13]
+ * Model step P13. The buffer drops everything, as a restart does. Nothing is lost silently: the caller of
+ * this update is told, and must have the source send everything again.
  */
-static enum step
+static void
 overflow(struct lock_scope *scope, cdedupe_update_t *update)
 {
     struct cdedupe *buffer = scope->buffer;
@@ -86,7 +86,26 @@ overflow(struct lock_scope *scope, cdedupe_update_t *update)
     buffer->statistics.overflows++;
     buffer->statistics.dropped++;
     finish_update(update, update->slot, 0, CDEDUPE_OUTCOME_OVERFLOWED);
-    return STEP_DONE;
+}
+
+/*
+ * Whether an update that would go to the back of the queue must not. The update is done then. Model step
+ * P14: a finish waits for what was queued before it, and for nothing else.
+ */
+static bool
+refuse_queueing(struct lock_scope *scope, cdedupe_update_t *update)
+{
+    struct cdedupe *buffer = scope->buffer;
+
+    if (buffer->finishing == FINISHING_WHEN_DELIVERED) {
+        buffer->statistics.dropped++;
+        finish_update(update, update->slot, 0, CDEDUPE_OUTCOME_DROPPED);
+        return true;
+    }
+    if (!exceeds(buffer, update))
+        return false;
+    overflow(scope, update);
+    return true;
 }
 
 /* A current entry leaves: its word is zero, and the sink never hears of the pending update. */
@@ -174,8 +193,8 @@ revive(struct lock_scope *scope, struct entry *entry, uint64_t word, cdedupe_upd
     struct cdedupe *buffer = scope->buffer;
     uint64_t alone = merge_barrier_since_restart(buffer, word, update), before;
 
-    if (exceeds(buffer, update))
-        return overflow(scope, update);
+    if (refuse_queueing(scope, update))
+        return STEP_DONE;
     pending_bytes_add(buffer, update->slot);
     /* An exchange: who read the restart number before the restart may still be replacing the stale payload. */
     before = sync_exchange(
@@ -194,8 +213,8 @@ requeue(struct lock_scope *scope, uint32_t number, uint64_t word, cdedupe_update
     struct entry *entry = entry_at(&buffer->entries, number);
     uint64_t alone = merge_barrier_since_restart(buffer, word, update);
 
-    if (exceeds(buffer, update))
-        return overflow(scope, update);
+    if (refuse_queueing(scope, update))
+        return STEP_DONE;
     if (!link_make_room(scope))
         return STEP_NO_MEMORY;
     pending_bytes_add(buffer, update->slot);
@@ -296,8 +315,8 @@ insert(struct lock_scope *scope, uint64_t hash, cdedupe_update_t *update)
     struct cdedupe *buffer = scope->buffer;
     uint32_t class_index = entry_class(entry_length(buffer, update->key_length)), number;
 
-    if (exceeds(buffer, update))
-        return overflow(scope, update);
+    if (refuse_queueing(scope, update))
+        return STEP_DONE;
     if (!link_make_room(scope) ||
         !arena_make_room(&buffer->entries, class_index, &scope->reserve) ||
         !index_make_room(&buffer->index, hash, &scope->reserve))
@@ -715,13 +734,22 @@ put_chunk(struct cdedupe *buffer, cdedupe_update_t *updates, size_t count, cdedu
     return put.done;
 }
 
-/* How many of the next updates make a chunk. */
+/* Whether the update can be put at all. */
+static cdedupe_result_t
+check_update(const cdedupe_update_t *update)
+{
+    if (update->key_length > CDEDUPE_KEY_MAX)
+        return CDEDUPE_KEY_TOO_LONG;
+    return update->slot == 0 && !update->deletion ? CDEDUPE_INVALID_ARGUMENT : CDEDUPE_OK;
+}
+
+/* How many of the next updates make a chunk: as many as can be put at all. */
 static size_t
 chunk_length(const cdedupe_update_t *updates, size_t count)
 {
     size_t length = 0;
 
-    while (length < count && length < PUTS_PER_LOCK && updates[length].key_length <= CDEDUPE_KEY_MAX)
+    while (length < count && length < PUTS_PER_LOCK && check_update(&updates[length]) == CDEDUPE_OK)
         length++;
     return length;
 }
@@ -749,7 +777,7 @@ cdedupe_put(cdedupe_t *buffer, cdedupe_update_t *updates, size_t count)
         cdedupe_result_t of_chunk;
 
         if (chunk == 0)
-            return reject(updates + done, count - done, CDEDUPE_KEY_TOO_LONG);
+            return reject(updates + done, count - done, check_update(&updates[done]));
         done += put_chunk(buffer, updates + done, chunk, &of_chunk);
         if (of_chunk == CDEDUPE_OVERFLOWED)
             result = of_chunk;

@@ -27,35 +27,15 @@
 /* One call. */
 struct put_back {
     struct lock_scope scope;
-    cdedupe_item_t *item; /* The one that goes back now. */
-    bool restarted;       /* Since it was taken. */
+    cdedupe_item_t *item;  /* The one that goes back now. */
+    struct item_state was; /* What the library keeps in it. */
+    bool restarted;        /* Since it was taken. */
     struct entry *merging; /* The item has to be merged first with what is pending here. */
     bool merged;           /* That was done. */
 };
 
 /* ---------------------------------------------------------------------------------------------------- */
 /* The front of the queue                                                                               */
-
-/* A finish waits for what is at the back of the queue, and so for all before it; it may have got all it waited for. */
-static void
-move_finish_barrier_to_end(struct cdedupe *buffer)
-{
-    if (buffer->finishing == FINISHING_WHEN_DELIVERED) {
-        buffer->finish_barrier = ring_last(&buffer->links, buffer->ring);
-        sync_store_relaxed_32(&buffer->stopped, 0);
-    }
-}
-
-static void
-push_front(struct cdedupe *buffer, uint32_t link)
-{
-    ring_prepend(&buffer->links, buffer->ring, link);
-    /* A finish that had got all it waited for waits for this now. */
-    if (buffer->finishing == FINISHING_WHEN_DELIVERED && buffer->finish_barrier == buffer->ring) {
-        buffer->finish_barrier = link;
-        sync_store_relaxed_32(&buffer->stopped, 0);
-    }
-}
 
 /* An entry that was not pending. The item's place in the queue is its own again. */
 static void
@@ -64,10 +44,10 @@ queue_at_front(struct put_back *put_back, uint32_t number)
     struct cdedupe *buffer = put_back->scope.buffer;
     uint32_t link = link_new(&put_back->scope, number);
 
-    link_at(&buffer->links, link)->queued = put_back->item->queued;
+    link_at(&buffer->links, link)->queued = put_back->was.queued;
     entry_at(&buffer->entries, number)->link = link;
     count_pending(buffer);
-    push_front(buffer, link);
+    ring_prepend(&buffer->links, buffer->ring, link);
 }
 
 /* One that is, from wherever its link is: it gets the item's place. */
@@ -77,9 +57,9 @@ move_to_front(struct put_back *put_back, uint32_t number)
     struct cdedupe *buffer = put_back->scope.buffer;
     uint32_t link = entry_at(&buffer->entries, number)->link;
 
-    link_at(&buffer->links, link)->queued = put_back->item->queued;
+    link_at(&buffer->links, link)->queued = put_back->was.queued;
     unlink_queued(&put_back->scope, link);
-    push_front(buffer, link);
+    ring_prepend(&buffer->links, buffer->ring, link);
 }
 
 /* ---------------------------------------------------------------------------------------------------- */
@@ -111,9 +91,9 @@ count_back(struct put_back *put_back)
 
     statistics->delivered--;
     if (put_back->item->kind == CDEDUPE_ITEM_DELETED)
-        statistics->live_keys += put_back->item->before;
+        statistics->live_keys += put_back->was.before;
     else
-        statistics->live_keys -= !put_back->item->before;
+        statistics->live_keys -= !put_back->was.before;
 }
 
 /* The slot is the queue's again. */
@@ -143,7 +123,7 @@ static void
 put_back_idle(struct put_back *put_back, uint32_t number)
 {
     struct cdedupe *buffer = put_back->scope.buffer;
-    uint64_t live = put_back->item->before ? WORD_LIVE : 0;
+    uint64_t live = put_back->was.before ? WORD_LIVE : 0;
 
     /* Release, with the acquire of replace_unlocked(): the payload. A store will do: idle words change under the lock. */
     sync_store_release(&entry_at(&buffer->entries, number)->word,
@@ -214,7 +194,7 @@ put_back_replaced(struct put_back *put_back, uint32_t number)
     struct lock_scope *scope = &put_back->scope;
     struct entry *entry = entry_at(&scope->buffer->entries, number);
 
-    if (!put_back->item->before) {
+    if (!put_back->was.before) {
         uint64_t word = sync_exchange(&entry->word, 0);
 
         if (word & WORD_DELETION) {
@@ -236,7 +216,7 @@ drop_value(struct put_back *put_back, uint32_t number, uint64_t word)
     struct entry *entry = entry_at(&scope->buffer->entries, number);
 
     scope->buffer->statistics.dropped++;
-    if (put_back->item->before)
+    if (put_back->was.before)
         return;
     /* [G2] */
     if (word & WORD_PENDING)
@@ -275,7 +255,7 @@ put_back_value(struct put_back *put_back)
         put_back->merging = entry_at(&buffer->entries, number);
         return false;
     }
-    restore_revision(put_back, number, put_back->item->revision);
+    restore_revision(put_back, number, put_back->was.revision);
     if (dropped)
         drop_value(put_back, number, word);
     else if (word & WORD_PENDING)
@@ -308,9 +288,9 @@ put_back_to_stale(struct put_back *put_back, uint32_t number)
         &entry->word, word_pending(WORD_LIVE, give_slot(put_back), buffer->restart, true));
 
     dropped_remove(scope, entry->link);
-    link_at(&buffer->links, entry->link)->queued = put_back->item->queued;
+    link_at(&buffer->links, entry->link)->queued = put_back->was.queued;
     count_pending(buffer);
-    push_front(buffer, entry->link);
+    ring_prepend(&buffer->links, buffer->ring, entry->link);
     detached_add(scope, word_slot(before));
 }
 
@@ -321,12 +301,12 @@ drop_deletion(struct put_back *put_back, uint32_t number)
     struct entry *entry = entry_at(&buffer->entries, number);
     bool stale = word_is_stale(sync_load_relaxed(&entry->word), buffer->restart);
 
-    if (put_back->item->before && stale && !buffer->deletions_due) {
+    if (put_back->was.before && stale && !buffer->deletions_due) {
         put_back_to_stale(put_back, number);
         return;
     }
     buffer->statistics.dropped++;
-    if (!put_back->item->before)
+    if (!put_back->was.before)
         return;
     make_live(entry);
     /* A sweep may be under way, and past this entry. */
@@ -339,14 +319,14 @@ put_back_outlived(struct put_back *put_back, uint32_t number, uint32_t before)
 {
     struct lock_scope *scope = &put_back->scope;
 
-    if (put_back->item->before && suppresses(scope->buffer))
+    if (put_back->was.before && suppresses(scope->buffer))
         restore_revision(put_back, number,
                          entry_revision(entry_at(&scope->buffer->entries, before)));
     if (put_back->restarted) {
         drop_deletion(put_back, number);
         return;
     }
-    if (put_back->item->before)
+    if (put_back->was.before)
         make_live(entry_at(&scope->buffer->entries, number));
     scope->buffer->statistics.replaced++;
     move_to_front(put_back, number);
@@ -358,7 +338,7 @@ resurrect(struct put_back *put_back, uint32_t number)
 {
     struct cdedupe *buffer = put_back->scope.buffer;
     struct entry *entry = entry_at(&buffer->entries, number);
-    uint64_t live = put_back->item->before ? WORD_LIVE : 0;
+    uint64_t live = put_back->was.before ? WORD_LIVE : 0;
 
     entry->link = 0;
     if (put_back->restarted && buffer->deletions_due) {
@@ -386,7 +366,7 @@ put_back_deletion(struct put_back *put_back)
     if (number != 0) {
         put_back_outlived(put_back, number, borrowed);
         keep_borrowed(buffer, borrowed);
-    } else if (put_back->restarted && !put_back->item->before) {
+    } else if (put_back->restarted && !put_back->was.before) {
         buffer->statistics.dropped++;
         keep_borrowed(buffer, borrowed);
     } else {
@@ -410,12 +390,10 @@ drop_status(struct put_back *put_back)
 
     if (buffer->statistics.pending_statuses > 0)
         return;
-    if (buffer->dropped_equal_status) {
+    if (buffer->dropped_equal_status)
         append_status(&put_back->scope, put_back->item->status);
-        move_finish_barrier_to_end(buffer);
-    } else {
-        buffer->latest_received = put_back->item->before;
-    }
+    else
+        buffer->latest_received = put_back->was.before;
 }
 
 /* [G10] */
@@ -426,14 +404,14 @@ put_back_status(struct put_back *put_back)
     uint32_t first = ring_first(&buffer->links, buffer->ring);
 
     buffer->statistics.statuses_delivered--;
-    buffer->latest_taken = put_back->item->before;
+    buffer->latest_taken = put_back->was.before;
     if (put_back->restarted) {
         drop_status(put_back);
     } else if (first == buffer->ring || !item_is_status(link_at(&buffer->links, first)->item)) {
         uint32_t link = link_new(&put_back->scope, ITEM_STATUS | put_back->item->status);
 
-        link_at(&buffer->links, link)->queued = put_back->item->queued;
-        push_front(buffer, link);
+        link_at(&buffer->links, link)->queued = put_back->was.queued;
+        ring_prepend(&buffer->links, buffer->ring, link);
         buffer->statistics.pending_statuses++;
     }
 }
@@ -467,6 +445,7 @@ put_back_some(struct put_back *put_back, cdedupe_item_t *items, size_t *count)
     put_back->restarted = buffer->restarted;
     for (unsigned steps = 0; steps < PUT_BACKS_PER_LOCK && *count != 0; steps++) {
         put_back->item = &items[*count - 1];
+        put_back->was = item_state(put_back->item);
         if (!put_back_one(put_back))
             return false;
         --*count;

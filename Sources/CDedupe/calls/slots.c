@@ -57,8 +57,11 @@ acquire_locked(struct cdedupe *buffer, cdedupe_slot_t *slots, size_t count)
 cdedupe_result_t
 cdedupe_acquire(cdedupe_t *buffer, cdedupe_slot_t *slots, size_t count)
 {
-    size_t done = acquire_unlocked(buffer, slots, count);
+    size_t done;
 
+    if (count == 0)
+        return CDEDUPE_OK;
+    done = acquire_unlocked(buffer, slots, count);
     if (done < count)
         done += acquire_locked(buffer, slots + done, count - done);
     if (done == count)
@@ -157,8 +160,10 @@ empty_magazines(struct cdedupe *buffer)
 void
 cdedupe_discard(cdedupe_t *buffer, const cdedupe_slot_t *slots, size_t count)
 {
-    size_t done = discard_unlocked(buffer, slots, count);
+    size_t done = 0;
 
+    if (count > 0)
+        done = discard_unlocked(buffer, slots, count);
     if (done == count)
         return;
     discard_locked(buffer, slots + done, count - done);

@@ -47,7 +47,6 @@ drop_queue(struct lock_scope *scope)
     cdedupe_statistics_t *statistics = &buffer->statistics;
 
     dropped_add_queue(scope);
-    buffer->finish_barrier = buffer->ring;
     buffer->batch_barrier = buffer->ring;
     buffer->restarted = true;
     buffer->dropped_equal_status = false;
@@ -238,7 +237,8 @@ put_status_some(struct sweep *sweep, cdedupe_status_t status)
     struct cdedupe *buffer = sweep->scope.buffer;
     enum progress progress = PROGRESS_DONE;
 
-    if (buffer->stopped)
+    /* A finish waits for what was queued before it, and for nothing else. */
+    if (buffer->stopped || buffer->finishing == FINISHING_WHEN_DELIVERED)
         return PROGRESS_STOPPED;
     /* It is about what was dropped. An in-sync, above all, must not find that everything has vanished. */
     if (buffer->overflowed)

@@ -12,6 +12,8 @@ cdedupe_claim(cdedupe_t *buffer, cdedupe_claim_t kind)
 {
     cdedupe_result_t result = CDEDUPE_OK;
 
+    if (kind != CDEDUPE_CLAIM_LOOP && kind != CDEDUPE_CLAIM_SINGLE_BATCH)
+        return CDEDUPE_INVALID_ARGUMENT;
     lock_acquire(&buffer->lock);
     if (buffer->stopped)
         result = CDEDUPE_STOPPED;
@@ -86,10 +88,9 @@ take_status(struct lock_scope *scope, uint32_t link, cdedupe_item_t *item)
     struct cdedupe *buffer = scope->buffer;
     uint8_t status = (uint8_t)(link_at(&buffer->links, link)->item & ~ITEM_STATUS);
 
-    *item = (cdedupe_item_t){.kind = CDEDUPE_ITEM_STATUS,
-                             .status = status,
-                             .before = buffer->latest_taken,
-                             .queued = link_at(&buffer->links, link)->queued};
+    *item = (cdedupe_item_t){.kind = CDEDUPE_ITEM_STATUS, .status = status};
+    item_set_state(item, (struct item_state){.queued = link_at(&buffer->links, link)->queued,
+                                             .before = buffer->latest_taken});
     buffer->latest_taken = status;
     buffer->statistics.statuses_delivered++;
     unqueue(scope, link);
@@ -112,15 +113,15 @@ take_word(struct entry *entry, uint32_t restart)
     return before;
 }
 
-/* The revision that the sink has from now on, if that is asked for; `item` keeps the one before. */
-static void
-take_revision(const struct cdedupe *buffer, struct entry *entry, cdedupe_item_t *item)
+/* Notes the revision that the sink has from now on. Returns the one that it had before. */
+static uint64_t
+take_revision(const struct cdedupe *buffer, struct entry *entry, const cdedupe_item_t *item)
 {
-    if (!suppresses(buffer))
-        return;
-    item->revision = entry_revision(entry);
-    if (item->kind != CDEDUPE_ITEM_DELETED)
+    uint64_t before = suppresses(buffer) ? entry_revision(entry) : 0;
+
+    if (suppresses(buffer) && item->kind != CDEDUPE_ITEM_DELETED)
         entry_set_revision(entry, payload_number(buffer, item->slot, buffer->revision_offset));
+    return before;
 }
 
 /* [T5] */
@@ -132,12 +133,11 @@ take_entry(struct lock_scope *scope, uint32_t link, cdedupe_item_t *item)
     struct entry *entry = entry_at(&buffer->entries, number);
     uint64_t before = take_word(entry, buffer->restart);
     bool live = (before & WORD_LIVE) != 0;
+    uint32_t queued;
 
-    *item = (cdedupe_item_t){.key = entry->key,
-                             .key_length = entry->key_length,
-                             .slot = word_slot(before),
-                             .before = live,
-                             .queued = link_at(&buffer->links, link)->queued};
+    *item = (cdedupe_item_t){
+        .key = entry->key, .key_length = entry->key_length, .slot = word_slot(before)};
+    queued = link_at(&buffer->links, link)->queued;
     unqueue(scope, link);
     pending_bytes_subtract(buffer, item->slot);
     entry->link = 0;
@@ -151,17 +151,17 @@ take_entry(struct lock_scope *scope, uint32_t link, cdedupe_item_t *item)
         item->kind = live ? CDEDUPE_ITEM_UPDATED : CDEDUPE_ITEM_NEW;
         buffer->statistics.live_keys += !live;
     }
-    take_revision(buffer, entry, item);
+    item_set_state(item, (struct item_state){.revision = take_revision(buffer, entry, item),
+                                             .queued = queued,
+                                             .before = live});
     buffer->statistics.delivered++;
 }
 
-/* Under the lock: whether nothing may be taken any more; settles a finish that is due. [E5] */
+/* Model step E5, under the lock: whether nothing may be taken any more. A finish is complete when the queue is empty. */
 static bool
 is_over(struct cdedupe *buffer)
 {
-    if (buffer->finishing == FINISHING_WHEN_DELIVERED && buffer->finish_barrier == buffer->ring)
-        sync_store_relaxed_32(&buffer->stopped, 1);
-    if (buffer->finishing == FINISHING_WHEN_EMPTY && ring_is_empty(&buffer->links, buffer->ring))
+    if (buffer->finishing != FINISHING_NOT && ring_is_empty(&buffer->links, buffer->ring))
         sync_store_relaxed_32(&buffer->stopped, 1);
     return buffer->stopped != 0;
 }
@@ -253,7 +253,7 @@ take_some(struct lock_scope *scope, cdedupe_item_t *items, size_t capacity, size
 uint32_t
 cdedupe_age(const cdedupe_t *buffer, const cdedupe_item_t *item)
 {
-    return clock_age(item->queued, clock_now(&buffer->clock));
+    return clock_age(item_state(item).queued, clock_now(&buffer->clock));
 }
 
 /* Under the lock: what an attempt to take comes to. An empty queue puts a loop to sleep, here and nowhere else. [T7] */
@@ -263,9 +263,6 @@ finish_take(struct cdedupe *buffer, size_t count)
     buffer->batch = (uint32_t)count;
     if (count > 0) {
         buffer->statistics.batches++;
-        /* The last that was owed: what comes from now on comes too late. */
-        if (buffer->finishing == FINISHING_WHEN_DELIVERED)
-            is_over(buffer);
         return CDEDUPE_OK;
     }
     if (is_over(buffer))

@@ -31,6 +31,7 @@
 #include "state/entry.h"
 #include "base/hash.h"
 #include "state/index.h"
+#include "state/item.h"
 #include "memory/retired.h"
 #include "memory/allocator.h"
 #include "state/ring.h"
@@ -115,8 +116,6 @@ struct cdedupe {
     uint32_t dropped;
     uint32_t detached;
     uint32_t
-        finish_barrier; /* Finishing: the last link that is still to be delivered; the ring's head: none. */
-    uint32_t
         batch_barrier; /* While a batch is taken: the last link that is still to be in it; the ring's head: none. */
     uint32_t
         borrowed; /* Dead entries whose keys the sink may still read; chained by their links. The latest is first. */
@@ -149,8 +148,8 @@ struct cdedupe {
 struct lock_scope {
     struct cdedupe *buffer;
     struct reserve reserve;
-    uint32_t now; /* For what is queued, from scope_note_time(). */
-    bool wake;    /* Call the hook after unlocking. */
+    uint32_t now;      /* For what is queued, from scope_note_time(). */
+    bool wake;         /* Call the hook after unlocking. */
     bool merge_locked; /* This call holds the merge lock. */
 };
 
@@ -319,6 +318,9 @@ reclaim(struct lock_scope *scope)
 {
     retired_reclaim(&scope->buffer->retired, &scope->buffer->entries, &scope->reserve);
 }
+
+/* Copies the members that the caller knows, and sets the others to their defaults. NULL, or what is wrong. */
+const char *options_read(const cdedupe_options_t *given, cdedupe_options_t *options);
 
 /* Unlocked, at the end of a call that may have removed keys: the index gives memory back, step by step. */
 void tidy_index(struct cdedupe *buffer);

@@ -45,9 +45,7 @@ count_pending(struct cdedupe *buffer)
 static void
 remove_link(struct cdedupe *buffer, uint32_t link)
 {
-    /* What is owed, or to be taken, ends at the one before. */
-    if (buffer->finish_barrier == link)
-        buffer->finish_barrier = link_at(&buffer->links, link)->previous;
+    /* If this link is the batch barrier, the barrier moves to its predecessor. */
     if (buffer->batch_barrier == link)
         buffer->batch_barrier = link_at(&buffer->links, link)->previous;
     ring_remove(&buffer->links, link);
@@ -68,9 +66,6 @@ unlink_queued(struct lock_scope *scope, uint32_t link)
 
     remove_link(buffer, link);
     if (is_status(buffer, before) && is_status(buffer, after)) {
-        /* What superseded an owed status is owed in its place. */
-        if (buffer->finish_barrier == before)
-            buffer->finish_barrier = after;
         remove_link(buffer, before);
         buffer->statistics.pending_statuses--;
         link_free(scope, before);
