@@ -635,9 +635,8 @@ walk_updates(model_t *model, uint64_t *id)
     for (index = 0; index < count; index++) {
         uint64_t displaced;
 
-        CHECK_EQ(updates[index].outcome,
-                 model_put(model, numbers[index], updates[index].deletion,
-                                   updates[index].id, &displaced));
+        CHECK_EQ(updates[index].outcome, model_put(model, numbers[index], updates[index].deletion,
+                                                   updates[index].id, &displaced));
         if (pass.level == SUBJECT_HANDLES && updates[index].outcome != CDEDUPE_OUTCOME_QUEUED) {
             CHECK_EQ(updates[index].displaced, displaced);
         }

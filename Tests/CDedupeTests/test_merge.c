@@ -366,8 +366,7 @@ drop_value(cdedupe_slot_t slot)
 static cdedupe_update_t
 make_update(const char *key, uint64_t digits)
 {
-    cdedupe_update_t update = {
-        .key = key, .key_length = strlen(key), .deletion = digits == 0};
+    cdedupe_update_t update = {.key = key, .key_length = strlen(key), .deletion = digits == 0};
 
     if (digits != 0) {
         CHECK_EQ(cdedupe_acquire(buffer, &update.slot, 1), CDEDUPE_OK);
@@ -428,8 +427,8 @@ take(void)
         const cdedupe_item_t *item = &items[i];
 
         length += (size_t)snprintf(text + length, sizeof(text) - length, "%s%c%.*s",
-                                   i > 0 ? " " : "", "+~-!"[item->kind], (int)item->key_length,
-                                   (const char *)item->key);
+                                   i > 0 ? " " : "", "+~-!"[item->kind], (int)item -> key_length,
+                                   (const char *)item -> key);
         if (item->slot != 0) {
             length += (size_t)snprintf(text + length, sizeof(text) - length, "=%" PRIu64,
                                        value_of(item->slot)->digits);
@@ -1499,7 +1498,8 @@ so_in_large_batches(void)
 #define RUN_WITH_A_SUBJECT(test) (check_test = #test, with_a_subject(test))
 #define RUN_WITH_A_LOOP(test) (check_test = #test, with_a_claim(CDEDUPE_CLAIM_LOOP, test, 0))
 #define RUN_WITH_A_LEFTOVER(test) (check_test = #test, with_a_claim(CDEDUPE_CLAIM_LOOP, test, 1))
-#define RUN_WITH_A_BATCH(test) (check_test = #test, with_a_claim(CDEDUPE_CLAIM_SINGLE_BATCH, test, 0))
+#define RUN_WITH_A_BATCH(test) \
+    (check_test = #test, with_a_claim(CDEDUPE_CLAIM_SINGLE_BATCH, test, 0))
 #define RUN_WITH_BOTH_KINDS(test) (check_test = #test, run_with_both_kinds(test))
 
 static void

@@ -104,7 +104,8 @@ words_are_checked(void)
     BREAK(idle->word, idle->word | (uint64_t)1 << 32, "entry: neither pending nor idle");
     BREAK(one->word, 0, "index: a dead entry is indexed");
     BREAK(one->hash, one->hash ^ 1, "entry: its hash is not its key's");
-    BREAK(one->hash, one->hash ^ (uint64_t)1 << 63, "index: a stored fingerprint is not its entry's");
+    BREAK(one->hash, one->hash ^ (uint64_t)1 << 63,
+          "index: a stored fingerprint is not its entry's");
     BREAK(one->key[0], 200, "entry: its hash is not its key's");
     BREAK(one->link, two->link, "entry: pending, but its link is another's");
 

@@ -208,8 +208,8 @@ settle(pair_t *pair, const subject_update_t *updates, size_t count, cdedupe_resu
             break;
         }
         if (is_modelled(pair)) {
-            wanted = model_put(&pair->model, key, updates[done].deletion, updates[done].id,
-                                       &displaced);
+            wanted =
+                model_put(&pair->model, key, updates[done].deletion, updates[done].id, &displaced);
         }
         if (is_modelled(pair)) { /* Still: input after the end of what a finish owes is not. */
             CHECK_EQ(updates[done].outcome, wanted);

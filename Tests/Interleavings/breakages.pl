@@ -119,7 +119,7 @@ my @breakages = (
     ['asleep is read before the lock', 'wrap', 'state/buffer.h',
      ["bool wake;    /* Call the hook after unlocking. */", "lock_acquire(&scope->buffer->lock);", "if (scope->buffer->asleep) {"],
      ["bool wake, asleep;", "scope->asleep = scope->buffer->asleep; lock_acquire(&scope->buffer->lock);", "if (scope->asleep) {"]],
-    ['a status wakes nobody', 'wrap', 'calls/status.c', "pending_statuses++;\n    notify_queued(scope);", "pending_statuses++;"],
+    ['a status wakes nobody', 'wrap', 'calls/status.c', "pending_statuses++;\n    notify(scope);", "pending_statuses++;"],
     ['a finish wakes nobody', 'wrap', 'calls/life.c',
      "if (buffer->finish_barrier == buffer->ring)\n        notify(scope);", ''],
     ['a stop wakes nobody', 'wrap', 'calls/life.c',

@@ -753,10 +753,10 @@ static void
 print_event(FILE *out, const struct event *event)
 {
     static const char *const names[] = {
-        [OP_PUT] = "put",           [OP_STATUS] = "status", [OP_RESTART] = "restart",
-        [OP_TAKE] = "take",         [OP_CLAIM] = "claim",   [OP_RELEASE] = "release",
-        [OP_STOP] = "stop",         [OP_FINISH] = "finish", [OP_STATISTICS] = "statistics",
-        [OP_FILL] = "fill",         [OP_DROP] = "drop",     [OP_PUT_BACK] = "put_back",
+        [OP_PUT] = "put",   [OP_STATUS] = "status", [OP_RESTART] = "restart",
+        [OP_TAKE] = "take", [OP_CLAIM] = "claim",   [OP_RELEASE] = "release",
+        [OP_STOP] = "stop", [OP_FINISH] = "finish", [OP_STATISTICS] = "statistics",
+        [OP_FILL] = "fill", [OP_DROP] = "drop",     [OP_PUT_BACK] = "put_back",
     };
 
     if (event->thread == THREAD_SETUP)
@@ -838,10 +838,10 @@ run_label(const volatile void *address)
         const char *name;
     } members[] = {
 #define MEMBER(name) {offsetof(struct cdedupe, name), sizeof(((struct cdedupe *)NULL)->name), #name}
-        MEMBER(memory),   MEMBER(lock.spin),    MEMBER(lock.waiting), MEMBER(stopped), MEMBER(merge_lock),
-        MEMBER(restart),  MEMBER(slots_sparse), MEMBER(uncleared),    MEMBER(entries),
-        MEMBER(slots),    MEMBER(links),        MEMBER(index),        MEMBER(retired),
-        MEMBER(contexts),
+        MEMBER(memory),     MEMBER(lock.spin), MEMBER(lock.waiting), MEMBER(stopped),
+        MEMBER(merge_lock), MEMBER(restart),   MEMBER(slots_sparse), MEMBER(uncleared),
+        MEMBER(entries),    MEMBER(slots),     MEMBER(links),        MEMBER(index),
+        MEMBER(retired),    MEMBER(contexts),
 #undef MEMBER
     };
     static char text[40];

@@ -155,8 +155,7 @@ bool
 merge_is_calling(const struct cdedupe *buffer)
 {
     /* Without an ordering: only this thread itself can have stored its number. */
-    return buffer->merge != NULL &&
-           sync_load_relaxed(&buffer->merge_lock.calling) == this_thread();
+    return buffer->merge != NULL && sync_load_relaxed(&buffer->merge_lock.calling) == this_thread();
 }
 
 void

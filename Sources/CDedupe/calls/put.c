@@ -721,7 +721,8 @@ chunk_length(const cdedupe_update_t *updates, size_t count)
 {
     size_t length = 0;
 
-    while (length < count && length < PUTS_PER_LOCK && updates[length].key_length <= CDEDUPE_KEY_MAX)
+    while (length < count && length < PUTS_PER_LOCK &&
+           updates[length].key_length <= CDEDUPE_KEY_MAX)
         length++;
     return length;
 }

@@ -27,8 +27,8 @@
 /* One call. */
 struct put_back {
     struct lock_scope scope;
-    cdedupe_item_t *item; /* The one that goes back now. */
-    bool restarted;       /* Since it was taken. */
+    cdedupe_item_t *item;  /* The one that goes back now. */
+    bool restarted;        /* Since it was taken. */
     struct entry *merging; /* The item has to be merged first with what is pending here. */
     bool merged;           /* That was done. */
 };

@@ -84,7 +84,8 @@ validate_entry(const struct cdedupe *buffer, uint32_t number, struct census *cen
         return "entry: a word that is not zero is not indexed";
     if (!pending && (!(word & WORD_LIVE) || (word & WORD_DELETION) || word_slot(word) != 0))
         return "entry: neither pending nor idle";
-    if ((word & WORD_MERGE_BARRIER) && (buffer->merge == NULL || !pending || (word & WORD_DELETION)))
+    if ((word & WORD_MERGE_BARRIER) &&
+        (buffer->merge == NULL || !pending || (word & WORD_DELETION)))
         return "entry: alone, but not a pending value";
     if (pending && link_at(&buffer->links, entry->link)->item != number)
         return "entry: pending, but its link is another's";

@@ -457,8 +457,8 @@ typedef struct {
     uint8_t status;      /* A cdedupe_status_t, if the kind is CDEDUPE_ITEM_STATUS. */
     uint8_t
         before; /* For cdedupe_put_back(): whether the key was live, or the status that was taken before; */
-    uint32_t queued;      /* when it was queued, for cdedupe_age() too; */
-    uint64_t revision;    /* and the revision that was taken before. */
+    uint32_t queued;   /* when it was queued, for cdedupe_age() too; */
+    uint64_t revision; /* and the revision that was taken before. */
 } cdedupe_item_t;
 
 /*

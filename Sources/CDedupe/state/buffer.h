@@ -149,8 +149,8 @@ struct cdedupe {
 struct lock_scope {
     struct cdedupe *buffer;
     struct reserve reserve;
-    uint32_t now; /* For what is queued, from scope_note_time(). */
-    bool wake;    /* Call the hook after unlocking. */
+    uint32_t now;      /* For what is queued, from scope_note_time(). */
+    bool wake;         /* Call the hook after unlocking. */
     bool merge_locked; /* This call holds the merge lock. */
 };
 
