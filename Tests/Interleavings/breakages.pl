@@ -81,8 +81,6 @@ my @breakages = (
     ['putting back does not wait for a merge', 'wrap', 'calls/put_back.c', 'merge_lock_for_sink(&put_back.scope);', ''],
     ['a put does not wait for a merge', 'wrap', 'calls/put.c', 'merge_lock_after_sink(&put->scope);', ''],
     ['a restart does not wait for a merge', 'wrap', 'calls/status.c', "merge_lock(&scope);\n    scope_lock(&scope);", 'scope_lock(&scope);'],
-    ['a sweep does not wait for a merge', 'wrap', 'calls/status.c', 'merge_lock(&sweep.scope);', ''],
-    ['clearing up does not wait for a merge', 'wrap', 'calls/collect.c', 'merge_lock(&scope);', ''],
     ['a sink that came tells no put', 'wrap', 'calls/merge.c', 'pthread_cond_broadcast(&buffer->merge_lock.sink_came);', ''],
     ['a value after a deletion is not marked', 'wrap', 'calls/put.c',
      'return word & WORD_DELETION ? WORD_MERGE_BARRIER : word & WORD_MERGE_BARRIER;', 'return word & WORD_MERGE_BARRIER;'],
