@@ -109,7 +109,10 @@ compare_statistics(pair_t *pair)
     }
 }
 
-/* Every slot that is out is the queue's, garbage, in the last batch or held here. At the bytes level some may be missing. */
+/*
+ * Every slot that is out is the queue's, dropped by a restart, in the last batch or held here. At the
+ * bytes level some may be missing.
+ */
 static void
 check_slots(const pair_t *pair)
 {
@@ -120,8 +123,9 @@ check_slots(const pair_t *pair)
     } else {
         cdedupe_statistics_t statistics = subject_statistics((subject_t *)subject);
 
-        CHECK(slots_out(core_of(subject->bytes)) <=
-              statistics.pending_keys + subject->options.batch_size);
+        CHECK(slots_out(core_of(subject->bytes)) <= statistics.pending_keys +
+                                                        subject->options.batch_size +
+                                                        dropped(core_of(subject->bytes)));
     }
 }
 
@@ -208,8 +212,8 @@ settle(pair_t *pair, const subject_update_t *updates, size_t count, cdedupe_resu
             break;
         }
         if (is_modelled(pair)) {
-            wanted = model_put(&pair->model, key, updates[done].deletion, updates[done].id,
-                                       &displaced);
+            wanted =
+                model_put(&pair->model, key, updates[done].deletion, updates[done].id, &displaced);
         }
         if (is_modelled(pair)) { /* Still: input after the end of what a finish owes is not. */
             CHECK_EQ(updates[done].outcome, wanted);
@@ -554,7 +558,7 @@ weight_of_bytes(uint64_t id, bool deletion)
 static uint64_t
 weight_of_long_bytes(uint64_t id, bool deletion)
 {
-    return deletion ? 0 : id % 2 == 1 ? 72 : 8;
+    return deletion ? 0 : subject_value_length(id, true);
 }
 
 static uint64_t

@@ -457,8 +457,8 @@ typedef struct {
     uint8_t status;      /* A cdedupe_status_t, if the kind is CDEDUPE_ITEM_STATUS. */
     uint8_t
         before; /* For cdedupe_put_back(): whether the key was live, or the status that was taken before; */
-    uint32_t queued;      /* when it was queued, for cdedupe_age() too; */
-    uint64_t revision;    /* and the revision that was taken before. */
+    uint32_t queued;   /* when it was queued, for cdedupe_age() too; */
+    uint64_t revision; /* and the revision that was taken before. */
 } cdedupe_item_t;
 
 /*
@@ -606,12 +606,35 @@ const char *cdedupe_result_text(cdedupe_result_t result);
 /* ---------------------------------------------------------------------------------------------------- */
 /* Bytes: the plain level                                                                               */
 
-/* A buffer whose values are bytes. */
+/*
+ * The plain level is for callers whose values are plain bytes. It copies keys and values in, lends them
+ * out with a batch, and frees them. There are no slots to look after.
+ *
+ * Values of up to 48 bytes lie in the buffer's payloads, longer ones in a store of the plain level. That
+ * store uses the allocator of the options, and its memory counts in cdedupe_statistics_t.memory. When a
+ * value is freed its memory can go back to the allocator: at once if the value is longer than 64 KiB, else
+ * when the values that share its slab are gone. Half a MiB of empty slabs is kept for later values, and one
+ * empty slab of a size that is in use.
+ *
+ * cdedupe_bytes_restart() frees nothing, and neither does a put that overflows. What they dropped is freed
+ * in steps by later calls: 8 updates by each cdedupe_bytes_put() and cdedupe_bytes_delete(), 64 by each
+ * cdedupe_bytes_put_status(), cdedupe_bytes_take() and cdedupe_bytes_put_back(). CDEDUPE_STATUS_IN_SYNC frees
+ * all that is left, so a buffer that is idle after a resync holds nothing that was dropped. Until a later
+ * call comes the memory stays; cdedupe_bytes_destroy() frees it too.
+ *
+ * Threads: as for the functions of the same names without "bytes"; see the table at the top.
+ */
 typedef struct cdedupe_bytes cdedupe_bytes_t;
 
 /*
- * As cdedupe_create(). The options about payloads are ignored, but for suppress_unchanged and the bounds: a value
- * weighs its length. CDEDUPE_INVALID_ARGUMENT if `merge` is set.
+ * Makes a buffer whose values are bytes.
+ *
+ *   options   as for cdedupe_create(). Layout and offsets of payloads are ignored. With
+ *             `suppress_unchanged` the revision of cdedupe_bytes_put() counts, and with
+ *             `maximum_pending_bytes` a value weighs its length. NULL for every default
+ *   out       gets the buffer, or NULL on failure
+ *
+ * Returns as cdedupe_create(); CDEDUPE_INVALID_ARGUMENT also if `merge` is set. O(batch size).
  */
 cdedupe_result_t cdedupe_bytes_create(const cdedupe_options_t *CDEDUPE_NULLABLE options,
                                       cdedupe_bytes_t *CDEDUPE_NULLABLE *CDEDUPE_NONNULL out);
@@ -622,12 +645,13 @@ void cdedupe_bytes_destroy(cdedupe_bytes_t *CDEDUPE_NULLABLE buffer);
 /*
  * Puts a value under a key.
  *
- *   key, value   copied; may be NULL if the length is zero
+ *   key, value   copied; may be NULL if the length is zero. Values may be of any length
  *   revision     carried along; read only if `suppress_unchanged` is set; zero: none
- *   outcome      if not NULL, gets what became of it
+ *   outcome      if not NULL, gets what became of the update
  *
- * Returns CDEDUPE_OK, on a stopped buffer with the outcome CDEDUPE_OUTCOME_DROPPED; CDEDUPE_OVERFLOWED; CDEDUPE_KEY_TOO_LONG,
- * CDEDUPE_NO_MEMORY (nothing changed). O(lengths), expected.
+ * Returns CDEDUPE_OK, also if a stopped buffer dropped the update; CDEDUPE_OVERFLOWED as cdedupe_put();
+ * CDEDUPE_KEY_TOO_LONG or CDEDUPE_NO_MEMORY: the outcome is CDEDUPE_OUTCOME_REJECTED, and nothing has
+ * changed. Expected O(lengths). Any thread may call this at any time.
  */
 cdedupe_result_t cdedupe_bytes_put(cdedupe_bytes_t *buffer, const void *CDEDUPE_NULLABLE key,
                                    size_t key_length, const void *CDEDUPE_NULLABLE value,
@@ -639,9 +663,16 @@ cdedupe_result_t cdedupe_bytes_delete(cdedupe_bytes_t *buffer, const void *CDEDU
                                       size_t key_length, uint64_t revision,
                                       cdedupe_outcome_t *CDEDUPE_NULLABLE outcome);
 
-/* As the functions of the same names above. */
+/*
+ * As cdedupe_put_status(). Also frees what restarts and overflows dropped: all of it if the status is
+ * CDEDUPE_STATUS_IN_SYNC, in O(dropped updates), in short steps that let others in.
+ */
 cdedupe_result_t cdedupe_bytes_put_status(cdedupe_bytes_t *buffer, cdedupe_status_t status);
+
+/* As cdedupe_restart(). Frees nothing: later calls do. O(1). */
 cdedupe_result_t cdedupe_bytes_restart(cdedupe_bytes_t *buffer);
+
+/* As the functions of the same names above. */
 cdedupe_result_t cdedupe_bytes_claim(cdedupe_bytes_t *buffer, cdedupe_claim_t kind);
 void cdedupe_bytes_release(cdedupe_bytes_t *buffer);
 void cdedupe_bytes_stop(cdedupe_bytes_t *buffer);
