@@ -9,7 +9,12 @@
 #define PAYLOAD_MAGIC UINT64_C(0x7061796c6f616421)
 #define POISON UINT64_C(0xdeaddeaddeaddead)
 
-enum { LONG_VALUE = 9 }; /* Ids in a long value. */
+/* Ids in the longest value: more than the store of values keeps together with others. */
+#ifdef CDEDUPE_TEST_SIZES
+enum { LONG_VALUE = 100 };
+#else
+enum { LONG_VALUE = 8200 };
+#endif
 
 /* What is in a slot at the handle level. */
 typedef struct payload {
@@ -297,17 +302,29 @@ check_if_paranoid(subject_t *subject)
     }
 }
 
+size_t
+subject_value_length(uint64_t id, bool long_values)
+{
+    static const size_t counts[] = {9, 33, 7, 12, 50, 8, 20};
+    size_t count = 1;
+
+    if (long_values && id % 2 == 1) {
+        count = id % 64 == 63 ? LONG_VALUE : counts[id / 2 % 7];
+    }
+    return count * sizeof(uint64_t);
+}
+
 /* The value of an id: itself, a few times over if it is to be long. Returns the value's length. */
 static size_t
 make_value(const subject_t *subject, uint64_t id, uint64_t value[LONG_VALUE])
 {
-    size_t count = subject->options.long_values && id % 2 == 1 ? LONG_VALUE : 1;
+    size_t length = subject_value_length(id, subject->options.long_values);
     size_t index;
 
-    for (index = 0; index < count; index++) {
+    for (index = 0; index < length / sizeof(*value); index++) {
         value[index] = id;
     }
-    return count * sizeof(*value);
+    return length;
 }
 
 static cdedupe_result_t

@@ -25,7 +25,7 @@ typedef struct subject_options {
     size_t batch_size;
     uint64_t hash_seed; /* Zero: random, as the buffer's users have it. */
     hooks_t *hooks;     /* NULL: the library's own allocator. */
-    bool long_values;   /* Bytes level: those of odd ids do not fit into a slot. */
+    bool long_values;   /* Bytes level: see subject_value_length(). */
 
     /* As the buffer's options. Merging: handle level. */
     bool suppress;
@@ -34,6 +34,12 @@ typedef struct subject_options {
     bool merging;
     uint64_t (*clock)(void *context); /* NULL: it stands. */
 } subject_options_t;
+
+/*
+ * Bytes of the value of an id at the bytes level. If values are long, those of odd ids do not fit into a
+ * slot, and some have a block of their own.
+ */
+size_t subject_value_length(uint64_t id, bool long_values);
 
 /*
  * What the buffer sees of an id at the handle level; at the bytes level the revision is the id, and a value's weight its

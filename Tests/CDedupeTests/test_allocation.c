@@ -271,6 +271,7 @@ open_subject(void)
     options.batch_size = BATCH;
     options.hooks = &hooks;
     options.hash_seed = 1; /* The same allocations each time. */
+    options.long_values = true;
     while ((result = subject_open(&subject, &options)) != CDEDUPE_OK) {
         CHECK_EQ(result, CDEDUPE_NO_MEMORY);
         CHECK_EQ(hooks.held_blocks, 0);

@@ -236,7 +236,7 @@ cells_come_and_go(void)
         reserve_release(&bench.reserve, &bench.memory);
         reserve_init(&bench.reserve);
         check_sums();
-        CHECK_EQ(bench.arena.classes[0].slabs, 1);
+        CHECK(bench.arena.cells * STRIDE <= EMPTY_BYTES_MAX);
     }
     bench_close();
 }
@@ -270,30 +270,95 @@ free_cells_wait_their_turn(void)
     bench_close();
 }
 
-/* Who takes and gives back one cell in turn does not call the allocator each time. */
+/* The one empty slab of a class in use is kept, however large it is: one cell may come and go for long. */
 static void
-one_empty_slab_is_kept(void)
+oneCell_whenItComesAndGoes_costsNoSlabEachTime(void)
 {
     uint64_t allocations;
-    uint32_t full;
 
     bench_open(1 << 16);
-    take();
-    full = bench.arena.slabs[1].cells;
-    while (bench.count < full + 1)
+    while (bench.arena.slab_count < 8)
         take();
+    CHECK(bench.arena.slabs[8].cells * STRIDE > EMPTY_BYTES_MAX);
     allocations = hooks.allocations;
     for (unsigned i = 0; i < 100; i++) {
         give_back(bench.count - 1);
         CHECK_NO_FAULT(arena_validate(&bench.arena));
+        CHECK_EQ(bench.arena.classes[0].empty, 1);
         take();
     }
     CHECK_EQ(hooks.allocations, allocations);
     while (bench.count > 0)
         give_back(bench.count - 1);
     check_sums();
-    CHECK_EQ(bench.arena.classes[0].slabs, 1);
+    CHECK(bench.arena.cells * STRIDE <= EMPTY_BYTES_MAX);
     bench_close();
+}
+
+/* Small slabs are kept, so that a few cells that come and go together cost nothing. */
+static void
+fewCells_whenTheyComeAndGo_costNoSlabs(void)
+{
+    uint64_t allocations = 0;
+
+    bench_open(1 << 16);
+    for (unsigned i = 0; i < 10; i++) {
+        if (i == 1)
+            allocations = hooks.allocations;
+        while (bench.count < EMPTY_BYTES_MAX / STRIDE / 2)
+            take();
+        while (bench.count > 0)
+            give_back(bench.count - 1);
+        check_sums();
+    }
+    CHECK_EQ(hooks.allocations, allocations);
+    bench_close();
+}
+
+/* Whatever slab is the last to become empty: a class without used cells keeps little. */
+static void
+lastCell_whenItsSlabIsLarge_takesTheSlabAlong(void)
+{
+    uint32_t last;
+
+    bench_open(1 << 16);
+    while (bench.count < CELLS)
+        take();
+    last = bench.numbers[CELLS - 1] >> SLAB_SHIFT;
+    CHECK_EQ(bench.arena.slabs[last].cells * STRIDE, SLAB_SIZE_MAX);
+    while (bench.count > 1)
+        give_back(bench.count - 2);
+    CHECK_EQ(bench.numbers[0] >> SLAB_SHIFT, last);
+    CHECK_EQ(bench.arena.classes[0].empty + 1, bench.arena.classes[0].slabs);
+    give_back(0);
+    check_sums();
+    CHECK(bench.arena.cells * STRIDE <= EMPTY_BYTES_MAX);
+    take();
+    CHECK(bench.arena.cells * STRIDE <= EMPTY_BYTES_MAX);
+    bench_close();
+}
+
+/* The only empty slab of a class is surplus too, once the class has no cell in use. */
+static void
+onlyCell_whenItsSlabIsLarge_takesTheSlabAlong(void)
+{
+    struct memory memory = hooked_memory();
+    struct reserve reserve;
+    struct arena arena;
+    uint32_t number;
+
+    arena_init(&arena, 64, 0, 1 << 16);
+    arena_add_class(&arena, EMPTY_BYTES_MAX + 64);
+    reserve_init(&reserve);
+    while (!arena_make_room(&arena, 0, &reserve))
+        CHECK(reserve_fill(&reserve, &memory));
+    number = arena_take(&arena, 0);
+    arena_give_back(&arena, number, &reserve);
+    CHECK_NO_FAULT(arena_validate(&arena));
+    CHECK_EQ(arena.classes[0].slabs, 0);
+    reserve_release(&reserve, &memory);
+    arena_destroy(&arena, &memory);
+    hooks_close(&hooks);
 }
 
 /* Room that was made and not used is one empty slab too: a second one is not kept beside it. */
@@ -313,7 +378,7 @@ room_that_was_made_is_an_empty_slab(void)
     while (bench.count > 0)
         give_back(bench.count - 1);
     check_sums();
-    CHECK_EQ(bench.arena.classes[0].slabs, 1);
+    CHECK(bench.arena.cells * STRIDE <= EMPTY_BYTES_MAX);
     bench_close();
 }
 
@@ -434,7 +499,8 @@ the_arena_is_checked(void)
           "arena: the list of slabs with free cells is broken");
     while (bench.count > 0)
         give_back(bench.count - 1);
-    BREAK(class->empty, 0, "arena: an empty slab was kept");
+    BREAK(class->empty, 0, "arena: empty slabs of a class do not add up");
+    BREAK(bench.arena.empty_bytes, 0, "arena: bytes of empty slabs do not add up");
     bench_close();
 }
 
@@ -448,7 +514,10 @@ main(void)
     RUN(cells_come_and_go);
     RUN(slabs_grow);
     RUN(free_cells_wait_their_turn);
-    RUN(one_empty_slab_is_kept);
+    RUN(oneCell_whenItComesAndGoes_costsNoSlabEachTime);
+    RUN(fewCells_whenTheyComeAndGo_costNoSlabs);
+    RUN(lastCell_whenItsSlabIsLarge_takesTheSlabAlong);
+    RUN(onlyCell_whenItsSlabIsLarge_takesTheSlabAlong);
     RUN(room_that_was_made_is_an_empty_slab);
     RUN(numbers_end);
     RUN(slabs_have_cells_of_any_size);

@@ -110,7 +110,10 @@ compare_statistics(pair_t *pair)
     }
 }
 
-/* Every slot that is out is the queue's, garbage, in the last batch or held here. At the bytes level some may be missing. */
+/*
+ * Every slot that is out is the queue's, dropped by a restart, in the last batch or held here. At the
+ * bytes level some may be missing.
+ */
 static void
 check_slots(const pair_t *pair)
 {
@@ -121,8 +124,9 @@ check_slots(const pair_t *pair)
     } else {
         cdedupe_statistics_t statistics = subject_statistics((subject_t *)subject);
 
-        CHECK(slots_out(core_of(subject->bytes)) <=
-              statistics.pending_keys + subject->options.batch_size);
+        CHECK(slots_out(core_of(subject->bytes)) <= statistics.pending_keys +
+                                                        subject->options.batch_size +
+                                                        dropped(core_of(subject->bytes)));
     }
 }
 
@@ -555,7 +559,7 @@ weight_of_bytes(uint64_t id, bool deletion)
 static uint64_t
 weight_of_long_bytes(uint64_t id, bool deletion)
 {
-    return deletion ? 0 : id % 2 == 1 ? 72 : 8;
+    return deletion ? 0 : subject_value_length(id, true);
 }
 
 static uint64_t

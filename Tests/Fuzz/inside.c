@@ -14,6 +14,12 @@ slots_out(const cdedupe_t *buffer)
     return count;
 }
 
+size_t
+dropped(const cdedupe_t *buffer)
+{
+    return (size_t)buffer->uncleared;
+}
+
 cdedupe_t *
 core_of(cdedupe_bytes_t *buffer)
 {

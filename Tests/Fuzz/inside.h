@@ -11,6 +11,9 @@
 /* Slots that were acquired and have not been discarded, whoever owns them. */
 size_t slots_out(const cdedupe_t *buffer);
 
+/* How much restarts and overflows left that is not cleared up. */
+size_t dropped(const cdedupe_t *buffer);
+
 cdedupe_t *core_of(cdedupe_bytes_t *buffer);
 
 #endif /* INSIDE_H */

@@ -1,12 +1,17 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /*
- * The plain level: values are bytes, copied in; on top of the handles.
+ * The plain level: values are bytes, which are copied in.
+ *
+ * It stands on the public header alone. A payload is one cache line. Short values lie in it, longer
+ * ones in the store of values.h.
  */
-#include "state/buffer.h"
+#include "CDedupe.h"
 
-#include <string.h>
+#include "base/atomics.h"
+#include "base/test_sizes.h"
+#include "memory/allocator.h"
+#include "memory/values.h"
 
-/* A payload: short values stand in it, longer ones (then longer than a struct block) behind a pointer. */
 enum { VALUE_INLINE = 48 };
 
 struct value {
@@ -14,24 +19,28 @@ struct value {
     uint64_t length;
     union {
         unsigned char bytes[VALUE_INLINE];
-        void *block;
+        struct stored_value stored; /* Of a value longer than VALUE_INLINE. */
     } at;
 };
 
 _Static_assert(sizeof(struct value) == 64, "a payload is one cache line");
 
+enum {
+    /* Values that are freed together. */
+    FREED_TOGETHER = TEST_SIZED(64, 4),
+    /* What one call clears up at most of what restarts and overflows dropped. */
+    PUT_CLEARS = TEST_SIZED(8, 2),
+    CALL_CLEARS = FREED_TOGETHER,
+};
+
 struct cdedupe_bytes {
     cdedupe_t *core;
+    struct memory memory; /* Of this struct, the items and the store. */
     size_t batch_size;
     size_t batch;          /* How many items of the last batch are still lent. */
     cdedupe_item_t *items; /* Room for one batch. */
+    struct values values;
 };
-
-static struct memory *
-memory_of(struct cdedupe_bytes *buffer)
-{
-    return &buffer->core->memory;
-}
 
 static struct value *
 value_at(struct cdedupe_bytes *buffer, cdedupe_slot_t slot)
@@ -42,109 +51,144 @@ value_at(struct cdedupe_bytes *buffer, cdedupe_slot_t slot)
 static const void *
 value_bytes(const struct value *value)
 {
-    return value->length <= VALUE_INLINE ? value->at.bytes : value->at.block;
+    return value->length <= VALUE_INLINE ? value->at.bytes : value->at.stored.bytes;
 }
 
 static bool
 value_init(struct cdedupe_bytes *buffer, struct value *value, const void *bytes, size_t length)
 {
-    value->length = length;
+    void *target = value->at.bytes;
+
     if (length > VALUE_INLINE) {
-        value->at.block = memory_allocate(memory_of(buffer), length, 8);
-        if (value->at.block == NULL)
+        if (!values_allocate(&buffer->values, length, &value->at.stored))
             return false;
+        target = value->at.stored.bytes;
     }
+    value->length = length;
     if (length > 0)
-        memcpy(length <= VALUE_INLINE ? value->at.bytes : value->at.block, bytes, length);
+        memcpy(target, bytes, length);
     return true;
 }
 
-/* Zero is no value. */
 static void
-value_destroy(struct cdedupe_bytes *buffer, cdedupe_slot_t slot)
+value_destroy(struct cdedupe_bytes *buffer, const struct value *value)
 {
-    struct value *value;
-
-    if (slot == 0)
-        return;
-    value = value_at(buffer, slot);
     if (value->length > VALUE_INLINE)
-        memory_free(memory_of(buffer), value->at.block, (size_t)value->length, 8);
+        values_free(&buffer->values, &value->at.stored);
 }
 
-/* ---------------------------------------------------------------------------------------------------- */
+/* Frees up to FREED_TOGETHER values, and gives their slots back. Zeros among the slots are skipped. */
+static void
+destroy_values(struct cdedupe_bytes *buffer, const cdedupe_slot_t *slots, size_t count)
+{
+    struct stored_value stored[FREED_TOGETHER];
+    size_t stored_count = 0;
+
+    for (size_t i = 0; i < count; i++) {
+        const struct value *value = slots[i] == 0 ? NULL : value_at(buffer, slots[i]);
+
+        if (value != NULL && value->length > VALUE_INLINE)
+            stored[stored_count++] = value->at.stored;
+    }
+    if (stored_count > 0)
+        values_free_many(&buffer->values, stored, stored_count);
+    cdedupe_discard(buffer->core, slots, count);
+}
+
+/* ---------------------------------------------------------------------------------------------- */
 /* Life                                                                                                 */
+
+/* The options that the caller's struct has, the others by default. False: its size is out of range. */
+static bool
+read_options(const cdedupe_options_t *given, cdedupe_options_t *options)
+{
+    *options = cdedupe_options();
+    if (given != NULL) {
+        if (given->size < sizeof(given->size) || given->size > 4096)
+            return false;
+        memcpy(options, given, given->size < sizeof(*options) ? given->size : sizeof(*options));
+        options->size = sizeof(*options);
+    }
+    options->payload_size = sizeof(struct value);
+    options->payload_alignment = _Alignof(struct value);
+    options->revision_offset = offsetof(struct value, revision);
+    options->weight_offset = offsetof(struct value, length);
+    return options->merge == NULL;
+}
 
 static size_t
 items_size(const struct cdedupe_bytes *buffer)
 {
-    size_t size = buffer->batch_size * sizeof(cdedupe_item_t);
-
-    return size < sizeof(struct block) ? sizeof(struct block) : size;
+    return buffer->batch_size * sizeof(cdedupe_item_t);
 }
 
-static cdedupe_result_t
-create_wrapper(cdedupe_t *core, cdedupe_bytes_t **out)
+/* Frees all but the core. */
+static void
+destroy_wrapper(struct cdedupe_bytes *buffer)
 {
-    struct cdedupe_bytes *buffer =
-        memory_allocate(&core->memory, sizeof(*buffer), _Alignof(struct cdedupe_bytes));
+    struct memory memory;
 
+    values_destroy(&buffer->values);
+    if (buffer->items != NULL)
+        memory_free(&buffer->memory, buffer->items, items_size(buffer), _Alignof(cdedupe_item_t));
+    memory = buffer->memory;
+    memory_free(&memory, buffer, sizeof(*buffer), _Alignof(struct cdedupe_bytes));
+}
+
+/* The core has accepted the options. */
+static cdedupe_bytes_t *
+create_wrapper(const cdedupe_options_t *options, cdedupe_t *core)
+{
+    struct cdedupe_bytes *buffer;
+    struct memory memory;
+
+    memory_init(&memory, options->allocate, options->deallocate, options->allocator_context);
+    buffer = memory_allocate(&memory, sizeof(*buffer), _Alignof(struct cdedupe_bytes));
     if (buffer == NULL)
-        return CDEDUPE_NO_MEMORY;
+        return NULL;
     buffer->core = core;
-    buffer->batch_size = core->batch_size;
-    buffer->items = memory_allocate(&core->memory, items_size(buffer), _Alignof(cdedupe_item_t));
-    if (buffer->items == NULL) {
-        memory_free(&core->memory, buffer, sizeof(*buffer), _Alignof(struct cdedupe_bytes));
-        return CDEDUPE_NO_MEMORY;
-    }
-    *out = buffer;
-    return CDEDUPE_OK;
+    buffer->memory = memory;
+    buffer->batch_size = options->batch_size;
+    values_init(&buffer->values, &buffer->memory);
+    buffer->items = memory_allocate(&buffer->memory, items_size(buffer), _Alignof(cdedupe_item_t));
+    if (buffer->items != NULL)
+        return buffer;
+    destroy_wrapper(buffer);
+    return NULL;
 }
 
 cdedupe_result_t
 cdedupe_bytes_create(const cdedupe_options_t *given, cdedupe_bytes_t **out)
 {
-    cdedupe_options_t options = cdedupe_options();
+    cdedupe_options_t options;
     cdedupe_result_t result;
     cdedupe_t *core;
 
     *out = NULL;
-    if (given != NULL) {
-        if (given->size < sizeof(given->size) || given->size > 4096)
-            return CDEDUPE_INVALID_ARGUMENT;
-        memcpy(&options, given, given->size < sizeof(options) ? given->size : sizeof(options));
-        options.size = sizeof(options);
-    }
-    options.payload_size = sizeof(struct value);
-    options.payload_alignment = _Alignof(struct value);
-    options.revision_offset = offsetof(struct value, revision);
-    options.weight_offset = offsetof(struct value, length);
-    if (options.merge != NULL)
+    if (!read_options(given, &options))
         return CDEDUPE_INVALID_ARGUMENT;
     result = cdedupe_create(&options, &core);
     if (result != CDEDUPE_OK)
         return result;
-    result = create_wrapper(core, out);
-    if (result != CDEDUPE_OK)
-        cdedupe_destroy(core);
-    return result;
+    *out = create_wrapper(&options, core);
+    if (*out != NULL)
+        return CDEDUPE_OK;
+    cdedupe_destroy(core);
+    return CDEDUPE_NO_MEMORY;
 }
 
 /* The values of the last batch, from item `first` on. */
 static void
 destroy_items(struct cdedupe_bytes *buffer, size_t first)
 {
-    cdedupe_slot_t slots[PUTS_PER_LOCK];
+    cdedupe_slot_t slots[FREED_TOGETHER];
 
     while (buffer->batch > first) {
         size_t count = 0;
 
-        while (count < PUTS_PER_LOCK && buffer->batch > first) {
-            slots[count] = buffer->items[--buffer->batch].slot;
-            value_destroy(buffer, slots[count++]);
-        }
-        cdedupe_discard(buffer->core, slots, count);
+        while (count < FREED_TOGETHER && buffer->batch > first)
+            slots[count++] = buffer->items[--buffer->batch].slot;
+        destroy_values(buffer, slots, count);
     }
 }
 
@@ -166,28 +210,23 @@ cdedupe_bytes_destroy(cdedupe_bytes_t *buffer)
     core = buffer->core;
     destroy_batch(buffer);
     while ((slot = cdedupe_drain_next(core, &cursor)) != 0)
-        value_destroy(buffer, slot);
-    memory_free(&core->memory, buffer->items, items_size(buffer), _Alignof(cdedupe_item_t));
-    memory_free(&core->memory, buffer, sizeof(*buffer), _Alignof(struct cdedupe_bytes));
+        value_destroy(buffer, value_at(buffer, slot));
+    destroy_wrapper(buffer);
     cdedupe_destroy(core);
 }
 
-/* ---------------------------------------------------------------------------------------------------- */
+/* ---------------------------------------------------------------------------------------------- */
 /* Source                                                                                               */
 
-/* Destroys what restarts and overflows dropped. */
+/* Clears up what restarts and overflows dropped, `steps` updates of it at most. There is something. */
 static void
-collect(struct cdedupe_bytes *buffer)
+collect(struct cdedupe_bytes *buffer, size_t steps)
 {
-    cdedupe_slot_t slots[SWEEPS_PER_LOCK];
+    cdedupe_slot_t slots[FREED_TOGETHER];
     size_t count;
 
-    while (cdedupe_has_dropped(buffer->core) &&
-           cdedupe_collect(buffer->core, slots, SWEEPS_PER_LOCK, &count) == CDEDUPE_OK) {
-        for (size_t i = 0; i < count; i++)
-            value_destroy(buffer, slots[i]);
-        cdedupe_discard(buffer->core, slots, count);
-    }
+    if (cdedupe_collect(buffer->core, slots, steps, &count) == CDEDUPE_OK)
+        destroy_values(buffer, slots, count);
 }
 
 /* Puts an update whose payload, if any, is complete; destroys what comes back. */
@@ -197,14 +236,13 @@ put(struct cdedupe_bytes *buffer, cdedupe_update_t *update, cdedupe_outcome_t *o
     cdedupe_result_t result = cdedupe_put(buffer->core, update, 1);
     cdedupe_slot_t back[2] = {update->slot, update->displaced};
 
-    value_destroy(buffer, back[0]);
-    value_destroy(buffer, back[1]);
+    for (size_t i = 0; i < 2; i++)
+        if (back[i] != 0)
+            value_destroy(buffer, value_at(buffer, back[i]));
     if (back[0] != 0 || back[1] != 0)
         cdedupe_discard(buffer->core, back, 2);
     if (outcome != NULL)
         *outcome = (cdedupe_outcome_t)update->outcome;
-    if (update->outcome == CDEDUPE_OUTCOME_OVERFLOWED)
-        collect(buffer);
     return result;
 }
 
@@ -237,6 +275,8 @@ put_value(struct cdedupe_bytes *buffer, cdedupe_update_t *update, const void *by
 {
     if (update->key_length > CDEDUPE_KEY_MAX)
         return reject(outcome, CDEDUPE_KEY_TOO_LONG);
+    if (cdedupe_has_dropped(buffer->core))
+        collect(buffer, PUT_CLEARS);
     update->slot = make_value(buffer, bytes, length, revision);
     return update->slot == 0 ? reject(outcome, CDEDUPE_NO_MEMORY) : put(buffer, update, outcome);
 }
@@ -264,20 +304,21 @@ cdedupe_bytes_put_status(cdedupe_bytes_t *buffer, cdedupe_status_t status)
 {
     cdedupe_result_t result = cdedupe_put_status(buffer->core, status);
 
-    collect(buffer);
+    while (cdedupe_has_dropped(buffer->core)) {
+        collect(buffer, CALL_CLEARS);
+        if (status != CDEDUPE_STATUS_IN_SYNC)
+            break;
+    }
     return result;
 }
 
 cdedupe_result_t
 cdedupe_bytes_restart(cdedupe_bytes_t *buffer)
 {
-    cdedupe_result_t result = cdedupe_restart(buffer->core);
-
-    collect(buffer);
-    return result;
+    return cdedupe_restart(buffer->core);
 }
 
-/* ---------------------------------------------------------------------------------------------------- */
+/* ---------------------------------------------------------------------------------------------- */
 /* Sink                                                                                                 */
 
 cdedupe_result_t
@@ -309,19 +350,43 @@ describe(struct cdedupe_bytes *buffer, const cdedupe_item_t *item, cdedupe_bytes
     }
 }
 
+/* What every take does before: the values of the batch before are freed, and some that were dropped. */
+static size_t
+begin_take(struct cdedupe_bytes *buffer, size_t capacity)
+{
+    destroy_batch(buffer);
+    if (cdedupe_has_dropped(buffer->core))
+        collect(buffer, CALL_CLEARS);
+    return capacity < buffer->batch_size ? capacity : buffer->batch_size;
+}
+
+static void
+end_take(struct cdedupe_bytes *buffer, cdedupe_bytes_item_t *items, size_t count)
+{
+    buffer->batch = count;
+    for (size_t i = 0; i < count; i++)
+        describe(buffer, &buffer->items[i], &items[i]);
+}
+
 cdedupe_result_t
 cdedupe_bytes_take(cdedupe_bytes_t *buffer, cdedupe_bytes_item_t *items, size_t capacity,
                    size_t *count)
 {
-    cdedupe_result_t result;
+    cdedupe_result_t result =
+        cdedupe_take(buffer->core, buffer->items, begin_take(buffer, capacity), count);
 
-    destroy_batch(buffer);
-    if (capacity > buffer->batch_size)
-        capacity = buffer->batch_size;
-    result = cdedupe_take(buffer->core, buffer->items, capacity, count);
-    buffer->batch = *count;
-    for (size_t i = 0; i < *count; i++)
-        describe(buffer, &buffer->items[i], &items[i]);
+    end_take(buffer, items, *count);
+    return result;
+}
+
+cdedupe_result_t
+cdedupe_bytes_take_wait(cdedupe_bytes_t *buffer, cdedupe_bytes_item_t *items, size_t capacity,
+                        size_t *count, int64_t timeout_ms)
+{
+    cdedupe_result_t result = cdedupe_take_wait(buffer->core, buffer->items,
+                                                begin_take(buffer, capacity), count, timeout_ms);
+
+    end_take(buffer, items, *count);
     return result;
 }
 
@@ -338,11 +403,12 @@ cdedupe_bytes_put_back(cdedupe_bytes_t *buffer, size_t *count)
     if (result == CDEDUPE_INVALID_ARGUMENT)
         return result;
     destroy_items(buffer, first + *count);
-    collect(buffer);
+    if (cdedupe_has_dropped(buffer->core))
+        collect(buffer, CALL_CLEARS);
     return result;
 }
 
-/* ---------------------------------------------------------------------------------------------------- */
+/* ---------------------------------------------------------------------------------------------- */
 
 void
 cdedupe_bytes_stop(cdedupe_bytes_t *buffer)
@@ -359,11 +425,18 @@ cdedupe_bytes_finish(cdedupe_bytes_t *buffer, cdedupe_finish_t when)
 void
 cdedupe_bytes_statistics(cdedupe_bytes_t *buffer, cdedupe_statistics_t *out, size_t size)
 {
-    cdedupe_statistics(buffer->core, out, size);
+    cdedupe_statistics_t statistics;
+
+    cdedupe_statistics(buffer->core, &statistics, sizeof(statistics));
+    statistics.memory += sync_load_relaxed(&buffer->memory.bytes);
+    memset(out, 0, size);
+    memcpy(out, &statistics, size < sizeof(statistics) ? size : sizeof(statistics));
 }
 
 const char *
 cdedupe_bytes_validate(cdedupe_bytes_t *buffer)
 {
-    return cdedupe_validate(buffer->core);
+    const char *fault = cdedupe_validate(buffer->core);
+
+    return fault != NULL ? fault : values_validate(&buffer->values);
 }

@@ -50,20 +50,6 @@ create_lists(struct cdedupe *buffer)
     return true;
 }
 
-static struct memory
-choose_memory(const cdedupe_options_t *options)
-{
-    struct memory memory;
-
-    memory_init_default(&memory);
-    if (options->allocate != NULL) {
-        memory.allocate = options->allocate;
-        memory.deallocate = options->deallocate;
-        memory.context = options->allocator_context;
-    }
-    return memory;
-}
-
 /* What the caller chose, and what is never changed. */
 static void
 init_choices(struct cdedupe *buffer, const cdedupe_options_t *options)
@@ -110,7 +96,7 @@ cdedupe_create(const cdedupe_options_t *given, cdedupe_t **out)
     if (options_read(given, &options) != NULL)
         return CDEDUPE_INVALID_ARGUMENT;
 
-    memory = choose_memory(&options);
+    memory_init(&memory, options.allocate, options.deallocate, options.allocator_context);
     buffer = memory_allocate(&memory, sizeof(*buffer), _Alignof(struct cdedupe));
     if (buffer == NULL)
         return CDEDUPE_NO_MEMORY;

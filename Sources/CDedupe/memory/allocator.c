@@ -23,7 +23,7 @@
  * the first free, because its mmap threshold rises to the size of the largest mapped block that was
  * freed.
  */
-#define MAPPED_SIZE ((size_t)64 * 1024)
+#define MAPPED_SIZE ((size_t)16 * 1024)
 
 /* The largest alignment that a mapped block has on every system, because no page is smaller. */
 #define MAPPED_ALIGNMENT ((size_t)4096)
@@ -71,11 +71,12 @@ default_deallocate(void *context, void *block, size_t size, size_t alignment)
 }
 
 void
-memory_init_default(struct memory *memory)
+memory_init(struct memory *memory, memory_allocate_hook *allocate,
+            memory_deallocate_hook *deallocate, void *context)
 {
-    memory->allocate = default_allocate;
-    memory->deallocate = default_deallocate;
-    memory->context = NULL;
+    memory->allocate = allocate != NULL ? allocate : default_allocate;
+    memory->deallocate = allocate != NULL ? deallocate : default_deallocate;
+    memory->context = context;
     memory->bytes = 0;
 }
 
@@ -188,7 +189,7 @@ reserve_fill(struct reserve *reserve, struct memory *memory)
 }
 
 void
-reserve_release(struct reserve *reserve, struct memory *memory)
+reserve_free(struct reserve *reserve, struct memory *memory)
 {
     free_all(&reserve->available, memory);
     free_all(&reserve->retired, memory);

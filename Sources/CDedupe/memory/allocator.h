@@ -24,9 +24,12 @@
 #include <stddef.h>
 #include <stdint.h>
 
+typedef void *memory_allocate_hook(void *context, size_t size, size_t alignment);
+typedef void memory_deallocate_hook(void *context, void *block, size_t size, size_t alignment);
+
 struct memory {
-    void *(*allocate)(void *context, size_t size, size_t alignment);
-    void (*deallocate)(void *context, void *block, size_t size, size_t alignment);
+    memory_allocate_hook *allocate;
+    memory_deallocate_hook *deallocate;
     void *context;
     uint64_t bytes; /* The number of bytes in use. Threads change it without the lock. */
 };
@@ -57,10 +60,11 @@ struct reserve {
 };
 
 /*
- * Chooses the system's allocator. It maps and unmaps large blocks one by one, so that the memory
- * goes back to the system after a peak.
+ * Chooses the caller's hooks or, if `allocate` is NULL, the system's allocator. The system's allocator
+ * maps and unmaps large blocks one by one, so that the memory goes back to the system after a peak.
  */
-void memory_init_default(struct memory *memory);
+void memory_init(struct memory *memory, memory_allocate_hook *allocate,
+                 memory_deallocate_hook *deallocate, void *context);
 
 /* Allocates zeroed memory, or returns NULL. `size` is at least sizeof(struct block). */
 void *memory_allocate(struct memory *memory, size_t size, size_t alignment);
@@ -93,7 +97,14 @@ void reserve_defer(struct reserve *reserve, struct block *notes, void *memory, s
  */
 bool reserve_fill(struct reserve *reserve, struct memory *memory);
 
-/* Without the lock: frees the available and the retired blocks. */
-void reserve_release(struct reserve *reserve, struct memory *memory);
+/* Without the lock: frees the available and the retired blocks. Most operations leave none. */
+void reserve_free(struct reserve *reserve, struct memory *memory);
+
+static inline void
+reserve_release(struct reserve *reserve, struct memory *memory)
+{
+    if (reserve->available != NULL || reserve->retired != NULL)
+        reserve_free(reserve, memory);
+}
 
 #endif

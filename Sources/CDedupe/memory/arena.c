@@ -27,6 +27,7 @@ arena_init(struct arena *arena, size_t alignment, uint32_t link_offset, uint32_t
     arena->alignment = (uint32_t)alignment;
     arena->link_offset = link_offset;
     arena->slab_limit = slab_limit;
+    arena->empty_bytes_max = EMPTY_BYTES_MAX;
 }
 
 void
@@ -39,6 +40,20 @@ static size_t
 slab_size(const struct arena *arena, const struct slab *slab)
 {
     return slab->cells * arena->classes[slab->class_index].stride;
+}
+
+static void
+count_empty(struct arena *arena, uint32_t index)
+{
+    arena->classes[arena->slabs[index].class_index].empty++;
+    arena->empty_bytes += slab_size(arena, &arena->slabs[index]);
+}
+
+static void
+uncount_empty(struct arena *arena, uint32_t index)
+{
+    arena->classes[arena->slabs[index].class_index].empty--;
+    arena->empty_bytes -= slab_size(arena, &arena->slabs[index]);
 }
 
 void
@@ -182,7 +197,7 @@ arena_make_room(struct arena *arena, uint32_t class_index, struct reserve *reser
     sync_store_pointer(&arena->table->cells[index].base, base);
     class->slabs++;
     arena->cells += cells;
-    class->empty = index;
+    count_empty(arena, index);
     append_partial(arena, index);
     return true;
 }
@@ -193,6 +208,7 @@ retire_slab(struct arena *arena, uint32_t index, struct reserve *reserve)
     struct slab *slab = &arena->slabs[index];
 
     remove_partial(arena, index);
+    uncount_empty(arena, index);
     arena->classes[slab->class_index].slabs--;
     arena->cells -= slab->cells;
     reserve_retire(reserve, arena->table->cells[index].base, slab_size(arena, slab),
@@ -200,6 +216,39 @@ retire_slab(struct arena *arena, uint32_t index, struct reserve *reserve)
     slab->cells = 0;
     slab->next = arena->free_numbers;
     arena->free_numbers = index;
+}
+
+/* Says whether the arena retires an empty slab. */
+static bool
+is_surplus(const struct arena *arena, uint32_t index)
+{
+    const struct slab *slab = &arena->slabs[index];
+    const struct slab_class *class = &arena->classes[slab->class_index];
+
+    return arena->empty_bytes > arena->empty_bytes_max && slab_size(arena, slab) > SLAB_SIZE_MIN &&
+           (class->empty > 1 || class->empty == class->slabs);
+}
+
+/*
+ * The last cell of a slab came back. The arena retires the slab if it is surplus. If the class is no
+ * longer in use, the arena also retires empty slabs that the class kept while it was.
+ */
+static void
+note_empty(struct arena *arena, uint32_t index, struct reserve *reserve)
+{
+    struct slab_class *class = &arena->classes[arena->slabs[index].class_index];
+    uint32_t next;
+
+    count_empty(arena, index);
+    if (is_surplus(arena, index))
+        retire_slab(arena, index, reserve);
+    if (class->empty < class->slabs)
+        return;
+    for (index = class->head; index != 0; index = next) {
+        next = arena->slabs[index].next;
+        if (is_surplus(arena, index))
+            retire_slab(arena, index, reserve);
+    }
 }
 
 /* ---------------------------------------------------------------------------------------------- */
@@ -219,8 +268,8 @@ arena_take(struct arena *arena, uint32_t class_index)
     } else {
         number = (index << SLAB_SHIFT) | slab->fresh++;
     }
-    if (class->empty == index)
-        class->empty = 0;
+    if (slab->used == 0)
+        uncount_empty(arena, index);
     slab->used++;
     arena->used++;
     if (slab->used == slab->cells)
@@ -233,7 +282,6 @@ arena_give_back(struct arena *arena, uint32_t number, struct reserve *reserve)
 {
     uint32_t index = number >> SLAB_SHIFT;
     struct slab *slab = &arena->slabs[index];
-    struct slab_class *class = &arena->classes[slab->class_index];
 
     *arena_link(arena, number) = 0;
     if (slab->free_head != 0)
@@ -246,12 +294,8 @@ arena_give_back(struct arena *arena, uint32_t number, struct reserve *reserve)
         append_partial(arena, index);
     slab->used--;
     arena->used--;
-    if (slab->used > 0)
-        return;
-    if (class->empty == 0)
-        class->empty = index;
-    else
-        retire_slab(arena, index, reserve);
+    if (slab->used == 0)
+        note_empty(arena, index, reserve);
 }
 
 uint32_t
@@ -296,7 +340,7 @@ validate_class(const struct arena *arena, uint32_t class_index, uint32_t partial
                uint32_t slabs_expected)
 {
     const struct slab_class *class = &arena->classes[class_index];
-    uint32_t partial = 0, previous = 0;
+    uint32_t partial = 0, previous = 0, empty = 0;
 
     for (uint32_t index = class->head; index != 0; index = arena->slabs[index].next) {
         const struct slab *slab = &arena->slabs[index];
@@ -304,14 +348,15 @@ validate_class(const struct arena *arena, uint32_t class_index, uint32_t partial
         if (slab->class_index != class_index || slab->previous != previous ||
             slab->used >= slab->cells)
             return "arena: the list of slabs with free cells is broken";
-        if (slab->used == 0 && class->empty != index)
-            return "arena: an empty slab was kept";
+        empty += slab->used == 0;
         if (++partial > partial_expected)
             return "arena: the list of slabs with free cells has a loop";
         previous = index;
     }
     if (partial != partial_expected || class->tail != previous || class->slabs != slabs_expected)
         return "arena: slabs of a class do not add up";
+    if (class->empty != empty)
+        return "arena: empty slabs of a class do not add up";
     return NULL;
 }
 
@@ -319,6 +364,7 @@ const char *
 arena_validate(const struct arena *arena)
 {
     uint32_t partial[ARENA_CLASSES_MAX] = {0}, slabs[ARENA_CLASSES_MAX] = {0}, used = 0;
+    size_t empty_bytes = 0;
     const char *fault = NULL;
 
     for (uint32_t index = 1; index <= arena->slab_count && fault == NULL; index++) {
@@ -329,10 +375,13 @@ arena_validate(const struct arena *arena)
         slabs[slab->class_index]++;
         partial[slab->class_index] += slab->used < slab->cells;
         used += slab->used;
+        empty_bytes += slab->used == 0 ? slab_size(arena, slab) : 0;
         fault = validate_slab(arena, index);
     }
     if (fault == NULL && used != arena->used)
         fault = "arena: used cells do not add up";
+    if (fault == NULL && empty_bytes != arena->empty_bytes)
+        fault = "arena: bytes of empty slabs do not add up";
     for (uint32_t i = 0; i < arena->class_count && fault == NULL; i++)
         fault = validate_class(arena, i, partial[i], slabs[i]);
     return fault;

@@ -15,7 +15,10 @@
  *
  * The free cells of a slab form a list, first in, first out. The slabs of a class that have free
  * cells form a list too. Cells that are taken one after the other therefore lie near each other.
- * The arena keeps one empty slab per class and retires the others.
+ *
+ * The arena keeps empty slabs of up to `empty_bytes_max` bytes in all classes together, so that a buffer
+ * that is filled and emptied in turn rarely calls the allocator. Beyond that the arena retires an
+ * empty slab, unless it is the only empty slab of a class in use, or as small as slabs get.
  *
  * The caller must hold the buffer's lock, except for arena_at(). The owner of a cell may call
  * arena_at() at any time. So may a reader in a read section, for an entry that the reader found in
@@ -35,7 +38,8 @@
 enum { SLAB_SHIFT = TEST_SIZED(12, 4), SLAB_CELLS_MAX = 1 << SLAB_SHIFT };
 
 #define SLAB_SIZE_MIN ((size_t)TEST_SIZED(4 * 1024, 128))
-#define SLAB_SIZE_MAX (SLAB_SIZE_MIN << 6) /* 256 KiB */
+#define SLAB_SIZE_MAX (SLAB_SIZE_MIN << 6)   /* 256 KiB */
+#define EMPTY_BYTES_MAX (SLAB_SIZE_MIN << 5) /* 128 KiB */
 
 /* Where the cells of a slab are. A reader without the lock needs nothing else of the slab. */
 struct slab_cells {
@@ -63,7 +67,7 @@ struct slab_class {
     uint32_t head; /* The list of slabs with free cells. */
     uint32_t tail;
     uint32_t slabs; /* The number of slabs of the class. */
-    uint32_t empty; /* The one empty slab that the arena keeps, or zero. */
+    uint32_t empty; /* The number of slabs of the class that have no cell in use. */
 };
 
 /*
@@ -91,6 +95,8 @@ struct arena {
     uint32_t used;         /* The number of cells that are handed out. */
     uint32_t cells;        /* The number of cells in all slabs. */
     uint32_t class_count;
+    size_t empty_bytes;     /* The size of all empty slabs. */
+    size_t empty_bytes_max; /* EMPTY_BYTES_MAX, unless the owner changes it. */
     struct slab_class classes[ARENA_CLASSES_MAX];
 };
 
