@@ -6,7 +6,7 @@
  *
  * Where values are merged nothing can come between: a take holds the merge lock.
  */
-#include "state/buffer.h"
+#include "calls/calls.h"
 
 #include <stdarg.h>
 #include <stdlib.h>

@@ -4,7 +4,7 @@
  * merged, a put yields to a sink that found a merge running. sched_yield() is ours, so that this thread can do what others
  * might, at the very place. Looks inside for the lock, to tell it that a thread is waiting, and for contexts.
  */
-#include "state/buffer.h"
+#include "calls/calls.h"
 
 #include <pthread.h>
 #include <semaphore.h>

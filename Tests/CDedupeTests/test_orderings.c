@@ -15,7 +15,7 @@
 #include <pthread.h>
 #include <sched.h>
 
-#include "state/buffer.h"
+#include "calls/calls.h"
 #include "check.h"
 
 /* More than there are threads in a scene. */
@@ -82,7 +82,7 @@ open_buffer(unsigned context_count)
 
     CHECK(cdedupe_create(NULL, &buffer) == CDEDUPE_OK);
     for (unsigned i = 0; i < context_count; i++)
-        contexts[i] = context_claim(buffer);
+        contexts[i] = context_claim(&buffer->contexts);
     for (unsigned i = 0; i < context_count; i++)
         context_give_back(contexts[i]);
     CHECK(cdedupe_claim(buffer, CDEDUPE_CLAIM_SINGLE_BATCH) == CDEDUPE_OK);
@@ -155,11 +155,11 @@ take(scene_t *scene)
 static void
 replace(scene_t *scene, uint32_t key, cdedupe_slot_t slot)
 {
-    uint64_t replaced = context_count_replaced(scene->buffer);
+    uint64_t replaced = context_count_replaced(&scene->buffer->contexts);
     cdedupe_update_t update = put_slot(scene, key, slot, false);
 
     CHECK_EQ(update.outcome, CDEDUPE_OUTCOME_REPLACED);
-    CHECK_EQ(context_count_replaced(scene->buffer), replaced + 1);
+    CHECK_EQ(context_count_replaced(&scene->buffer->contexts), replaced + 1);
     if (update.displaced != 0)
         CHECK_EQ(*(uint64_t *)cdedupe_payload(scene->buffer, update.displaced), key);
 }

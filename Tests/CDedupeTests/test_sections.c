@@ -9,7 +9,7 @@
 #include <sched.h>
 #include <stdlib.h>
 
-#include "state/buffer.h"
+#include "calls/calls.h"
 #include "check.h"
 #include "hooks.h"
 
@@ -92,7 +92,7 @@ begin_read_section(struct reader *reader, cdedupe_t *buffer)
     struct directory *directory = buffer->index.directory;
     uint32_t number = 0;
 
-    reader->context = context_claim(buffer);
+    reader->context = context_claim(&buffer->contexts);
     read_section_begin(reader->context);
     reader->table_count = reader->entry_count = 0;
     note_table(reader, directory);
@@ -111,7 +111,7 @@ begin_read_section(struct reader *reader, cdedupe_t *buffer)
 static void
 end_read_section(struct reader *reader, cdedupe_t *buffer)
 {
-    read_section_end(buffer, reader->context);
+    read_section_end(&buffer->contexts, reader->context);
     context_give_back(reader->context);
     reader->context = NULL;
 }
@@ -386,11 +386,11 @@ magazines_are_empty_after_a_peak(void)
     size_t next, end;
 
     /* Two contexts, each with a full magazine; one stays claimed. */
-    one = context_claim(buffer), two = context_claim(buffer);
+    one = context_claim(&buffer->contexts), two = context_claim(&buffer->contexts);
     context_give_back(one), context_give_back(two);
     CHECK(cdedupe_acquire(buffer, slots, MANY) == CDEDUPE_OK);
     CHECK_EQ(slots_in_magazines(buffer), 0);
-    two = context_claim(buffer);
+    two = context_claim(&buffer->contexts);
     while (two->slot_count < MAGAZINE_SIZE) {
         two->slots[two->slot_count] = slots[two->slot_count];
         two->slot_count++;
@@ -400,13 +400,13 @@ magazines_are_empty_after_a_peak(void)
     for (size_t i = 2 * MAGAZINE_SIZE; i < MANY; i += SHARE)
         out[i / SHARE] = slots[i], slots[i] = 0;
 
-    for (next = 2 * MAGAZINE_SIZE; !buffer->slots_sparse; next += SHARE)
+    for (next = 2 * MAGAZINE_SIZE; !buffer->magazines.sparse; next += SHARE)
         cdedupe_discard(buffer, slots + next, SHARE);
     CHECK_EQ(slots_in_magazines(buffer), MAGAZINE_SIZE);
     context_give_back(two);
     for (end = next + buffer->slots.cells / 4; next < end; next += SHARE)
         cdedupe_discard(buffer, slots + next, SHARE);
-    CHECK(buffer->slots_sparse);
+    CHECK(buffer->magazines.sparse);
     CHECK_EQ(slots_in_magazines(buffer), 0);
     cdedupe_discard(buffer, slots + next, MANY - next);
     CHECK(buffer->slots.used > 0 && buffer->slots.used <= OUT);

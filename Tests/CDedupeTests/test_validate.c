@@ -5,7 +5,7 @@
  */
 #include <string.h>
 
-#include "state/buffer.h"
+#include "calls/calls.h"
 #include "check.h"
 
 enum { KEYS = 40 };
@@ -86,18 +86,21 @@ static void
 words_are_checked(void)
 {
     cdedupe_t *buffer = make_busy_buffer();
-    struct entry *one = listed_entry(buffer, buffer->ring, 0),
-                 *two = listed_entry(buffer, buffer->ring, 1);
-    struct entry *stale = listed_entry(buffer, buffer->dropped, 0), *idle = idle_entry(buffer);
+    struct entry *one = listed_entry(buffer, buffer->queue.ring, 0),
+                 *two = listed_entry(buffer, buffer->queue.ring, 1);
+    struct entry *stale = listed_entry(buffer, buffer->queue.dropped, 0),
+                 *idle = idle_entry(buffer);
     uint32_t number = link_at(&buffer->links, one->link)->item;
     struct reserve reserve;
 
     BREAK(one->word, one->word & ~WORD_PENDING, "entry: neither pending nor idle");
     BREAK(one->word, one->word ^ WORD_LIVE, "entries: the count of live keys is wrong");
     BREAK(one->word, one->word & ~WORD_INDEXED, "entry: a word that is not zero is not indexed");
-    BREAK(one->word, word_pending(one->word, word_slot(one->word), buffer->restart + 1, false),
+    BREAK(one->word,
+          word_pending(one->word, word_slot(one->word), buffer->resync.restart + 1, false),
           "ring: a link's entry is not current");
-    BREAK(stale->word, word_pending(stale->word, word_slot(stale->word), buffer->restart, false),
+    BREAK(stale->word,
+          word_pending(stale->word, word_slot(stale->word), buffer->resync.restart, false),
           "garbage: a link's entry is not stale");
     BREAK(idle->word, idle->word & ~WORD_LIVE, "entry: neither pending nor idle");
     BREAK(idle->word, idle->word | WORD_DELETION, "entry: neither pending nor idle");
@@ -122,8 +125,8 @@ slots_are_checked(void)
 {
     enum { MANY = MAGAZINE_SIZE + 100 };
     cdedupe_t *buffer = make_busy_buffer();
-    struct entry *one = listed_entry(buffer, buffer->ring, 0),
-                 *two = listed_entry(buffer, buffer->ring, 1);
+    struct entry *one = listed_entry(buffer, buffer->queue.ring, 0),
+                 *two = listed_entry(buffer, buffer->queue.ring, 1);
     cdedupe_slot_t slots[MANY];
     uint32_t free_slot;
 
@@ -131,9 +134,9 @@ slots_are_checked(void)
     cdedupe_discard(buffer, slots, MANY);
     free_slot = buffer->slots.slabs[buffer->slots.classes[0].head].free_head;
     CHECK(free_slot != 0);
-    BREAK(one->word, word_pending(one->word, word_slot(two->word), buffer->restart, false),
+    BREAK(one->word, word_pending(one->word, word_slot(two->word), buffer->resync.restart, false),
           "slots: one is owned twice, or free and owned");
-    BREAK(one->word, word_pending(one->word, free_slot, buffer->restart, false),
+    BREAK(one->word, word_pending(one->word, free_slot, buffer->resync.restart, false),
           "slots: one is owned twice, or free and owned");
     cdedupe_destroy(buffer);
 }
@@ -142,17 +145,19 @@ static void
 the_queue_is_checked(void)
 {
     cdedupe_t *buffer = make_busy_buffer();
-    struct link *first = link_at(&buffer->links, ring_first(&buffer->links, buffer->ring));
-    uint32_t second_number = first->next, last_number = ring_last(&buffer->links, buffer->ring);
+    struct link *first = link_at(&buffer->links, ring_first(&buffer->links, buffer->queue.ring));
+    uint32_t second_number = first->next,
+             last_number = ring_last(&buffer->links, buffer->queue.ring);
     struct link *second = link_at(&buffer->links, second_number),
                 *last = link_at(&buffer->links, last_number);
     uint32_t key = second->item, status = last->item;
 
     CHECK(item_is_status(first->item) && !item_is_status(key) && item_is_status(status));
     BREAK(second->item, ITEM_STATUS, "entry: pending, but its link is another's");
-    BREAK(second->previous, buffer->ring, "ring: the links are torn");
+    BREAK(second->previous, buffer->queue.ring, "ring: the links are torn");
     BREAK(first->next, second->next, "ring: the links are torn");
-    BREAK(link_at(&buffer->links, buffer->ring)->previous, first->next, "ring: the end is torn");
+    BREAK(link_at(&buffer->links, buffer->queue.ring)->previous, first->next,
+          "ring: the end is torn");
 
     /* The last status changes places with the key behind the first. */
     second->item = status, last->item = key;
@@ -179,9 +184,9 @@ counters_are_checked(void)
     BREAK(statistics->received, statistics->received + 1,
           "statistics: an update ended in no way, or in two");
     BREAK(statistics->dropped, 0, "statistics: an update ended in no way, or in two");
-    BREAK(buffer->uncleared, 0, "garbage: the count is wrong");
+    BREAK(buffer->queue.uncleared, 0, "garbage: the count is wrong");
     BREAK(buffer->index.count, buffer->index.count + 1, "index: the count is wrong");
-    BREAK(buffer->asleep, true, "loop: asleep though there is something to do");
+    BREAK(buffer->sink.asleep, true, "loop: asleep though there is something to do");
     BREAK(buffer->retired.open.count, buffer->retired.open.count + 1,
           "entries: one is neither alive, lent, in limbo nor free");
 
@@ -231,8 +236,8 @@ static void
 merges_and_weights_are_checked(void)
 {
     cdedupe_t *buffer = make_merging_buffer();
-    struct entry *value = listed_entry(buffer, buffer->ring, 1);
-    struct entry *deletion = listed_entry(buffer, buffer->ring, 2);
+    struct entry *value = listed_entry(buffer, buffer->queue.ring, 1);
+    struct entry *deletion = listed_entry(buffer, buffer->queue.ring, 2);
     uint64_t *payload = arena_at(&buffer->slots, word_slot(value->word));
 
     CHECK(buffer->statistics.pending_bytes == 9);
@@ -240,11 +245,11 @@ merges_and_weights_are_checked(void)
     BREAK(*payload, 4, "entries: the weight of what is pending is wrong");
     BREAK(deletion->word, deletion->word | WORD_MERGE_BARRIER,
           "entry: alone, but not a pending value");
-    BREAK(buffer->overflowed, true, "overflow: something is queued");
+    BREAK(buffer->bounds.overflowed, true, "overflow: something is queued");
     cdedupe_destroy(buffer);
 
     buffer = make_busy_buffer();
-    value = listed_entry(buffer, buffer->ring, 0);
+    value = listed_entry(buffer, buffer->queue.ring, 0);
     BREAK(value->word, value->word | WORD_MERGE_BARRIER, "entry: alone, but not a pending value");
     cdedupe_destroy(buffer);
 }

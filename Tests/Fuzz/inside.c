@@ -1,7 +1,7 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 #include "inside.h"
 
-#include "state/buffer.h"
+#include "calls/calls.h"
 
 size_t
 slots_out(const cdedupe_t *buffer)
@@ -17,7 +17,7 @@ slots_out(const cdedupe_t *buffer)
 size_t
 dropped(const cdedupe_t *buffer)
 {
-    return (size_t)buffer->uncleared;
+    return (size_t)buffer->queue.uncleared;
 }
 
 cdedupe_t *

@@ -4,7 +4,7 @@
 #include <string.h>
 
 #include "../CDedupeTests/model.h"
-#include "state/buffer.h"
+#include "calls/calls.h"
 
 /* The threads and the checks. */
 enum { LANES = THREADS_MAX + 1, STEPS_MAX = 128, SEEN_SIZE = 1 << 16 };

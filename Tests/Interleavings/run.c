@@ -4,7 +4,7 @@
 #include <stdio.h>
 #include <string.h>
 
-#include "state/buffer.h"
+#include "calls/calls.h"
 #include "region.h"
 
 enum { SEED = 1, TAKE_MAX = 100 };
@@ -305,7 +305,7 @@ do_take(unsigned thread, unsigned capacity)
     memcpy(state.batch.items, items, count * sizeof(items[0]));
     state.batch.count = count;
     state.asleep_at = 0;
-    if (event->result == CDEDUPE_EMPTY && buffer->claim == CLAIM_LOOP) {
+    if (event->result == CDEDUPE_EMPTY && buffer->sink.claim == CLAIM_LOOP) {
         state.empties++;
         state.asleep_at = event->invoked;
     }
@@ -555,7 +555,7 @@ add_contexts(void)
     if (program_choice(program, OP_BARE))
         return;
     for (unsigned i = 0; i < program->threads_count; i++)
-        contexts[i] = context_claim(buffer);
+        contexts[i] = context_claim(&buffer->contexts);
     for (unsigned i = 0; i < program->threads_count; i++)
         context_give_back(contexts[i]);
 }
@@ -618,8 +618,8 @@ run_validate_at_switch(void)
 static void
 check_wake_ups(void)
 {
-    bool due = !ring_is_empty(&buffer->links, buffer->ring) || buffer->stopped ||
-               buffer->finishing != FINISHING_NOT;
+    bool due = !ring_is_empty(&buffer->links, buffer->queue.ring) || buffer->end.stopped ||
+               buffer->end.finishing != FINISHING_NOT;
 
     if (state.wakes > state.empties)
         scheduler_fail("more wake-ups than sleeps");

@@ -3,12 +3,12 @@
  * What restarts leave behind. A restart only moves the queue's links to the garbage list, whose entries' words are
  * stale from then on (statuses come along); this clears them up one by one, in whoever's call it fits.
  */
-#include "state/buffer.h"
+#include "calls/calls.h"
 
 static void
 count_uncleared(struct cdedupe *buffer, uint64_t count)
 {
-    sync_store_relaxed(&buffer->uncleared, count);
+    sync_store_relaxed(&buffer->queue.uncleared, count);
 }
 
 /* Statuses that have become neighbours: one of them goes. So there are never more than entries, and one. */
@@ -21,7 +21,7 @@ forget_status_between(struct lock_scope *scope, uint32_t before, uint32_t after)
         !item_is_status(link_at(&buffer->links, after)->item))
         return;
     ring_remove(&buffer->links, before);
-    count_uncleared(buffer, buffer->uncleared - 1);
+    count_uncleared(buffer, buffer->queue.uncleared - 1);
     link_free(scope, before);
 }
 
@@ -29,14 +29,14 @@ void
 dropped_add_queue(struct lock_scope *scope)
 {
     struct cdedupe *buffer = scope->buffer;
-    uint32_t last = ring_last(&buffer->links, buffer->dropped),
-             first = ring_first(&buffer->links, buffer->ring);
+    uint32_t last = ring_last(&buffer->links, buffer->queue.dropped),
+             first = ring_first(&buffer->links, buffer->queue.ring);
 
-    if (first == buffer->ring)
+    if (first == buffer->queue.ring)
         return;
-    count_uncleared(buffer, buffer->uncleared + buffer->statistics.pending_keys +
+    count_uncleared(buffer, buffer->queue.uncleared + buffer->statistics.pending_keys +
                                 buffer->statistics.pending_statuses);
-    ring_splice(&buffer->links, buffer->ring, buffer->dropped);
+    ring_splice(&buffer->links, buffer->queue.ring, buffer->queue.dropped);
     forget_status_between(scope, last, first);
 }
 
@@ -48,7 +48,7 @@ dropped_remove(struct lock_scope *scope, uint32_t link)
              after = link_at(&buffer->links, link)->next;
 
     ring_remove(&buffer->links, link);
-    count_uncleared(buffer, buffer->uncleared - 1);
+    count_uncleared(buffer, buffer->queue.uncleared - 1);
     forget_status_between(scope, before, after);
 }
 
@@ -61,8 +61,8 @@ detached_add(struct lock_scope *scope, cdedupe_slot_t slot)
     if (slot == 0)
         return;
     link = link_new(scope, slot);
-    ring_append(&buffer->links, buffer->detached, link);
-    count_uncleared(buffer, buffer->uncleared + 1);
+    ring_append(&buffer->links, buffer->queue.detached, link);
+    count_uncleared(buffer, buffer->queue.uncleared + 1);
 }
 
 /* [C1] stale, live -> idle, still unseen [C2]; stale, not live -> dead [C3] */
@@ -97,9 +97,9 @@ static void
 drop_status(struct lock_scope *scope)
 {
     struct cdedupe *buffer = scope->buffer;
-    uint32_t link = ring_first(&buffer->links, buffer->dropped);
+    uint32_t link = ring_first(&buffer->links, buffer->queue.dropped);
 
-    if (link != buffer->dropped && item_is_status(link_at(&buffer->links, link)->item))
+    if (link != buffer->queue.dropped && item_is_status(link_at(&buffer->links, link)->item))
         drop_link(scope, link);
 }
 
@@ -110,12 +110,12 @@ clear_one(struct lock_scope *scope, cdedupe_slot_t *slot)
     uint32_t link;
 
     *slot = 0;
-    if (buffer->uncleared == 0)
+    if (buffer->queue.uncleared == 0)
         return false;
     drop_status(scope);
-    if ((link = ring_first(&buffer->links, buffer->detached)) != buffer->detached)
+    if ((link = ring_first(&buffer->links, buffer->queue.detached)) != buffer->queue.detached)
         *slot = link_at(&buffer->links, link)->item;
-    else if ((link = ring_first(&buffer->links, buffer->dropped)) != buffer->dropped)
+    else if ((link = ring_first(&buffer->links, buffer->queue.dropped)) != buffer->queue.dropped)
         *slot = clear_entry(scope, link_at(&buffer->links, link)->item);
     else
         return true;
@@ -156,5 +156,5 @@ cdedupe_collect(cdedupe_t *buffer, cdedupe_slot_t *slots, size_t capacity, size_
 bool
 cdedupe_has_dropped(const cdedupe_t *buffer)
 {
-    return sync_load_relaxed(&buffer->uncleared) > 0;
+    return sync_load_relaxed(&buffer->queue.uncleared) > 0;
 }

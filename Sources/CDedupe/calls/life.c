@@ -1,5 +1,5 @@
 /* SPDX-License-Identifier: Apache-2.0 */
-#include "state/buffer.h"
+#include "calls/calls.h"
 
 #include <string.h>
 
@@ -41,12 +41,12 @@ create_lists(struct cdedupe *buffer)
             return false;
         }
     }
-    buffer->ring = link_new(&scope, 0);
-    buffer->dropped = link_new(&scope, 0);
-    buffer->detached = link_new(&scope, 0);
-    ring_init(&buffer->links, buffer->ring);
-    ring_init(&buffer->links, buffer->dropped);
-    ring_init(&buffer->links, buffer->detached);
+    buffer->queue.ring = link_new(&scope, 0);
+    buffer->queue.dropped = link_new(&scope, 0);
+    buffer->queue.detached = link_new(&scope, 0);
+    ring_init(&buffer->links, buffer->queue.ring);
+    ring_init(&buffer->links, buffer->queue.dropped);
+    ring_init(&buffer->links, buffer->queue.detached);
     return true;
 }
 
@@ -60,11 +60,11 @@ init_choices(struct cdedupe *buffer, const cdedupe_options_t *options)
     buffer->batch_size = options->batch_size;
     buffer->revision_offset =
         options->suppress_unchanged ? options->revision_offset : OFFSET_UNUSED;
-    buffer->weight_offset =
+    buffer->bounds.weight_offset =
         options->maximum_pending_bytes != 0 ? options->weight_offset : OFFSET_UNUSED;
-    buffer->keys_max =
+    buffer->bounds.keys =
         options->maximum_pending_keys != 0 ? options->maximum_pending_keys : UINT64_MAX;
-    buffer->bytes_max =
+    buffer->bounds.bytes =
         options->maximum_pending_bytes != 0 ? options->maximum_pending_bytes : UINT64_MAX;
     buffer->merge = options->merge;
     buffer->merge_context = options->merge_context;
@@ -73,7 +73,7 @@ init_choices(struct cdedupe *buffer, const cdedupe_options_t *options)
 static void
 init_parts(struct cdedupe *buffer, const cdedupe_options_t *options)
 {
-    buffer->restart = 1;
+    buffer->resync.restart = 1;
     lock_init(&buffer->lock);
     waiter_init(&buffer->waiter);
     merge_lock_init(buffer);
@@ -107,7 +107,8 @@ cdedupe_create(const cdedupe_options_t *given, cdedupe_t **out)
     if (!hash_secret_init(&buffer->secret, options.hash_seed)) {
         result = CDEDUPE_NO_RANDOMNESS;
     } else if (index_init(&buffer->index, &buffer->memory)) {
-        if (create_lists(buffer) && context_pool_init(buffer)) {
+        if (create_lists(buffer) && context_pool_init(&buffer->contexts, &buffer->memory,
+                                                      &buffer->lock, &buffer->retired.epoch)) {
             *out = buffer;
             return CDEDUPE_OK;
         }
@@ -130,7 +131,7 @@ cdedupe_destroy(cdedupe_t *buffer)
         return;
     merge_lock_destroy(buffer);
     retired_destroy(&buffer->retired, &buffer->memory);
-    context_pool_destroy(buffer);
+    context_pool_destroy(&buffer->contexts);
     index_destroy(&buffer->index, &buffer->memory);
     arena_destroy(&buffer->entries, &buffer->memory);
     arena_destroy(&buffer->slots, &buffer->memory);
@@ -143,9 +144,9 @@ cdedupe_destroy(cdedupe_t *buffer)
 static cdedupe_slot_t
 next_detached(struct cdedupe *buffer)
 {
-    uint32_t link = ring_first(&buffer->links, buffer->detached);
+    uint32_t link = ring_first(&buffer->links, buffer->queue.detached);
 
-    if (link == buffer->detached)
+    if (link == buffer->queue.detached)
         return 0;
     ring_remove(&buffer->links, link);
     return link_at(&buffer->links, link)->item;
@@ -203,9 +204,9 @@ cdedupe_stop(cdedupe_t *buffer)
 
     scope_init(&scope, buffer);
     scope_lock(&scope);
-    sync_store_relaxed_32(&buffer->stopped, 1);
+    sync_store_relaxed_32(&buffer->end.stopped, 1);
     /* For good: what is put back now is not delivered. */
-    buffer->finishing = FINISHING_NOT;
+    buffer->end.finishing = FINISHING_NOT;
     notify(&scope);
     scope_unlock(&scope);
     scope_finish(&scope);
@@ -222,10 +223,10 @@ start_finishing(struct lock_scope *scope, cdedupe_finish_t when)
     struct cdedupe *buffer = scope->buffer;
 
     if (when == CDEDUPE_FINISH_WHEN_DELIVERED)
-        buffer->finishing = FINISHING_WHEN_DELIVERED;
-    else if (buffer->finishing == FINISHING_NOT)
-        buffer->finishing = FINISHING_WHEN_EMPTY;
-    if (ring_is_empty(&buffer->links, buffer->ring))
+        buffer->end.finishing = FINISHING_WHEN_DELIVERED;
+    else if (buffer->end.finishing == FINISHING_NOT)
+        buffer->end.finishing = FINISHING_WHEN_EMPTY;
+    if (ring_is_empty(&buffer->links, buffer->queue.ring))
         notify(scope);
 }
 
@@ -237,10 +238,10 @@ cdedupe_finish(cdedupe_t *buffer, cdedupe_finish_t when)
 
     scope_init(&scope, buffer);
     scope_lock(&scope);
-    if (buffer->claim != CLAIM_LOOP) {
-        sync_store_relaxed_32(&buffer->stopped, 1);
+    if (buffer->sink.claim != CLAIM_LOOP) {
+        sync_store_relaxed_32(&buffer->end.stopped, 1);
         result = CDEDUPE_STOPPED;
-    } else if (!buffer->stopped) {
+    } else if (!buffer->end.stopped) {
         start_finishing(&scope, when);
     }
     scope_unlock(&scope);
@@ -255,11 +256,11 @@ cdedupe_finish(cdedupe_t *buffer, cdedupe_finish_t when)
 static uint64_t
 oldest_age(const struct cdedupe *buffer, uint32_t now)
 {
-    uint32_t first = ring_first(&buffer->links, buffer->ring);
+    uint32_t first = ring_first(&buffer->links, buffer->queue.ring);
 
-    if (first != buffer->ring && item_is_status(link_at(&buffer->links, first)->item))
+    if (first != buffer->queue.ring && item_is_status(link_at(&buffer->links, first)->item))
         first = link_at(&buffer->links, first)->next;
-    return first == buffer->ring ? 0 : clock_age(link_at(&buffer->links, first)->queued, now);
+    return first == buffer->queue.ring ? 0 : clock_age(link_at(&buffer->links, first)->queued, now);
 }
 
 void
@@ -272,9 +273,9 @@ cdedupe_statistics(cdedupe_t *buffer, cdedupe_statistics_t *out, size_t size)
     lock_acquire(&buffer->lock);
     statistics = buffer->statistics;
     statistics.oldest_pending_age = oldest_age(buffer, now);
-    statistics.overflowed = buffer->overflowed;
-    statistics.stopped = buffer->stopped;
-    replaced = context_count_replaced(buffer);
+    statistics.overflowed = buffer->bounds.overflowed;
+    statistics.stopped = buffer->end.stopped;
+    replaced = context_count_replaced(&buffer->contexts);
     lock_release(&buffer->lock);
     /* On both sides of the sum, so it stays exact though the count goes on. */
     statistics.received += replaced;

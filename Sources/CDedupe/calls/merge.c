@@ -12,7 +12,7 @@
  * it held says so. The putting call ends its chunk after the merge that runs, and each chunk that finds such a sink lets it go
  * first: it waits for a sink that waits for the mutex, and yields for a while to a loop, which may be slow to come.
  */
-#include "state/buffer.h"
+#include "calls/calls.h"
 
 /*
  * How often a put yields to a loop that found the merge lock held. Tests that go through all interleavings build with 1: another
@@ -64,8 +64,8 @@ notify_refused(struct lock_scope *scope)
 {
     struct cdedupe *buffer = scope->buffer;
 
-    if (!ring_is_empty(&buffer->links, buffer->ring) || buffer->finishing != FINISHING_NOT ||
-        buffer->stopped)
+    if (!ring_is_empty(&buffer->links, buffer->queue.ring) ||
+        buffer->end.finishing != FINISHING_NOT || buffer->end.stopped)
         notify(scope);
 }
 

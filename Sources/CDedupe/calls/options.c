@@ -4,7 +4,7 @@
  */
 #include <string.h>
 
-#include "state/buffer.h"
+#include "calls/calls.h"
 
 /* A larger size can only come from a caller that did not initialise the options. */
 enum { OPTIONS_SIZE_MAX = 4096 };

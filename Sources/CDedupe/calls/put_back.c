@@ -22,7 +22,7 @@
  * item, unless a deletion came between them. And a value that the source has sent again since the restart, which was suppressed
  * because the sink had taken it, is pending again too.
  */
-#include "state/buffer.h"
+#include "calls/calls.h"
 
 /* One call. */
 struct put_back {
@@ -47,7 +47,7 @@ queue_at_front(struct put_back *put_back, uint32_t number)
     link_at(&buffer->links, link)->queued = put_back->was.queued;
     entry_at(&buffer->entries, number)->link = link;
     count_pending(buffer);
-    ring_prepend(&buffer->links, buffer->ring, link);
+    ring_prepend(&buffer->links, buffer->queue.ring, link);
 }
 
 /* One that is, from wherever its link is: it gets the item's place. */
@@ -59,7 +59,7 @@ move_to_front(struct put_back *put_back, uint32_t number)
 
     link_at(&buffer->links, link)->queued = put_back->was.queued;
     unlink_queued(&put_back->scope, link);
-    ring_prepend(&buffer->links, buffer->ring, link);
+    ring_prepend(&buffer->links, buffer->queue.ring, link);
 }
 
 /* ---------------------------------------------------------------------------------------------------- */
@@ -80,8 +80,8 @@ find_key(const struct cdedupe *buffer, const cdedupe_item_t *item)
 static void
 keep_borrowed(struct cdedupe *buffer, uint32_t number)
 {
-    entry_at(&buffer->entries, number)->link = buffer->borrowed_put_back;
-    buffer->borrowed_put_back = number;
+    entry_at(&buffer->entries, number)->link = buffer->batch.borrowed_put_back;
+    buffer->batch.borrowed_put_back = number;
 }
 
 static void
@@ -127,7 +127,7 @@ put_back_idle(struct put_back *put_back, uint32_t number)
 
     /* Release, with the acquire of replace_unlocked(): the payload. A store will do: idle words change under the lock. */
     sync_store_release(&entry_at(&buffer->entries, number)->word,
-                       word_pending(live, give_slot(put_back), buffer->restart, false));
+                       word_pending(live, give_slot(put_back), buffer->resync.restart, false));
     queue_at_front(put_back, number);
 }
 
@@ -236,7 +236,7 @@ is_dropped(const struct put_back *put_back, uint64_t word)
 
     if (!put_back->restarted)
         return false;
-    if (word_is_unseen(word, buffer->restart))
+    if (word_is_unseen(word, buffer->resync.restart))
         return true;
     return (word & WORD_PENDING) &&
            (buffer->merge == NULL || (word & (WORD_DELETION | WORD_MERGE_BARRIER)));
@@ -285,12 +285,12 @@ put_back_to_stale(struct put_back *put_back, uint32_t number)
     struct cdedupe *buffer = scope->buffer;
     struct entry *entry = entry_at(&buffer->entries, number);
     uint64_t before = sync_exchange(
-        &entry->word, word_pending(WORD_LIVE, give_slot(put_back), buffer->restart, true));
+        &entry->word, word_pending(WORD_LIVE, give_slot(put_back), buffer->resync.restart, true));
 
     dropped_remove(scope, entry->link);
     link_at(&buffer->links, entry->link)->queued = put_back->was.queued;
     count_pending(buffer);
-    ring_prepend(&buffer->links, buffer->ring, entry->link);
+    ring_prepend(&buffer->links, buffer->queue.ring, entry->link);
     detached_add(scope, word_slot(before));
 }
 
@@ -299,9 +299,9 @@ drop_deletion(struct put_back *put_back, uint32_t number)
 {
     struct cdedupe *buffer = put_back->scope.buffer;
     struct entry *entry = entry_at(&buffer->entries, number);
-    bool stale = word_is_stale(sync_load_relaxed(&entry->word), buffer->restart);
+    bool stale = word_is_stale(sync_load_relaxed(&entry->word), buffer->resync.restart);
 
-    if (put_back->was.before && stale && !buffer->deletions_due) {
+    if (put_back->was.before && stale && !buffer->resync.deletions_due) {
         put_back_to_stale(put_back, number);
         return;
     }
@@ -310,7 +310,7 @@ drop_deletion(struct put_back *put_back, uint32_t number)
         return;
     make_live(entry);
     /* A sweep may be under way, and past this entry. */
-    buffer->unseen_generation += stale;
+    buffer->resync.unseen_generation += stale;
 }
 
 /* The key has come up again since. The entry that it had before has what the sink had. */
@@ -341,14 +341,14 @@ resurrect(struct put_back *put_back, uint32_t number)
     uint64_t live = put_back->was.before ? WORD_LIVE : 0;
 
     entry->link = 0;
-    if (put_back->restarted && buffer->deletions_due) {
+    if (put_back->restarted && buffer->resync.deletions_due) {
         sync_store_release(&entry->word, word_idle(WORD_RESTART_OLDER));
         buffer->statistics.dropped++;
         /* A sweep may be under way, and past this entry. */
-        buffer->unseen_generation++;
+        buffer->resync.unseen_generation++;
     } else {
         sync_store_release(&entry->word,
-                           word_pending(live, give_slot(put_back), buffer->restart, true));
+                           word_pending(live, give_slot(put_back), buffer->resync.restart, true));
         queue_at_front(put_back, number);
     }
 }
@@ -359,7 +359,7 @@ put_back_deletion(struct put_back *put_back)
 {
     struct lock_scope *scope = &put_back->scope;
     struct cdedupe *buffer = scope->buffer;
-    uint32_t borrowed = buffer->borrowed, number = find_key(buffer, put_back->item);
+    uint32_t borrowed = buffer->batch.borrowed, number = find_key(buffer, put_back->item);
     struct entry *entry = entry_at(&buffer->entries, borrowed);
     uint32_t next = entry->link;
 
@@ -375,7 +375,7 @@ put_back_deletion(struct put_back *put_back)
             return false;
         resurrect(put_back, borrowed);
     }
-    buffer->borrowed = next;
+    buffer->batch.borrowed = next;
     return true;
 }
 
@@ -390,10 +390,10 @@ drop_status(struct put_back *put_back)
 
     if (buffer->statistics.pending_statuses > 0)
         return;
-    if (buffer->dropped_equal_status)
-        append_status(&put_back->scope, put_back->item->status);
+    if (buffer->resync.dropped_equal_status)
+        queue_status(&put_back->scope, put_back->item->status);
     else
-        buffer->latest_received = put_back->was.before;
+        buffer->resync.latest_received = put_back->was.before;
 }
 
 /* [G10] */
@@ -401,17 +401,18 @@ static void
 put_back_status(struct put_back *put_back)
 {
     struct cdedupe *buffer = put_back->scope.buffer;
-    uint32_t first = ring_first(&buffer->links, buffer->ring);
+    uint32_t first = ring_first(&buffer->links, buffer->queue.ring);
 
     buffer->statistics.statuses_delivered--;
-    buffer->latest_taken = put_back->was.before;
+    buffer->resync.latest_taken = put_back->was.before;
     if (put_back->restarted) {
         drop_status(put_back);
-    } else if (first == buffer->ring || !item_is_status(link_at(&buffer->links, first)->item)) {
+    } else if (first == buffer->queue.ring ||
+               !item_is_status(link_at(&buffer->links, first)->item)) {
         uint32_t link = link_new(&put_back->scope, ITEM_STATUS | put_back->item->status);
 
         link_at(&buffer->links, link)->queued = put_back->was.queued;
-        ring_prepend(&buffer->links, buffer->ring, link);
+        ring_prepend(&buffer->links, buffer->queue.ring, link);
         buffer->statistics.pending_statuses++;
     }
 }
@@ -442,14 +443,14 @@ put_back_some(struct put_back *put_back, cdedupe_item_t *items, size_t *count)
 {
     struct cdedupe *buffer = put_back->scope.buffer;
 
-    put_back->restarted = buffer->restarted;
+    put_back->restarted = buffer->batch.restarted;
     for (unsigned steps = 0; steps < PUT_BACKS_PER_LOCK && *count != 0; steps++) {
         put_back->item = &items[*count - 1];
         put_back->was = item_state(put_back->item);
         if (!put_back_one(put_back))
             return false;
         --*count;
-        buffer->batch--;
+        buffer->batch.count--;
         put_back->merged = false;
     }
     return *count > 0;
@@ -477,7 +478,7 @@ cdedupe_put_back(cdedupe_t *buffer, cdedupe_item_t *items, size_t *count)
     put_back.merged = false;
     scope_init(&put_back.scope, buffer);
     scope_lock(&put_back.scope);
-    valid = buffer->claim != CLAIM_NONE && *count <= buffer->batch;
+    valid = buffer->sink.claim != CLAIM_NONE && *count <= buffer->batch.count;
     scope_unlock(&put_back.scope);
     if (!valid)
         return CDEDUPE_INVALID_ARGUMENT;

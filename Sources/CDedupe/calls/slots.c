@@ -2,7 +2,7 @@
 /*
  * Slots: cells that the caller owns for a while. Free slots come from a magazine, where there is one.
  */
-#include "state/buffer.h"
+#include "calls/calls.h"
 
 #include <string.h>
 
@@ -13,7 +13,7 @@ enum { SPARSE_CELLS = TEST_SIZED(4096, 16) };
 static size_t
 acquire_unlocked(struct cdedupe *buffer, cdedupe_slot_t *slots, size_t count)
 {
-    struct context *context = context_claim(buffer);
+    struct context *context = context_claim(&buffer->contexts);
     size_t done = count < context->slot_count ? count : (size_t)context->slot_count;
 
     context->slot_count -= done;
@@ -92,9 +92,9 @@ discard_unlocked(struct cdedupe *buffer, const cdedupe_slot_t *slots, size_t cou
     struct context *context;
     size_t done = 0;
 
-    if (sync_load_relaxed_32(&buffer->slots_sparse))
+    if (sync_load_relaxed_32(&buffer->magazines.sparse))
         return 0;
-    context = context_claim(buffer);
+    context = context_claim(&buffer->contexts);
     for (; done < count && context->slot_count < MAGAZINE_SIZE; done++)
         if (slots[done] != 0)
             context->slots[context->slot_count++] = slots[done];
@@ -130,13 +130,13 @@ magazines_are_due(struct cdedupe *buffer, size_t returned)
     bool was_sparse, sparse, due;
 
     lock_acquire(&buffer->lock);
-    was_sparse = buffer->slots_sparse != 0;
+    was_sparse = buffer->magazines.sparse != 0;
     sparse = buffer->slots.used * 2 < buffer->slots.cells && buffer->slots.cells > SPARSE_CELLS;
-    buffer->slots_returned += returned;
-    due = sparse && (!was_sparse || buffer->slots_returned > buffer->slots.cells / 8);
+    buffer->magazines.returned += returned;
+    due = sparse && (!was_sparse || buffer->magazines.returned > buffer->slots.cells / 8);
     if (due)
-        buffer->slots_returned = 0;
-    sync_store_relaxed_32(&buffer->slots_sparse, sparse);
+        buffer->magazines.returned = 0;
+    sync_store_relaxed_32(&buffer->magazines.sparse, sparse);
     lock_release(&buffer->lock);
     return due;
 }
@@ -148,7 +148,7 @@ empty_magazines(struct cdedupe *buffer)
     struct context *context;
     size_t count;
 
-    for (uint64_t i = 0; (context = context_claim_number(buffer, &i)) != NULL; i++) {
+    for (uint64_t i = 0; (context = context_claim_number(&buffer->contexts, &i)) != NULL; i++) {
         count = (size_t)context->slot_count;
         memcpy(slots, context->slots, count * sizeof(*slots));
         context->slot_count = 0;

@@ -2,7 +2,7 @@
 /*
  * Statuses, restarts, and the sweep that finds out which keys vanished.
  */
-#include "state/buffer.h"
+#include "calls/calls.h"
 
 /* ---------------------------------------------------------------------------------------------------- */
 /* Restart                                                                                              */
@@ -31,11 +31,11 @@ forget_old_restarts(struct cdedupe *buffer)
 static void
 next_restart(struct cdedupe *buffer)
 {
-    if (buffer->restart == WORD_RESTART_MAX) {
+    if (buffer->resync.restart == WORD_RESTART_MAX) {
         forget_old_restarts(buffer);
-        sync_store_relaxed_32(&buffer->restart, 1);
+        sync_store_relaxed_32(&buffer->resync.restart, 1);
     } else {
-        sync_store_relaxed_32(&buffer->restart, buffer->restart + 1);
+        sync_store_relaxed_32(&buffer->resync.restart, buffer->resync.restart + 1);
     }
 }
 
@@ -47,9 +47,9 @@ drop_queue(struct lock_scope *scope)
     cdedupe_statistics_t *statistics = &buffer->statistics;
 
     dropped_add_queue(scope);
-    buffer->batch_barrier = buffer->ring;
-    buffer->restarted = true;
-    buffer->dropped_equal_status = false;
+    buffer->batch.barrier = buffer->queue.ring;
+    buffer->batch.restarted = true;
+    buffer->resync.dropped_equal_status = false;
     statistics->dropped += statistics->pending_keys;
     statistics->pending_keys = 0;
     statistics->pending_statuses = 0;
@@ -63,9 +63,9 @@ drop_everything(struct lock_scope *scope)
 
     drop_queue(scope);
     next_restart(buffer);
-    buffer->deletions_due = true;
-    buffer->latest_received = buffer->latest_taken;
-    buffer->received_since_restart = false;
+    buffer->resync.deletions_due = true;
+    buffer->resync.latest_received = buffer->resync.latest_taken;
+    buffer->resync.received_since_restart = false;
 }
 
 cdedupe_result_t
@@ -79,13 +79,13 @@ cdedupe_restart(cdedupe_t *buffer)
     scope_init(&scope, buffer);
     merge_lock(&scope);
     scope_lock(&scope);
-    if (buffer->stopped) {
+    if (buffer->end.stopped) {
         result = CDEDUPE_STOPPED;
     } else {
-        buffer->deletions_due = true;
-        buffer->overflowed = false;
+        buffer->resync.deletions_due = true;
+        buffer->bounds.overflowed = false;
         /* With nothing received since the last one, nothing is pending and everything live is unseen already. */
-        if (buffer->received_since_restart)
+        if (buffer->resync.received_since_restart)
             drop_everything(&scope);
     }
     scope_unlock(&scope);
@@ -116,7 +116,7 @@ synthesize_deletion(struct lock_scope *scope, uint32_t number)
         return false;
     entry->link = link_new(scope, number);
     /* A store will do: idle words change under the lock. Release, for the producers that look at it without. */
-    sync_store_release(&entry->word, word_pending(WORD_LIVE, 0, buffer->restart, true));
+    sync_store_release(&entry->word, word_pending(WORD_LIVE, 0, buffer->resync.restart, true));
     queue_entry(scope, entry->link);
     buffer->statistics.synthesized_deletions++;
     return true;
@@ -134,7 +134,7 @@ synthesize_deletion_of_stale(struct lock_scope *scope, uint32_t number)
     if (!link_make_room(scope))
         return false;
     /* Acquire, with the release of replace_unlocked(): the payload that becomes an orphan. */
-    before = sync_exchange(&entry->word, word_pending(WORD_LIVE, 0, buffer->restart, true));
+    before = sync_exchange(&entry->word, word_pending(WORD_LIVE, 0, buffer->resync.restart, true));
     dropped_remove(scope, entry->link);
     detached_add(scope, word_slot(before));
     queue_entry(scope, entry->link);
@@ -149,7 +149,7 @@ sweep_entry(struct lock_scope *scope, uint32_t number)
     struct cdedupe *buffer = scope->buffer;
     uint64_t word = sync_load_relaxed(&entry_at(&buffer->entries, number)->word);
 
-    if (!word_is_unseen(word, buffer->restart))
+    if (!word_is_unseen(word, buffer->resync.restart))
         return true;
     return word & WORD_PENDING ? synthesize_deletion_of_stale(scope, number)
                                : synthesize_deletion(scope, number);
@@ -172,8 +172,8 @@ sweep_some(struct sweep *sweep)
     for (unsigned steps = 0; steps < SWEEPS_PER_LOCK; steps++) {
         uint32_t number = arena_next_touched(&buffer->entries, sweep->next);
 
-        if (number == 0 && sweep->unseen_generation != buffer->unseen_generation) {
-            sweep->unseen_generation = buffer->unseen_generation;
+        if (number == 0 && sweep->unseen_generation != buffer->resync.unseen_generation) {
+            sweep->unseen_generation = buffer->resync.unseen_generation;
             sweep->next = 0;
             return PROGRESS_MORE;
         }
@@ -181,7 +181,7 @@ sweep_some(struct sweep *sweep)
             /* For the in-sync: it must be queued in the lock scope that ends the resync. */
             if (!link_make_room(&sweep->scope))
                 return PROGRESS_NO_MEMORY;
-            buffer->deletions_due = false;
+            buffer->resync.deletions_due = false;
             sweep->ends_resync = true;
             return PROGRESS_DONE;
         }
@@ -196,37 +196,27 @@ sweep_some(struct sweep *sweep)
 /* ---------------------------------------------------------------------------------------------------- */
 /* Statuses                                                                                             */
 
-void
-append_status(struct lock_scope *scope, uint8_t status)
-{
-    struct cdedupe *buffer = scope->buffer;
-
-    ring_append(&buffer->links, buffer->ring, link_new(scope, ITEM_STATUS | status));
-    buffer->statistics.pending_statuses++;
-    notify(scope);
-}
-
 /* False: no memory, and nothing has changed. [S5] */
 static bool
-queue_status(struct sweep *sweep, cdedupe_status_t status)
+accept_status(struct sweep *sweep, cdedupe_status_t status)
 {
     struct lock_scope *scope = &sweep->scope;
     struct cdedupe *buffer = scope->buffer;
-    uint32_t last = ring_last(&buffer->links, buffer->ring);
+    uint32_t last = ring_last(&buffer->links, buffer->queue.ring);
 
-    if ((uint8_t)status == buffer->latest_received && !sweep->ends_resync) {
-        buffer->dropped_equal_status = true;
+    if ((uint8_t)status == buffer->resync.latest_received && !sweep->ends_resync) {
+        buffer->resync.dropped_equal_status = true;
         return true;
     }
-    if (last != buffer->ring && item_is_status(link_at(&buffer->links, last)->item)) {
+    if (last != buffer->queue.ring && item_is_status(link_at(&buffer->links, last)->item)) {
         link_at(&buffer->links, last)->item = ITEM_STATUS | (uint32_t)status;
     } else {
         if (!link_make_room(scope))
             return false;
-        append_status(scope, (uint8_t)status);
+        queue_status(scope, (uint8_t)status);
     }
-    buffer->latest_received = (uint8_t)status;
-    buffer->dropped_equal_status = false;
+    buffer->resync.latest_received = (uint8_t)status;
+    buffer->resync.dropped_equal_status = false;
     return true;
 }
 
@@ -238,23 +228,23 @@ put_status_some(struct sweep *sweep, cdedupe_status_t status)
     enum progress progress = PROGRESS_DONE;
 
     /* A finish waits for what was queued before it, and for nothing else. */
-    if (buffer->stopped || buffer->finishing == FINISHING_WHEN_DELIVERED)
+    if (buffer->end.stopped || buffer->end.finishing == FINISHING_WHEN_DELIVERED)
         return PROGRESS_STOPPED;
     /* It is about what was dropped. An in-sync, above all, must not find that everything has vanished. */
-    if (buffer->overflowed)
+    if (buffer->bounds.overflowed)
         return PROGRESS_OVERFLOWED;
-    buffer->received_since_restart = true;
-    if (status == CDEDUPE_STATUS_IN_SYNC && buffer->deletions_due) {
+    buffer->resync.received_since_restart = true;
+    if (status == CDEDUPE_STATUS_IN_SYNC && buffer->resync.deletions_due) {
         if (sweep->restart == 0) {
-            sweep->restart = buffer->restart;
-            sweep->unseen_generation = buffer->unseen_generation;
+            sweep->restart = buffer->resync.restart;
+            sweep->unseen_generation = buffer->resync.unseen_generation;
         }
         /* A restart came in between: it dropped what was queued so far, and the status with it. */
-        if (sweep->restart != buffer->restart)
+        if (sweep->restart != buffer->resync.restart)
             return PROGRESS_DONE;
         progress = sweep_some(sweep);
     }
-    if (progress == PROGRESS_DONE && !queue_status(sweep, status))
+    if (progress == PROGRESS_DONE && !accept_status(sweep, status))
         progress = PROGRESS_NO_MEMORY;
     return progress;
 }

@@ -2,7 +2,7 @@
 /*
  * The sink's side: the claim, and taking batches.
  */
-#include "state/buffer.h"
+#include "calls/calls.h"
 
 /* ---------------------------------------------------------------------------------------------------- */
 /* Claim                                                                                                */
@@ -15,12 +15,12 @@ cdedupe_claim(cdedupe_t *buffer, cdedupe_claim_t kind)
     if (kind != CDEDUPE_CLAIM_LOOP && kind != CDEDUPE_CLAIM_SINGLE_BATCH)
         return CDEDUPE_INVALID_ARGUMENT;
     lock_acquire(&buffer->lock);
-    if (buffer->stopped)
+    if (buffer->end.stopped)
         result = CDEDUPE_STOPPED;
-    else if (buffer->claim != CLAIM_NONE)
+    else if (buffer->sink.claim != CLAIM_NONE)
         result = CDEDUPE_BUSY;
     else
-        buffer->claim = kind == CDEDUPE_CLAIM_LOOP ? CLAIM_LOOP : CLAIM_SINGLE_BATCH;
+        buffer->sink.claim = kind == CDEDUPE_CLAIM_LOOP ? CLAIM_LOOP : CLAIM_SINGLE_BATCH;
     lock_release(&buffer->lock);
     return result;
 }
@@ -31,17 +31,18 @@ retire_borrowed(struct lock_scope *scope)
 {
     struct cdedupe *buffer = scope->buffer;
 
-    for (unsigned steps = 0; buffer->borrowed != 0 || buffer->borrowed_put_back != 0; steps++) {
-        uint32_t number = buffer->borrowed;
+    for (unsigned steps = 0; buffer->batch.borrowed != 0 || buffer->batch.borrowed_put_back != 0;
+         steps++) {
+        uint32_t number = buffer->batch.borrowed;
 
         if (steps == SWEEPS_PER_LOCK)
             return true;
         if (number == 0) {
-            buffer->borrowed = buffer->borrowed_put_back;
-            buffer->borrowed_put_back = 0;
+            buffer->batch.borrowed = buffer->batch.borrowed_put_back;
+            buffer->batch.borrowed_put_back = 0;
             continue;
         }
-        buffer->borrowed = entry_at(&buffer->entries, number)->link;
+        buffer->batch.borrowed = entry_at(&buffer->entries, number)->link;
         retire_entry(scope, number);
     }
     return false;
@@ -66,13 +67,13 @@ cdedupe_release(cdedupe_t *buffer)
 
     scope_init(&scope, buffer);
     lock_and_retire_borrowed(&scope);
-    buffer->claim = CLAIM_NONE;
-    buffer->batch = 0;
+    buffer->sink.claim = CLAIM_NONE;
+    buffer->batch.count = 0;
     sync_store_relaxed_32(&buffer->merge_lock.sink, SINK_AWAY);
-    buffer->asleep = false;
+    buffer->sink.asleep = false;
     /* Without its loop a finish has nobody to wait for. */
-    if (buffer->finishing != FINISHING_NOT)
-        sync_store_relaxed_32(&buffer->stopped, 1);
+    if (buffer->end.finishing != FINISHING_NOT)
+        sync_store_relaxed_32(&buffer->end.stopped, 1);
     reclaim(&scope);
     scope_unlock(&scope);
     scope_finish(&scope);
@@ -90,8 +91,8 @@ take_status(struct lock_scope *scope, uint32_t link, cdedupe_item_t *item)
 
     *item = (cdedupe_item_t){.kind = CDEDUPE_ITEM_STATUS, .status = status};
     item_set_state(item, (struct item_state){.queued = link_at(&buffer->links, link)->queued,
-                                             .before = buffer->latest_taken});
-    buffer->latest_taken = status;
+                                             .before = buffer->resync.latest_taken});
+    buffer->resync.latest_taken = status;
     buffer->statistics.statuses_delivered++;
     unqueue(scope, link);
 }
@@ -131,7 +132,7 @@ take_entry(struct lock_scope *scope, uint32_t link, cdedupe_item_t *item)
     struct cdedupe *buffer = scope->buffer;
     uint32_t number = link_at(&buffer->links, link)->item;
     struct entry *entry = entry_at(&buffer->entries, number);
-    uint64_t before = take_word(entry, buffer->restart);
+    uint64_t before = take_word(entry, buffer->resync.restart);
     bool live = (before & WORD_LIVE) != 0;
     uint32_t queued;
 
@@ -144,8 +145,8 @@ take_entry(struct lock_scope *scope, uint32_t link, cdedupe_item_t *item)
     if (before & WORD_DELETION) {
         item->kind = CDEDUPE_ITEM_DELETED;
         entry_unindex(buffer, number);
-        entry->link = buffer->borrowed;
-        buffer->borrowed = number;
+        entry->link = buffer->batch.borrowed;
+        buffer->batch.borrowed = number;
         buffer->statistics.live_keys -= live;
     } else {
         item->kind = live ? CDEDUPE_ITEM_UPDATED : CDEDUPE_ITEM_NEW;
@@ -161,9 +162,9 @@ take_entry(struct lock_scope *scope, uint32_t link, cdedupe_item_t *item)
 static bool
 is_over(struct cdedupe *buffer)
 {
-    if (buffer->finishing != FINISHING_NOT && ring_is_empty(&buffer->links, buffer->ring))
-        sync_store_relaxed_32(&buffer->stopped, 1);
-    return buffer->stopped != 0;
+    if (buffer->end.finishing != FINISHING_NOT && ring_is_empty(&buffer->links, buffer->queue.ring))
+        sync_store_relaxed_32(&buffer->end.stopped, 1);
+    return buffer->end.stopped != 0;
 }
 
 /* What the next hold will take, as far as it can be told now: noted under the lock, prefetched without it. */
@@ -175,10 +176,10 @@ struct preview {
 static void
 look_ahead(const struct cdedupe *buffer, struct preview *preview)
 {
-    uint32_t link = ring_first(&buffer->links, buffer->ring);
+    uint32_t link = ring_first(&buffer->links, buffer->queue.ring);
 
     preview->count = 0;
-    for (unsigned i = 0; i < TAKES_PER_LOCK && link != buffer->ring; i++) {
+    for (unsigned i = 0; i < TAKES_PER_LOCK && link != buffer->queue.ring; i++) {
         uint32_t item = link_at(&buffer->links, link)->item;
 
         if (!item_is_status(item))
@@ -219,8 +220,8 @@ prefetch_items(const struct cdedupe *buffer, const cdedupe_item_t *items, size_t
 static void
 begin_batch(struct cdedupe *buffer)
 {
-    buffer->restarted = false;
-    buffer->batch_barrier = ring_last(&buffer->links, buffer->ring);
+    buffer->batch.restarted = false;
+    buffer->batch.barrier = ring_last(&buffer->links, buffer->queue.ring);
 }
 
 /* One hold's share. True: there may be more to take. */
@@ -232,10 +233,11 @@ take_some(struct lock_scope *scope, cdedupe_item_t *items, size_t capacity, size
     /* What is put back must be of one side of a restart: of this, if nothing was taken before it. */
     if (*count == 0)
         begin_batch(buffer);
-    else if (buffer->restarted)
+    else if (buffer->batch.restarted)
         return false;
-    for (unsigned steps = 0; *count < capacity && buffer->batch_barrier != buffer->ring; steps++) {
-        uint32_t link = ring_first(&buffer->links, buffer->ring);
+    for (unsigned steps = 0; *count < capacity && buffer->batch.barrier != buffer->queue.ring;
+         steps++) {
+        uint32_t link = ring_first(&buffer->links, buffer->queue.ring);
 
         if (steps == TAKES_PER_LOCK)
             return true;
@@ -260,14 +262,14 @@ cdedupe_age(const cdedupe_t *buffer, const cdedupe_item_t *item)
 static cdedupe_result_t
 finish_take(struct cdedupe *buffer, size_t count)
 {
-    buffer->batch = (uint32_t)count;
+    buffer->batch.count = (uint32_t)count;
     if (count > 0) {
         buffer->statistics.batches++;
         return CDEDUPE_OK;
     }
     if (is_over(buffer))
         return CDEDUPE_STOPPED;
-    buffer->asleep = buffer->claim == CLAIM_LOOP;
+    buffer->sink.asleep = buffer->sink.claim == CLAIM_LOOP;
     return CDEDUPE_EMPTY;
 }
 
@@ -295,7 +297,7 @@ take_all(struct lock_scope *scope, cdedupe_item_t *items, size_t capacity, size_
 static bool
 begin_turn(struct lock_scope *scope)
 {
-    if (scope->buffer->claim == CLAIM_LOOP)
+    if (scope->buffer->sink.claim == CLAIM_LOOP)
         return merge_lock_for_loop(scope);
     scope_unlock(scope);
     merge_lock_for_sink(scope);
@@ -319,11 +321,11 @@ cdedupe_take(cdedupe_t *buffer, cdedupe_item_t *items, size_t capacity, size_t *
 
     scope_init(&scope, buffer);
     lock_and_retire_borrowed(&scope);
-    if (buffer->claim == CLAIM_NONE) {
+    if (buffer->sink.claim == CLAIM_NONE) {
         result = CDEDUPE_INVALID_ARGUMENT;
     } else {
         /* Awake. [T1] */
-        buffer->asleep = false;
+        buffer->sink.asleep = false;
         if (begin_turn(&scope))
             take_all(&scope, items, capacity, count);
         result = finish_take(buffer, *count);

@@ -2,7 +2,7 @@
 /*
  * Every invariant of the buffer, in any build.
  */
-#include "state/buffer.h"
+#include "calls/calls.h"
 
 #include <stdlib.h>
 
@@ -89,7 +89,7 @@ validate_entry(const struct cdedupe *buffer, uint32_t number, struct census *cen
         return "entry: alone, but not a pending value";
     if (pending && link_at(&buffer->links, entry->link)->item != number)
         return "entry: pending, but its link is another's";
-    if (word_is_current(word, buffer->restart)) {
+    if (word_is_current(word, buffer->resync.restart)) {
         census->pending++;
         census->bytes += payload_weight(buffer, word_slot(word));
     } else if (pending) {
@@ -141,7 +141,8 @@ validate_queued(const struct cdedupe *buffer, uint32_t link, struct queue_walk *
     walk->keys++;
     walk->after_status = false;
     entry = entry_at(&buffer->entries, item);
-    if (!word_is_current(sync_load_relaxed(&entry->word), buffer->restart) || entry->link != link)
+    if (!word_is_current(sync_load_relaxed(&entry->word), buffer->resync.restart) ||
+        entry->link != link)
         return "ring: a link's entry is not current";
     return NULL;
 }
@@ -150,9 +151,9 @@ static const char *
 validate_queue(const struct cdedupe *buffer)
 {
     struct queue_walk walk = {0};
-    uint32_t previous = buffer->ring;
+    uint32_t previous = buffer->queue.ring;
 
-    for (uint32_t link = ring_first(&buffer->links, buffer->ring); link != buffer->ring;
+    for (uint32_t link = ring_first(&buffer->links, buffer->queue.ring); link != buffer->queue.ring;
          link = link_at(&buffer->links, link)->next) {
         const char *fault = validate_queued(buffer, link, &walk);
 
@@ -163,7 +164,7 @@ validate_queue(const struct cdedupe *buffer)
             return "ring: the links are torn";
         previous = link;
     }
-    if (ring_last(&buffer->links, buffer->ring) != previous)
+    if (ring_last(&buffer->links, buffer->queue.ring) != previous)
         return "ring: the end is torn";
     if (walk.keys != buffer->statistics.pending_keys ||
         walk.statuses != buffer->statistics.pending_statuses)
@@ -183,7 +184,7 @@ validate_dropped(const struct cdedupe *buffer, struct census *census, struct dro
 {
     uint32_t link;
 
-    for (link = ring_first(&buffer->links, buffer->dropped); link != buffer->dropped;
+    for (link = ring_first(&buffer->links, buffer->queue.dropped); link != buffer->queue.dropped;
          link = link_at(&buffer->links, link)->next) {
         uint32_t item = link_at(&buffer->links, link)->item;
         const struct entry *entry;
@@ -193,11 +194,12 @@ validate_dropped(const struct cdedupe *buffer, struct census *census, struct dro
             continue;
         }
         entry = entry_at(&buffer->entries, item);
-        if (!word_is_stale(sync_load_relaxed(&entry->word), buffer->restart) || entry->link != link)
+        if (!word_is_stale(sync_load_relaxed(&entry->word), buffer->resync.restart) ||
+            entry->link != link)
             return "garbage: a link's entry is not stale";
         walk->stale++;
     }
-    for (link = ring_first(&buffer->links, buffer->detached); link != buffer->detached;
+    for (link = ring_first(&buffer->links, buffer->queue.detached); link != buffer->queue.detached;
          link = link_at(&buffer->links, link)->next) {
         uint32_t slot = link_at(&buffer->links, link)->item;
 
@@ -221,7 +223,8 @@ count_chain(const struct cdedupe *buffer, uint32_t number)
 static uint64_t
 count_borrowed(const struct cdedupe *buffer)
 {
-    return count_chain(buffer, buffer->borrowed) + count_chain(buffer, buffer->borrowed_put_back);
+    return count_chain(buffer, buffer->batch.borrowed) +
+           count_chain(buffer, buffer->batch.borrowed_put_back);
 }
 
 static const char *
@@ -238,7 +241,7 @@ validate_sums(const struct cdedupe *buffer, const struct census *census,
         return "entries: the weight of what is pending is wrong";
     if (census->stale != dropped->stale)
         return "entries: as many as are stale must be garbage";
-    if (buffer->uncleared != dropped->stale + dropped->statuses + dropped->detached)
+    if (buffer->queue.uncleared != dropped->stale + dropped->statuses + dropped->detached)
         return "garbage: the count is wrong";
     if (census->live != statistics->live_keys)
         return "entries: the count of live keys is wrong";
@@ -248,7 +251,7 @@ validate_sums(const struct cdedupe *buffer, const struct census *census,
         buffer->entries.used)
         return "entries: one is neither alive, lent, in limbo nor free";
     if (buffer->links.used !=
-        3 + statistics->pending_keys + statistics->pending_statuses + buffer->uncleared)
+        3 + statistics->pending_keys + statistics->pending_statuses + buffer->queue.uncleared)
         return "links: one is in no list";
     if (statistics->pending_statuses > statistics->pending_keys + 1)
         return "statuses: more than keys plus one";
@@ -269,7 +272,7 @@ was_quiet(const struct cdedupe *buffer, uint64_t replaced_before)
     for (uint64_t i = 0; i < buffer->contexts.count; i++)
         if (sync_load_acquire(&buffer->contexts.contexts[i]->claimed) != 0)
             return false;
-    return context_count_replaced(buffer) == replaced_before;
+    return context_count_replaced(&buffer->contexts) == replaced_before;
 }
 
 static const char *
@@ -289,14 +292,14 @@ validate_slots(const struct cdedupe *buffer, const struct census *census)
 static bool
 must_be_awake(const struct cdedupe *buffer)
 {
-    return buffer->stopped ||
-           (buffer->merge == NULL && !ring_is_empty(&buffer->links, buffer->ring));
+    return buffer->end.stopped ||
+           (buffer->merge == NULL && !ring_is_empty(&buffer->links, buffer->queue.ring));
 }
 
 static const char *
 validate_all(const struct cdedupe *buffer, struct slot_map map)
 {
-    uint64_t replaced = context_count_replaced(buffer);
+    uint64_t replaced = context_count_replaced(&buffer->contexts);
     struct census census = {.map = map};
     struct dropped_walk dropped = {0};
     const char *fault;
@@ -310,9 +313,9 @@ validate_all(const struct cdedupe *buffer, struct slot_map map)
         (fault = validate_entries(buffer, &census)) != NULL ||
         (fault = validate_queue(buffer)) != NULL)
         return fault;
-    if (buffer->overflowed && !ring_is_empty(&buffer->links, buffer->ring))
+    if (buffer->bounds.overflowed && !ring_is_empty(&buffer->links, buffer->queue.ring))
         return "overflow: something is queued";
-    if (buffer->asleep && must_be_awake(buffer))
+    if (buffer->sink.asleep && must_be_awake(buffer))
         return "loop: asleep though there is something to do";
     if ((fault = validate_dropped(buffer, &census, &dropped)) != NULL)
         return fault;

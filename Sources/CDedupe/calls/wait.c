@@ -12,7 +12,7 @@
  */
 #include <errno.h>
 
-#include "state/buffer.h"
+#include "calls/calls.h"
 
 static struct timespec
 deadline_after(int64_t timeout_ms)
@@ -85,7 +85,7 @@ begin_waiting(struct cdedupe *buffer)
     bool is_loop;
 
     lock_acquire(&buffer->lock);
-    is_loop = buffer->claim == CLAIM_LOOP;
+    is_loop = buffer->sink.claim == CLAIM_LOOP;
     if (is_loop)
         sync_store_relaxed_32(&buffer->waiter.used, 1);
     lock_release(&buffer->lock);

@@ -1,9 +1,11 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 #include "memory/context.h"
 
-#include "state/buffer.h"
+#include <sched.h>
 
-/* Numbers threads in the order in which they first come here, to spread them over the contexts. */
+#include "base/atomics.h"
+
+/* Numbers threads in the order of their first call, to spread them over the contexts. */
 static uint64_t
 thread_number(void)
 {
@@ -23,9 +25,8 @@ try_claim(struct context *context)
 }
 
 static struct context *
-try_any(struct cdedupe *buffer)
+try_any(struct context_pool *pool)
 {
-    struct context_pool *pool = &buffer->contexts;
     uint64_t count = sync_load_acquire(&pool->count), first = thread_number();
 
     for (uint64_t i = 0; i < count; i++) {
@@ -37,37 +38,42 @@ try_any(struct cdedupe *buffer)
     return NULL;
 }
 
-/* A new context, claimed, or NULL: no memory, or enough of them. */
+/* A new context, claimed. NULL: no memory, or there are CONTEXTS_MAX. */
 static struct context *
-add_context(struct cdedupe *buffer)
+add_context(struct context_pool *pool)
 {
-    struct context_pool *pool = &buffer->contexts;
     struct context *context;
 
     if (sync_load_acquire(&pool->count) == CONTEXTS_MAX)
         return NULL;
-    context = memory_allocate(&buffer->memory, sizeof(*context), _Alignof(struct context));
+    context = memory_allocate(pool->memory, sizeof(*context), _Alignof(struct context));
     if (context == NULL)
         return NULL;
     context->claimed = 1;
 
-    lock_acquire(&buffer->lock);
+    lock_acquire(pool->lock);
     if (pool->count < CONTEXTS_MAX) {
-        ck_epoch_register(&buffer->retired.epoch, &context->record, NULL);
+        ck_epoch_register(pool->epoch, &context->record, NULL);
         sync_store_pointer(&pool->contexts[pool->count], context);
         sync_store_release(&pool->count, pool->count + 1);
-        lock_release(&buffer->lock);
+        lock_release(pool->lock);
         return context;
     }
-    lock_release(&buffer->lock);
-    memory_free(&buffer->memory, context, sizeof(*context), _Alignof(struct context));
+    lock_release(pool->lock);
+    memory_free(pool->memory, context, sizeof(*context), _Alignof(struct context));
     return NULL;
 }
 
 bool
-context_pool_init(struct cdedupe *buffer)
+context_pool_init(struct context_pool *pool, struct memory *memory, struct lock *lock,
+                  ck_epoch_t *epoch)
 {
-    struct context *context = add_context(buffer);
+    struct context *context;
+
+    pool->memory = memory;
+    pool->lock = lock;
+    pool->epoch = epoch;
+    context = add_context(pool);
 
     if (context != NULL)
         context_give_back(context);
@@ -75,27 +81,26 @@ context_pool_init(struct cdedupe *buffer)
 }
 
 void
-context_pool_destroy(struct cdedupe *buffer)
+context_pool_destroy(struct context_pool *pool)
 {
-    for (uint64_t i = 0; i < buffer->contexts.count; i++)
-        memory_free(&buffer->memory, buffer->contexts.contexts[i], sizeof(struct context),
+    for (uint64_t i = 0; i < pool->count; i++)
+        memory_free(pool->memory, pool->contexts[i], sizeof(struct context),
                     _Alignof(struct context));
 }
 
 struct context *
-context_claim(struct cdedupe *buffer)
+context_claim(struct context_pool *pool)
 {
     struct context *context;
 
-    while ((context = try_any(buffer)) == NULL && (context = add_context(buffer)) == NULL)
+    while ((context = try_any(pool)) == NULL && (context = add_context(pool)) == NULL)
         sched_yield();
     return context;
 }
 
 struct context *
-context_claim_number(struct cdedupe *buffer, uint64_t *number)
+context_claim_number(struct context_pool *pool, uint64_t *number)
 {
-    struct context_pool *pool = &buffer->contexts;
 
     for (uint64_t count = sync_load_acquire(&pool->count); *number < count; ++*number) {
         struct context *context = sync_load_pointer(&pool->contexts[*number]);
@@ -109,33 +114,36 @@ context_claim_number(struct cdedupe *buffer, uint64_t *number)
 void
 context_give_back(struct context *context)
 {
-    /* Release, with the acquire of the next claim: the magazine and the counter. */
+    /* Release, with the acquire in try_claim() of the next owner: the magazine and the counter. */
     sync_store_release(&context->claimed, 0);
 }
 
-/* ck_epoch_begin says that it is active, with a full fence [X1], and then reads the epoch [X2]. */
+/*
+ * Model steps X1 and X2: ck_epoch_begin() marks the record active, with a full fence that pairs with the
+ * one in close_generation(), and then reads the epoch.
+ */
 void
 read_section_begin(struct context *context)
 {
     ck_epoch_begin(&context->record, NULL);
-    /* On weakly ordered machines 0.7.1 lets what follows be read before the epoch is. [X3] */
+    /* Model step X3: on weakly ordered machines, 0.7.1 lets later reads go before that of the epoch. */
     ck_pr_fence_load();
 }
 
-/* [X5] */
+/* Model step X5: the reader no longer uses what it found. */
 void
-read_section_end(struct cdedupe *buffer, struct context *context)
+read_section_end(struct context_pool *pool, struct context *context)
 {
-    sync_read_section_end(&buffer->retired);
+    sync_read_section_end(pool->epoch);
     ck_epoch_end(&context->record, NULL);
 }
 
 uint64_t
-context_count_replaced(const struct cdedupe *buffer)
+context_count_replaced(const struct context_pool *pool)
 {
     uint64_t sum = 0;
 
-    for (uint64_t i = 0; i < buffer->contexts.count; i++)
-        sum += sync_load_relaxed(&buffer->contexts.contexts[i]->replaced);
+    for (uint64_t i = 0; i < pool->count; i++)
+        sum += sync_load_relaxed(&pool->contexts[i]->replaced);
     return sum;
 }

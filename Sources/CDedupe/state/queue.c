@@ -2,7 +2,7 @@
 /*
  * The queue's links: what all who change the queue share.
  */
-#include "state/buffer.h"
+#include "state/queue.h"
 
 uint32_t
 link_new(struct lock_scope *scope, uint32_t item)
@@ -24,7 +24,7 @@ link_free(struct lock_scope *scope, uint32_t link)
 void
 queue_entry(struct lock_scope *scope, uint32_t link)
 {
-    ring_append(&scope->buffer->links, scope->buffer->ring, link);
+    ring_append(&scope->buffer->links, scope->buffer->queue.ring, link);
     /* It may be one that a restart had dropped. */
     link_at(&scope->buffer->links, link)->queued = scope->now;
     count_pending(scope->buffer);
@@ -46,15 +46,15 @@ static void
 remove_link(struct cdedupe *buffer, uint32_t link)
 {
     /* If this link is the batch barrier, the barrier moves to its predecessor. */
-    if (buffer->batch_barrier == link)
-        buffer->batch_barrier = link_at(&buffer->links, link)->previous;
+    if (buffer->batch.barrier == link)
+        buffer->batch.barrier = link_at(&buffer->links, link)->previous;
     ring_remove(&buffer->links, link);
 }
 
 static bool
 is_status(const struct cdedupe *buffer, uint32_t link)
 {
-    return link != buffer->ring && item_is_status(link_at(&buffer->links, link)->item);
+    return link != buffer->queue.ring && item_is_status(link_at(&buffer->links, link)->item);
 }
 
 void
@@ -83,4 +83,14 @@ unqueue(struct lock_scope *scope, uint32_t link)
         buffer->statistics.pending_keys--;
     unlink_queued(scope, link);
     link_free(scope, link);
+}
+
+void
+queue_status(struct lock_scope *scope, uint8_t status)
+{
+    struct cdedupe *buffer = scope->buffer;
+
+    ring_append(&buffer->links, buffer->queue.ring, link_new(scope, ITEM_STATUS | status));
+    buffer->statistics.pending_statuses++;
+    notify(scope);
 }

@@ -1,0 +1,68 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/*
+ * One chunk of a put: what its driver (put.c) and its three ways of putting share.
+ *
+ *   put_unlocked.c   look-up, and replacement without the lock
+ *   put_locked.c     every other transition, under the lock
+ *   put_merging.c    the same for buffers that merge
+ */
+#ifndef CDEDUPE_CALLS_PUT_H
+#define CDEDUPE_CALLS_PUT_H
+
+#include "calls/calls.h"
+
+/* The result of one update. */
+enum step {
+    STEP_DONE,
+    STEP_NO_MEMORY, /* Nothing has changed. */
+    STEP_MERGE, /* Nothing has changed: the update must be merged first, with the entry in `entries`. */
+};
+
+struct put {
+    struct lock_scope scope;
+    cdedupe_update_t *updates;
+    size_t count;
+    size_t done;
+    size_t copied;   /* Bytes of keys copied in this lock scope. */
+    bool locked;     /* The chunk took the lock. */
+    bool inserted;   /* A key was added. */
+    bool overflowed; /* An update was dropped because a bound was exceeded. */
+    bool removed;    /* An entry may have died in this lock scope. */
+    enum step step;  /* The result of the last update that was tried under the lock. */
+    uint64_t hashes[PUTS_PER_LOCK];
+    uint32_t numbers[PUTS_PER_LOCK]; /* Entries found without the lock, or zero. */
+    struct entry *entries[PUTS_PER_LOCK];
+};
+
+static inline void
+finish_update(cdedupe_update_t *update, cdedupe_slot_t back, cdedupe_slot_t displaced,
+              cdedupe_outcome_t outcome)
+{
+    update->slot = back;
+    update->displaced = displaced;
+    update->outcome = (uint8_t)outcome;
+}
+
+/* Claims a context and begins a read section. Outside of both, user callbacks may run. */
+struct context *put_begin_reading(struct put *put);
+void put_end_reading(struct cdedupe *buffer, struct context *context);
+
+/* In a read section: finds the entries of the chunk's keys. */
+void put_look_up(struct put *put);
+
+/* The look-ups of the updates from `from` on are void. */
+void put_forget_lookups(struct put *put, size_t from);
+
+/* In a read section: replaces pending updates without the lock, up to the first that needs the lock. */
+void put_replace_unlocked(struct put *put, struct context *context);
+
+/* One lock scope. True: there is more to do, and nothing is in the way. */
+bool put_locked(struct put *put);
+
+/* Whether the update must be merged with what the word says is pending. */
+bool put_is_to_merge(const struct cdedupe *buffer, uint64_t word, const cdedupe_update_t *update);
+
+/* The whole chunk, on a buffer that merges. */
+void put_merging(struct put *put);
+
+#endif
