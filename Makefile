@@ -5,6 +5,7 @@
 # make test-c     the C core's tests alone      (VARIANT=plain|asan|tsan)
 # make test-swift the Swift tests alone         (SWIFTFLAGS="-c release", "--sanitize=thread", ...)
 # make examples   programs that use the libraries, built and run, in C, C++, Python, Rust and Swift; `make test` runs it
+# make test-install   the installed C library as a user's build finds it: pkg-config, CMake, uninstall
 # make test-quick the short forms of what follows: `make test` runs it
 # make fuzz       libFuzzer on the core and on the filter's parser   (SECONDS=60 each, JOBS=1; more in Tests/Fuzz/Makefile)
 # make model      the protocol as a Promela model, large configurations and deliberate faults; half an hour
@@ -20,6 +21,7 @@
 # make bench-filter     10^6 lines of 100 bytes through the filter into /dev/null, five times
 # make bench-layer     the Swift layer alone, beside the core; fails if it allocates more than is allowed
 # make bench-instructions   instructions per update, which noise does not touch
+# make abi-check  whether programs that are linked with an older C library still work; abi-baseline: write the baseline again
 # make check-symbols   no exported C symbol without the prefix; the soname is right
 # make format     C, C++ and Swift as .clang-format and .swift-format say; format-check: only whether they are, and name the licence
 # make api-check  what users may call is what API/ says, and nothing is gone that the last tag had; api-baseline: say it anew
@@ -51,10 +53,10 @@ VARIANT ?= plain
 PACKAGES = libck-dev libxxhash-dev libsimdjson-dev
 SUDO = $(shell [ "$$(id -u)" = 0 ] || echo sudo)
 
-.PHONY: help setup run test test-c test-quick test-swift test-arm64 test-valgrind examples examples-c examples-swift asan tsan \
+.PHONY: help setup run test test-c test-quick test-swift test-arm64 test-valgrind examples examples-c examples-swift test-install asan tsan \
     fuzz model interleavings stress shutdown mutants evidence \
     bench bench-quick bench-layer bench-instructions bench-filter format format-check licence-check api-check api-baseline \
-    symbol-graph docs docs-check check-symbols lib man install uninstall clean
+    symbol-graph docs docs-check check-symbols abi-check abi-baseline lib man install uninstall clean
 
 help:
 	@sed -n '1d; /^#/!q; s/^# //p' Makefile
@@ -177,6 +179,7 @@ format:
 
 format-check: licence-check
 	@$(MAKE) -s setup PACKAGES=$(CLANG_FORMAT)
+	Tests/Docs/layers
 	$(C_SOURCES) | xargs $(CLANG_FORMAT) --dry-run -Werror
 	$(SWIFT_SOURCES) | xargs swift format lint --strict --parallel
 
@@ -260,6 +263,20 @@ check-symbols: lib
 	@readelf -d $(LIBRARY) | grep -q 'SONAME.*\[libcdedupe\.so\.$(SOVERSION)\]' || \
 	    { echo "the shared library's soname is not libcdedupe.so.$(SOVERSION)"; exit 1; }
 
+# Whether programs that are linked with an older library still work: the types and functions of the shared library, as
+# debug information tells them, beside the baseline. A change that breaks programs needs a new SOVERSION.
+ABI = API/CDedupe.abi
+ABI_FLAGS = --drop-private-types
+abi-check: lib
+	@$(MAKE) -s setup PACKAGES=abigail-tools
+	@[ "$$(uname -m)" = x86_64 ] || { echo "the baseline is for x86-64"; exit 0; }; \
+	abidiff --headers-dir2 Sources/CDedupe/include $(ABI_FLAGS) $(ABI) $(LIBRARY)
+
+abi-baseline: lib
+	@$(MAKE) -s setup PACKAGES=abigail-tools
+	abidw --headers-dir Sources/CDedupe/include $(ABI_FLAGS) --no-corpus-path --no-comp-dir-path --drop-undefined-syms \
+	    $(LIBRARY) > $(ABI)
+
 CMAKEDIR = $(LIBDIR)/cmake/cdedupe
 
 install: lib
@@ -306,6 +323,21 @@ examples-c:
 	    rustc -O -D warnings -o $(BUILD)/embedder-rust Examples/embedder.rs -L $(INSTALLED)/lib -l static=cdedupe -l ck && \
 	    $(BUILD)/embedder-rust; \
 	fi
+
+# The installed files for pkg-config and CMake, as a user's build sees them.
+test-install: setup
+	@$(MAKE) -s setup PACKAGES="cmake pkg-config"
+	$(MAKE) install DESTDIR=$(CURDIR)/$(BUILD)/installed PREFIX=/usr
+	$(CC) -o $(BUILD)/counters-pc Examples/counters.c $$(PKG_CONFIG_SYSROOT_DIR=$(CURDIR)/$(BUILD)/installed \
+	    PKG_CONFIG_PATH=$(INSTALLED)/lib/pkgconfig PKG_CONFIG_ALLOW_SYSTEM_CFLAGS=1 PKG_CONFIG_ALLOW_SYSTEM_LIBS=1 \
+	    pkg-config --cflags --libs cdedupe)
+	LD_LIBRARY_PATH=$(INSTALLED)/lib $(BUILD)/counters-pc > /dev/null
+	cmake -S Tests/CMake -B $(BUILD)/cmake -DCMAKE_PREFIX_PATH=$(INSTALLED) > /dev/null
+	cmake --build $(BUILD)/cmake > /dev/null
+	LD_LIBRARY_PATH=$(INSTALLED)/lib $(BUILD)/cmake/cdedupe-user > /dev/null
+	$(BUILD)/cmake/cdedupe_static-user > /dev/null
+	$(MAKE) uninstall DESTDIR=$(CURDIR)/$(BUILD)/installed PREFIX=/usr
+	@left=$$(find $(BUILD)/installed -type f -o -type l); [ -z "$$left" ] || { echo "not uninstalled: $$left"; exit 1; }
 
 examples-swift:
 	swift build --package-path Examples/Server --scratch-path .build/server $(STRICT)

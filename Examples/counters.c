@@ -11,6 +11,7 @@
  */
 #include <CDedupe.h>
 #include <stdio.h>
+#include <string.h>
 #include <stdlib.h>
 
 #define LASTING 100 /* Connections that are open all the time; */

@@ -1,9 +1,7 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /**
  * @file CDedupe.h
- * @mainpage cdedupe
- *
- * A buffer of keyed updates between a fast source and a slow sink.
+ * @page cdedupe A buffer of keyed updates between a fast source and a slow sink
  *
  * The buffer is an in-order queue that holds at most one pending update per key. A new update for a
  * queued key takes the place of the old one. The source therefore never waits for the sink, the number
@@ -116,7 +114,9 @@ _Pragma("clang diagnostic push")
 _Pragma("clang diagnostic ignored \"-Wnullability-extension\"")
 _Pragma("clang assume_nonnull begin")
 #else
+/** Marks a pointer that may be NULL. */
 #define CDEDUPE_NULLABLE
+/** Marks a pointer that must not be NULL. */
 #define CDEDUPE_NONNULL
 #endif
 
@@ -178,7 +178,7 @@ const char *cdedupe_result_text(cdedupe_result_t result);
 /** @} */
 /* ------------------------------------------------------------------------------------------------ */
 /**
- * @defgroup cdedupe_options Options
+ * @defgroup cdedupe_configuration Options
  * @{
  */
 
@@ -325,7 +325,7 @@ cdedupe_options(void)
 /** @} */
 /* ------------------------------------------------------------------------------------------------ */
 /**
- * @defgroup cdedupe_life Creating and destroying a buffer
+ * @defgroup cdedupe_lifetime Creating and destroying a buffer
  * @{
  */
 
@@ -399,7 +399,7 @@ void cdedupe_discard(cdedupe_t *buffer, const cdedupe_slot_t *CDEDUPE_NULLABLE s
 /** @} */
 /* ------------------------------------------------------------------------------------------------ */
 /**
- * @defgroup cdedupe_put Putting updates and statuses
+ * @defgroup cdedupe_source Putting updates and statuses
  * @{
  */
 
@@ -509,7 +509,7 @@ bool cdedupe_has_dropped(const cdedupe_t *buffer);
 /** @} */
 /* ------------------------------------------------------------------------------------------------ */
 /**
- * @defgroup cdedupe_take Taking batches
+ * @defgroup cdedupe_sink Taking batches
  * @{
  */
 
@@ -633,7 +633,7 @@ cdedupe_result_t cdedupe_put_back(cdedupe_t *buffer, cdedupe_item_t *CDEDUPE_NUL
 /** @} */
 /* ------------------------------------------------------------------------------------------------ */
 /**
- * @defgroup cdedupe_end Stopping and finishing
+ * @defgroup cdedupe_ending Stopping and finishing
  * @{
  */
 
@@ -668,7 +668,7 @@ cdedupe_result_t cdedupe_finish(cdedupe_t *buffer, cdedupe_finish_t when);
 /** @} */
 /* ------------------------------------------------------------------------------------------------ */
 /**
- * @defgroup cdedupe_inspect Inspection
+ * @defgroup cdedupe_inspection Inspection
  * @{
  */
 
@@ -727,7 +727,7 @@ const char *CDEDUPE_NULLABLE cdedupe_validate(cdedupe_t *buffer);
 /** @} */
 /* ------------------------------------------------------------------------------------------------ */
 /**
- * @defgroup cdedupe_bytes The bytes level
+ * @defgroup cdedupe_bytes_level The bytes level
  * @{
  *
  * For callers whose values are plain bytes. The library copies keys and values in, lends them out with a
