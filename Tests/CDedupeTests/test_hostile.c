@@ -359,8 +359,8 @@ count_instructions(const char *keys, const char *secret)
     make_colliding(&collisions[i]);
     for (unsigned round = 0; round <= REPLACEMENTS; round++) {
         for (i = 0; i < COLLIDING; i++)
-            updates[i] =
-                (cdedupe_update_t){.key = &colliding[i], .key_length = sizeof(colliding[i])};
+            updates[i] = (cdedupe_update_t){
+                .key = &colliding[i], .key_length = sizeof(colliding[i]), .deletion = true};
         hostile_work(buffer, updates, COLLIDING);
     }
     cdedupe_destroy(buffer);
