@@ -1,22 +1,40 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /*
- * The merge lock. On a buffer that merges, every call that changes words holds this mutex, and it alone while the merge callback
- * runs: no spinlock, no read section, no context. So nobody changes a word or frees an entry meanwhile.
+ * The merge lock.
  *
- * The mutex is taken before the spinlock. A take of a loop must not wait for the callback, so it only tries, and under the
- * spinlock: if the mutex is held then, the loop counts as asleep before the spinlock is free again. The holder unlocks the
- * mutex first and looks for a sleeping loop under the spinlock afterwards. So either the try succeeds, or the holder sees the
- * sleeping loop.
+ *     merge_lock                     for status, restart and collect
+ *     merge_unlock
+ *         notify_refused             wakes a loop that found the mutex held
+ *     merge_lock_after_sink          put: lets a sink that found the mutex held go first
+ *         yield_to_loop
+ *     merge_lock_for_sink            take of a single batch, put back: waits for the mutex
+ *     merge_lock_for_loop            take of a loop: only tries
+ *         merge_try_lock
+ *     merge_payloads                 runs the merge callback
+ *     merge_is_calling               detects a call from inside the callback
  *
- * The mutex is not fair: a producer that unlocks it and goes on gets it again before the woken sink comes. So a sink that found
- * it held says so. The putting call ends its chunk after the merge that runs, and each chunk that finds such a sink lets it go
- * first: it waits for a sink that waits for the mutex, and yields for a while to a loop, which may be slow to come.
+ * On a buffer that merges, every call that changes words holds this mutex. While the merge callback
+ * runs, the merging thread holds nothing else: no spinlock, no read section, no context. Meanwhile
+ * no other thread can change a word or make an entry die.
+ *
+ * The mutex is taken before the spinlock. The take of a loop must not wait for the callback, so it
+ * only tries the mutex. It does so under the spinlock. If the mutex is held, the loop is marked as
+ * waiting for the wake callback before the spinlock is released. The thread that holds the mutex
+ * unlocks it first, and looks for a waiting loop under the spinlock afterwards. If that look comes
+ * before the try, then so does the unlock, and the try succeeds. If the look comes after the try,
+ * the thread sees the waiting loop and wakes it.
+ *
+ * The mutex is not fair. A producer that unlocks it and goes on would get it again before a woken
+ * sink comes. A sink that found the mutex held therefore notes that in `sink`. The producer then
+ * ends its chunk after the merge that is running. Each chunk that finds such a note lets the sink
+ * go first. If the sink waits for the mutex, the producer waits until the sink has had it. If a
+ * loop was refused, the producer only yields for a while, because the loop may be slow to come.
  */
 #include "calls/calls.h"
 
 /*
- * How often a put yields to a loop that found the merge lock held. Tests that go through all interleavings build with 1: another
- * yield would bring them nothing but more interleavings.
+ * How often a put yields to a loop that found the merge lock held. Tests that go through all
+ * interleavings build with 1, because more yields would only multiply the interleavings.
  */
 #ifdef CDEDUPE_SINK_YIELDS
 enum { SINK_YIELDS = CDEDUPE_SINK_YIELDS };
@@ -58,7 +76,10 @@ merge_try_lock(struct lock_scope *scope)
     return scope->merge_locked;
 }
 
-/* Under the spinlock: a loop that found the mutex held sleeps; wakes it if it has something to do. [W3] */
+/*
+ * Model step W3, under the spinlock: wakes a loop that found the mutex held, if there is something
+ * to take or the buffer is finishing or stopped.
+ */
 static void
 notify_refused(struct lock_scope *scope)
 {
@@ -93,7 +114,11 @@ sink_is(const struct cdedupe *buffer, enum merge_sink sink)
     return sync_load_relaxed_32(&buffer->merge_lock.sink) == (uint32_t)sink;
 }
 
-/* The loop that could not take has been woken, but it may be slow to come. So it gets one chance, and then the put goes on. */
+/*
+ * Gives the mutex to a loop that was refused. The loop is woken, and gets SINK_YIELDS chances to
+ * come. If it has not come by then, the put goes on, and later chunks do not yield to this loop
+ * again.
+ */
 static void
 yield_to_loop(struct lock_scope *scope)
 {
@@ -144,7 +169,7 @@ merge_lock_for_loop(struct lock_scope *scope)
     return scope->merge_locked;
 }
 
-/* A thread as a number, which is not zero. */
+/* The calling thread as a number other than zero. */
 static uint64_t
 this_thread(void)
 {
@@ -154,7 +179,7 @@ this_thread(void)
 bool
 merge_is_calling(const struct cdedupe *buffer)
 {
-    /* Without an ordering: only this thread itself can have stored its number. */
+    /* No ordering is needed, because only this thread itself can have stored its own number. */
     return buffer->merge != NULL && sync_load_relaxed(&buffer->merge_lock.calling) == this_thread();
 }
 

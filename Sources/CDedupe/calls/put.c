@@ -1,23 +1,32 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /*
- * Putting updates: the driver.
+ * Putting updates: the driver. It changes no word itself; the three other files do.
  *
  *     cdedupe_put
- *         put_chunk                  up to 100 updates whose keys are short enough
+ *         put_chunk                  up to 100 valid updates
  *             put_replacing
  *                 put_look_up            put_unlocked.c
  *                 put_replace_unlocked   put_unlocked.c
  *                 put_rest
  *                     put_locked         put_locked.c
  *             put_merging            put_merging.c, if the buffer merges
+ *             tidy_index             life.c, if the chunk took the lock
  *             wait_for_readers       if keys come and go faster than readers leave
+ *         reject                     the first invalid update ends the call
  */
 #include "calls/put.h"
 
-/* Retired entries, beyond as many as are alive, above which calls that add keys wait for readers. */
+/*
+ * A call that adds keys waits for readers while the buffer has more retired entries than this
+ * number plus the number of keys in the index.
+ */
 enum { RETIRED_MAX = TEST_SIZED(16 * 1024, 2) };
 
-/* Keys come and go faster than readers let go of dead entries: wait for them, with no lock held and in no section. */
+/*
+ * If keys come and go faster than readers leave their read sections, retired entries pile up. Then
+ * this call waits until the readers have left. It is in no read section itself, and holds no lock
+ * while it waits.
+ */
 static void
 wait_for_readers(struct cdedupe *buffer)
 {
@@ -38,7 +47,9 @@ wait_for_readers(struct cdedupe *buffer)
     }
 }
 
-/* Under the lock, hold after hold, until all is done or something is in the way. */
+/*
+ * Puts the rest of the chunk under the lock, in one lock scope after another, until a step fails.
+ */
 static void
 put_rest(struct put *put)
 {
@@ -48,7 +59,10 @@ put_rest(struct put *put)
         more = put_locked(put);
 }
 
-/* Without merging: the read section that the look-ups need ends with the last of the updates. [P11] */
+/*
+ * Puts a chunk on a buffer that does not merge. Model step P11: the read section ends only after
+ * the last update, because the entries that were looked up are valid only in the section.
+ */
 static void
 put_replacing(struct put *put)
 {
@@ -60,7 +74,11 @@ put_replacing(struct put *put)
     put_rest(put);
     put_end_reading(buffer, context);
 
-    /* Memory is missing. Allocators are user callbacks: they run outside the section, and then look-ups are void. */
+    /*
+     * If memory is missing, the call fetches it outside the read section, because the allocator is
+     * a user callback. Entries that were looked up may be freed meanwhile, so the look-ups become
+     * void.
+     */
     if (put->done < put->count)
         put_forget_lookups(put, put->done);
     while (put->step == STEP_NO_MEMORY && scope_refill(&put->scope)) {
@@ -79,8 +97,8 @@ put_result(const struct put *put)
 }
 
 /*
- * At most PUTS_PER_LOCK updates, whose keys are not too long. Says how many were put: at least one, unless `result` says
- * otherwise.
+ * Puts at most PUTS_PER_LOCK updates that check_update() accepts. Returns how many were put: at
+ * least one, unless `result` is CDEDUPE_NO_MEMORY. On a buffer that merges the chunk may end early.
  */
 static size_t
 put_chunk(struct cdedupe *buffer, cdedupe_update_t *updates, size_t count, cdedupe_result_t *result)
@@ -108,7 +126,7 @@ put_chunk(struct cdedupe *buffer, cdedupe_update_t *updates, size_t count, cdedu
     return put.done;
 }
 
-/* Whether the update can be put at all. */
+/* CDEDUPE_OK if the update is valid: its key is short enough, and a value has a slot. */
 static cdedupe_result_t
 check_update(const cdedupe_update_t *update)
 {
@@ -117,7 +135,10 @@ check_update(const cdedupe_update_t *update)
     return update->slot == 0 && !update->deletion ? CDEDUPE_INVALID_ARGUMENT : CDEDUPE_OK;
 }
 
-/* How many of the next updates make a chunk: as many as can be put at all. */
+/*
+ * The length of the next chunk: the valid updates up to the first invalid one, at most
+ * PUTS_PER_LOCK.
+ */
 static size_t
 chunk_length(const cdedupe_update_t *updates, size_t count)
 {
@@ -128,7 +149,7 @@ chunk_length(const cdedupe_update_t *updates, size_t count)
     return length;
 }
 
-/* The call ends here: the update that cannot be put, and those that nobody looked at. */
+/* Ends the call: the first of these updates was rejected, and the others were not looked at. */
 static cdedupe_result_t
 reject(cdedupe_update_t *updates, size_t count, cdedupe_result_t result)
 {

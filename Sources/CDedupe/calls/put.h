@@ -15,7 +15,7 @@
 enum step {
     STEP_DONE,
     STEP_NO_MEMORY, /* Nothing has changed. */
-    STEP_MERGE, /* Nothing has changed: the update must be merged first, with the entry in `entries`. */
+    STEP_MERGE,     /* Nothing has changed: the update must be merged with its entry. */
 };
 
 struct put {
@@ -25,7 +25,7 @@ struct put {
     size_t done;
     size_t copied;   /* Bytes of keys copied in this lock scope. */
     bool locked;     /* The chunk took the lock. */
-    bool inserted;   /* A key was added. */
+    bool inserted;   /* A key was absent, and insert() tried to add it. */
     bool overflowed; /* An update was dropped because a bound was exceeded. */
     bool removed;    /* An entry may have died in this lock scope. */
     enum step step;  /* The result of the last update that was tried under the lock. */
@@ -53,7 +53,7 @@ void put_look_up(struct put *put);
 /* The look-ups of the updates from `from` on are void. */
 void put_forget_lookups(struct put *put, size_t from);
 
-/* In a read section: replaces pending updates without the lock, up to the first that needs the lock. */
+/* In a read section: replaces pending updates, up to the first update that needs the lock. */
 void put_replace_unlocked(struct put *put, struct context *context);
 
 /* One lock scope. True: there is more to do, and nothing is in the way. */

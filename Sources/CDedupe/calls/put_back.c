@@ -1,43 +1,59 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /*
- * Putting back: what the sink could not deal with goes back to the front of the queue, as if it had never been taken.
+ * Putting back: an item that the sink could not handle goes back to the front of the queue, as if
+ * it had never been taken.
  *
- * The items of a batch go back from its end, one by one, so that each finds the queue as it was behind it. What came in
- * since counts: a newer update of the key takes the item's place, and a restart leaves no place to go back to.
+ *     cdedupe_put_back
+ *         put_back_some              one lock scope
+ *             put_back_one
+ *                 put_back_status
+ *                 put_back_value     idle -> current, and the other transitions of values
+ *                 put_back_deletion  dead -> current, and the other transitions of deletions
+ *         merge_item                 between two lock scopes: the merge callback
  *
- *     item       key now             no restart since          a restart since
- *     ---------  ------------------  ------------------------  ---------------------------------------------
- *     value      idle                pending, at the front     dropped; a key that was new goes
- *     value      pending             the newer one moves       dropped; for a key that was new the newer one
- *                                    there; a deletion of a    is new
- *                                    key that was new: both go
- *     deletion   absent              pending, at the front     dropped, and owed at the next in-sync; if that
- *                                                              came already, at the front
- *     deletion   pending             the newer one moves       dropped; the key is live again, if it was
- *                                    there
- *     status                         at the front, but for     dropped; what was received since, and was not
- *                                    one that is first there   queued because it was the same, is queued now
+ * The items of a batch go back from its end, one by one. Each item therefore finds the queue as it
+ * was right behind the item.
  *
- * "Was new", "was": what the item says in `before`. Where values are merged, a newer value that is pending is merged with the
- * item, unless a deletion came between them. And a value that the source has sent again since the restart, which was suppressed
- * because the sink had taken it, is pending again too.
+ *     item      key now    no restart since the take      a restart since the take
+ *     --------  ---------  -----------------------------  ----------------------------------------
+ *     value     idle       current, at the front          dropped; if the key was new: dead
+ *     value     pending    the newer update moves to      dropped; if the key was new, the newer
+ *                          the front; if that is a        update makes it new again
+ *                          deletion and the key was
+ *                          new: both leave
+ *     deletion  absent     current, at the front          dropped if it was not live; else idle
+ *                                                         and unseen until the next in-sync
+ *                                                         synthesizes it; if that in-sync has come:
+ *                                                         current, at the front
+ *     deletion  pending    the newer update moves to      dropped, and the key is live again if it
+ *                          the front                      was; but current, at the front, if it was
+ *                                                         live, is stale and that in-sync has come
+ *     status               at the front, except if a      dropped; if an equal status was received
+ *                          status is first there          and not queued since: that one is queued
+ *
+ * "Was new" and "was live" tell the key's state before the take, from the item's `before`.
+ *
+ * Two rules have precedence over the table. On a buffer that merges, a value is merged with a newer
+ * pending value, unless a deletion or a restart came between them. After a restart, the source may
+ * have sent the item's value again, and the buffer may have suppressed it because the sink had
+ * taken it. Such an item goes back as if there had been no restart.
  */
 #include "calls/calls.h"
 
 /* One call. */
 struct put_back {
     struct lock_scope scope;
-    cdedupe_item_t *item;  /* The one that goes back now. */
-    struct item_state was; /* What the library keeps in it. */
-    bool restarted;        /* Since it was taken. */
-    struct entry *merging; /* The item has to be merged first with what is pending here. */
-    bool merged;           /* That was done. */
+    cdedupe_item_t *item;  /* The item that goes back now. */
+    struct item_state was; /* The item's state before the take. */
+    bool restarted;        /* A restart came since the batch began. */
+    struct entry *merging; /* The entry whose pending value must be merged with the item first. */
+    bool merged;           /* The item has been merged with the pending value. */
 };
 
-/* ---------------------------------------------------------------------------------------------------- */
-/* The front of the queue                                                                               */
+/* ---------------------------------------------------------------------------------------------- */
+/* The front of the queue                                                                         */
 
-/* An entry that was not pending. The item's place in the queue is its own again. */
+/* Queues an entry that has no link. It gets the item's place, at the front, and the item's time. */
 static void
 queue_at_front(struct put_back *put_back, uint32_t number)
 {
@@ -50,7 +66,7 @@ queue_at_front(struct put_back *put_back, uint32_t number)
     ring_prepend(&buffer->links, buffer->queue.ring, link);
 }
 
-/* One that is, from wherever its link is: it gets the item's place. */
+/* Moves the link of a current entry to the front. The entry gets the item's place and time. */
 static void
 move_to_front(struct put_back *put_back, uint32_t number)
 {
@@ -62,21 +78,26 @@ move_to_front(struct put_back *put_back, uint32_t number)
     ring_prepend(&buffer->links, buffer->queue.ring, link);
 }
 
-/* ---------------------------------------------------------------------------------------------------- */
-/* Entries                                                                                              */
+/* ---------------------------------------------------------------------------------------------- */
+/* Entries                                                                                        */
 
-/* The entry of the item's key, or zero: its deletion was taken, and nothing came since. */
+/*
+ * The entry of the item's key. Zero if the item is a deletion and no update of the key came since.
+ */
 static uint32_t
 find_key(const struct cdedupe *buffer, const cdedupe_item_t *item)
 {
-    /* The key that was lent lies in an entry, though perhaps in one that is dead by now. */
+    /*
+     * The key that the sink borrowed lies in an entry. That entry may be dead, and is still
+     * readable.
+     */
     const unsigned char *key = item->key;
     const struct entry *entry = (const void *)(key - offsetof(struct entry, key));
 
     return index_find(&buffer->index, &buffer->entries, entry->hash, key, item->key_length);
 }
 
-/* Dead, but the sink may still be reading its key. */
+/* Keeps a dead entry until the next take, because the sink may still be reading its key. */
 static void
 keep_borrowed(struct cdedupe *buffer, uint32_t number)
 {
@@ -96,7 +117,7 @@ count_back(struct put_back *put_back)
         statistics->live_keys -= !put_back->was.before;
 }
 
-/* The slot is the queue's again. */
+/* Takes the payload from the item: it belongs to the queue again. */
 static cdedupe_slot_t
 give_slot(struct put_back *put_back)
 {
@@ -107,7 +128,7 @@ give_slot(struct put_back *put_back)
     return slot;
 }
 
-/* What the sink has of a key is what it had before the item. */
+/* The sink does not have the item, so the key gets back the revision from before the take. */
 static void
 restore_revision(struct put_back *put_back, uint32_t number, uint64_t revision)
 {
@@ -115,23 +136,30 @@ restore_revision(struct put_back *put_back, uint32_t number, uint64_t revision)
         entry_set_revision(entry_at(&put_back->scope.buffer->entries, number), revision);
 }
 
-/* ---------------------------------------------------------------------------------------------------- */
-/* Values                                                                                               */
+/* ---------------------------------------------------------------------------------------------- */
+/* Values                                                                                         */
 
-/* idle -> current [G1] */
+/* Model step G1, idle -> current: the value is pending again. */
 static void
 put_back_idle(struct put_back *put_back, uint32_t number)
 {
     struct cdedupe *buffer = put_back->scope.buffer;
     uint64_t live = put_back->was.before ? WORD_LIVE : 0;
 
-    /* Release, with the acquire of replace_unlocked(): the payload. A store will do: idle words change under the lock. */
+    /*
+     * Release: pairs with the acquire in replace_unlocked(). Without it a producer could destroy
+     * the payload before all of it is visible. A store is enough, because idle words change only
+     * under the lock.
+     */
     sync_store_release(&entry_at(&buffer->entries, number)->word,
                        word_pending(live, give_slot(put_back), buffer->resync.restart, false));
     queue_at_front(put_back, number);
 }
 
-/* Nothing of it is left: the sink has never heard of it. `word` is what it was; it is zero now. [G7] */
+/*
+ * Model step G7: the key leaves the buffer, because the sink has no value of it. The caller has
+ * exchanged the entry's word for zero; `word` is the word from before.
+ */
 static void
 forget(struct lock_scope *scope, uint32_t number, uint64_t word)
 {
@@ -139,7 +167,7 @@ forget(struct lock_scope *scope, uint32_t number, uint64_t word)
 
     if (word & WORD_PENDING)
         unqueue(scope, entry_at(&buffer->entries, number)->link);
-    /* Of a deletion that carries one; whoever clears up gets it. */
+    /* A deletion may carry a payload. A later call that clears returns it to its caller. */
     pending_bytes_subtract(buffer, word_slot(word));
     detached_add(scope, word_slot(word));
     entry_unindex(buffer, number);
@@ -147,8 +175,13 @@ forget(struct lock_scope *scope, uint32_t number, uint64_t word)
 }
 
 /*
- * A key that is new after all, and has something pending: not live. In two steps, as producers without the lock may be
- * changing the rest of the word: dead for a moment [G5], it sends them to the lock [G8].
+ * The key of a pending update is not live after all. Producers without the lock may be changing the
+ * rest of the word, so the change takes two steps. Model step G5: the exchange leaves zero, which
+ * sends those producers to the lock. Model step G8: the store makes the word pending again, not
+ * live.
+ *
+ * Release: pairs with the acquire in replace_unlocked(). Without it a producer could destroy the
+ * pending payload while it sees only a part of it.
  */
 static void
 make_new(struct entry *entry)
@@ -158,7 +191,10 @@ make_new(struct entry *entry)
     sync_store_release(&entry->word, word & ~WORD_LIVE);
 }
 
-/* Whether what is pending has to be merged with the item. If a deletion came in between, that ended the item. */
+/*
+ * Whether the item must be merged with the pending value. A deletion or a restart that came between
+ * the two forbids it; the merge barrier of the word tells so.
+ */
 static bool
 is_to_merge(const struct put_back *put_back, uint64_t word)
 {
@@ -168,8 +204,9 @@ is_to_merge(const struct put_back *put_back, uint64_t word)
 }
 
 /*
- * Unlocked, but for the merge lock: so the word stays as it is. The newer payload, which stays where it is, becomes what was made
- * of both. [M3]
+ * Model step M3, with the merge lock alone, under which no other thread changes the word. The
+ * callback merges the item's payload into the newer, pending payload. The newer payload stays in
+ * its slot.
  */
 static void
 merge_item(struct put_back *put_back)
@@ -187,7 +224,11 @@ merge_item(struct put_back *put_back)
     put_back->merged = true;
 }
 
-/* current: what came in since keeps the place that the item had. */
+/*
+ * The key is current, because a newer update came since the take: the newer update gets the item's
+ * place. If the key was new, the same two steps as in make_new() make it not live. If the newer
+ * update is then a deletion, both leave.
+ */
 static void
 put_back_replaced(struct put_back *put_back, uint32_t number)
 {
@@ -208,7 +249,7 @@ put_back_replaced(struct put_back *put_back, uint32_t number)
     move_to_front(put_back, number);
 }
 
-/* A restart has dropped it. */
+/* A restart since the take has dropped the value. A key that was new is no longer live. */
 static void
 drop_value(struct put_back *put_back, uint32_t number, uint64_t word)
 {
@@ -218,7 +259,7 @@ drop_value(struct put_back *put_back, uint32_t number, uint64_t word)
     scope->buffer->statistics.dropped++;
     if (put_back->was.before)
         return;
-    /* [G2] */
+    /* Model step G2: the key leaves, unless a newer update is pending. */
     if (word & WORD_PENDING)
         make_new(entry);
     else
@@ -226,8 +267,9 @@ drop_value(struct put_back *put_back, uint32_t number, uint64_t word)
 }
 
 /*
- * Whether a restart since it was taken has dropped the value. Not if it was sent again, and suppressed: then the word is idle and
- * seen, or what is pending came after that, to be merged.
+ * Whether a restart since the take has dropped the value. The restart has not dropped it if the
+ * source sent the value again and the buffer suppressed it. Then the word is idle and seen; or, on
+ * a buffer that merges, a later value is pending, without a merge barrier.
  */
 static bool
 is_dropped(const struct put_back *put_back, uint64_t word)
@@ -242,7 +284,10 @@ is_dropped(const struct put_back *put_back, uint64_t word)
            (buffer->merge == NULL || (word & (WORD_DELETION | WORD_MERGE_BARRIER)));
 }
 
-/* The key is live, so it is in the index. False: it has to be merged first, and nothing has changed. */
+/*
+ * Puts a value back. Its key is live since the take, so it is in the index. Returns false if the
+ * item must be merged first; then nothing has changed.
+ */
 static bool
 put_back_value(struct put_back *put_back)
 {
@@ -265,10 +310,13 @@ put_back_value(struct put_back *put_back)
     return true;
 }
 
-/* ---------------------------------------------------------------------------------------------------- */
-/* Deletions                                                                                            */
+/* ---------------------------------------------------------------------------------------------- */
+/* Deletions                                                                                      */
 
-/* A key that has come up again since, so is not live, becomes live; see make_new(). [G6] */
+/*
+ * Model step G6: the key becomes live again. An update came after its deletion was taken, so the
+ * key has a new entry, which is not live. The two steps and the ordering are those of make_new().
+ */
 static void
 make_live(struct entry *entry)
 {
@@ -277,7 +325,15 @@ make_live(struct entry *entry)
     sync_store_release(&entry->word, word | WORD_LIVE);
 }
 
-/* stale -> current: the in-sync has come, and the restart dropped what was pending after the deletion. [G9] */
+/*
+ * Model step G9, stale -> current: the deletion becomes pending, and the update that the restart
+ * dropped gives up its link. The in-sync after the restart has come, so no sweep would synthesize
+ * the deletion.
+ *
+ * An exchange, because a producer that read the restart number before the restart may still be
+ * replacing the stale payload in replace_unlocked(). With a store that producer's payload would be
+ * lost.
+ */
 static void
 put_back_to_stale(struct put_back *put_back, uint32_t number)
 {
@@ -309,11 +365,14 @@ drop_deletion(struct put_back *put_back, uint32_t number)
     if (!put_back->was.before)
         return;
     make_live(entry);
-    /* A sweep may be under way, and past this entry. */
+    /* If the entry is unseen now, a running sweep that has passed it must start again. */
     buffer->resync.unseen_generation += stale;
 }
 
-/* The key has come up again since. The entry that it had before has what the sink had. */
+/*
+ * The key of a deletion has a new entry, because an update came since the take. The dead entry
+ * `before` still has the revision that the sink had.
+ */
 static void
 put_back_outlived(struct put_back *put_back, uint32_t number, uint32_t before)
 {
@@ -332,7 +391,14 @@ put_back_outlived(struct put_back *put_back, uint32_t number, uint32_t before)
     move_to_front(put_back, number);
 }
 
-/* Dead -> current [G4]; or, if the deletion is owed at an in-sync that is still to come, idle and unseen [G3]. */
+/*
+ * Model step G4, dead -> current: the deletion is pending again. Model step G3, dead -> idle and
+ * unseen: an in-sync that is still to come will synthesize the deletion. The entry is in the index
+ * again.
+ *
+ * Release: pairs with the acquire in is_key() and in replace_unlocked(). Without it a producer
+ * could see the word before the entry's key, or destroy the payload before all of it is visible.
+ */
 static void
 resurrect(struct put_back *put_back, uint32_t number)
 {
@@ -344,7 +410,7 @@ resurrect(struct put_back *put_back, uint32_t number)
     if (put_back->restarted && buffer->resync.deletions_due) {
         sync_store_release(&entry->word, word_idle(WORD_RESTART_OLDER));
         buffer->statistics.dropped++;
-        /* A sweep may be under way, and past this entry. */
+        /* A running sweep that has passed the entry must start again. */
         buffer->resync.unseen_generation++;
     } else {
         sync_store_release(&entry->word,
@@ -353,7 +419,10 @@ resurrect(struct put_back *put_back, uint32_t number)
     }
 }
 
-/* Its entry is the last one lent. False: no memory, and nothing has changed. */
+/*
+ * Puts a deletion back. Its dead entry is the first of the borrowed list, because items go back in
+ * reverse order. Returns false if memory is missing; then nothing has changed.
+ */
 static bool
 put_back_deletion(struct put_back *put_back)
 {
@@ -379,10 +448,15 @@ put_back_deletion(struct put_back *put_back)
     return true;
 }
 
-/* ---------------------------------------------------------------------------------------------------- */
-/* Statuses                                                                                             */
+/* ---------------------------------------------------------------------------------------------- */
+/* Statuses                                                                                       */
 
-/* A restart has dropped it. Statuses that came since were compared with it, as one that was delivered. [G11] */
+/*
+ * Model step G11: a restart since the take has dropped the status. The statuses that came since
+ * were compared with it as if it had been delivered. If an equal one was therefore not queued, it
+ * is queued now. If none came since, the latest status received is again the one from before the
+ * take.
+ */
 static void
 drop_status(struct put_back *put_back)
 {
@@ -396,7 +470,10 @@ drop_status(struct put_back *put_back)
         buffer->resync.latest_received = put_back->was.before;
 }
 
-/* [G10] */
+/*
+ * Model step G10: the status goes to the front. If a status is first there already, the item is
+ * dropped: of two neighbouring statuses the earlier one goes.
+ */
 static void
 put_back_status(struct put_back *put_back)
 {
@@ -417,13 +494,13 @@ put_back_status(struct put_back *put_back)
     }
 }
 
-/* ---------------------------------------------------------------------------------------------------- */
+/* ---------------------------------------------------------------------------------------------- */
 
-/* False: no memory, or it has to be merged first, and nothing has changed. */
+/* Returns false if memory is missing or the item must be merged first. Then nothing has changed. */
 static bool
 put_back_one(struct put_back *put_back)
 {
-    /* Whatever becomes of it needs one link at most. */
+    /* No case needs more than one new link. */
     if (!link_make_room(&put_back->scope))
         return false;
     if (put_back->item->kind == CDEDUPE_ITEM_STATUS) {
@@ -437,7 +514,7 @@ put_back_one(struct put_back *put_back)
     return true;
 }
 
-/* One hold. True: there is more to do, and nothing in its way. */
+/* Puts items back in one lock scope. Returns true if there is more to do and nothing is missing. */
 static bool
 put_back_some(struct put_back *put_back, cdedupe_item_t *items, size_t *count)
 {
@@ -456,7 +533,10 @@ put_back_some(struct put_back *put_back, cdedupe_item_t *items, size_t *count)
     return *count > 0;
 }
 
-/* Unlocked: whether the way is free now. */
+/*
+ * Unlocked, after put_back_one() returned false: merges the item, or gets memory. Returns false if
+ * there is no memory.
+ */
 static bool
 put_back_can_go_on(struct put_back *put_back)
 {

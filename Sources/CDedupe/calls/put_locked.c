@@ -13,16 +13,28 @@
  *                     replace        current -> current
  *                     delete_not_live  current, not live -> absent, or current
  *
- * The table of transitions is in DESIGN.md.
+ *     state                       event                    -> state              function
+ *     --------------------------  -----------------------  --------------------  ---------------
+ *     absent                      value or deletion        current, at the back  insert
+ *     idle                        value or deletion        current, at the back  requeue
+ *     stale                       value or deletion        current, at the back  revive
+ *     idle or stale, and live     value that the sink has  idle, seen            suppress
+ *     current                     value                    current, same place   replace
+ *     current, live               deletion                 current, same place   replace
+ *     current value, not live     deletion                 absent                delete_not_live
+ *     current deletion, not live  deletion                 current, same place   delete_not_live
+ *     absent, idle or stale       update beyond a bound    as after a restart    overflow
+ *
+ * A current value that must be merged with an update is left to put_merging.c.
  */
 #include "calls/put.h"
 
 #include <string.h>
 
-/* Bytes of keys copied in one lock scope: with many long keys the scope ends early. */
+/* The most bytes of keys that one lock scope copies. With many long keys the scope ends early. */
 enum { KEY_BYTES_PER_LOCK = TEST_SIZED(64 * 1024, 256) };
 
-/* Whether one more pending key, with this update, goes beyond a bound. */
+/* Whether this update, as one more pending key, would exceed a bound. */
 static bool
 exceeds(const struct cdedupe *buffer, const cdedupe_update_t *update)
 {
@@ -33,8 +45,8 @@ exceeds(const struct cdedupe *buffer, const cdedupe_update_t *update)
 }
 
 /*
- * Model step P13. The buffer drops everything, as a restart does. Nothing is lost silently: the caller of
- * this update is told, and must have the source send everything again.
+ * Model step P13: the buffer drops everything, as a restart does. Nothing is lost silently: the
+ * update's outcome tells the caller, and the caller must then let the source send everything again.
  */
 static void
 overflow(struct lock_scope *scope, cdedupe_update_t *update)
@@ -49,8 +61,9 @@ overflow(struct lock_scope *scope, cdedupe_update_t *update)
 }
 
 /*
- * Whether an update that would go to the back of the queue must not. The update is done then. Model step
- * P14: a finish waits for what was queued before it, and for nothing else.
+ * Whether an update must not go to the back of the queue. The update is then done: dropped or
+ * overflowed. A finish "when delivered" waits only for what was queued before it, so updates that
+ * would be queued later are dropped.
  */
 static bool
 refuse_queueing(struct lock_scope *scope, cdedupe_update_t *update)
@@ -68,7 +81,7 @@ refuse_queueing(struct lock_scope *scope, cdedupe_update_t *update)
     return true;
 }
 
-/* A current entry leaves: its word is zero, and the sink never hears of the pending update. */
+/* Removes a key whose word the caller has set to zero. The sink never sees its pending update. */
 static void
 remove_current(struct lock_scope *scope, uint32_t number)
 {
@@ -78,16 +91,23 @@ remove_current(struct lock_scope *scope, uint32_t number)
 }
 
 /*
- * current, not live, and a deletion: a value leaves, and the deletion with it [P8]; another deletion is replaced [P9].
- * Which of them is pending, producers without the lock may change until the exchange [P7]. It leaves zero, which sends them
- * to the lock: so there is no moment at which they could replace a deletion that is about to cancel a value.
+ * A deletion of a key that is current and not live. Model step P8: a pending value and the deletion
+ * both leave. Model step P9: a pending deletion is replaced.
+ *
+ * Model step P7: producers without the lock may replace the pending update until the exchange. The
+ * exchange leaves zero in the word, and zero sends those producers to the lock. If the deletion
+ * were stored first, a producer could replace it before this call cancels the value, and the
+ * producer's update would be lost.
  */
 static void
 delete_not_live(struct lock_scope *scope, uint32_t number, cdedupe_update_t *update)
 {
     struct cdedupe *buffer = scope->buffer;
     struct entry *entry = entry_at(&buffer->entries, number);
-    /* Acquire, with the release of replace_unlocked(): whoever destroys the payload sees all of it. */
+    /*
+     * Acquire: pairs with the release in replace_unlocked(). Without the acquire the caller could
+     * destroy the payload while it sees only a part of it.
+     */
     uint64_t before = sync_exchange(&entry->word, 0);
 
     pending_bytes_subtract(buffer, word_slot(before));
@@ -97,7 +117,11 @@ delete_not_live(struct lock_scope *scope, uint32_t number, cdedupe_update_t *upd
         remove_current(scope, number);
     } else {
         pending_bytes_add(buffer, update->slot);
-        /* Release, with the acquire of replace_unlocked(): the payload. A store will do: nobody changes a zero word. */
+        /*
+         * Release: pairs with the acquire in replace_unlocked(). Without it a producer could
+         * destroy the payload before all of it is visible. A store is enough, because only a thread
+         * that holds the lock changes a word that is zero.
+         */
         sync_store_release(&entry->word,
                            word_pending(before, update->slot, buffer->resync.restart, true));
         buffer->statistics.replaced++;
@@ -106,8 +130,12 @@ delete_not_live(struct lock_scope *scope, uint32_t number, cdedupe_update_t *upd
 }
 
 /*
- * Where values are merged: a value that comes after a deletion is never merged with older ones, nor is what takes its place.
- * There the word does not change before the exchange, since this call holds the merge lock.
+ * The merge barrier of a value that replaces the pending update, on a buffer that merges. A value
+ * that replaces a deletion gets the barrier, and a value that replaces a value keeps it. Otherwise
+ * a value that was taken before the deletion and is put back would be merged with values after the
+ * deletion.
+ *
+ * This call holds the merge lock, so `word` cannot change before the exchange.
  */
 static uint64_t
 merge_barrier_kept(const struct cdedupe *buffer, uint64_t word, const cdedupe_update_t *update)
@@ -117,13 +145,17 @@ merge_barrier_kept(const struct cdedupe *buffer, uint64_t word, const cdedupe_up
     return word & WORD_DELETION ? WORD_MERGE_BARRIER : word & WORD_MERGE_BARRIER;
 }
 
-/* current -> current, in its place [P6] */
+/* Model step P6, current -> current: the update replaces the pending one, in the same place. */
 static void
 replace(struct lock_scope *scope, uint32_t number, uint64_t word, cdedupe_update_t *update)
 {
     struct cdedupe *buffer = scope->buffer;
     struct entry *entry = entry_at(&buffer->entries, number);
-    /* Both, with replace_unlocked() and take_word(): our payload before the word, the displaced one after it. */
+    /*
+     * The other side is the compare-and-swap in replace_unlocked(). Release: without it a producer
+     * could destroy the new payload before all of it is visible. Acquire: without it the caller
+     * could destroy the displaced payload while it sees only a part of it.
+     */
     uint64_t before = sync_exchange(
         &entry->word, word_pending(word, update->slot, buffer->resync.restart, update->deletion) |
                           merge_barrier_kept(buffer, word, update));
@@ -135,8 +167,10 @@ replace(struct lock_scope *scope, uint32_t number, uint64_t word, cdedupe_update
 }
 
 /*
- * Where values are merged: a value that comes first after a restart is not merged with what was taken before it, if that is
- * put back. One that comes after a suppressed value is: that stood for what was taken.
+ * The merge barrier of a value that is queued, on a buffer that merges. The first value of a key
+ * after a restart gets it. A value that was taken before the restart and is put back is therefore
+ * not merged with the new one. A value that comes after a suppressed value gets no barrier, because
+ * the source sent the suppressed value as the one that the sink had taken.
  */
 static uint64_t
 merge_barrier_since_restart(const struct cdedupe *buffer, uint64_t word,
@@ -148,7 +182,10 @@ merge_barrier_since_restart(const struct cdedupe *buffer, uint64_t word,
                : 0;
 }
 
-/* stale -> current: its one link moves from the garbage to the back of the queue [P5] */
+/*
+ * Model step P5, stale -> current: the key's one link moves from the dropped list to the back of
+ * the queue.
+ */
 static enum step
 revive(struct lock_scope *scope, struct entry *entry, uint64_t word, cdedupe_update_t *update)
 {
@@ -158,7 +195,11 @@ revive(struct lock_scope *scope, struct entry *entry, uint64_t word, cdedupe_upd
     if (refuse_queueing(scope, update))
         return STEP_DONE;
     pending_bytes_add(buffer, update->slot);
-    /* An exchange: who read the restart number before the restart may still be replacing the stale payload. */
+    /*
+     * An exchange, because a producer that read the restart number before the restart may still be
+     * replacing the stale payload in replace_unlocked(). With a store that producer's payload would
+     * be lost.
+     */
     before = sync_exchange(
         &entry->word,
         word_pending(word, update->slot, buffer->resync.restart, update->deletion) | alone);
@@ -168,7 +209,7 @@ revive(struct lock_scope *scope, struct entry *entry, uint64_t word, cdedupe_upd
     return STEP_DONE;
 }
 
-/* idle -> current [P4] */
+/* Model step P4, idle -> current: the update goes to the back of the queue. */
 static enum step
 requeue(struct lock_scope *scope, uint32_t number, uint64_t word, cdedupe_update_t *update)
 {
@@ -182,7 +223,11 @@ requeue(struct lock_scope *scope, uint32_t number, uint64_t word, cdedupe_update
         return STEP_NO_MEMORY;
     pending_bytes_add(buffer, update->slot);
     entry->link = link_new(scope, number);
-    /* Release, with the acquire of replace_unlocked(): the payload. A store will do: idle words change under the lock. */
+    /*
+     * Release: pairs with the acquire in replace_unlocked(). Without it a producer could destroy
+     * the payload before all of it is visible. A store is enough, because idle words change only
+     * under the lock.
+     */
     sync_store_release(&entry->word,
                        word_pending(word, update->slot, buffer->resync.restart, update->deletion) |
                            alone);
@@ -191,7 +236,10 @@ requeue(struct lock_scope *scope, uint32_t number, uint64_t word, cdedupe_update
     return STEP_DONE;
 }
 
-/* Whether the sink has this value: the key is live, nothing is pending, and the revision is the one taken last. */
+/*
+ * Whether the sink has this value already: the key is live and not current, and the value has the
+ * revision that was taken last.
+ */
 static bool
 is_unchanged(const struct cdedupe *buffer, uint32_t number, uint64_t word,
              const cdedupe_update_t *update)
@@ -205,13 +253,16 @@ is_unchanged(const struct cdedupe *buffer, uint32_t number, uint64_t word,
     return revision != 0 && revision == entry_revision(entry_at(&buffer->entries, number));
 }
 
-/* idle or stale, live -> idle and seen; what a restart dropped goes with it [P12] */
+/*
+ * Model step P12, idle or stale, and live -> idle and seen. If the key is stale, the update that
+ * the restart dropped leaves the dropped list.
+ */
 static void
 suppress(struct lock_scope *scope, uint32_t number, uint64_t word, cdedupe_update_t *update)
 {
     struct cdedupe *buffer = scope->buffer;
     struct entry *entry = entry_at(&buffer->entries, number);
-    /* An exchange, as in revive(). */
+    /* An exchange, for the reason given in revive(). */
     uint64_t before = sync_exchange(&entry->word, word_idle(buffer->resync.restart));
 
     finish_update(update, update->slot, word_slot(before), CDEDUPE_OUTCOME_SUPPRESSED);
@@ -242,7 +293,9 @@ put_present(struct lock_scope *scope, uint32_t number, uint64_t word, cdedupe_up
     return STEP_DONE;
 }
 
-/* Bytes behind an entry's header. */
+/*
+ * The number of bytes behind an entry's header: the key, and the revision if the buffer suppresses.
+ */
 static size_t
 entry_length(const struct cdedupe *buffer, size_t key_length)
 {
@@ -264,15 +317,22 @@ entry_new(struct lock_scope *scope, const cdedupe_update_t *update, uint64_t has
     if (suppresses(buffer))
         entry_set_revision(entry, 0);
     /*
-     * Release, with the acquire of is_key(): who sees the word sees the key. It stands in for the fence that ck_hs_put
-     * has not: who finds the entry before its word is visible takes it for dead, and looks again under the lock.
+     * Release: pairs with the acquire in is_key(). A producer that sees the word sees the entry's
+     * hash and key; without the release it could compare with bytes from before the entry was
+     * filled.
+     *
+     * This release also replaces the fence that ck_hs_put() lacks. A producer may find the entry in
+     * the index before its word is visible. The word then reads zero, the producer takes the entry
+     * for dead, and it looks the key up again under the lock.
      */
     sync_store_release(&entry->word,
                        word_pending(0, update->slot, buffer->resync.restart, update->deletion));
     return number;
 }
 
-/* absent -> current [P3] */
+/*
+ * Model step P3, absent -> current: a new entry goes into the index and to the back of the queue.
+ */
 static enum step
 insert(struct lock_scope *scope, uint64_t hash, cdedupe_update_t *update)
 {
@@ -287,7 +347,10 @@ insert(struct lock_scope *scope, uint64_t hash, cdedupe_update_t *update)
         return STEP_NO_MEMORY;
     number = entry_new(scope, update, hash);
     if (!index_add(&buffer->index, hash, number, &scope->reserve)) {
-        /* ck_hs wants memory after all. No reader has seen the entry, since it was never indexed. */
+        /*
+         * The map has no room for the key, so the reserve wants memory. No reader has found the
+         * entry, because it was never indexed. It can be freed at once.
+         */
         sync_store_release(&entry_at(&buffer->entries, number)->word, 0);
         arena_give_back(&buffer->entries, number, &scope->reserve);
         return STEP_NO_MEMORY;
@@ -299,7 +362,6 @@ insert(struct lock_scope *scope, uint64_t hash, cdedupe_update_t *update)
     return STEP_DONE;
 }
 
-/* Whether the update has to be merged with what is pending in a word: both are values with a payload. */
 bool
 put_is_to_merge(const struct cdedupe *buffer, uint64_t word, const cdedupe_update_t *update)
 {
@@ -317,7 +379,10 @@ put_anywhere(struct put *put, size_t i)
     uint64_t word = number == 0 ? 0 : sync_load_relaxed(&put->entries[i]->word);
 
     if (word == 0) {
-        /* Missed, or dead by now: look again, with nobody changing anything. [P2] [F6] */
+        /*
+         * Model steps P2 and F6: the look-up without the lock missed the key, or the entry has died
+         * since. Under the lock the index does not change, so this look-up is exact.
+         */
         number = index_find(&buffer->index, &buffer->entries, put->hashes[i], update->key,
                             update->key_length);
         if (number == 0) {
@@ -335,7 +400,7 @@ put_anywhere(struct put *put, size_t i)
     return put_present(&put->scope, number, word, update);
 }
 
-/* [P1] */
+/* Model step P1: a buffer that is stopped or has overflowed drops the update. */
 static enum step
 put_one(struct put *put, size_t i)
 {
@@ -354,14 +419,17 @@ put_one(struct put *put, size_t i)
     buffer->statistics.received++;
     put->overflowed |= buffer->bounds.overflowed && !buffer->end.stopped;
     put->removed |= update->outcome == CDEDUPE_OUTCOME_CANCELLED;
-    /* Whatever adds a link clears one up: so between two resyncs all that is queued and garbage does not grow. [P10] */
+    /*
+     * Model step P10: an update that adds a link also clears one dropped link. While dropped links
+     * remain, puts therefore do not increase the sum of queued and dropped links. The caller gets
+     * the cleared payload in `displaced`.
+     */
     if (update->outcome == CDEDUPE_OUTCOME_QUEUED && update->displaced == 0 &&
         buffer->queue.uncleared > 0)
         put->removed |= clear_one(&put->scope, &update->displaced);
     return STEP_DONE;
 }
 
-/* One hold. True: there is more to do, and nothing in its way. */
 bool
 put_locked(struct put *put)
 {

@@ -3,17 +3,30 @@
  * Putting on a buffer that merges, with the merge lock.
  *
  *     put_merging
- *         put_look_up                entries stay valid: no other call frees an entry meanwhile
+ *         put_look_up                the entries stay valid, because no other call can make one die
  *         merge_some
- *             merge_next             the merge callback without the spinlock, then a store under it
+ *             merge_next
+ *                 merge_payloads     merge.c: the merge callback, without the spinlock
+ *                 replace_merged     a store under the spinlock
  *         put_unmerged
- *             put_locked             up to the next update that must be merged
+ *             put_locked             put_locked.c: up to the next update that must be merged
+ *
+ *     state                         event                 -> state
+ *     ----------------------------  --------------------  ----------------------------
+ *     current value with a payload  value with a payload  current, same place, merged
+ *
+ * The new word keeps the live flag and the merge barrier. All other transitions are those of
+ * put_locked.c.
  */
 #include "calls/put.h"
 
 /*
- * current value -> current value: the callback has made one of both. `weight` is what the older payload weighed before, as it was
- * counted. A store will do: where values are merged, words change under the merge lock. [M2]
+ * Model step M2, current value -> current value: the update's payload is now the merged one.
+ * `weight` is the weight of the older payload before the merge, which is the weight that was added
+ * to the pending bytes.
+ *
+ * A store is enough, because on a buffer that merges, calls read and change words only under the
+ * merge lock. That lock also orders the payload before the word.
  */
 static void
 replace_merged(struct put *put, struct entry *entry, uint64_t weight, cdedupe_update_t *update)
@@ -33,7 +46,11 @@ replace_merged(struct put *put, struct entry *entry, uint64_t weight, cdedupe_up
     finish_update(update, 0, word_slot(word), CDEDUPE_OUTCOME_REPLACED);
 }
 
-/* Merges the next update, if that is what it needs. On a stopped buffer it does not. [M1] */
+/*
+ * Model step M1: merges the next update with the pending one. The callback runs with the merge lock
+ * alone. Returns false if the update needs no merge, or if the buffer has stopped; put_locked()
+ * then deals with the update.
+ */
 static bool
 merge_next(struct put *put)
 {
@@ -55,8 +72,9 @@ merge_next(struct put *put)
 }
 
 /*
- * As long as updates are to be merged. False: the chunk ends here, so that the sink gets its turn, or the loop is woken, before the
- * next merge.
+ * Merges updates until one comes that needs no merge. Returns false if the chunk must end here. It
+ * ends if the sink found the merge lock held, or if a loop must be woken: both come before the next
+ * merge, which may take long.
  */
 static bool
 merge_some(struct put *put)
@@ -67,14 +85,20 @@ merge_some(struct put *put)
     return !put->scope.wake;
 }
 
-/* Under the spinlock as far as no merge is needed. False: the call cannot go on. */
+/*
+ * Puts updates under the spinlock, up to the next one that must be merged. Returns false if all are
+ * done or memory is missing.
+ */
 static bool
 put_unmerged(struct put *put)
 {
     if (put->done == put->count)
         return false;
     put_locked(put);
-    /* From now on the memory of entries that died may be freed. */
+    /*
+     * The memory of entries that died may be freed from now on, so the look-ups are void. The next
+     * update's entry stays valid if put_locked() has just found that it must be merged.
+     */
     if (put->removed)
         put_forget_lookups(put, put->done + (put->step == STEP_MERGE));
     if (put->step != STEP_NO_MEMORY)
@@ -83,7 +107,10 @@ put_unmerged(struct put *put)
     return scope_refill(&put->scope);
 }
 
-/* With the merge lock, entries that were found live until this call removes them, outside a read section too. */
+/*
+ * Only calls that hold the merge lock can make an entry die. Entries that this call has looked up
+ * therefore stay valid outside the read section too, until this call itself removes one.
+ */
 void
 put_merging(struct put *put)
 {

@@ -2,24 +2,37 @@
 /*
  * Putting without the lock, in a read section.
  *
- *     put_look_up                    hashes the keys, finds their entries, compares the keys: in stages
- *                                    over the whole chunk, of which each prefetches for the next
+ *     put_begin_reading              claims a context, begins the read section
+ *     put_look_up                    hashes the keys, finds their entries and compares the keys, in
+ *                                    stages over the chunk; each stage prefetches for the next
  *     put_replace_unlocked
  *         replace_unlocked           current -> current by one compare-and-swap
+ *     put_end_reading                ends the read section, gives the context back
  *
- * The first update that cannot be replaced so sends itself and all later ones to put_locked(): two
- * updates of one key in one call must not change places.
+ *     state                     event           -> state                   function
+ *     ------------------------  --------------  -------------------------  ------------------
+ *     current                   value           current, same place        replace_unlocked
+ *     current and live, or a    deletion        current, same place        replace_unlocked
+ *     current deletion
+ *
+ * Every other transition needs the lock. The first update that needs it goes to put_locked(), and
+ * all later updates of the chunk go there too. Otherwise two updates of one key in one call could
+ * change places.
  */
 #include "calls/put.h"
 
 #include <string.h>
 
-/* Lost compare-and-swaps after which an update goes to the lock. */
+/* After this many lost compare-and-swaps an update goes to the lock. */
 enum { TRIES = 4 };
 
 /*
- * Whether an entry that was found by its tag is alive and has the key. Acquire, with the release in entry_new(): a word
- * that is not zero is seen with its key. An entry that dies meanwhile keeps its key until the section ends. [F5] [X4]
+ * Whether an entry that was found by its fingerprint is alive and has the update's key.
+ * Model steps F5 and X4: an entry that dies meanwhile keeps its key until the read section ends.
+ *
+ * Acquire: pairs with the release in entry_new(). A producer that sees a word other than zero
+ * therefore sees the entry's hash and key. Without the acquire the producer could compare with
+ * bytes from before the entry was filled.
  */
 static bool
 is_key(const struct entry *entry, uint64_t hash, const cdedupe_update_t *update)
@@ -49,7 +62,10 @@ prefetch_index(const struct put *put)
         index_prefetch_cells(index, put->hashes[i]);
 }
 
-/* The stages: each passes over the whole share and brings nearer what the next one reads. [U1] */
+/*
+ * Model step U1, in a read section: hashes the keys and finds their entries. Each stage passes over
+ * the whole chunk and prefetches what the next stage reads, so the cache misses of a chunk overlap.
+ */
 void
 put_look_up(struct put *put)
 {
@@ -70,7 +86,7 @@ put_look_up(struct put *put)
             put->numbers[i] = 0;
 }
 
-/* Whether the update replaces what is pending, and nobody has to know. */
+/* Whether the update only replaces the pending update, so that neither queue nor index changes. */
 static bool
 replaces(uint64_t word, uint32_t restart, const cdedupe_update_t *update)
 {
@@ -80,8 +96,10 @@ replaces(uint64_t word, uint32_t restart, const cdedupe_update_t *update)
 }
 
 /*
- * current -> current, in its place; the one change that needs no lock. False: it is another change [U4], or others were
- * faster too often [U5].
+ * current -> current, in the same place of the queue. No other transition works without the lock.
+ *
+ * Model step U4: returns false if the word calls for another transition. Model step U5: the
+ * compare-and-swap. Returns false if other threads changed the word first TRIES times.
  */
 static bool
 replace_unlocked(struct entry *entry, uint32_t restart, cdedupe_update_t *update)
@@ -105,13 +123,19 @@ put_replace_unlocked(struct put *put, struct context *context)
 {
     struct cdedupe *buffer = put->scope.buffer;
     /*
-     * Read once, in this call: a restart after this is one that overlaps the call, and may drop what it replaces. The
-     * number of an earlier call would let updates after a restart vanish in stale words. [U2]
+     * Model step U2: each call reads the restart number once. A restart that comes after this read
+     * overlaps the call, so it may drop the updates that the call puts. With a number from an
+     * earlier call, the producer could put an update that came after a restart into a stale word,
+     * where it would be lost.
      */
     uint32_t restart = sync_load_relaxed_32(&buffer->resync.restart);
     size_t i = 0;
 
-    /* [U3] What is pending weighs what the counter says only if every change of it happens under the lock. */
+    /*
+     * Model step U3: on a stopped buffer put_locked() drops the updates. With a bound of bytes
+     * every replacement needs the lock, because the sum of the pending weights is changed only
+     * under the lock.
+     */
     if (sync_load_relaxed_32(&buffer->end.stopped) || buffer->bounds.weight_offset != OFFSET_UNUSED)
         return;
     while (i < put->count && put->numbers[i] != 0 &&
@@ -121,7 +145,11 @@ put_replace_unlocked(struct put *put, struct context *context)
     sync_store_relaxed(&context->replaced, context->replaced + i);
 }
 
-/* In no section: a foreign clock is asked in good time, ours when it is needed. */
+/*
+ * A clock that the user supplied is a user callback. It is therefore read here, before the context
+ * is claimed and the read section begins. The buffer's own clock is read only when the call takes
+ * the lock.
+ */
 struct context *
 put_begin_reading(struct put *put)
 {
@@ -142,7 +170,6 @@ put_end_reading(struct cdedupe *buffer, struct context *context)
     context_give_back(context);
 }
 
-/* What was looked up for the updates from one on is void. */
 void
 put_forget_lookups(struct put *put, size_t from)
 {

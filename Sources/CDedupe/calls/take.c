@@ -1,11 +1,28 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /*
  * The sink's side: the claim, and taking batches.
+ *
+ *     cdedupe_take
+ *         lock_and_retire_borrowed   the keys of the last batch's deletions are no longer borrowed
+ *         begin_turn                 on a buffer that merges: takes or tries the merge lock
+ *         take_all
+ *             take_some              one lock scope, up to 32 items
+ *                 take_status
+ *                 take_entry
+ *         finish_take                marks a loop that got nothing as waiting for the wake callback
+ *         prefetch_items
+ *     cdedupe_release
+ *         lock_and_retire_borrowed
+ *
+ *     state              event    -> state                           function
+ *     -----------------  -------  ---------------------------------  -----------
+ *     current value      take     idle, seen                         take_entry
+ *     current deletion   take     dead, borrowed by the sink         take_entry
  */
 #include "calls/calls.h"
 
-/* ---------------------------------------------------------------------------------------------------- */
-/* Claim                                                                                                */
+/* ---------------------------------------------------------------------------------------------- */
+/* Claim                                                                                          */
 
 cdedupe_result_t
 cdedupe_claim(cdedupe_t *buffer, cdedupe_claim_t kind)
@@ -25,7 +42,10 @@ cdedupe_claim(cdedupe_t *buffer, cdedupe_claim_t kind)
     return result;
 }
 
-/* Under the lock: the sink has seen the keys of the last batch's deletions. Some of them; true if there are more. */
+/*
+ * Under the lock: the sink no longer reads the keys of the last batch's deletions, so their entries
+ * are retired. Retires a limited number of them. Returns true if there are more.
+ */
 static bool
 retire_borrowed(struct lock_scope *scope)
 {
@@ -48,7 +68,7 @@ retire_borrowed(struct lock_scope *scope)
     return false;
 }
 
-/* Locks, with nothing lent any more. */
+/* Takes the lock, and retires all entries that the sink had borrowed. */
 static void
 lock_and_retire_borrowed(struct lock_scope *scope)
 {
@@ -59,7 +79,7 @@ lock_and_retire_borrowed(struct lock_scope *scope)
     }
 }
 
-/* [E3] */
+/* Model step E3: ends the claim. Items of the last batch can no longer be put back. */
 void
 cdedupe_release(cdedupe_t *buffer)
 {
@@ -71,7 +91,9 @@ cdedupe_release(cdedupe_t *buffer)
     buffer->batch.count = 0;
     sync_store_relaxed_32(&buffer->merge_lock.sink, SINK_AWAY);
     buffer->sink.asleep = false;
-    /* Without its loop a finish has nobody to wait for. */
+    /*
+     * A finish waits for the loop to deliver what is queued. Without the loop it would never end.
+     */
     if (buffer->end.finishing != FINISHING_NOT)
         sync_store_relaxed_32(&buffer->end.stopped, 1);
     reclaim(&scope);
@@ -79,10 +101,10 @@ cdedupe_release(cdedupe_t *buffer)
     scope_finish(&scope);
 }
 
-/* ---------------------------------------------------------------------------------------------------- */
-/* Take                                                                                                 */
+/* ---------------------------------------------------------------------------------------------- */
+/* Take                                                                                           */
 
-/* [T6] */
+/* Model step T6: the status leaves the queue. */
 static void
 take_status(struct lock_scope *scope, uint32_t link, cdedupe_item_t *item)
 {
@@ -98,9 +120,16 @@ take_status(struct lock_scope *scope, uint32_t link, cdedupe_item_t *item)
 }
 
 /*
- * current -> idle (a value) or dead (a deletion). One exchange [T3], by what the word says now [T2]. A producer without the
- * lock may turn one into the other just before it; then the word is put right [T4]: nobody changes it meanwhile, since it
- * is not pending and we hold the lock.
+ * A current value becomes idle, and a current deletion becomes dead. Model step T2: the sink reads
+ * the word to see which of the two is pending. Model step T3: one exchange takes the pending
+ * update.
+ *
+ * A producer without the lock may turn the value into a deletion, or back, between the two steps.
+ * Model step T4: the sink then corrects the word with a store. No other thread can change the word
+ * before that store, because the word is not pending and the sink holds the lock.
+ *
+ * Release: pairs with the acquire in is_key(). Without it a producer that sees only this word could
+ * compare with bytes from before the entry was filled.
  */
 static uint64_t
 take_word(struct entry *entry, uint32_t restart)
@@ -114,7 +143,9 @@ take_word(struct entry *entry, uint32_t restart)
     return before;
 }
 
-/* Notes the revision that the sink has from now on. Returns the one that it had before. */
+/*
+ * Stores the revision that the sink has from now on. Returns the revision that the sink had before.
+ */
 static uint64_t
 take_revision(const struct cdedupe *buffer, struct entry *entry, const cdedupe_item_t *item)
 {
@@ -125,7 +156,7 @@ take_revision(const struct cdedupe *buffer, struct entry *entry, const cdedupe_i
     return before;
 }
 
-/* [T5] */
+/* Model step T5: what the exchange returned becomes an item of the batch. */
 static void
 take_entry(struct lock_scope *scope, uint32_t link, cdedupe_item_t *item)
 {
@@ -158,7 +189,10 @@ take_entry(struct lock_scope *scope, uint32_t link, cdedupe_item_t *item)
     buffer->statistics.delivered++;
 }
 
-/* Model step E5, under the lock: whether nothing may be taken any more. A finish is complete when the queue is empty. */
+/*
+ * Model step E5, under the lock: whether nothing may be taken any more. A finish is complete, and
+ * stops the buffer, when the queue is empty.
+ */
 static bool
 is_over(struct cdedupe *buffer)
 {
@@ -167,7 +201,10 @@ is_over(struct cdedupe *buffer)
     return buffer->end.stopped != 0;
 }
 
-/* What the next hold will take, as far as it can be told now: noted under the lock, prefetched without it. */
+/*
+ * The entries that the next lock scope will probably take. They are noted under the lock and
+ * prefetched without it.
+ */
 struct preview {
     const struct entry *entries[TAKES_PER_LOCK];
     unsigned count;
@@ -196,8 +233,9 @@ prefetch_preview(const struct preview *preview)
 }
 
 /*
- * The caller reads keys and payloads next, one after the other. So their cache lines are fetched here, all at once: the first
- * line of each payload, and the second and third of each key's entry. The take itself has read the first line.
+ * The caller will read the keys and payloads next, one after the other. Their cache lines are
+ * therefore prefetched here, all at once: the first line of each payload, and the second and third
+ * line of each entry. The take itself has read the first line of each entry.
  */
 static void
 prefetch_items(const struct cdedupe *buffer, const cdedupe_item_t *items, size_t count)
@@ -214,8 +252,10 @@ prefetch_items(const struct cdedupe *buffer, const cdedupe_item_t *items, size_t
 }
 
 /*
- * It takes what is queued now, and no more: so that no key is in a batch twice. What was taken, put again and taken again could
- * not be put back as if it never had been: for a deletion, a merge or a suppression in between there would be no trace.
+ * A batch takes only what is queued when it begins, so that no key is in a batch twice. If a key
+ * were taken, put and taken again in one batch, the second take would hide a deletion, a merge or a
+ * suppression that came between the two. The items could then not be put back as if they had never
+ * been taken.
  */
 static void
 begin_batch(struct cdedupe *buffer)
@@ -224,13 +264,19 @@ begin_batch(struct cdedupe *buffer)
     buffer->batch.barrier = ring_last(&buffer->links, buffer->queue.ring);
 }
 
-/* One hold's share. True: there may be more to take. */
+/*
+ * Takes items in one lock scope, up to TAKES_PER_LOCK. Returns true if there may be more to take.
+ */
 static bool
 take_some(struct lock_scope *scope, cdedupe_item_t *items, size_t capacity, size_t *count)
 {
     struct cdedupe *buffer = scope->buffer;
 
-    /* What is put back must be of one side of a restart: of this, if nothing was taken before it. */
+    /*
+     * All items of a batch must come from the same side of a restart, because putting them back
+     * depends on it. The batch ends at a restart, unless it is still empty; then it begins after
+     * the restart.
+     */
     if (*count == 0)
         begin_batch(buffer);
     else if (buffer->batch.restarted)
@@ -258,7 +304,12 @@ cdedupe_age(const cdedupe_t *buffer, const cdedupe_item_t *item)
     return clock_age(item_state(item).queued, clock_now(&buffer->clock));
 }
 
-/* Under the lock: what an attempt to take comes to. An empty queue puts a loop to sleep, here and nowhere else. [T7] */
+/*
+ * Model step T7, under the lock: the result of a take. If nothing was taken, because the queue is
+ * empty or the merge lock is held, a loop is marked as waiting for the wake callback. Only this
+ * function does that. notify() is the other side, under the same lock: no update can be queued
+ * unnoticed between the look at the queue and the mark.
+ */
 static cdedupe_result_t
 finish_take(struct cdedupe *buffer, size_t count)
 {
@@ -273,7 +324,10 @@ finish_take(struct cdedupe *buffer, size_t count)
     return CDEDUPE_EMPTY;
 }
 
-/* Hold after hold, until the batch is complete. */
+/*
+ * Takes in one lock scope after another, until the batch is complete. Before each of them the lock
+ * is released once, so that the entries can be prefetched and waiting threads get the lock.
+ */
 static void
 take_all(struct lock_scope *scope, cdedupe_item_t *items, size_t capacity, size_t *count)
 {
@@ -291,8 +345,10 @@ take_all(struct lock_scope *scope, cdedupe_item_t *items, size_t capacity, size_
 }
 
 /*
- * Under the spinlock, which may be given up: whether the sink has its turn. A loop does not wait for a merge; it sleeps until the
- * merging call has unlocked the merge lock. [T8]
+ * Model step T8, under the spinlock: whether the sink may take now. A loop does not wait for a
+ * merge. If a merge is running, the loop waits for the wake callback, which the merging thread
+ * calls after it has unlocked the merge lock. The take of a single batch waits for the merge lock,
+ * and releases the spinlock meanwhile.
  */
 static bool
 begin_turn(struct lock_scope *scope)
@@ -324,7 +380,7 @@ cdedupe_take(cdedupe_t *buffer, cdedupe_item_t *items, size_t capacity, size_t *
     if (buffer->sink.claim == CLAIM_NONE) {
         result = CDEDUPE_INVALID_ARGUMENT;
     } else {
-        /* Awake. [T1] */
+        /* Model step T1: the loop is here, so it needs no wake callback. */
         buffer->sink.asleep = false;
         if (begin_turn(&scope))
             take_all(&scope, items, capacity, count);

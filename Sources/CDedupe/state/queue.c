@@ -1,6 +1,14 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /*
- * The queue's links: what all who change the queue share.
+ * The queue's links.
+ *
+ *     link_new, link_free
+ *     queue_entry                    a link goes to the back of the queue; wakes the loop
+ *         count_pending
+ *     queue_status                   a status goes to the back of the queue; wakes the loop
+ *     unqueue                        a link leaves the queue for good
+ *         unlink_queued              a link leaves its place; also merges neighbouring statuses
+ *             remove_link
  */
 #include "state/queue.h"
 
@@ -25,7 +33,7 @@ void
 queue_entry(struct lock_scope *scope, uint32_t link)
 {
     ring_append(&scope->buffer->links, scope->buffer->queue.ring, link);
-    /* It may be one that a restart had dropped. */
+    /* The link may be an old one from the dropped list, so its time is set again. */
     link_at(&scope->buffer->links, link)->queued = scope->now;
     count_pending(scope->buffer);
     notify(scope);
@@ -41,7 +49,6 @@ count_pending(struct cdedupe *buffer)
         statistics->peak_pending_keys = statistics->pending_keys;
 }
 
-/* Removes one link, of whatever kind. */
 static void
 remove_link(struct cdedupe *buffer, uint32_t link)
 {

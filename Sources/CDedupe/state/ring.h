@@ -4,9 +4,14 @@
  *
  *      head --> link --> link --> ... --> head        head: a link that holds nothing
  *
- * The buffer has three: the ring proper, in the order of delivery; the garbage, what a restart dropped and nobody has
- * cleared up yet; and the orphans, payloads that lost their entry. A link holds an entry's number, a status, or (an
- * orphan) a slot. Unlinking and splicing are O(1).
+ * The buffer has three such lists; see struct queue in buffer.h:
+ *
+ *      the queue            pending updates and statuses, in the order of delivery
+ *      the dropped list     updates and statuses that a restart dropped and no call has cleared yet
+ *      detached payloads    payloads that lost their entry
+ *
+ * A link of the first two lists holds an entry's number or a status. A link of the third holds a
+ * slot. Unlinking and splicing are O(1).
  */
 #ifndef CDEDUPE_STATE_RING_H
 #define CDEDUPE_STATE_RING_H
@@ -21,12 +26,12 @@ struct link {
     uint32_t next;
     uint32_t previous;
     uint32_t item;
-    uint32_t queued; /* When, in ticks (clock.h). */
+    uint32_t queued; /* The time at which the item was queued, in ticks (clock.h). */
 };
 
 _Static_assert(sizeof(struct link) == 16, "a pending key pays for one link");
 
-/* In the ring: entries have 31 bits, statuses have this one. */
+/* Marks a status in the queue and in the dropped list. Entry numbers have only 31 bits. */
 #define ITEM_STATUS ((uint32_t)1 << 31)
 
 static inline struct link *
@@ -41,7 +46,7 @@ item_is_status(uint32_t item)
     return (item & ITEM_STATUS) != 0;
 }
 
-/* An empty list: its head names itself. */
+/* Makes an empty list: its head is its own neighbour. */
 static inline void
 ring_init(const struct arena *links, uint32_t head)
 {
@@ -95,7 +100,7 @@ ring_remove(const struct arena *links, uint32_t number)
     link_at(links, link->next)->previous = link->previous;
 }
 
-/* Moves everything in `from` behind the end of `to`. */
+/* Moves all links of `from` to the end of `to`. */
 static inline void
 ring_splice(const struct arena *links, uint32_t from, uint32_t to)
 {

@@ -1,23 +1,28 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /*
- * The word: everything that can be said about a key, in 64 bits.
+ * The word: the state of a key, in 64 bits.
  *
  *    63                     32 31                5   4   3   2   1   0
  *   +-------------------------+-------------------+---+---+---+---+---+
- *   |          slot           |  restart number   | A | I | L | D | P |
+ *   |          slot           |  restart number   | B | I | L | D | P |
  *   +-------------------------+-------------------+---+---+---+---+---+
  *
- *   P  pending: an update is queued, or was when a restart dropped the queue
+ *   P  pending: an update of the key is queued, or a restart dropped it and no call has cleared it
  *   D  the pending update is a deletion
- *   L  live
- *   I  indexed; a word without it is zero: the entry is dead
- *   A  alone: where values are merged, the pending value came after a deletion, or first after a restart, with which all older
- *      values ended
+ *   L  live: the sink has taken a value of the key, and no deletion since
+ *   I  the entry is in the index
+ *   B  merge barrier, on a buffer that merges: the pending value must not be merged with a value
+ *      that is put back, because a deletion or a restart came between them
  *
- *   current   P, and the restart number is the buffer's: its link is in the ring
- *   stale     P, and it is not: a restart dropped it, its link is in the garbage list
- *   idle      not P; then L
- *   unseen    L, and the restart number is not the buffer's: not heard of since the restart
+ * The states of a key. "Seen" means that an update of the key has come since the restart.
+ *
+ *   absent    the index has no entry for the key
+ *   dead      the word is zero: the entry is not in the index, or is just being removed or changed
+ *   current   P, with the buffer's restart number; the key's link is in the queue
+ *   stale     P, with another restart number: a restart dropped the update; the link is in the
+ *             dropped list
+ *   idle      not P, and therefore L; the entry has no link
+ *   unseen    L, with another restart number: idle or stale, and not seen since the restart
  */
 #ifndef CDEDUPE_STATE_WORD_H
 #define CDEDUPE_STATE_WORD_H
@@ -25,7 +30,7 @@
 #include <stdbool.h>
 #include <stdint.h>
 
-/* Tests that want to see the number wrap build with 3. */
+/* Tests build with 3 bits to make the restart number wrap. */
 #ifndef CDEDUPE_RESTART_BITS
 #define CDEDUPE_RESTART_BITS 27
 #endif
@@ -39,8 +44,8 @@
 enum { WORD_FLAG_BITS = 5 };
 
 /*
- * Restart numbers go from 1 to WORD_RESTART_MAX and around. Zero is older than all of them: when the number
- * wraps, every entry's is set to it once.
+ * Restart numbers go from 1 to WORD_RESTART_MAX and then start again at 1. When they wrap, the
+ * restart number of every entry becomes WORD_RESTART_OLDER, which is older than all others.
  */
 #define WORD_RESTART_MAX (((uint32_t)1 << CDEDUPE_RESTART_BITS) - 1)
 #define WORD_RESTART_OLDER ((uint32_t)0)
@@ -90,14 +95,16 @@ word_is_unseen(uint64_t word, uint32_t restart)
     return (word & WORD_LIVE) && word_restart(word) != restart;
 }
 
-/* A deletion of a pending value that the sink has never heard of: both go. */
+/*
+ * Whether a deletion cancels what is pending: a value of a key that is not live. Both then leave.
+ */
 static inline bool
 word_deletion_cancels(uint64_t word)
 {
     return !(word & (WORD_DELETION | WORD_LIVE));
 }
 
-/* The word of an update that is pending now, for a key that had `before`. */
+/* The word of a pending update. The key stays live if it was live in its earlier word, `before`. */
 static inline uint64_t
 word_pending(uint64_t before, uint32_t slot, uint32_t restart, bool deletion)
 {
@@ -106,7 +113,10 @@ word_pending(uint64_t before, uint32_t slot, uint32_t restart, bool deletion)
                          (before & WORD_LIVE));
 }
 
-/* The word of a key whose value was taken. */
+/*
+ * The word of an idle key. With the buffer's restart number the key is seen, with another one
+ * unseen.
+ */
 static inline uint64_t
 word_idle(uint32_t restart)
 {
