@@ -223,6 +223,7 @@ convert = docc convert Sources/$1/Documentation.docc --fallback-display-name $1 
     --enable-experimental-external-link-support --warnings-as-errors $2
 
 docs-check:
+	Tests/Docs/names
 	Tests/Docs/check
 
 # ---- The C library for embedders ----

@@ -193,7 +193,7 @@ typedef struct {
     /**
      * Allocates zeroed memory of `size` bytes, aligned to `alignment` (a power of two), or returns NULL.
      * Set both `allocate` and `deallocate`, or neither. Any thread that is inside a call of this buffer
-     * calls them, never under a lock; they must not call this buffer. By default the library uses the
+     * calls them, never under the spinlock; they must not call this buffer. By default the library uses the
      * system's allocator, and maps large blocks one by one, so that memory goes back to the system.
      */
     void *CDEDUPE_NULLABLE (*CDEDUPE_NULLABLE allocate)(void *CDEDUPE_NULLABLE context, size_t size,
@@ -287,7 +287,7 @@ typedef struct {
 
     /**
      * A clock that never goes back, in nanoseconds from any beginning. Any thread that is inside a call of
-     * this buffer calls it, never under a lock; it must not call this buffer. NULL (the default) is the
+     * this buffer calls it, never under the spinlock; it must not call this buffer. NULL (the default) is the
      * system's monotonic clock.
      */
     uint64_t (*CDEDUPE_NULLABLE clock)(void *CDEDUPE_NULLABLE context);
