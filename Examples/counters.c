@@ -11,8 +11,8 @@
  */
 #include <CDedupe.h>
 #include <stdio.h>
-#include <string.h>
 #include <stdlib.h>
+#include <string.h>
 
 #define LASTING 100 /* Connections that are open all the time; */
 #define BURST 200   /* others come and go, so many together. */
@@ -53,7 +53,7 @@ check(cdedupe_result_t result)
 
 /*
  * The merge callback: the newer payload becomes the sum of both. It runs inside cdedupe_put() and cdedupe_put_back(), on whichever
- * thread called these, and must not call the buffer.
+ * thread called these, and must not put, take or restart.
  */
 static void
 merge(void *context, void *older, void *newer)
