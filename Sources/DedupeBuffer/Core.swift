@@ -132,11 +132,15 @@ final class Core: @unchecked Sendable {
         return refused
     }
 
-    /// Says whether the buffer has not been stopped.
+    /// Puts a status. Returns false if the core ignored it: after a stop, during a finish, and from
+    /// an overflow to the restart that ends it.
     func put(_ status: SyncStatus) -> Bool {
         let result = cdedupe_put_status(buffer, cdedupe_status_t(rawValue: UInt32(status.rawValue)))
-        if result == CDEDUPE_NO_MEMORY || result == CDEDUPE_REENTRANT { Core.fail(result) }
-        return result != CDEDUPE_STOPPED
+        switch result {
+        case CDEDUPE_OK: return true
+        case CDEDUPE_STOPPED, CDEDUPE_OVERFLOWED: return false
+        default: Core.fail(result)
+        }
     }
 
     func restart() {
@@ -145,12 +149,14 @@ final class Core: @unchecked Sendable {
         discardIdleSlots()
     }
 
-    var hasGarbage: Bool { cdedupe_has_dropped(buffer) }
+    /// Whether ``collect(_:)`` has something to do.
+    var hasDropped: Bool { cdedupe_has_dropped(buffer) }
 
     /// Destroys a payload.
     @usableFromInline typealias Destroy = (UnsafeMutableRawPointer) -> Void
 
-    /// Clears up a little after restarts; `destroy` gets what was dropped. Says whether there may be more.
+    /// Destroys some of the payloads that restarts and overflows dropped, by calls of `destroy`.
+    /// Returns whether there may be more.
     @usableFromInline
     func collect(_ destroy: Destroy) -> Bool {
         withUnsafeTemporaryAllocation(of: cdedupe_slot_t.self, capacity: 64) { slots in
@@ -264,7 +270,10 @@ final class Core: @unchecked Sendable {
         cdedupe_stop(buffer)
     }
 
-    /// Whether there is a loop that has still to end.
+    /// Begins to finish. Returns whether there is a loop that has yet to end.
+    ///
+    /// `whenEmpty`: until the queue is empty, updates are still queued. If it is false, an update
+    /// that would go to the back of the queue is dropped from now on.
     func finish(whenEmpty: Bool) -> Bool {
         cdedupe_finish(buffer, whenEmpty ? CDEDUPE_FINISH_WHEN_EMPTY : CDEDUPE_FINISH_WHEN_DELIVERED) == CDEDUPE_OK
     }

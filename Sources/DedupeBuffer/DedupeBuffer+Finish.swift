@@ -31,9 +31,11 @@ public struct DedupeBufferLeftovers: Sendable, Hashable {
 extension DedupeBuffer {
     /// Delivers what was received before the call, then stops; returns when that is done. No thread waits.
     ///
-    /// As the synchronous `finish()`: if nothing delivers, it stops at once. Called by the consumer of ``events``, or
-    /// by the sink of ``run(sink:)`` or a task that it began, it returns at once, and the buffer stops when the queue
-    /// is empty.
+    /// As the synchronous `finish()`: an update that would go to the back of the queue after the
+    /// call is dropped, and statuses are ignored; if nothing delivers, the buffer stops at once.
+    /// Called by the consumer of ``events``, or by the sink of ``run(sink:)`` or a task that it
+    /// began, it returns at once, and the buffer stops when the queue is empty; until then updates
+    /// and statuses are still queued.
     ///
     /// - Important: the consumer of ``events`` is recognised if it is the task that made the iterator, and itself asks
     ///   for events. If other tasks call `next()`, child tasks for instance, it must not wait for this with an event in
@@ -51,13 +53,15 @@ extension DedupeBuffer {
     /// Delivers what was received before the call, but stops at `deadline` if that takes longer; returns when that is
     /// done. No thread waits.
     ///
-    /// If nothing delivers yet, though something is pending, it waits for somebody to begin: the task that is to consume may
-    /// not have run so far. Else as `finish()`. At the deadline it returns even if the sink does not. If the calling task is
-    /// cancelled, the deadline has come.
+    /// If nothing delivers yet, though something is pending, it first waits for a loop or a
+    /// consumer to begin: the task that is to consume may not have run so far. Meanwhile updates
+    /// are still queued. Else as `finish()`. At the deadline it returns even if the sink does not.
+    /// If the calling task is cancelled, the deadline has come.
     ///
     /// - Parameter deadline: may have passed already: then it stops at once.
-    /// - Returns: what was not delivered. If it returns at once because it was called by the sink, that is what is
-    ///   still to be delivered; the deadline holds.
+    /// - Returns: what was not delivered. Updates that came too late to be queued are not in it:
+    ///   they count as dropped. If it returns at once because it was called by the sink, that is
+    ///   what is still to be delivered; the deadline holds.
     @discardableResult
     public func finish(deadline: ContinuousClock.Instant) async -> DedupeBufferLeftovers {
         observer?.finishing(by: deadline)
@@ -74,13 +78,15 @@ extension DedupeBuffer {
     /// Delivers what was received before the call, but stops at `deadline` if that takes longer; returns when that is
     /// done.
     ///
-    /// If nothing delivers yet, though something is pending, it waits for somebody to begin. Else as the synchronous
-    /// `finish()`. At the deadline it returns even if the sink does not.
+    /// If nothing delivers yet, though something is pending, it first waits for a loop or a
+    /// consumer to begin. Meanwhile updates are still queued. Else as the synchronous `finish()`.
+    /// At the deadline it returns even if the sink does not.
     ///
     /// - Important: blocks the calling thread until then.
     /// - Parameter deadline: may have passed already: then it stops at once.
-    /// - Returns: what was not delivered. If it returns at once because it was called by the sink, that is what is
-    ///   still to be delivered; the deadline holds.
+    /// - Returns: what was not delivered. Updates that came too late to be queued are not in it:
+    ///   they count as dropped. If it returns at once because it was called by the sink, that is
+    ///   what is still to be delivered; the deadline holds.
     @available(*, noasync)
     @discardableResult
     public func finish(deadline: ContinuousClock.Instant) -> DedupeBufferLeftovers {

@@ -5,15 +5,18 @@
 extension DedupeBuffer {
     /// Puts a status at the back of the queue.
     ///
-    /// A status that equals the latest one received is dropped; one that follows another status in the queue takes its
-    /// place. ``SyncStatus/inSync`` after ``onConnectionRestarted()`` first queues deletions for the keys that vanished.
+    /// A status that equals the latest one received is dropped, unless it is the
+    /// ``SyncStatus/inSync`` that ends a resync. A status that follows another status in the queue
+    /// takes its place. After ``onConnectionRestarted()``, the next ``SyncStatus/inSync`` ends the
+    /// resync: it first queues deletions for the keys that vanished. After ``stop()`` or
+    /// `finish()`, and from an overflow to the restart that ends it, statuses are ignored.
     ///
     /// - Complexity: O(1); O(keys) for the first ``SyncStatus/inSync`` after a restart, in small steps that let other
     ///   callers in.
     public func onStatusUpdated(_ status: SyncStatus) {
         let end = status == .inSync ? observer?.nextEnd : nil
-        let isTaken = core.put(status)
-        observer?.received(status, ending: isTaken ? end : nil)
+        let isAccepted = core.put(status)
+        observer?.received(status, ending: isAccepted ? end : nil)
         clearUp()
     }
 
@@ -22,6 +25,10 @@ extension DedupeBuffer {
     /// An update of a key that is pending replaces what is pending, in its place; others go to the back of the queue. The
     /// deletion of a key whose value the sink has never got cancels that value. The update types are ignored. Never
     /// waits for the sink.
+    ///
+    /// After ``stop()`` every update is dropped. After `finish()` an update that would go to the
+    /// back of the queue is dropped, and one that replaces a pending update is delivered.
+    /// ``DedupeBufferStatistics/dropped`` counts.
     ///
     /// - Complexity: O(*n*) plus the keys' lengths, expected.
     @inlinable
@@ -168,10 +175,11 @@ extension DedupeBuffer {
         }
     }
 
-    /// Destroys what restarts dropped: all of it, unless it is much and a loop is there to do the rest.
+    /// Destroys what restarts and overflows dropped: all of it, unless it is much and a loop can do
+    /// the rest.
     private func clearUp() {
         var steps = 0
-        while core.hasGarbage && core.collect(Storage<Key, Value>.destroy) {
+        while core.hasDropped && core.collect(Storage<Key, Value>.destroy) {
             steps += 1
             if steps == 64 && delivery.exists { return }
         }

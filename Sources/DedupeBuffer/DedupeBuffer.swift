@@ -104,9 +104,14 @@ public final class DedupeBuffer<Key: DedupeKey, Value: Sendable>: RestartAwareCa
 
     /// Delivers what was received before the call, then stops as ``stop()`` does; returns when the loop has ended.
     ///
+    /// The call closes the queue's end. From then on an update that would go to the back of the
+    /// queue is dropped, and counted in ``DedupeBufferStatistics/dropped``; statuses are ignored.
+    /// An update of a key that is pending still replaces the pending one, and is delivered.
+    ///
     /// If no loop runs, it stops at once. Called from inside the sink, or from a handler or a value's `deinit` that
     /// the loop runs, or from work on the queue that was given to ``startSending(to:on:)``, it returns at once, and
-    /// the loop ends when the queue is empty.
+    /// the loop ends when the queue is empty. In that case the queue stays open: until the loop
+    /// ends, updates and statuses are queued and delivered.
     ///
     /// - Important: blocks the calling thread for as long as the sink takes. Not to be called on a serial queue that the
     ///   queue given to ``startSending(to:on:)`` has as its target: the loop could not run meanwhile.

@@ -24,7 +24,8 @@ public struct DedupeBufferStatistics: Sendable, Hashable {
     public var cancelled = 0
     /// Values that the sink had already; see ``DedupeBufferConfiguration/suppressesUnchanged``.
     public var suppressed = 0
-    /// Updates that a restart or an overflow dropped, or that came in after the stop, or were ``rejected``.
+    /// Updates that a restart or an overflow dropped; that came in after ``DedupeBuffer/stop()``,
+    /// or after `finish()` and were not for a pending key; or that were ``rejected``.
     public var dropped = 0
     /// Updates whose key was too long; a part of ``dropped``.
     public var rejected = 0

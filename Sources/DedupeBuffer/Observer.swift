@@ -43,7 +43,7 @@ final class Observer: Sendable {
         metrics?.reportIfDue()
     }
 
-    /// A status was put; `end` is what it found, if it may end a resync.
+    /// A status was put; `end` is what it found, if it was accepted and may end a resync.
     func received(_ status: SyncStatus, ending end: ResyncEnd?) {
         logger?.debug("Received status", metadata: ["dedupe.status": "\(status)"])
         if let end { report(end) }
@@ -76,14 +76,12 @@ final class Observer: Sendable {
         let began = ContinuousClock.now
         /// Those of the sink's keys that a resync may delete.
         let liveKeys: Int
-        /// Synthesized deletions and overflows until then.
+        /// Synthesized deletions until then.
         let deletions: Int
-        let overflows: Int
 
         init(_ statistics: DedupeBufferStatistics) {
             liveKeys = statistics.liveKeys
             deletions = statistics.synthesizedDeletions
-            overflows = statistics.overflows
         }
     }
 
@@ -107,10 +105,9 @@ final class Observer: Sendable {
         }
     }
 
-    /// After an overflow the in-sync was ignored: what ends then began with the restart that follows.
     private func report(_ end: ResyncEnd) {
         let (resync, statistics) = (end.resync, core.statistics)
-        guard statistics.overflows == resync.overflows && !statistics.isOverflowed && isOver(resync) else { return }
+        guard isOver(resync) else { return }
         let duration = ContinuousClock.now - resync.began
         let deletions = statistics.synthesizedDeletions - resync.deletions
         let metadata: Logger.Metadata = [

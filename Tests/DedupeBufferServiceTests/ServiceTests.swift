@@ -58,6 +58,34 @@ struct ServiceTests {
         expectStopped()
     }
 
+    @Test func update_afterGracefulShutdown_whenItsKeyIsPending_isDelivered_otherwiseIsDropped() async throws {
+        let (sink, door) = (Sink(), Door())
+        sink.onEachCall { _ in await door.pass() }
+        put(3)
+        try await testGracefulShutdown { trigger in
+            let running = Task { try await service(sink).run() }
+            try await eventually("a call") { sink.calls == 1 }
+            trigger.triggerGracefulShutdown()
+            // A new key that was not dropped leaves the queue again.
+            try await eventually("the queue's end to close") {
+                buffer.onUpdates([Update(key: "new", value: 0)])
+                if buffer.statistics.dropped > 0 { return true }
+                buffer.onUpdates([Update(key: "new", value: nil)])
+                return false
+            }
+            let before = buffer.statistics
+            // The sink has keys 0 and 1, and key 2 is pending.
+            put(3)
+            #expect(buffer.statistics.dropped == before.dropped + 2)
+            #expect(buffer.statistics.replaced == before.replaced + 1)
+            door.open()
+            try await running.value
+        }
+        #expect(shutdowns.value.map(\.isEmpty) == [true])
+        #expect(sink.updates == 3)
+        expectStopped()
+    }
+
     @Test func gracefulShutdown_beforeItRuns_deliversWhatWasReceived() async throws {
         let sink = Sink()
         put(5)

@@ -150,6 +150,30 @@ struct FinishDeadlineTests {
     }
 
     @Test(arguments: LoopKind.allCases, Form.allCases)
+    func deadline_updatesAfterTheCall_areDeliveredIfTheyReplace_otherwiseDropped(
+        kind: LoopKind, form: Form
+    ) async throws {
+        let (buffer, sink, gate) = (buffer, StringSink(), PatientGate())
+        defer { gate.open() }
+        sink.onEachCall { _ in gate.pass() }
+        let loop = try RunningLoop(kind, of: buffer, to: sink)
+        buffer.set("a", 1)
+        try await eventually("a call") { !sink.calls.isEmpty }
+        buffer.set("b", 1)
+        async let left = finish(buffer, form, Self.never)
+        try await eventually("the queue's end to close") { buffer.dropsNewKeys() }
+        let dropped = buffer.statistics.dropped
+        buffer.set("b", 2)
+        buffer.set("c", 1)
+        #expect(buffer.statistics.dropped == dropped + 1)
+        gate.open()
+        #expect(try await left.isEmpty)
+        try loop.end()
+        #expect(sink.items == [.new("a", 1), .new("b", 2)])
+        #expect(buffer.statistics.unaccounted == 0)
+    }
+
+    @Test(arguments: LoopKind.allCases, Form.allCases)
     func deadline_passesWhileTheSinkBlocks_returns(kind: LoopKind, form: Form) async throws {
         let (buffer, sink, gate) = (buffer, StringSink(), PatientGate())
         defer { gate.open() }

@@ -356,6 +356,95 @@ struct FinishTests {
         try otherLoop.end()
     }
 
+    // MARK: After the call
+
+    @Test(arguments: LoopKind.allCases)
+    func update_afterFinish_whenItsKeyIsPending_isDelivered_otherwiseIsDropped(kind: LoopKind) throws {
+        let (buffer, sink, gate) = (buffer, sink, Gate())
+        sink.onEachCall { _ in gate.pass() }
+        let loop = try RunningLoop(kind, of: buffer, to: sink)
+        buffer.set("taken", 0)
+        try gate.waitForArrival()
+        for key in ["replaced", "cancelled"] { buffer.set(key, 1) }
+        let finish = Worker("finish") { buffer.finish() }
+        try eventually("the queue's end to close") { buffer.dropsNewKeys() }
+
+        let before = buffer.statistics
+        buffer.set("replaced", 2)
+        buffer.delete("cancelled")
+        #expect(buffer.statistics.replaced == before.replaced + 1)
+        #expect(buffer.statistics.cancelled == before.cancelled + 2)
+        #expect(buffer.statistics.dropped == before.dropped)
+        buffer.set("never seen", 1)
+        buffer.set("taken", 1)
+        buffer.delete("taken")
+        buffer.set("cancelled", 2)
+        #expect(buffer.statistics.dropped == before.dropped + 4)
+        #expect(buffer.statistics.pendingKeys == 1)
+
+        gate.open()
+        try finish.join()
+        try loop.end()
+        #expect(sink.calls == [.updates([.new("taken", 0)]), .updates([.new("replaced", 2)])])
+        try expectStopped(buffer)
+    }
+
+    @Test(arguments: LoopKind.allCases)
+    func status_afterFinish_isIgnored(kind: LoopKind) throws {
+        let (buffer, sink, gate) = (buffer, sink, Gate())
+        sink.onEachCall { _ in gate.pass() }
+        let loop = try RunningLoop(kind, of: buffer, to: sink)
+        buffer.set("taken", 0)
+        try gate.waitForArrival()
+        buffer.onStatusUpdated(.resyncInProgress)
+        let finish = Worker("finish") { buffer.finish() }
+        try eventually("the queue's end to close") { buffer.dropsNewKeys() }
+        buffer.onStatusUpdated(.inSync)
+        gate.open()
+        try finish.join()
+        try loop.end()
+        #expect(sink.calls == [.updates([.new("taken", 0)]), .status(.resyncInProgress)])
+        try expectStopped(buffer)
+    }
+
+    @Test(arguments: LoopKind.allCases)
+    func finish_fromTheSink_leavesTheQueueOpen(kind: LoopKind) throws {
+        let (buffer, sink) = (buffer, sink)
+        sink.onEachCall { call in
+            buffer.finish()
+            guard call.items.first?.key == "a" else { return }
+            buffer.set("b", 2)
+            buffer.onStatusUpdated(.inSync)
+        }
+        buffer.set("a", 1)
+        let loop = try RunningLoop(kind, of: buffer, to: sink)
+        try sink.wait(forItems: 2)
+        try bounded("finish from outside") { buffer.finish() }
+        try loop.end()
+        #expect(sink.calls == [.updates([.new("a", 1)]), .updates([.new("b", 2)]), .status(.inSync)])
+        try expectStopped(buffer)
+    }
+
+    @Test(arguments: LoopKind.allCases)
+    func finish_fromOutside_afterOneFromTheSink_closesTheQueuesEnd(kind: LoopKind) throws {
+        let (buffer, sink, gate) = (buffer, sink, Gate())
+        sink.onEachCall { _ in
+            buffer.finish()
+            gate.pass()
+        }
+        buffer.set("a", 1)
+        let loop = try RunningLoop(kind, of: buffer, to: sink)
+        try gate.waitForArrival()
+        #expect(!buffer.dropsNewKeys())
+        let finish = Worker("finish") { buffer.finish() }
+        try eventually("the queue's end to close") { buffer.dropsNewKeys() }
+        gate.open()
+        try finish.join()
+        try loop.end()
+        #expect(sink.calls == [.updates([.new("a", 1)])])
+        try expectStopped(buffer)
+    }
+
     // MARK: Beside producers that do not end
 
     @Test(arguments: LoopKind.allCases)

@@ -287,6 +287,21 @@ struct LoggingTests {
         #expect(log.resyncs == [])
     }
 
+    @Test func resync_ofAFinishingBuffer_isNone() throws {
+        let (buffer, sink, gate) = (try makeBuffer(live: ["a"]), StringSink(), Gate())
+        sink.onEachCall { _ in gate.pass() }
+        try buffer.startSending(to: sink)
+        buffer.set("a", 2)
+        try gate.waitForArrival()
+        buffer.onConnectionRestarted()
+        let finish = Worker("finish") { buffer.finish() }
+        try eventually("the queue's end to close") { buffer.dropsNewKeys() }
+        buffer.onStatusUpdated(.inSync)
+        #expect(log.resyncs == [])
+        gate.open()
+        try finish.join()
+    }
+
     @Test func resyncs_ofThreadsAtOnce_areLoggedNoMoreThanOnceEach() throws {
         let buffer = try makeBuffer(live: ["a", "b"])
         let (threads, each) = (4, 200)

@@ -382,6 +382,19 @@ extension DedupeBuffer {
     }
 }
 
+extension DedupeBuffer<String, Int> {
+    /// Puts a key that is not pending, and returns whether it was dropped: the buffer has stopped,
+    /// or a finish has closed the queue's end. If it was queued, it leaves the queue again. No
+    /// other thread may put.
+    func dropsNewKeys() -> Bool {
+        let dropped = statistics.dropped
+        set("a new key", 0)
+        if statistics.dropped > dropped { return true }
+        delete("a new key")
+        return false
+    }
+}
+
 extension DedupeBuffer where Value: Equatable {
     /// The calls of one batch, or nil where the queue was empty.
     func nextBatch() throws -> [Event<Key, Value>]? {
