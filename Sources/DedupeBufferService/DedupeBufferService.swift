@@ -39,9 +39,11 @@ public struct DedupeBufferService<Sink: AsyncSyncerCallbacks>: Service {
 
     /// Delivers, as `DedupeBuffer.run(sink:)`, until the buffer stops.
     ///
-    /// On graceful shutdown, also one that came before, what was received is delivered, and the buffer stops. After the
-    /// grace period it stops at once; a call of the sink is cancelled then, and its event stays in the queue. Then this
-    /// returns, even if the sink has failed: `onShutdown` was told what was left.
+    /// On graceful shutdown, also one that came before, what was received is delivered, and the
+    /// buffer stops. An update that comes meanwhile for a key that is not pending is dropped. After
+    /// the grace period the buffer stops at once; a call of the sink is cancelled then, and its
+    /// event stays in the queue. Then this returns, even if the sink has failed: `onShutdown` was
+    /// told what was left.
     /// When the task is cancelled the buffer stops, and what the sink has not dealt with stays in the queue.
     ///
     /// - Throws: what `DedupeBuffer.run(sink:)` throws before the grace period is over.
