@@ -40,6 +40,8 @@ final class PutBatch: @unchecked Sendable {
     init() {
         page = PutPage()
         updates = .allocate(capacity: Self.capacity)
+        // The core's reserved members must be zero, and `prepareUpdates()` leaves them alone.
+        updates.initialize(repeating: cdedupe_update_t(), count: Self.capacity)
         slots = .allocate(capacity: Self.capacity)
         // An update can bring back its own payload and an older one.
         backPayloads = .allocate(capacity: 2 * Self.capacity)
