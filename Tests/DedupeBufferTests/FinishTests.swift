@@ -400,6 +400,7 @@ struct FinishTests {
         let finish = Worker("finish") { buffer.finish() }
         try eventually("the queue's end to close") { buffer.dropsNewKeys() }
         buffer.onStatusUpdated(.inSync)
+        #expect(buffer.statistics.pendingStatuses == 1)
         gate.open()
         try finish.join()
         try loop.end()
@@ -435,13 +436,15 @@ struct FinishTests {
         buffer.set("a", 1)
         let loop = try RunningLoop(kind, of: buffer, to: sink)
         try gate.waitForArrival()
+        buffer.set("b", 1)
         #expect(!buffer.dropsNewKeys())
         let finish = Worker("finish") { buffer.finish() }
         try eventually("the queue's end to close") { buffer.dropsNewKeys() }
+        #expect(buffer.statistics.pendingKeys == 1)
         gate.open()
         try finish.join()
         try loop.end()
-        #expect(sink.calls == [.updates([.new("a", 1)])])
+        #expect(sink.calls == [.updates([.new("a", 1)]), .updates([.new("b", 1)])])
         try expectStopped(buffer)
     }
 
