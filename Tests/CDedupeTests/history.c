@@ -1,4 +1,5 @@
 /* SPDX-License-Identifier: Apache-2.0 */
+/* The judge of histories; see history.h. */
 #include "history.h"
 
 #include <stdarg.h>

@@ -1,4 +1,5 @@
 /* SPDX-License-Identifier: Apache-2.0 */
+/* The allocator for the tests; see hooks.h. */
 #include "hooks.h"
 
 #include <stdlib.h>

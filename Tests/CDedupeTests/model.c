@@ -1,4 +1,5 @@
 /* SPDX-License-Identifier: Apache-2.0 */
+/* The model of the contract; see model.h. */
 #include "model.h"
 
 #include <stdio.h>

@@ -1,4 +1,5 @@
 /* SPDX-License-Identifier: Apache-2.0 */
+/* The buffer under test; see subject.h. */
 #include "subject.h"
 
 #include <stdarg.h>

@@ -1,7 +1,5 @@
 /* SPDX-License-Identifier: Apache-2.0 */
-/*
- * How old an update's place in the queue is, as cdedupe_age() and the statistics tell it.
- */
+/* The age of an update's place in the queue, as cdedupe_age() and the statistics report it. */
 #include <stddef.h>
 
 #include "check.h"

@@ -1,12 +1,13 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /*
- * The n-th allocation fails, for every n until none is left to fail; then every one from the n-th on.
+ * Failing allocations. For every n until no allocation is left to fail, first only the n-th
+ * allocation fails, and then every one from the n-th on.
  *
- * One scenario makes every structure grow: hundreds of keys of lengths from 0 to 64 KiB, statuses between
- * them, restarts, a sweep, takes, deletions. It runs beside the model, so that "nothing is lost" means that
- * all goes on exactly as the contract says.
+ * One scenario makes every structure grow: hundreds of keys of 0 bytes to 64 KiB, statuses between
+ * them, restarts, a sweep, takes and deletions. It runs beside the model. Therefore "nothing is
+ * lost" means that everything goes on exactly as the contract says.
  *
- *   test_allocation [stride]    try every stride-th n; default 1
+ *     test_allocation [stride]    try every stride-th n; default 1
  */
 #include <stdlib.h>
 

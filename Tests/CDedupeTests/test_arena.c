@@ -1,7 +1,5 @@
 /* SPDX-License-Identifier: Apache-2.0 */
-/*
- * The parts under the index alone: the reserve, the arena, the classes of entries.
- */
+/* The parts below the index, alone: the reserve, the arena, and the classes of entries. */
 #include <stdlib.h>
 
 #include "memory/arena.h"

@@ -1,10 +1,13 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /*
- * What is put back is as if it had never been taken, whatever comes between the holds of the take. Two buffers get the same
- * random updates and statuses. From one of them batches are taken and wholly put back, with some of the updates between the
- * holds of the take; then both have the same for every key. Looks inside for the lock, to tell it that somebody is waiting.
+ * A put back makes a take undone, whatever comes between the lock scopes of the take.
  *
- * Where values are merged nothing can come between: a take holds the merge lock.
+ * Two buffers get the same random updates and statuses. The test takes batches from one of them and
+ * puts each batch back as a whole, with some of the updates between the lock scopes of the take.
+ * Afterwards both buffers must have the same state for every key. The test uses the core's internal
+ * headers, in order to tell the lock that a thread is waiting.
+ *
+ * On a buffer that merges nothing can come between, because a take holds the merge lock.
  */
 #include "calls/calls.h"
 

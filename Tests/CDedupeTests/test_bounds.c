@@ -1,12 +1,14 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /*
- * What goes on for ever takes no more memory than what went on for a while.
+ * Bounded memory: a scene that goes on forever takes no more memory than one that went on for a
+ * while.
  *
- *   test_bounds [rounds]     default 200000; of the scenes whose rounds are large, fewer
+ *     test_bounds [rounds]     default 200000; scenes with large rounds make fewer
  *
- * Each scene repeats a round. The first quarter is to warm up; after that neither the bytes that the allocator's
- * hooks count nor the process's resident memory may exceed what they were then, but for a margin. The buffer's own count
- * must be that of the hooks. What is seen is printed. Nobody clears up after restarts: cdedupe_collect() is never called.
+ * Each scene repeats a round. The first quarter of the rounds is for warming up. After it, neither
+ * the bytes that the allocator's hooks count nor the resident memory of the process may exceed what
+ * they were then, except by a margin. The buffer's own count must equal the count of the hooks. The
+ * figures are printed. No scene clears after restarts, because none calls cdedupe_collect().
  */
 #include <stdlib.h>
 #include <string.h>

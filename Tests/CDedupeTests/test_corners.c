@@ -1,7 +1,7 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /*
- * Corners of the contract that tests by rule do not come to: what two calls mean together, what memory is given back and
- * when, callers that were compiled with other structs.
+ * Corners of the contract that the tests of single rules do not reach: what two calls mean
+ * together, which memory goes back and when, and callers that were compiled with other structs.
  */
 #include <stddef.h>
 #include <stdlib.h>

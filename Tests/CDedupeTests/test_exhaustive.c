@@ -1,20 +1,25 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /*
- * Every sequence of operations up to a length, on the buffer and on the model, compared after each operation:
- * result, outcome, displaced payload, delivered items, wake-ups, every counter, and cdedupe_validate(). After
- * the last one the queue is emptied and compared, too. Then random walks with more keys and longer calls.
+ * Every sequence of operations up to a length, on the buffer and on the model. After each operation
+ * the test compares the result, the outcome, the displaced payload, the delivered items, the
+ * wake-ups and every counter, and calls cdedupe_validate(). After the last operation it also
+ * empties the queue and compares the items. Then follow random walks with more keys and longer
+ * calls.
  *
- *   test_exhaustive [length] [seed]     length 1 to 12, default 6; seed of the random walks
+ *     test_exhaustive [length] [seed]     length 1 to 12, default 6; seed of the random walks
  *
- * Operations: set and delete of three keys, three statuses, restart, step; in a second pass also stop and both
- * kinds of finish; then all of them with what a buffer does only if asked: it suppresses, overflows, merges.
+ * The operations are set and delete of three keys, three statuses, restart, and step. A second pass
+ * adds stop and both kinds of finish. Further passes run all of them with the options that
+ * suppress, overflow and merge.
  *
- * Two savings, or it would take minutes:
- *   - Keys are used in the order of their names: a sequence that uses b before a is one that uses a before b
- *     with the names swapped. This is exact as far as the buffer treats keys alike, and keys do differ in
- *     their hashes; therefore shorter sequences run without this.
- *   - A sequence repeats the operations that it shares with the sequence before it without comparing them
- *     again: the buffer is deterministic (fixed hash seed, one thread), so they were compared.
+ * Without two savings the test would take minutes:
+ *
+ *     - Keys are used in the order of their names. A sequence that uses b before a equals the sequence
+ *       that uses a before b with the names swapped. This is exact as far as the buffer treats keys
+ *       alike. But keys differ in their hashes, and therefore shorter sequences run without this saving.
+ *     - A sequence repeats the operations that it shares with the sequence before it without comparing
+ *       them again. The buffer is deterministic here (fixed hash seed, one thread), so they were
+ *       compared before.
  */
 #include <stdlib.h>
 

@@ -1,13 +1,16 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /*
- * Histories of real runs, judged. See history.h for what must hold.
+ * Histories of real runs, judged. See history.h for the properties that must hold.
  *
- *   test_histories [seconds] [seed] [updates]
+ *     test_histories [seconds] [seed] [updates]
  *
- * Each round runs one buffer with other numbers: 1 to 8 producers, 3 to 100,000 keys, calls of 1 to 100 updates, a sink
- * that keeps up, stalls, or sleeps through most of it, restarts by the first producer and from inside the sink, an end by
- * finishing or by a stop from anywhere. All of them follow from the seed; how the threads interleave does not. Rounds
- * go on for the given time, and there are never fewer than ROUNDS_MIN; `updates` is about how many a round has at most.
+ * Each round runs one buffer with other parameters: 1 to 8 producers, 3 to 100,000 keys, and calls
+ * of 1 to 100 updates. The sink keeps up, stalls, or sleeps through most of the round. Restarts
+ * come from the first producer and from the sink. The end is a finish, or a stop by any thread. All
+ * of these follow from the seed, but the interleaving of the threads does not.
+ *
+ * Rounds go on for the given time, but there are at least ROUNDS_MIN of them. `updates` is roughly
+ * the most updates of a round.
  */
 #include <pthread.h>
 #include <sched.h>

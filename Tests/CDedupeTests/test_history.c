@@ -1,6 +1,7 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /*
- * Does the judge of histories bite? Histories made by hand, good ones and bad ones, and what it says of each.
+ * The judge of histories accepts good histories and detects bad ones. The histories are made by
+ * hand, and the test compares what the judge says about each of them.
  */
 #include "history.h"
 

@@ -1,8 +1,11 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /*
- * What comes between two holds of one call. A call yields the lock there if another thread waits for it; and where values are
- * merged, a put yields to a sink that found a merge running. sched_yield() is ours, so that this thread can do what others
- * might, at the very place. Looks inside for the lock, to tell it that a thread is waiting, and for contexts.
+ * Events between two lock scopes of one call. A call yields the lock there if another thread waits
+ * for it. On a buffer that merges, a put also yields to a sink that found a merge running.
+ *
+ * This program replaces sched_yield(), so that its one thread can do at that very place what other
+ * threads might do. It uses the core's internal headers, for contexts, and in order to tell the
+ * lock that a thread is waiting.
  */
 #include "calls/calls.h"
 

@@ -1,15 +1,20 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /*
- * Keys chosen by somebody who means harm.
+ * Keys that an attacker might choose.
  *
- *   test_hostile [long]                   every family of keys; `long`: the large ones in full
- *   test_hostile count KEYS SECRET        puts 4000 keys and replaces them; callgrind counts what that takes (hostile.sh)
- *                                         KEYS: ordinary, same-tag, same-set or same-cell; SECRET: known or random
+ *     test_hostile [long]              every family of keys; `long`: the large families in full
+ *     test_hostile count KEYS SECRET   puts 4000 keys and replaces them; hostile.sh has callgrind count
+ *                                      the instructions
+ *                                      KEYS: ordinary, same-tag, same-set or same-cell
+ *                                      SECRET: known or random
  *
- * Two kinds. Keys that look alike: one byte, one bit, one length apart. They must be told apart, and come back in order.
- * And keys that collide, for who knows the secret: XXH3 of 8 bytes can be turned around, so keys are made whose hashes
- * agree in what the index goes by. With the known secret they slow the buffer down and take memory, or this would test
- * nothing; with a secret of the buffer's own they are keys as any others.
+ * There are two kinds. Keys of the first kind look alike, because they differ in one byte, one bit
+ * or one length. The buffer must tell them apart and return them in order.
+ *
+ * Keys of the second kind collide under a known secret. XXH3 of 8 bytes can be inverted, so the
+ * test makes keys whose hashes agree in the bits that the index uses. With the known secret they
+ * must slow the buffer down and take memory, because otherwise the test would show nothing. With a
+ * secret of the buffer's own they must cost no more than any other keys.
  */
 #include <stdlib.h>
 #include <string.h>

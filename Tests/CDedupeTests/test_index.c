@@ -1,9 +1,10 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /*
- * The index alone, with hashes of our choice: it is compiled into this file, to be looked into.
+ * The index alone, with chosen hashes. The index is compiled into this file, so that the test can
+ * read its internals.
  *
- * Every call is made as the buffer makes it, attempt after attempt with a reserve; what it defers is freed at once, since
- * here nobody reads without the lock.
+ * The test makes every call as the buffer does, attempt after attempt with a reserve. It frees
+ * deferred blocks at once, because no thread reads without the lock here.
  */
 #include "state/index.c"
 

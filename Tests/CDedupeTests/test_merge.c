@@ -1,10 +1,12 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /*
- * Merging, rule by rule; then what other threads do while the callback runs, which starts them itself; then many threads.
- * test_exhaustive.c compares merging with the model in all short sequences.
+ * Merging, rule by rule; then calls of other threads during the merge callback, which starts them
+ * itself; then many threads. test_exhaustive.c compares merging with the model in all short
+ * sequences.
  *
- * Nothing here looks at a clock. A call that has to wait is given the chance not to. A call that must not wait is made while the
- * callback runs, and the callback waits for it. So a fault is a test that never ends or a check that fails.
+ * Nothing here reads a clock. The test gives a call that has to wait the chance to return without
+ * waiting. It makes a call that must not wait while the callback runs, and the callback waits for
+ * that call. Therefore a fault shows as a test that never ends, or as a check that fails.
  */
 #include <pthread.h>
 #include <sched.h>

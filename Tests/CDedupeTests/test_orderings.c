@@ -1,14 +1,15 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /*
- * Each ordering of DESIGN.md's table, in a scene of its own, for the thread sanitizer to judge.
+ * Each ordering of DESIGN.md's table in a scene of its own, for ThreadSanitizer to judge.
  *
- * One thread acts; then, told so in a way that orders nothing, others look: without the lock, each through a context of its
- * own. All that orders what they read behind what was written is what the core says about it. So if an acquire or a
- * release is missing the sanitizer sees a race each time, whatever the processor does. Other variants only check that the
+ * One thread acts. It then tells other threads to look, in a way that orders nothing. They look
+ * without the lock, each through a context of its own. Only the core's own orderings place what
+ * they read after what was written. So if an acquire or a release is missing, ThreadSanitizer sees
+ * a race each time, whatever the processor does. In other variants the test only checks that the
  * lock was not needed.
  *
- * Who acts ends with what is to be seen: the sanitizer says nothing of an access that it remembers no more. The index is
- * compiled into this file.
+ * The acting thread writes last what the others must see, because ThreadSanitizer reports nothing
+ * about an access that it no longer remembers. The index is compiled into this file.
  */
 #include "state/index.c"
 

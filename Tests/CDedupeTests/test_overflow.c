@@ -1,7 +1,8 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /*
- * Bounds of what is pending, and what happens at them, rule by rule. test_exhaustive.c compares it with the model in all
- * short sequences. At the handle level an id weighs its last digit modulo five, at the bytes level every value eight.
+ * Bounds of pending keys and bytes, and overflows, rule by rule. test_exhaustive.c compares them
+ * with the model in all short sequences. At the handle level an id weighs its last digit modulo
+ * five. At the bytes level every value weighs eight.
  */
 #include <pthread.h>
 #include <stdatomic.h>

@@ -1,7 +1,7 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /*
- * Putting back, rule by rule; then with memory that runs out, and with producers at work. test_exhaustive.c compares it with
- * the model in all short sequences.
+ * Putting back, rule by rule; then with memory that runs out, and with producers at work.
+ * test_exhaustive.c compares putting back with the model in all short sequences.
  */
 #include <pthread.h>
 #include <stdatomic.h>

@@ -1,8 +1,10 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /*
- * Faults that were found and mended, each by its name; then faults that other systems of this kind had, each by the
- * system's name. (Those of Geode, openshift, cilium and Flink are in test_rules.c; that controller-runtime's queue hung
- * at shutdown is in test_shutdown.c.)
+ * Faults that were found and fixed, each by its name. Then faults that other systems of this kind
+ * had, each by the system's name.
+ *
+ * The faults of Geode, openshift, cilium and Flink are in test_rules.c. The hang of
+ * controller-runtime's queue at shutdown is in test_shutdown.c.
  */
 #include <errno.h>
 #include <pthread.h>

@@ -1,8 +1,9 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /*
- * Every rule of the contract, one test function each, named after it. Most run at both levels.
+ * Every rule of the contract, in one test function each, which is named after the rule. Most run at
+ * both levels.
  *
- *   test_rules [rounds]     rounds of the tests that look for growth; default 1000000
+ *     test_rules [rounds]     rounds of the tests that look for growth; default 1000000
  */
 #include <stdlib.h>
 

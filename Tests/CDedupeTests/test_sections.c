@@ -1,8 +1,9 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /*
- * What readers without the lock can still reach, and other things that only who looks inside can bring about: sections
- * that stay open, magazines that are claimed elsewhere, keys whose hashes are alike. One thread, so that it happens each
- * time. The index is compiled into this file.
+ * Memory that readers without the lock can still reach, and other states that need access to the
+ * core's internals: read sections that stay open, magazines that are claimed elsewhere, and keys
+ * whose hashes are alike. One thread does everything, so that each state occurs every time. The
+ * index is compiled into this file.
  */
 #include "state/index.c"
 

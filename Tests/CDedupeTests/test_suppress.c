@@ -1,7 +1,8 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /*
- * Values that the sink has already are not queued again, rule by rule. At the handle level an id's revision is its last
- * three digits, at the bytes level all of it. test_exhaustive.c compares it with the model in all short sequences.
+ * Suppression, rule by rule: a value that the sink has already is not queued again. At the handle
+ * level, the revision of an id is its last three digits; at the bytes level, all of it.
+ * test_exhaustive.c compares suppression with the model in all short sequences.
  */
 #include <stddef.h>
 

@@ -1,6 +1,7 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /*
- * Sweeps hold by hold, which no public call can interleave: the file that sweeps is compiled in.
+ * Sweeps, lock scope by lock scope. No public call can come between these, so the file that sweeps
+ * is compiled into this one.
  */
 #include "check.h"
 #include "calls/status.c"

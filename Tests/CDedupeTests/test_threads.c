@@ -1,16 +1,16 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /*
- * Many producers, one sink, and everybody else who may call a buffer, all at once.
+ * Many producers, one sink, and every other call that a buffer allows, all at the same time.
  *
- *   test_threads [seconds] [seed]     default 10 seconds, seed from the clock
+ *     test_threads [seconds] [seed]     default 10 seconds, seed from the clock
  *
- * Each update carries who wrote it, for which key, and a number that counts up. So the sink can tell, whatever
- * the threads did, that
+ * Each update carries its producer, its key, and a number that counts up. So the sink can check,
+ * for any interleaving of the threads, that
  *
- *   - for each key it sees a subsequence of what each producer wrote, in order,
- *   - the update types follow from what it saw before,
- *   - after all is quiet it has the newest of every key,
- *   - every payload comes back to exactly one owner (they are counted in and out).
+ *     - for each key it sees a subsequence of what each producer wrote, in order,
+ *     - the update types follow from what it saw before,
+ *     - at the end it has the newest value of every key,
+ *     - every payload comes back to exactly one owner (they are counted in and out).
  */
 #include <pthread.h>
 #include <semaphore.h>

@@ -1,11 +1,11 @@
 // SPDX-License-Identifier: Apache-2.0
-// Recorded traces (contract, section 7), run on three things: the buffer at the bytes level, the buffer at the
-// handle level, and the model. Batches of at most 100.
+// Recorded traces (contract, section 7), run on the buffer at the bytes level, on the buffer at the
+// handle level, and on the model. Batches have at most 100 items.
 //
 //   test_traces FILE...     one trace per line
 //
-// The model is run too because the exhaustive test trusts it: here it is held against what was recorded from
-// the original.
+// The model runs too because the exhaustive test trusts it. Here it is compared with what was recorded
+// from the original.
 
 #include "CDedupe.h"
 #include "model.h"

@@ -1,12 +1,12 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /*
- * The memory of values at the plain level: after a peak it goes back to the system, and what a
- * restart or an overflow dropped is freed in bounded steps.
+ * The memory of values at the bytes level. After a peak it goes back to the system. A backlog that
+ * a restart or an overflow dropped is freed in bounded steps.
  *
- *     test_values [bytes]    how much the values of a peak have together; default 128 MB
+ *     test_values [bytes]    the bytes of all values of a peak together; default 128 MB
  *
- * Residency is asserted only for peaks of PEAK_TO_TELL bytes and more. Sanitizers and valgrind keep
- * what is freed, and run with less.
+ * The test checks residency only for peaks of PEAK_TO_TELL bytes and more. Sanitizers and valgrind
+ * keep freed memory, so with them the test runs with smaller peaks.
  */
 #include <pthread.h>
 #include <stdlib.h>

@@ -1,7 +1,5 @@
 /* SPDX-License-Identifier: Apache-2.0 */
-/*
- * cdedupe_take_wait(): what ends a wait, and what does not.
- */
+/* cdedupe_take_wait(): the events that end a wait, and those that do not. */
 #include <pthread.h>
 #include <stdatomic.h>
 #include <stdlib.h>

@@ -1,8 +1,9 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /*
- * All that a buffer does if asked, at once and with threads: a source that has the truth, restarts now and then, and sends
- * all again when a bound was exceeded, of which much is suppressed; a sink that fails on a part of its batches. In the end
- * the sink has what the source has, and every payload came out once.
+ * All options of a buffer at once, with threads. A source has the truth and restarts now and then.
+ * When a bound was exceeded, it sends everything again, of which the buffer suppresses much. A sink
+ * fails on some of its batches. In the end the sink must have what the source has, and every
+ * payload must have come out once.
  */
 #include <pthread.h>
 #include <sched.h>
