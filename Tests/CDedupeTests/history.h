@@ -11,18 +11,19 @@
  * These properties must hold:
  *
  *   Linearizability   For each key there is an order of its updates and takes, and of the restarts,
- *                     in-syncs and stops. In this order each call has its place between its beginning
- *                     and its end, and has the outcome of the contract's tables: queued, replaced,
+ *                     in-syncs and stops. In it, each call has its place between its beginning and
+ *                     its end, and has the outcome of the contract's tables: queued, replaced,
  *                     cancelled, dropped; new, updated or deleted. For example, a take then returns
- *                     the value that is the newest, or that was when the take began. Nothing is taken
- *                     twice. Only a newer update makes the buffer lose an update, or a restart that
- *                     overlaps or follows it. After a restart, in-sync synthesizes deletions for
- *                     exactly the live keys that were not seen.
- *   Nothing is left   If the loop came to the end of the queue after all threads were done, that order
- *                     ends with nothing pending: the sink has the newest value of each key.
- *   Order             A place in the queue belongs to the update that was queued, and to the updates
- *                     that replaced it. Places are taken in the order in which they were made, over
- *                     all keys and statuses. So no status is taken before an earlier update.
+ *                     the value that is the newest, or that was when the take began. Nothing is
+ *                     taken twice. Only a newer update makes the buffer lose an update, or a
+ *                     restart that overlaps or follows it. After a restart, in-sync synthesizes
+ *                     deletions for exactly the live keys that were not seen.
+ *   Nothing is left   If the loop came to the end of the queue after all threads were done, that
+ *                     order ends with nothing pending: the sink has the newest value of each key.
+ *   Order             A place in the queue belongs to the update that was queued, and to the
+ *                     updates that replaced it. Places are taken in the order in which they were
+ *                     made, over all keys and statuses. So no status is taken before an earlier
+ *                     update.
  *   Statuses          The statuses taken are a subsequence of the statuses sent. No deletion is
  *                     synthesized between an in-sync and the next in-sync.
  *   Emptiness         A take that finds the end of the queue has left nothing in the queue that was
