@@ -25,7 +25,7 @@
 # make bench      our figures beside those of the plain port of the original; some minutes
 #                 (bench-quick: one minute)
 # make bench-filter    10^6 lines of 100 bytes through the filter into /dev/null, five times
-# make bench-layer     only the Swift layer, beside the core; fails if it allocates more than allowed
+# make bench-layer     only the Swift layer, beside the core; fails if it allocates too much
 # make bench-instructions   instructions per update, which noise does not change
 # make abi-check  checks that programs linked with an older C library still work; abi-baseline
 #                 records the baseline again
@@ -204,8 +204,8 @@ licence-check:
 	    xargs grep -L '^\(#\|//\|/\*\) SPDX-License-Identifier: Apache-2.0'); \
 	if [ -n "$$without" ]; then echo "without a line that names the licence:"; echo "$$without"; exit 1; fi
 
-# This ignores SwiftPM's exit status. With a C++ standard in the manifest, SwiftPM fails for C modules,
-# whose graphs are not needed.
+# This ignores SwiftPM's exit status. With a C++ standard in the manifest, SwiftPM fails for C
+# modules, whose graphs are not needed.
 define dump-symbol-graph
 @mkdir -p $(BUILD) && rm -rf .build/*/symbolgraph
 @swift package $(STRICT) dump-symbol-graph --minimum-access-level public --skip-synthesized-members $1 \
@@ -219,8 +219,8 @@ symbol-graph: setup
 api-check api-baseline: symbol-graph lib
 	VERSION=$(VERSION) API/api $(@:api-%=%)
 
-# The symbol graph for the documentation also has our extensions of other modules' types. API/api does
-# not read that form, so the graph is moved away.
+# The symbol graph for the documentation also has our extensions of other modules' types. API/api
+# does not read that form, so the graph is moved away.
 DOCS = .build/docs
 docs: setup
 	$(call dump-symbol-graph,--emit-extension-block-symbols)
@@ -233,7 +233,8 @@ docs: setup
 	    --synthesized-landing-page-name dedupe-buffer --output-path $(DOCS)
 	Tests/Docs/curated $(DOCS)
 
-# A module's pages may link to the pages of modules that it depends on, if these were converted before.
+# A module's pages may link to the pages of modules that it depends on, if these were converted
+# before.
 convert = docc convert Sources/$1/Documentation.docc --fallback-display-name $1 --fallback-bundle-identifier $1 \
     --additional-symbol-graph-dir $(DOCS)-parts/$1 --output-dir $(DOCS)-parts/$1.doccarchive \
     --enable-experimental-external-link-support --warnings-as-errors $2
@@ -273,16 +274,17 @@ $(BUILD)/cdedupe.pc: Sources/CDedupe/packaging/cdedupe.pc.in
 	@mkdir -p $(@D)
 	@sed 's|@PREFIX@|$(PREFIX)|; s|@LIBDIR@|$(LIBDIR)|; s|@INCLUDEDIR@|$(INCLUDEDIR)|; s|@VERSION@|$(VERSION)|' $< > $@
 
-# Checks that the exported names have the prefix, and that the shared library has the name that programs
-# are linked with.
+# Checks that the exported names have the prefix, and that the shared library has the name that
+# programs are linked with.
 check-symbols: lib
 	@strange=$$(nm -D --defined-only $(LIBRARY) | awk '{print $$3}' | grep -v '^cdedupe_' || true); \
 	if [ -n "$$strange" ]; then echo "exported without the prefix: $$strange"; exit 1; fi
 	@readelf -d $(LIBRARY) | grep -q 'SONAME.*\[libcdedupe\.so\.$(SOVERSION)\]' || \
 	    { echo "the shared library's soname is not libcdedupe.so.$(SOVERSION)"; exit 1; }
 
-# Whether programs that are linked with an older library still work: the types and functions of the shared library, as
-# debug information tells them, beside the baseline. A change that breaks programs needs a new SOVERSION.
+# Whether programs that are linked with an older library still work: the types and functions of the
+# shared library, as debug information tells them, beside the baseline. A change that breaks
+# programs needs a new SOVERSION.
 ABI = API/CDedupe.abi
 ABI_FLAGS = --drop-private-types
 abi-check: lib
@@ -322,7 +324,8 @@ man:
 	VERSION=$(VERSION) Sources/CDedupe/packaging/man $(BUILD)/doxygen $(MAN)
 
 # The programs in C and other languages are built against the installed copy, as a user would build
-# them, and run. Programs whose compiler is missing are left out. The Swift programs use the package.
+# them, and run. Programs whose compiler is missing are left out. The Swift programs use the
+# package.
 INSTALLED = $(CURDIR)/$(BUILD)/installed/usr
 EXAMPLE_FLAGS = -Wall -Wextra $(if $(WERROR),-Werror) -O2 -I$(INSTALLED)/include
 EXAMPLE_LIBS = $(INSTALLED)/lib/libcdedupe.a -lck -lpthread

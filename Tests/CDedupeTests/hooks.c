@@ -7,8 +7,8 @@
 #include "check.h"
 
 /*
- * Sits directly before the memory that was handed out, so that writing before a block is noticed too; what
- * precedes it is padding for the alignment.
+ * Sits directly before the memory that was handed out, so that writing before a block is noticed
+ * too; what precedes it is padding for the alignment.
  */
 struct hooks_block {
     void *start;

@@ -28,8 +28,8 @@ for keys in same-tag same-set same-cell; do
         known) wanted="$counted > $ordinary * 2" ;;
         random) wanted="$counted < $ordinary * 1.2" ;;
         esac
-        # Only keys with equal fingerprints are certain to be slow. Splitting and growing the index deals
-        # with the others.
+        # Only keys with equal fingerprints are certain to be slow. Splitting and growing the index
+        # deals with the others.
         if [ $keys-$secret != same-set-known ] && [ $keys-$secret != same-cell-known ]; then
             awk "BEGIN { exit !($wanted) }" || { echo "failed: $wanted"; failed=1; }
         fi

@@ -218,7 +218,10 @@ age_upTo49Days_isExact(void)
     }
 }
 
-/* Who looked at the clock before somebody else did, and comes after it, sees what will be queued a little later. */
+/*
+ * Who looked at the clock before somebody else did, and comes after it, sees what will be queued a
+ * little later.
+ */
 static void
 what_is_not_queued_yet_has_no_age(void)
 {

@@ -73,8 +73,8 @@ note(const char *format, ...)
     va_end(arguments);
 }
 
-/* ---------------------------------------------------------------------------------------------------- */
-/* Both buffers                                                                                         */
+/* ---------------------------------------------------------------------------------------------- */
+/* Both buffers                                                                                   */
 
 static void
 put(cdedupe_t *buffer, uint8_t key, bool deletion, uint64_t number, uint64_t revision)
@@ -90,7 +90,9 @@ put(cdedupe_t *buffer, uint8_t key, bool deletion, uint64_t number, uint64_t rev
     cdedupe_discard(buffer, &update.displaced, 1);
 }
 
-/* What equal revisions stand for is equal, too: so one that comes again has the number that it had. */
+/*
+ * What equal revisions stand for is equal, too: so one that comes again has the number that it had.
+ */
 static void
 put_both(void)
 {
@@ -126,8 +128,8 @@ meanwhile(void)
     }
 }
 
-/* ---------------------------------------------------------------------------------------------------- */
-/* The sink                                                                                             */
+/* ---------------------------------------------------------------------------------------------- */
+/* The sink                                                                                       */
 
 /* Takes a batch, with something between the holds; and says whether a key is in it twice. */
 static size_t
@@ -209,7 +211,10 @@ deliver_all(cdedupe_t *buffer)
     return deliveries;
 }
 
-/* A deletion of a key that the sink never heard of: whether it comes depends on what was true when it was put. */
+/*
+ * A deletion of a key that the sink never heard of: whether it comes depends on what was true when
+ * it was put.
+ */
 static bool
 is_nothing(const delivery_t *delivery)
 {
@@ -231,7 +236,7 @@ compare(const deliveries_t *put_back, const deliveries_t *never_taken, const boo
     }
 }
 
-/* ---------------------------------------------------------------------------------------------------- */
+/* ---------------------------------------------------------------------------------------------- */
 
 static void
 open_both(void)

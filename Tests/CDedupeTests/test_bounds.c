@@ -35,8 +35,8 @@ static cdedupe_t *buffer;
 static uint64_t live_keys; /* Of the scenes that begin with some. */
 static uint64_t fresh;     /* The number of the next key that nobody has had yet. */
 
-/* ---------------------------------------------------------------------------------------------------- */
-/* Small things                                                                                         */
+/* ---------------------------------------------------------------------------------------------- */
+/* Small things                                                                                   */
 
 static void
 put_key(const void *key, size_t length, bool deletion)
@@ -115,8 +115,8 @@ begin_with_live_keys(void)
     take_all();
 }
 
-/* ---------------------------------------------------------------------------------------------------- */
-/* Rounds                                                                                               */
+/* ---------------------------------------------------------------------------------------------- */
+/* Rounds                                                                                         */
 
 /* The sink is stalled: it never takes. */
 static void
@@ -181,8 +181,8 @@ restart_with_both_between(uint64_t number)
 }
 
 /*
- * A resync in which every tenth key does not come again, and as many others come for the first time. Every third time the
- * connection is lost again half way.
+ * A resync in which every tenth key does not come again, and as many others come for the first
+ * time. Every third time the connection is lost again half way.
  */
 static void
 resync_with_a_tenth_missing(uint64_t number)
@@ -228,8 +228,8 @@ deliver_and_delete_long(uint64_t number)
     fresh += BATCH;
 }
 
-/* ---------------------------------------------------------------------------------------------------- */
-/* Scenes                                                                                               */
+/* ---------------------------------------------------------------------------------------------- */
+/* Scenes                                                                                         */
 
 typedef struct scene {
     const char *name;

@@ -94,8 +94,8 @@ static uint64_t seed;
 static uint64_t rounds;
 static world_t *_Atomic watched; /* What the watchdog looks at, while threads are at work. */
 
-/* ---------------------------------------------------------------------------------------------------- */
-/* Small things                                                                                         */
+/* ---------------------------------------------------------------------------------------------- */
+/* Small things                                                                                   */
 
 static uint64_t
 random_seed(uint64_t number)
@@ -153,10 +153,12 @@ number_of(const void *key, size_t length)
     return number;
 }
 
-/* ---------------------------------------------------------------------------------------------------- */
-/* The watchdog: a hang is a failure, too                                                               */
+/* ---------------------------------------------------------------------------------------------- */
+/* The watchdog: a hang is a failure, too                                                         */
 
-/* The threads' own words first: the buffer's counters need its lock, which may be what is missing. */
+/*
+ * The threads' own words first: the buffer's counters need its lock, which may be what is missing.
+ */
 static void
 tell_and_abort(world_t *world)
 {
@@ -203,8 +205,8 @@ do_now(actor_t *actor, const char *what)
     atomic_store_explicit(&actor->doing, what, memory_order_relaxed);
 }
 
-/* ---------------------------------------------------------------------------------------------------- */
-/* Payloads                                                                                             */
+/* ---------------------------------------------------------------------------------------------- */
+/* Payloads                                                                                       */
 
 static void
 construct(world_t *world, cdedupe_slot_t slot, history_name_t name)
@@ -246,8 +248,8 @@ collect(actor_t *actor)
     }
 }
 
-/* ---------------------------------------------------------------------------------------------------- */
-/* Calls that are written down                                                                          */
+/* ---------------------------------------------------------------------------------------------- */
+/* Calls that are written down                                                                    */
 
 static history_event_t *
 begin_event(actor_t *actor, history_kind_t kind, uint32_t key)
@@ -337,8 +339,8 @@ put(actor_t *actor, const uint32_t *keys, const bool *deletions, size_t count)
     }
 }
 
-/* ---------------------------------------------------------------------------------------------------- */
-/* Producers                                                                                            */
+/* ---------------------------------------------------------------------------------------------- */
+/* Producers                                                                                      */
 
 static void
 put_randomly(actor_t *actor)
@@ -395,8 +397,8 @@ produce(void *argument)
     return NULL;
 }
 
-/* ---------------------------------------------------------------------------------------------------- */
-/* The sink                                                                                             */
+/* ---------------------------------------------------------------------------------------------- */
+/* The sink                                                                                       */
 
 static void
 wake(void *context)
@@ -500,8 +502,8 @@ loop(void *argument)
     return NULL;
 }
 
-/* ---------------------------------------------------------------------------------------------------- */
-/* A round                                                                                              */
+/* ---------------------------------------------------------------------------------------------- */
+/* A round                                                                                        */
 
 /* `updates`: about so many in all, but enough for each key to have one or two. */
 static void

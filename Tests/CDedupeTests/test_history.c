@@ -9,7 +9,10 @@
 
 enum { LINES_MAX = 8, PRODUCER = 0, OTHER = 1, SINK = 2, LANES = 3, KEYS = 2 };
 
-/* One event. `update` is another line of the same history, counted from 1: what was displaced, or taken, or came back. */
+/*
+ * One event. `update` is another line of the same history, counted from 1: what was displaced, or
+ * taken, or came back.
+ */
 typedef struct line {
     unsigned lane;
     history_kind_t kind;

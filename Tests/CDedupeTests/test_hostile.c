@@ -3,8 +3,7 @@
  * Keys that an attacker might choose.
  *
  *     test_hostile [long]              every family of keys; `long`: the large families in full
- *     test_hostile count KEYS SECRET   puts 4000 keys and replaces them; hostile.sh has callgrind count
- *                                      the instructions
+ *     test_hostile count KEYS SECRET   puts 4000 keys and replaces them; see hostile.sh
  *                                      KEYS: ordinary, same-tag, same-set or same-cell
  *                                      SECRET: known or random
  *
@@ -37,10 +36,13 @@ enum {
 
 static bool is_long;
 
-/* ---------------------------------------------------------------------------------------------------- */
-/* XXH3 turned around                                                                                   */
+/* ---------------------------------------------------------------------------------------------- */
+/* XXH3 turned around                                                                             */
 
-/* The one step of XXH3 for 8 bytes that is not obvious to undo; over GF(2) its 64th power is the identity. */
+/*
+ * The one step of XXH3 for 8 bytes that is not obvious to undo; over GF(2) its 64th power is the
+ * identity.
+ */
 static uint64_t
 mix_rotations(uint64_t hash)
 {
@@ -74,7 +76,9 @@ key_with_hash(const struct hash_secret *secret, uint64_t hash)
     return hash << 32 | hash >> 32;
 }
 
-/* The index goes by the hash's upper half: its first bits choose the set, its last ones the cell. */
+/*
+ * The index goes by the hash's upper half: its first bits choose the set, its last ones the cell.
+ */
 static const struct collision {
     const char *name;
     uint64_t same; /* Bits that all the hashes have in common. */
@@ -105,8 +109,8 @@ make_colliding(const struct collision *collision)
     }
 }
 
-/* ---------------------------------------------------------------------------------------------------- */
-/* Families of keys                                                                                     */
+/* ---------------------------------------------------------------------------------------------- */
+/* Families of keys                                                                               */
 
 typedef struct family {
     const char *name;
@@ -178,8 +182,8 @@ static const family_t families[] = {
      199, 1000},
 };
 
-/* ---------------------------------------------------------------------------------------------------- */
-/* Putting and taking                                                                                   */
+/* ---------------------------------------------------------------------------------------------- */
+/* Putting and taking                                                                             */
 
 static unsigned char texts[SHARE][CDEDUPE_KEY_MAX + 1];
 
@@ -293,8 +297,8 @@ run_family(family_t family, uint64_t hash_seed)
     cdedupe_destroy(buffer);
 }
 
-/* ---------------------------------------------------------------------------------------------------- */
-/* Collisions                                                                                           */
+/* ---------------------------------------------------------------------------------------------- */
+/* Collisions                                                                                     */
 
 static const family_t colliding_family = {"", make_colliding_key, COLLIDING, COLLIDING,
                                           1,  COLLIDING};
@@ -311,7 +315,9 @@ memory_of_colliding(uint64_t hash_seed)
     return s.memory;
 }
 
-/* In what an index takes, collisions show without a clock: maps grow until probing is short enough. */
+/*
+ * In what an index takes, collisions show without a clock: maps grow until probing is short enough.
+ */
 static void
 run_collision(const struct collision *collision)
 {
@@ -335,8 +341,8 @@ run_collision(const struct collision *collision)
     run_family(family, 0);
 }
 
-/* ---------------------------------------------------------------------------------------------------- */
-/* For callgrind                                                                                        */
+/* ---------------------------------------------------------------------------------------------- */
+/* For callgrind                                                                                  */
 
 /* What is counted; named in hostile.sh. */
 __attribute__((noinline)) void hostile_work(cdedupe_t *buffer, cdedupe_update_t *updates,
@@ -372,7 +378,7 @@ count_instructions(const char *keys, const char *secret)
     return check_finish();
 }
 
-/* ---------------------------------------------------------------------------------------------------- */
+/* ---------------------------------------------------------------------------------------------- */
 
 int
 main(int argc, char **argv)

@@ -74,7 +74,10 @@ run_looker(void *argument)
     return NULL;
 }
 
-/* Threads are numbered as they come, and find contexts by that number; so neighbours have different ones. */
+/*
+ * Threads are numbered as they come, and find contexts by that number; so neighbours have different
+ * ones.
+ */
 static cdedupe_t *
 open_buffer(unsigned context_count)
 {
@@ -105,8 +108,8 @@ play(unsigned context_count, uint32_t (*act)(scene_t *scene),
     cdedupe_destroy(scene.buffer);
 }
 
-/* ---------------------------------------------------------------------------------------------------- */
-/* What actors and lookers do                                                                           */
+/* ---------------------------------------------------------------------------------------------- */
+/* What actors and lookers do                                                                     */
 
 /* A payload says which key it is of. */
 static cdedupe_slot_t
@@ -165,8 +168,8 @@ replace(scene_t *scene, uint32_t key, cdedupe_slot_t slot)
         CHECK_EQ(*(uint64_t *)cdedupe_payload(scene->buffer, update.displaced), key);
 }
 
-/* ---------------------------------------------------------------------------------------------------- */
-/* Words                                                                                                */
+/* ---------------------------------------------------------------------------------------------- */
+/* Words                                                                                          */
 
 enum { KEY = 7 };
 
@@ -285,8 +288,8 @@ a_key_replaced_without_the_lock_is_cancelled(void)
     play(CONTEXTS, replace_without_the_lock, cancel_it);
 }
 
-/* ---------------------------------------------------------------------------------------------------- */
-/* Tables                                                                                               */
+/* ---------------------------------------------------------------------------------------------- */
+/* Tables                                                                                         */
 
 /* So long that slabs are many before the index has more than one set. */
 struct long_key {
@@ -417,8 +420,8 @@ a_key_in_a_merged_set_is_replaced(void)
     play(CONTEXTS, insert_and_cancel_until_sets_merge, replace);
 }
 
-/* ---------------------------------------------------------------------------------------------------- */
-/* Contexts                                                                                             */
+/* ---------------------------------------------------------------------------------------------- */
+/* Contexts                                                                                       */
 
 enum { SLOTS = 10 };
 

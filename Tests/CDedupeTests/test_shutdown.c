@@ -87,8 +87,8 @@ count_files(const char *directory)
     return count;
 }
 
-/* ---------------------------------------------------------------------------------------------------- */
-/* Watchdog                                                                                             */
+/* ---------------------------------------------------------------------------------------------- */
+/* Watchdog                                                                                       */
 
 static sem_t over;   /* Posted when there is nothing more to watch. */
 static sem_t dumped; /* Posted by each thread that has printed its stack. */
@@ -166,8 +166,8 @@ start_watchdog(void)
     return thread;
 }
 
-/* ---------------------------------------------------------------------------------------------------- */
-/* Payloads                                                                                             */
+/* ---------------------------------------------------------------------------------------------- */
+/* Payloads                                                                                       */
 
 static void
 destroy(world_t *world, cdedupe_slot_t slot)
@@ -208,8 +208,8 @@ put_values(world_t *world, uint32_t count)
         put(world, key, false);
 }
 
-/* ---------------------------------------------------------------------------------------------------- */
-/* Deeds                                                                                                */
+/* ---------------------------------------------------------------------------------------------- */
+/* Deeds                                                                                          */
 
 static void
 stop(world_t *world, uint64_t *random)
@@ -290,8 +290,8 @@ stop_from_the_sink(world_t *world)
     cdedupe_stop(world->buffer);
 }
 
-/* ---------------------------------------------------------------------------------------------------- */
-/* Actors                                                                                               */
+/* ---------------------------------------------------------------------------------------------- */
+/* Actors                                                                                         */
 
 static void *
 act(void *argument)
@@ -342,8 +342,8 @@ race(world_t *world, uint64_t *random, void (*const deeds[ACTORS_MAX])(world_t *
 #define RACE(world, random, ...) \
     race(world, random, (void (*const[ACTORS_MAX])(world_t *, uint64_t *)){__VA_ARGS__})
 
-/* ---------------------------------------------------------------------------------------------------- */
-/* Scenes                                                                                               */
+/* ---------------------------------------------------------------------------------------------- */
+/* Scenes                                                                                         */
 
 /* All that is raced returns while the sink is blocked: it waits for us. */
 static void
@@ -422,8 +422,8 @@ destroyed_with_a_batch_out(world_t *world, uint64_t *random)
         cdedupe_release(world->buffer);
 }
 
-/* ---------------------------------------------------------------------------------------------------- */
-/* Rounds                                                                                               */
+/* ---------------------------------------------------------------------------------------------- */
+/* Rounds                                                                                         */
 
 static void
 on_wake(void *context)

@@ -66,7 +66,7 @@ expect_counts(uint64_t suppressed, uint64_t pending, uint64_t live)
     CHECK_EQ(statistics.live_keys, live);
 }
 
-/* ---------------------------------------------------------------------------------------------------- */
+/* ---------------------------------------------------------------------------------------------- */
 
 static void
 what_the_sink_has_is_suppressed(void)
@@ -190,8 +190,8 @@ all_bits_of_a_revision_count(void)
     }
 }
 
-/* ---------------------------------------------------------------------------------------------------- */
-/* Restarts                                                                                             */
+/* ---------------------------------------------------------------------------------------------- */
+/* Restarts                                                                                       */
 
 static void
 a_suppressed_key_was_heard_of(void)
@@ -264,8 +264,8 @@ a_synthesized_deletion_is_pending(void)
     CHECK_TEXT(step(&subject), "~a=5 | <in-sync>");
 }
 
-/* ---------------------------------------------------------------------------------------------------- */
-/* Putting back                                                                                             */
+/* ---------------------------------------------------------------------------------------------- */
+/* Putting back                                                                                   */
 
 static void
 putting_back_restores_the_revision_before(void)
@@ -421,8 +421,8 @@ it_wakes_nobody(void)
     CHECK_EQ(subject.wakes, 1);
 }
 
-/* ---------------------------------------------------------------------------------------------------- */
-/* The option                                                                                           */
+/* ---------------------------------------------------------------------------------------------- */
+/* The option                                                                                     */
 
 static void
 by_default_nothing_is_suppressed(void)
@@ -466,7 +466,10 @@ the_revision_lies_within_the_payload(void)
     CHECK_EQ(create_with_offset(24, SIZE_MAX - 7), CDEDUPE_INVALID_ARGUMENT);
 }
 
-/* Where the caller's compiler knew no such options, what comes after the end of its struct is not read. */
+/*
+ * Where the caller's compiler knew no such options, what comes after the end of its struct is not
+ * read.
+ */
 static void
 an_older_callers_options_end_earlier(void)
 {
@@ -490,7 +493,10 @@ an_older_callers_options_end_earlier(void)
     cdedupe_destroy(buffer);
 }
 
-/* Many keys, an index that grows and shrinks, slabs that go and come: each key keeps its own revision. */
+/*
+ * Many keys, an index that grows and shrinks, slabs that go and come: each key keeps its own
+ * revision.
+ */
 static void
 many_keys_keep_their_revisions(void)
 {

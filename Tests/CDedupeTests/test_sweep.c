@@ -32,7 +32,10 @@ take(cdedupe_t *buffer)
     return deletions;
 }
 
-/* All keys live, but for the first, whose deletion is taken and can be put back; then a restart, and all others seen. */
+/*
+ * All keys live, but for the first, whose deletion is taken and can be put back; then a restart,
+ * and all others seen.
+ */
 static cdedupe_t *
 open_buffer(void)
 {

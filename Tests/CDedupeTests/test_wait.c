@@ -101,8 +101,8 @@ takeWait_withASingleBatchClaim_isRefused(void)
     CHECK_EQ(take_wait(0, &count), CDEDUPE_INVALID_ARGUMENT);
 }
 
-/* ---------------------------------------------------------------------------------------------------- */
-/* With another thread                                                                                  */
+/* ---------------------------------------------------------------------------------------------- */
+/* With another thread                                                                            */
 
 static void *
 put_one(void *argument)

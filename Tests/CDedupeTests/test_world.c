@@ -67,8 +67,8 @@ end_payload(world_t *world, cdedupe_slot_t slot)
     }
 }
 
-/* ---------------------------------------------------------------------------------------------------- */
-/* Source                                                                                               */
+/* ---------------------------------------------------------------------------------------------- */
+/* Source                                                                                         */
 
 /* Done with one that was put; whether it overflowed. */
 static bool
@@ -193,8 +193,8 @@ look(void *argument)
     return NULL;
 }
 
-/* ---------------------------------------------------------------------------------------------------- */
-/* Sink                                                                                                 */
+/* ---------------------------------------------------------------------------------------------- */
+/* Sink                                                                                           */
 
 static void
 commit(world_t *world, const cdedupe_item_t *item)
@@ -259,7 +259,7 @@ sink(world_t *world, uint64_t random)
     }
 }
 
-/* ---------------------------------------------------------------------------------------------------- */
+/* ---------------------------------------------------------------------------------------------- */
 
 typedef struct rules {
     bool suppress;
@@ -289,7 +289,9 @@ open_world(world_t *world, const rules_t *rules)
 
 static uint64_t suppressed, overflows;
 
-/* A short life: what is lost on the way the source may send again, but not what is lost at the end. */
+/*
+ * A short life: what is lost on the way the source may send again, but not what is lost at the end.
+ */
 static void
 run_world(const rules_t *rules, uint64_t seed)
 {
