@@ -6,7 +6,8 @@
 # make test-swift only the Swift tests          (SWIFTFLAGS="-c release", "--sanitize=thread", ...)
 # make examples   builds and runs the example programs in C, C++, Python, Rust and Swift;
 #                 `make test` runs it
-# make test-install   the installed C library as a user's build finds it: pkg-config, CMake, uninstall
+# make test-install   the installed C library as a user's build finds it: pkg-config, CMake,
+#                 uninstall
 # make test-quick the short forms of the targets that follow; `make test` runs it
 # make fuzz       libFuzzer on the core and on the filter's parser
 #                 (SECONDS=60 each, JOBS=1; more in Tests/Fuzz/Makefile)
