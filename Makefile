@@ -1,43 +1,56 @@
 # SPDX-License-Identifier: Apache-2.0
-# make setup      install what the build needs (Concurrency Kit, xxHash, simdjson), through apt
-# make run        build, and conflate a real stream for some seconds
+# make setup      installs what the build needs (Concurrency Kit, xxHash, simdjson), through apt
+# make run        builds the filter and conflates a real stream for some seconds
 # make test       every test: C core, Swift library, filter   (WERROR=1: warnings are errors)
-# make test-c     the C core's tests alone      (VARIANT=plain|asan|tsan)
-# make test-swift the Swift tests alone         (SWIFTFLAGS="-c release", "--sanitize=thread", ...)
-# make examples   programs that use the libraries, built and run, in C, C++, Python, Rust and Swift; `make test` runs it
-# make test-install   the installed C library as a user's build finds it: pkg-config, CMake, uninstall
-# make test-quick the short forms of what follows: `make test` runs it
-# make fuzz       libFuzzer on the core and on the filter's parser   (SECONDS=60 each, JOBS=1; more in Tests/Fuzz/Makefile)
-# make model      the protocol as a Promela model, large configurations and deliberate faults; half an hour
+# make test-c     only the C core's tests       (VARIANT=plain|asan|tsan)
+# make test-swift only the Swift tests          (SWIFTFLAGS="-c release", "--sanitize=thread", ...)
+# make examples   builds and runs the example programs in C, C++, Python, Rust and Swift;
+#                 `make test` runs it
+# make test-install   the installed C library as a user's build finds it: pkg-config, CMake,
+#                 uninstall
+# make test-quick the short forms of the targets that follow; `make test` runs it
+# make fuzz       libFuzzer on the core and on the filter's parser
+#                 (SECONDS=60 each, JOBS=1; more in Tests/Fuzz/Makefile)
+# make model      the protocol as Promela models: large configurations, and mutants that must fail;
+#                 half an hour
 # make interleavings   every interleaving of short programs, up to three preemptions
 # make stress     threads and recorded histories                     (SECONDS=60)
-# make shutdown   the end of a buffer at every bad moment            (ROUNDS=10000 of each scene, in C and in Swift)
-# make mutants    one deliberate fault at a time: which test catches it   (Tests/Mutants/README.md)
-# make asan tsan  all tests under AddressSanitizer and UBSan, or ThreadSanitizer; Swift in debug and release
+# make shutdown   the end of a buffer at every bad moment
+#                 (ROUNDS=10000 of each scene, in C and in Swift)
+# make mutants    one mutant at a time, and the test that detects it   (Tests/Mutants/README.md)
+# make asan tsan  all tests under AddressSanitizer and UBSan, or ThreadSanitizer; Swift in debug and
+#                 release
 # make test-valgrind   the C tests under memcheck
 # make test-arm64 the C tests, cross-compiled, under qemu
-# make evidence   all of these for long, and the report on them, Tests/EVIDENCE.md; some hours
-# make bench      our figures beside those of the plain port of the original; some minutes (bench-quick: one)
-# make bench-filter     10^6 lines of 100 bytes through the filter into /dev/null, five times
-# make bench-layer     the Swift layer alone, beside the core; fails if it allocates more than is allowed
-# make bench-instructions   instructions per update, which noise does not touch
-# make abi-check  whether programs that are linked with an older C library still work; abi-baseline: write the baseline again
-# make check-symbols   no exported C symbol without the prefix; the soname is right
-# make format     C, C++ and Swift as .clang-format and .swift-format say; format-check: only whether they are, and name the licence
-# make api-check  what users may call is what API/ says, and nothing is gone that the last tag had; api-baseline: say it anew
-# make docs       the libraries' documentation, into .build/docs; a warning is an error, and a symbol that no list of Topics has
-# make docs-check whether the code in the documentation compiles
+# make evidence   long runs of all of these, and the report on them, Tests/EVIDENCE.md; some hours
+# make bench      our figures beside those of the plain port of the original; some minutes
+#                 (bench-quick: one minute)
+# make bench-filter    10^6 lines of 100 bytes through the filter into /dev/null, five times
+# make bench-layer     only the Swift layer, beside the core; fails if it allocates too much
+# make bench-instructions   instructions per update, which noise does not change
+# make abi-check  checks that programs linked with an older C library still work; abi-baseline
+#                 records the baseline again
+# make check-symbols   checks that every exported C symbol has the prefix, and the soname
+# make format     formats C, C++ and Swift as .clang-format and .swift-format say
+# make format-check    checks the format, and that every file names the licence
+# make api-check  checks that the public API is what API/ records, and that nothing is gone that the
+#                 last tag had; api-baseline records the API again
+# make docs       the libraries' documentation, into .build/docs; warnings are errors, and so is a
+#                 symbol that no list of Topics has
+# make docs-check checks that the code in the documentation compiles
 # make man        man pages of the C library, into .build/c/man
-# make install    the C library: header, static and shared library, files for pkg-config and CMake, and man pages if they
-#                 were made   (PREFIX=/usr/local, LIBDIR, INCLUDEDIR, MANDIR, DESTDIR); uninstall removes them
-# make clean
+# make install    the C library: header, static and shared library, files for pkg-config and CMake,
+#                 and man pages if they were made
+#                 (PREFIX=/usr/local, LIBDIR, INCLUDEDIR, MANDIR, DESTDIR)
+# make uninstall  removes these files
+# make clean      removes everything that was built
 
 PREFIX ?= /usr/local
 LIBDIR ?= $(PREFIX)/lib
 INCLUDEDIR ?= $(PREFIX)/include
 MANDIR ?= $(PREFIX)/share/man
 DESTDIR ?=
-# Changes with every release that breaks programs which are linked with an older one.
+# Every release that breaks programs linked with an older release changes this number.
 SOVERSION = 0
 VERSION := $(shell sed -n 's/^.define CDEDUPE_VERSION "\(.*\)"/\1/p' Sources/CDedupe/include/CDedupe.h)
 BUILD = .build/c
@@ -46,7 +59,8 @@ CORE_HEADERS = $(wildcard Sources/CDedupe/*/*.h)
 CFLAGS ?= -O2 -g
 CORE_CFLAGS = -std=c11 -D_GNU_SOURCE -Wall -Wextra $(if $(WERROR),-Werror) -ISources/CDedupe/include -ISources/CDedupe
 SWIFTFLAGS ?=
-# With WERROR=1, as continuous integration has it, warnings are errors; those of dependencies SwiftPM suppresses.
+# With WERROR=1, which continuous integration sets, warnings are errors. SwiftPM suppresses the
+# warnings of dependencies.
 STRICT = $(if $(WERROR),-Xswiftc -warnings-as-errors)
 VARIANT ?= plain
 
@@ -61,7 +75,7 @@ SUDO = $(shell [ "$$(id -u)" = 0 ] || echo sudo)
 help:
 	@sed -n '1d; /^#/!q; s/^# //p' Makefile
 
-# Asks apt only for what is missing. Where there is no apt, the packages have to be there.
+# Asks apt only for missing packages. On systems without apt, the user installs the packages.
 setup:
 	@command -v dpkg-query > /dev/null || { echo "needed: $(PACKAGES), by whatever names they have here"; exit 0; }; \
 	missing=$$(for p in $(PACKAGES); do \
@@ -71,7 +85,7 @@ setup:
 	    DEBIAN_FRONTEND=noninteractive $(SUDO) apt-get install -q -y --no-install-recommends $$missing; \
 	fi
 
-# All of the stream comes in at once; 800 lines a second go out.
+# The whole stream comes in at once, and 800 lines a second go out.
 run: setup
 	swift build -c release --product dedupe
 	@mkdir -p $(BUILD)
@@ -94,7 +108,7 @@ test-swift: setup
 	swift test $(STRICT) $(SWIFTFLAGS)
 	$(if $(SWIFTFLAGS),,$(MAKE) docs-check)
 
-# ---- Evidence: what is long, and its short form ----
+# ---- Evidence: the long tests, and their short forms ----
 
 SECONDS ?= 60
 JOBS ?= 1
@@ -136,7 +150,8 @@ test-arm64:
 test-valgrind: setup
 	$(MAKE) -C Tests/CDedupeTests run-valgrind
 
-# The test runner leaks a little of its own; the filter's tests run the executable, which a test build alone would not make.
+# Tests/leaks.supp names the leaks of the test runner itself. The filter's tests run the executable,
+# which a test build alone would not make.
 SWIFT_debug = --sanitize=$1
 SWIFT_release = --sanitize=$1 -c release -Xswiftc -enable-testing
 
@@ -166,7 +181,7 @@ bench-filter: setup
 
 # ---- Hygiene ----
 
-# By name: another version formats otherwise.
+# The name has the version, because other versions format differently.
 CLANG_FORMAT = clang-format-14
 SOURCES = find .ci API Makefile Package.swift Sources Tests Benchmarks Examples -name .build -prune -o -type f
 C_SOURCES = $(SOURCES) \( -name '*.[ch]' -o -name '*.cpp' \) -print
@@ -183,14 +198,15 @@ format-check: licence-check
 	$(C_SOURCES) | xargs $(CLANG_FORMAT) --dry-run -Werror
 	$(SWIFT_SOURCES) | xargs swift format lint --strict --parallel
 
-# What is written by hand and is no text or data; what can be run is a script.
+# Checks every file that is written by hand, except texts and data. An executable file is a script.
 licence-check:
 	@without=$$($(SOURCES) \( -name '*.swift' -o -name '*.[ch]' -o -name '*.cpp' -o -name '*.pml' -o -name '*.pl' \
 	        -o -name '*.sh' -o -name Makefile -o -perm -u+x \) -print | \
 	    xargs grep -L '^\(#\|//\|/\*\) SPDX-License-Identifier: Apache-2.0'); \
 	if [ -n "$$without" ]; then echo "without a line that names the licence:"; echo "$$without"; exit 1; fi
 
-# SwiftPM's exit status is not asked for: with a standard of C++ in the manifest it fails for modules of C, which do not matter.
+# This ignores SwiftPM's exit status. With a C++ standard in the manifest, SwiftPM fails for C
+# modules, whose graphs are not needed.
 define dump-symbol-graph
 @mkdir -p $(BUILD) && rm -rf .build/*/symbolgraph
 @swift package $(STRICT) dump-symbol-graph --minimum-access-level public --skip-synthesized-members $1 \
@@ -204,7 +220,8 @@ symbol-graph: setup
 api-check api-baseline: symbol-graph lib
 	VERSION=$(VERSION) API/api $(@:api-%=%)
 
-# The graph for this says also what types of others get from us. It is moved away, since API/api does not read that form.
+# The symbol graph for the documentation also has our extensions of other modules' types. API/api
+# does not read that form, so the graph is moved away.
 DOCS = .build/docs
 docs: setup
 	$(call dump-symbol-graph,--emit-extension-block-symbols)
@@ -217,7 +234,8 @@ docs: setup
 	    --synthesized-landing-page-name dedupe-buffer --output-path $(DOCS)
 	Tests/Docs/curated $(DOCS)
 
-# A module's pages may link to those of the modules that it depends on, if these were converted before.
+# A module's pages may link to the pages of modules that it depends on, if these were converted
+# before.
 convert = docc convert Sources/$1/Documentation.docc --fallback-display-name $1 --fallback-bundle-identifier $1 \
     --additional-symbol-graph-dir $(DOCS)-parts/$1 --output-dir $(DOCS)-parts/$1.doccarchive \
     --enable-experimental-external-link-support --warnings-as-errors $2
@@ -232,7 +250,7 @@ LIBRARY = $(BUILD)/libcdedupe.so.$(SOVERSION)
 
 lib: $(BUILD)/libcdedupe.a $(LIBRARY) $(BUILD)/cdedupe.pc
 
-# The library needs two packages to be built, and says so instead of failing at an include.
+# The library's build needs two packages. This says so instead of failing at an include.
 $(BUILD)/needs-checked:
 	@mkdir -p $(@D)
 	@printf '\043include <ck_epoch.h>\n\043include <xxhash.h>\n' | $(CC) -fsyntax-only -x c - 2> /dev/null || { \
@@ -251,21 +269,23 @@ $(BUILD)/libcdedupe.a: $(OBJECTS)
 $(LIBRARY): $(OBJECTS) Sources/CDedupe/exports.map
 	$(CC) -shared -Wl,-soname,$(@F) -Wl,--version-script=Sources/CDedupe/exports.map -o $@ $(OBJECTS) -lck -lpthread
 
-# Always made again: it names the folders of this call.
+# Always made again, because the file names the folders of this call.
 .PHONY: $(BUILD)/cdedupe.pc
 $(BUILD)/cdedupe.pc: Sources/CDedupe/packaging/cdedupe.pc.in
 	@mkdir -p $(@D)
 	@sed 's|@PREFIX@|$(PREFIX)|; s|@LIBDIR@|$(LIBDIR)|; s|@INCLUDEDIR@|$(INCLUDEDIR)|; s|@VERSION@|$(VERSION)|' $< > $@
 
-# The exported names have the prefix, and the shared library has the name that programs are linked with.
+# Checks that the exported names have the prefix, and that the shared library has the name that
+# programs are linked with.
 check-symbols: lib
 	@strange=$$(nm -D --defined-only $(LIBRARY) | awk '{print $$3}' | grep -v '^cdedupe_' || true); \
 	if [ -n "$$strange" ]; then echo "exported without the prefix: $$strange"; exit 1; fi
 	@readelf -d $(LIBRARY) | grep -q 'SONAME.*\[libcdedupe\.so\.$(SOVERSION)\]' || \
 	    { echo "the shared library's soname is not libcdedupe.so.$(SOVERSION)"; exit 1; }
 
-# Whether programs that are linked with an older library still work: the types and functions of the shared library, as
-# debug information tells them, beside the baseline. A change that breaks programs needs a new SOVERSION.
+# Whether programs that are linked with an older library still work: the types and functions of the
+# shared library, as debug information tells them, beside the baseline. A change that breaks
+# programs needs a new SOVERSION.
 ABI = API/CDedupe.abi
 ABI_FLAGS = --drop-private-types
 abi-check: lib
@@ -304,8 +324,9 @@ man:
 	@rm -rf $(MAN) $(BUILD)/doxygen && mkdir -p $(MAN)
 	VERSION=$(VERSION) Sources/CDedupe/packaging/man $(BUILD)/doxygen $(MAN)
 
-# The programs in C and other languages are built against the installed copy, as a user would, and run; those of a language
-# whose compiler is missing are left out. Those in Swift are built on the package.
+# The programs in C and other languages are built against the installed copy, as a user would build
+# them, and run. Programs whose compiler is missing are left out. The Swift programs use the
+# package.
 INSTALLED = $(CURDIR)/$(BUILD)/installed/usr
 EXAMPLE_FLAGS = -Wall -Wextra $(if $(WERROR),-Werror) -O2 -I$(INSTALLED)/include
 EXAMPLE_LIBS = $(INSTALLED)/lib/libcdedupe.a -lck -lpthread

@@ -21,7 +21,8 @@ let package = Package(
         .package(url: "https://github.com/swift-server/swift-service-lifecycle", from: "2.13.0"),
     ],
     targets: [
-        // The concurrent core. Needs Concurrency Kit and xxHash's header (libck-dev, libxxhash-dev).
+        // The concurrent core. Needs Concurrency Kit and xxHash's header (libck-dev,
+        // libxxhash-dev).
         .target(
             name: "CDedupe", exclude: ["exports.map", "packaging"], cSettings: [.headerSearchPath(".")],
             linkerSettings: [.linkedLibrary("ck")]),

@@ -1,11 +1,13 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /*
- * Counters of connections: a C program at the level of handles, with merging, a bound, and a sink that fails.
+ * Counters of connections: a C program at the level of handles, with merging, a bound, and a sink
+ * that fails.
  *
- * The source says by how many bytes a connection's counter has grown; the sink keeps a table of totals. While a growth is
- * pending, what comes for the same connection is added to it. When more come and go than the bound allows, while the sink is
- * down, the source is told, and begins again with totals. One thread does all of it in turns, as an event loop does, so that
- * every run is the same.
+ * The source says by how many bytes a connection's counter has grown; the sink keeps a table of
+ * totals. While a growth is pending, what comes for the same connection is added to it. When more
+ * come and go than the bound allows, while the sink is down, the source is told, and begins again
+ * with totals. One thread does all of it in turns, as an event loop does, so that every run is the
+ * same.
  *
  *     cc counters.c $(pkg-config --cflags --libs --static cdedupe)
  */
@@ -52,8 +54,8 @@ check(cdedupe_result_t result)
 }
 
 /*
- * The merge callback: the newer payload becomes the sum of both. It runs inside cdedupe_put() and cdedupe_put_back(), on whichever
- * thread called these, and must not put, take or restart.
+ * The merge callback: the newer payload becomes the sum of both. It runs inside cdedupe_put() and
+ * cdedupe_put_back(), on whichever thread called these, and must not put, take or restart.
  */
 static void
 merge(void *context, void *older, void *newer)
@@ -91,7 +93,10 @@ put(struct program *program, uint32_t id, const struct count *count)
     cdedupe_discard(program->buffer, (cdedupe_slot_t[]){update.slot, update.displaced}, 2);
 }
 
-/* Begins again, with all totals. Connections of which the sink knows, and which are closed by now, get deleted. */
+/*
+ * Begins again, with all totals. Connections of which the sink knows, and which are closed by now,
+ * get deleted.
+ */
 static void
 resync(struct program *program)
 {
@@ -121,7 +126,10 @@ burst(struct program *program, uint32_t first, bool opens)
     }
 }
 
-/* What the source has to tell in a turn. Those of the second burst come while the deletions of the first are pending. */
+/*
+ * What the source has to tell in a turn. Those of the second burst come while the deletions of the
+ * first are pending.
+ */
 static void
 go_on(struct program *program, unsigned turn)
 {
@@ -169,7 +177,9 @@ give_back(struct program *program, cdedupe_item_t *items, size_t count)
 {
     size_t left = count, merged = program->merged;
 
-    /* Where a connection has grown since, the growth that is pending is merged with what goes back. */
+    /*
+     * Where a connection has grown since, the growth that is pending is merged with what goes back.
+     */
     check(cdedupe_put_back(program->buffer, items, &left));
     program->merged_put_back += program->merged - merged;
     /* Those that came back: something newer took their place, or a restart dropped them. */
@@ -178,7 +188,10 @@ give_back(struct program *program, cdedupe_item_t *items, size_t count)
     program->put_back += count;
 }
 
-/* One turn: a batch is on its way to the sink, and meanwhile the source goes on. Whether there was a batch. */
+/*
+ * One turn: a batch is on its way to the sink, and meanwhile the source goes on. Whether there was
+ * a batch.
+ */
 static bool
 deliver(struct program *program, unsigned turn)
 {

@@ -26,7 +26,9 @@ handle(const cdedupe_bytes_item_t *item)
     nanosleep(&(struct timespec){.tv_nsec = 10 * 1000 * 1000}, NULL);
 }
 
-/* The delivery loop: takes batches until the buffer has finished, and waits while there is nothing. */
+/*
+ * The delivery loop: takes batches until the buffer has finished, and waits while there is nothing.
+ */
 static void *
 deliver(void *buffer)
 {

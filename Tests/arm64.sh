@@ -1,7 +1,8 @@
 #!/bin/bash
 # SPDX-License-Identifier: Apache-2.0
-# The C tests on a weakly ordered machine's instructions: cross-compiled for arm64, run under qemu. This shows that the
-# core is portable; the emulation's memory is as strongly ordered as the host's, so orderings are argued in DESIGN.md.
+# The C tests on a weakly ordered machine's instructions: cross-compiled for arm64, run under qemu.
+# This shows that the core is portable; the emulation's memory is as strongly ordered as the host's,
+# so orderings are argued in DESIGN.md.
 #
 # Debian's arm64 packages are unpacked into the build folder; the system's own are left alone.
 set -euo pipefail

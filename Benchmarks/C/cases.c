@@ -14,7 +14,10 @@
 
 static const struct subject *const sides[SIDES] = {&ours, &yardstick};
 
-/* The side that goes first changes from one repetition to the next: neither always finds the machine warm. */
+/*
+ * The side that goes first changes from one repetition to the next: neither always finds the
+ * machine warm.
+ */
 static size_t
 side_of(unsigned repetition, size_t turn)
 {
@@ -40,8 +43,8 @@ drain(const struct subject *subject, void *consumer)
 }
 
 /*
- * All keys once, in an order of their own. Buffers are filled from here: if what follows came in the same order, it would
- * walk through the buffer's memory from one end to the other.
+ * All keys once, in an order of their own. Buffers are filled from here: if what follows came in
+ * the same order, it would walk through the buffer's memory from one end to the other.
  */
 static void
 first_stream(const struct parameters *parameters, struct stream *stream, size_t key_count)
@@ -49,8 +52,8 @@ first_stream(const struct parameters *parameters, struct stream *stream, size_t 
     stream_make(stream, key_count, 1, parameters->seed + 1000);
 }
 
-/* ---------------------------------------------------------------------------------------------------- */
-/* Threads that offer updates until they are told to stop                                               */
+/* ---------------------------------------------------------------------------------------------- */
+/* Threads that offer updates until they are told to stop                                         */
 
 struct offerer {
     const struct subject *subject;
@@ -216,8 +219,8 @@ measure_replace(const struct parameters *parameters, size_t key_count)
         stream_free(&offerers[i].stream);
 }
 
-/* ---------------------------------------------------------------------------------------------------- */
-/* A buffer's life, step by step, on one thread                                                         */
+/* ---------------------------------------------------------------------------------------------- */
+/* A buffer's life, step by step, on one thread                                                   */
 
 enum step {
     INSERT,
@@ -271,7 +274,10 @@ one_round(const struct subject *subject, const struct stream *first, const struc
     buffer = subject->create();
     producer = subject->producer_create(buffer);
     consumer = subject->consumer_create(buffer, false);
-    /* For the yardstick all of malloc counts, so it is compared with itself; what the core counts is its own. */
+    /*
+     * For the yardstick all of malloc counts, so it is compared with itself; what the core counts
+     * is its own.
+     */
     memory = subject == &ours ? 0 : subject->memory(buffer);
 
     start = thread_time();
@@ -347,7 +353,7 @@ measure_rounds(const struct parameters *parameters, size_t key_count)
     stream_free(&stream);
 }
 
-/* ---------------------------------------------------------------------------------------------------- */
+/* ---------------------------------------------------------------------------------------------- */
 
 struct taker {
     const struct subject *subject;
@@ -434,9 +440,12 @@ measure_together(const struct parameters *parameters, size_t key_count)
     stream_free(&offerer.stream);
 }
 
-/* ---------------------------------------------------------------------------------------------------- */
+/* ---------------------------------------------------------------------------------------------- */
 
-/* In the steady state: replacing what is pending; and all keys, which are live, going in and out again. */
+/*
+ * In the steady state: replacing what is pending; and all keys, which are live, going in and out
+ * again.
+ */
 void
 measure_allocations(const struct parameters *parameters, size_t key_count)
 {
@@ -477,7 +486,7 @@ measure_allocations(const struct parameters *parameters, size_t key_count)
     stream_free(&stream);
 }
 
-/* ---------------------------------------------------------------------------------------------------- */
+/* ---------------------------------------------------------------------------------------------- */
 
 /* How long single calls take while the buffer grows from nothing, its sink having stalled. */
 void
@@ -537,7 +546,7 @@ measure_growth(const struct parameters *parameters, size_t key_count)
     stream_free(&stream);
 }
 
-/* ---------------------------------------------------------------------------------------------------- */
+/* ---------------------------------------------------------------------------------------------- */
 
 struct listener {
     const struct subject *subject;

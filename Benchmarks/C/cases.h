@@ -22,7 +22,10 @@ void measure_allocations(const struct parameters *parameters, size_t key_count);
 void measure_growth(const struct parameters *parameters, size_t key_count);
 void measure_wake(const struct parameters *parameters);
 
-/* Sends random operations to both sides and compares what comes out. Ends the program at the first difference. */
+/*
+ * Sends random operations to both sides and compares what comes out. Ends the program at the first
+ * difference.
+ */
 void check_yardstick(const struct parameters *parameters);
 
 #endif

@@ -1,5 +1,8 @@
 /* SPDX-License-Identifier: Apache-2.0 */
-/* The yardstick must do the same work, or its times mean nothing: random operations, compared with the core's answers. */
+/*
+ * The yardstick must do the same work, or its times mean nothing: random operations, compared with
+ * the core's answers.
+ */
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -94,7 +97,10 @@ check_yardstick(const struct parameters *parameters)
                 else if (what < 92)
                     sides[side]->restart(buffers[side]);
 
-                /* All of it after an in-sync: what later takes a deletion's place would show their free order. */
+                /*
+                 * All of it after an in-sync: what later takes a deletion's place would show their
+                 * free order.
+                 */
                 logs[side].count = 0;
                 if (what >= 80 && what < 90 && status == STATUS_IN_SYNC)
                     while (sides[side]->take(consumers[side], keep, &logs[side]) > 0)

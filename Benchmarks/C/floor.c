@@ -1,8 +1,9 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /*
- * What replacing costs at the least on this machine: a bare loop that, for each update of the same streams, hashes the
- * key, compares it with the entry's, writes a payload and swaps a word. The entry is known beforehand: nothing is looked
- * up, nothing is called through a pointer, nothing is counted.
+ * What replacing costs at the least on this machine: a bare loop that, for each update of the same
+ * streams, hashes the key, compares it with the entry's, writes a payload and swaps a word. The
+ * entry is known beforehand: nothing is looked up, nothing is called through a pointer, nothing is
+ * counted.
  *
  *     floor [keys ...]
  */

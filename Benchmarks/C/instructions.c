@@ -1,9 +1,10 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /*
- * Instructions per update, counted by callgrind, for a thousand keys: the figure that noise does not touch.
+ * Instructions per update, counted by callgrind, for a thousand keys: the figure that noise does
+ * not touch.
  *
- * Run by the Makefile under `valgrind --tool=callgrind --instr-atstart=no`. Each case ends with a dump that is named
- * after the case, the side, and how many updates it had.
+ * Run by the Makefile under `valgrind --tool=callgrind --instr-atstart=no`. Each case ends with a
+ * dump that is named after the case, the side, and how many updates it had.
  */
 #include <stdio.h>
 #include <valgrind/callgrind.h>

@@ -1,5 +1,8 @@
 /* SPDX-License-Identifier: Apache-2.0 */
-/* The benchmarks of the C core. Writes a list of results in JSON; what they mean is in ../README.md. */
+/*
+ * The benchmarks of the C core. Writes a list of results in JSON; what they mean is in
+ * ../README.md.
+ */
 #include <errno.h>
 #include <getopt.h>
 #include <stdbool.h>

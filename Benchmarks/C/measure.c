@@ -50,7 +50,7 @@ pause_for(double seconds)
         ;
 }
 
-/* ---------------------------------------------------------------------------------------------------- */
+/* ---------------------------------------------------------------------------------------------- */
 
 void
 series_add(struct series *series, double value)
@@ -100,7 +100,7 @@ series_free(struct series *series)
     memset(series, 0, sizeof(*series));
 }
 
-/* ---------------------------------------------------------------------------------------------------- */
+/* ---------------------------------------------------------------------------------------------- */
 
 /* SplitMix64: every seed gives a sequence of its own, and neighbouring ones are unlike. */
 static uint64_t
@@ -117,7 +117,9 @@ next_random(uint64_t *state)
     return scramble(*state += 0x9e3779b97f4a7c15);
 }
 
-/* The key with a given number: a path as in a datastore, in which only some of the digits differ. */
+/*
+ * The key with a given number: a path as in a datastore, in which only some of the digits differ.
+ */
 static void
 write_key(char *key, uint64_t number)
 {
@@ -170,11 +172,12 @@ stream_free(struct stream *stream)
     memset(stream, 0, sizeof(*stream));
 }
 
-/* ---------------------------------------------------------------------------------------------------- */
+/* ---------------------------------------------------------------------------------------------- */
 
 /*
- * The linker's --wrap leads every call of these functions here, those of the core and of the yardstick included: also
- * what would bypass the allocator hooks is counted, and the default allocator is the one that is measured.
+ * The linker's --wrap leads every call of these functions here, those of the core and of the
+ * yardstick included: also what would bypass the allocator hooks is counted, and the default
+ * allocator is the one that is measured.
  */
 static _Thread_local uint64_t allocation_count;
 
@@ -258,7 +261,7 @@ settle(void)
     malloc_trim(0);
 }
 
-/* ---------------------------------------------------------------------------------------------------- */
+/* ---------------------------------------------------------------------------------------------- */
 
 static FILE *list;
 static bool first;

@@ -13,7 +13,7 @@ uint64_t wall_time(void);
 uint64_t thread_time(void);
 void pause_for(double seconds);
 
-/* ---------------------------------------------------------------------------------------------------- */
+/* ---------------------------------------------------------------------------------------------- */
 
 /* Numbers of which all are kept, so that percentiles are exact. */
 struct series {
@@ -27,11 +27,12 @@ double series_median(struct series *series);
 double series_percentile(struct series *series, double fraction);
 void series_free(struct series *series);
 
-/* ---------------------------------------------------------------------------------------------------- */
+/* ---------------------------------------------------------------------------------------------- */
 
 /*
- * Keys as a producer sends them: end to end in memory, in random order. The stream is one permutation of all keys after
- * another, so that it can be sent round and round; its first `key_count` keys are all keys.
+ * Keys as a producer sends them: end to end in memory, in random order. The stream is one
+ * permutation of all keys after another, so that it can be sent round and round; its first
+ * `key_count` keys are all keys.
  */
 struct stream {
     char *keys;
@@ -39,11 +40,13 @@ struct stream {
     size_t length; /* Keys in the stream; a multiple of the call's size. */
 };
 
-/* Zero rounds: as many permutations as it takes that no branch predictor learns the order by heart. */
+/*
+ * Zero rounds: as many permutations as it takes that no branch predictor learns the order by heart.
+ */
 void stream_make(struct stream *stream, size_t key_count, size_t rounds, uint64_t seed);
 void stream_free(struct stream *stream);
 
-/* ---------------------------------------------------------------------------------------------------- */
+/* ---------------------------------------------------------------------------------------------- */
 
 /* How often this thread has asked the system for memory: malloc and its relatives, and mmap. */
 uint64_t allocations(void);
@@ -52,7 +55,7 @@ uint64_t resident(void);
 /* Has freed memory go back to the system, so that every buffer starts from the same state. */
 void settle(void);
 
-/* ---------------------------------------------------------------------------------------------------- */
+/* ---------------------------------------------------------------------------------------------- */
 
 enum better { LOWER_IS_BETTER, HIGHER_IS_BETTER, NEITHER };
 

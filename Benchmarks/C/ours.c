@@ -1,5 +1,8 @@
 /* SPDX-License-Identifier: Apache-2.0 */
-/* CDedupe as an embedder would use it: payloads are written into slots, and displaced slots serve the next call. */
+/*
+ * CDedupe as an embedder would use it: payloads are written into slots, and displaced slots serve
+ * the next call.
+ */
 #include <CDedupe.h>
 #include <semaphore.h>
 #include <stdlib.h>

@@ -2,8 +2,8 @@
 /*
  * What is measured, seen from the cases: a buffer of either kind, behind one set of functions.
  *
- * Everything passes here in calls of up to a hundred updates, so that the indirection costs the same on both sides, and
- * next to nothing.
+ * Everything passes here in calls of up to a hundred updates, so that the indirection costs the
+ * same on both sides, and next to nothing.
  */
 #ifndef SUBJECT_H
 #define SUBJECT_H
@@ -58,8 +58,9 @@ struct subject {
     void (*consumer_destroy)(void *consumer);
 
     /*
-     * Takes a batch and gives back what it carried. `each` gets every item; NULL is the sink that does nothing.
-     * Returns how many items; 0 if the queue is empty, or, for a loop, if the buffer was stopped.
+     * Takes a batch and gives back what it carried. `each` gets every item; NULL is the sink that
+     * does nothing. Returns how many items; 0 if the queue is empty, or, for a loop, if the buffer
+     * was stopped.
      */
     size_t (*take)(void *consumer, sink_fn *each, void *context);
 

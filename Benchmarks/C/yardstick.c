@@ -33,7 +33,10 @@ struct live {
     char key[];
 };
 
-/* A key not seen since the reconnection. Such a key is live, and its bytes are those of the live key. */
+/*
+ * A key not seen since the reconnection. Such a key is live, and its bytes are those of the live
+ * key.
+ */
 struct unseen {
     UT_hash_handle hh;
 };
@@ -113,8 +116,8 @@ plain_destroy(struct plain *plain)
     free(plain);
 }
 
-/* ---------------------------------------------------------------------------------------------------- */
-/* All below: the caller holds the lock                                                                 */
+/* ---------------------------------------------------------------------------------------------- */
+/* All below: the caller holds the lock                                                           */
 
 static void
 append(struct plain *plain, struct plain_node *node)
@@ -137,7 +140,10 @@ append_update(struct plain *plain, const void *key, size_t key_length, unsigned 
     append(plain, node);
 }
 
-/* A pending update leaves the queue. Two statuses that were to each side of it become one, the later. */
+/*
+ * A pending update leaves the queue. Two statuses that were to each side of it become one, the
+ * later.
+ */
 static void
 remove_update(struct plain *plain, struct plain_node *node)
 {
@@ -227,8 +233,8 @@ commit(struct plain *plain, const struct plain_node *node)
     return KIND_NEW;
 }
 
-/* ---------------------------------------------------------------------------------------------------- */
-/* Calls                                                                                                */
+/* ---------------------------------------------------------------------------------------------- */
+/* Calls                                                                                          */
 
 void
 plain_put(struct plain *plain, const struct plain_update *updates, size_t count)
@@ -341,8 +347,8 @@ plain_stop(struct plain *plain)
     pthread_mutex_unlock(&plain->lock);
 }
 
-/* ---------------------------------------------------------------------------------------------------- */
-/* As a subject                                                                                         */
+/* ---------------------------------------------------------------------------------------------- */
+/* As a subject                                                                                   */
 
 struct producer {
     struct plain *plain;
@@ -457,7 +463,9 @@ take(void *argument, sink_fn *each, void *context)
     return count;
 }
 
-/* All that malloc has handed out: nothing else in the program allocates while a case looks at it. */
+/*
+ * All that malloc has handed out: nothing else in the program allocates while a case looks at it.
+ */
 static uint64_t
 memory(void *buffer)
 {

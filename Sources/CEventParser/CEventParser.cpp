@@ -2,17 +2,19 @@
 /*
  * See CEventParser.h for what this does. How:
  *
- * simdjson's first stage looks at a whole line with vector instructions, chosen at run time for this processor: it
- * checks UTF-8, finds control characters in strings and strings that do not end, and writes down where each token
- * begins. The on-demand second stage then walks over the tokens, but by design only over those that it is asked for:
- * a field that nobody asks for is skipped, not checked. What passes through here ends up in somebody's output, so every
- * token is asked for. The walk notes on its way where the value begins and ends, so the line is walked over once.
+ * simdjson's first stage looks at a whole line with vector instructions, chosen at run time for
+ * this processor: it checks UTF-8, finds control characters in strings and strings that do not end,
+ * and writes down where each token begins. The on-demand second stage then walks over the tokens,
+ * but by design only over those that it is asked for: a field that nobody asks for is skipped, not
+ * checked. What passes through here ends up in somebody's output, so every token is asked for. The
+ * walk notes on its way where the value begins and ends, so the line is walked over once.
  *
- * A string without a backslash needs no decoding: the first stage has said all there is to say about it. One search
- * for a backslash in the line tells whether any string of it has to be decoded. Most lines have none.
+ * A string without a backslash needs no decoding: the first stage has said all there is to say
+ * about it. One search for a backslash in the line tells whether any string of it has to be
+ * decoded. Most lines have none.
  *
- * The on-demand parser reads one token past the last one if containers are left open. That token is the byte behind the
- * line, which is always '\n' here and continues nothing.
+ * The on-demand parser reads one token past the last one if containers are left open. That token is
+ * the byte behind the line, which is always '\n' here and continues nothing.
  */
 #define SIMDJSON_EXCEPTIONS 0
 #include <simdjson.h>
@@ -30,7 +32,8 @@ using namespace simdjson;
 static_assert(CEVENT_PADDING >= SIMDJSON_PADDING,
               "the padding that callers promise is what simdjson reads");
 
-// Depth as simdjson counts: one more for the value inside the innermost container, and it sizes arrays by this.
+// Depth as simdjson counts: one more for the value inside the innermost container, and it sizes
+// arrays by this.
 constexpr size_t parser_max_depth = CEVENT_MAX_DEPTH + 8;
 
 constexpr size_t smallest_capacity = 4096;
@@ -64,8 +67,8 @@ bool is_digit(uint8_t byte) noexcept {
     return byte >= '0' && byte <= '9';
 }
 
-// RFC 8259, section 6. simdjson's own number functions also refuse what does not fit their types; a number that only
-// passes through here may be of any size.
+// RFC 8259, section 6. simdjson's own number functions also refuse what does not fit their types; a
+// number that only passes through here may be of any size.
 bool is_number(text token) noexcept {
     const uint8_t *at = token.begin;
     const uint8_t *const end = at + token.length;
@@ -116,8 +119,8 @@ cevent_error translated(error_code error) noexcept {
     }
 }
 
-// Where decoded strings go. It is as large as the chunk, and decoding makes no string longer, so what is kept of a
-// chunk always fits.
+// Where decoded strings go. It is as large as the chunk, and decoding makes no string longer, so
+// what is kept of a chunk always fits.
 class arena {
 public:
     void reset(size_t chunk_length) noexcept {
@@ -125,7 +128,8 @@ public:
         wanted_ = chunk_length + SIMDJSON_PADDING;
     }
 
-    // Where to decode the next string, or null. Most chunks never ask, and then there is nothing to allocate.
+    // Where to decode the next string, or null. Most chunks never ask, and then there is nothing to
+    // allocate.
     uint8_t *position() noexcept {
         if (capacity_ < wanted_) {
             capacity_ = 0;
@@ -245,7 +249,8 @@ cevent_error cevent_parser::read_name(ondemand::field &field, text &name) noexce
     return CEVENT_ERROR_NONE;
 }
 
-// Reads a value that is a string. The content is in the line if it can be, else in the arena, not kept.
+// Reads a value that is a string. The content is in the line if it can be, else in the arena, not
+// kept.
 cevent_error cevent_parser::read_string(ondemand::value &value, text &content) noexcept {
     const std::string_view view = value.raw_json_token();
     ondemand::raw_json_string raw;
@@ -264,7 +269,8 @@ cevent_error cevent_parser::read_string(ondemand::value &value, text &content) n
     return CEVENT_ERROR_NONE;
 }
 
-// Checks a value and all that is in it. Recursion is as deep as the containers, so it is bounded by CEVENT_MAX_DEPTH.
+// Checks a value and all that is in it. Recursion is as deep as the containers, so it is bounded by
+// CEVENT_MAX_DEPTH.
 cevent_error cevent_parser::walk(ondemand::value &value, ondemand::json_type type,
                                  unsigned depth) noexcept {
     switch (type) {

@@ -5,8 +5,8 @@ import Dispatch
 
 /// The filter as a whole: from a file or standard input, through the buffer, to standard output.
 ///
-/// The main thread reads and feeds the buffer, and never waits for the writer. The buffer delivers to the writer on a
-/// queue of its own. Signals and the statistics line have a queue each.
+/// The main thread reads and feeds the buffer, and never waits for the writer. The buffer delivers
+/// to the writer on a queue of its own. Signals and the statistics line have a queue each.
 struct Filter {
     var maxRate: Int?
     var batchSize: Int
@@ -93,8 +93,8 @@ struct Filter {
         return counters.badLines.load(ordering: .relaxed) > 0 ? ExitStatus.badLines : 0
     }
 
-    /// Reads until there is a reason not to. What was read goes to the buffer in any case, but for what follows a bad
-    /// line that is to be the last.
+    /// Reads until there is a reason not to. What was read goes to the buffer in any case, but for
+    /// what follows a bad line that is to be the last.
     private func feedAll(
         from reader: LineReader, to feed: inout EventFeed<DedupeBuffer<LineKey, LineValue>>, counters: InputCounters
     ) -> End {
@@ -122,8 +122,8 @@ struct Filter {
 
     /// Opens a file to read.
     ///
-    /// Opening a named pipe waits for a writer, where no signal would reach the filter; so it is opened without
-    /// waiting, and the waiting is left to the reader.
+    /// Opening a named pipe waits for a writer, where no signal would reach the filter; so it is
+    /// opened without waiting, and the waiting is left to the reader.
     private static func openInput(_ path: String) throws(SystemError) -> CInt {
         let descriptor = open(path, O_RDONLY | O_CLOEXEC | O_NONBLOCK)
         if descriptor < 0 {
@@ -154,11 +154,13 @@ private struct StandardOutput: Sendable {
             try writeAll(bytes, to: STDOUT_FILENO)
         } catch {
             if error.code == EPIPE {
-                // SIGPIPE would have ended the process if the parent had not had it ignored. Do what it does.
+                // SIGPIPE would have ended the process if the parent had not had it ignored. Do
+                // what it does.
                 Self.dieOfBrokenPipe()
             }
             diagnostics.report("standard output: \(error)")
-            // Not exit(): the main thread is at work, and what it uses must not be torn down under it.
+            // Not exit(): the main thread is at work, and what it uses must not be torn down under
+            // it.
             _exit(ExitStatus.failure)
         }
     }

@@ -2,10 +2,11 @@
 
 import DedupeBuffer
 
-/// What an update carries through the buffer: the bytes of its key and of its value, in one allocation.
+/// What an update carries through the buffer: the bytes of its key and of its value, in one
+/// allocation.
 ///
-/// An update comes and goes as a whole, so its key and its value may well share their memory: half as many allocations
-/// as with an array for each.
+/// An update comes and goes as a whole, so its key and its value may well share their memory: half
+/// as many allocations as with an array for each.
 struct Line {
     private struct Lengths {
         var key: Int
@@ -43,7 +44,8 @@ struct Line {
     }
 }
 
-// `ManagedBuffer` is not sendable because it can be written to. This one is written to once, before it is shared.
+// `ManagedBuffer` is not sendable because it can be written to. This one is written to once, before
+// it is shared.
 extension Line: @unchecked Sendable {}
 
 /// The key of a line: the decoded bytes of the string. Two keys are one only if their bytes are.

@@ -2,9 +2,11 @@
 
 import CEventParser
 
-/// Bytes of a descriptor to events: reads chunks, keeps the line that has not ended yet, and has complete lines parsed.
+/// Bytes of a descriptor to events: reads chunks, keeps the line that has not ended yet, and has
+/// complete lines parsed.
 ///
-/// It reads when it is told to and never ahead, so that whoever reads decides what to do before it waits.
+/// It reads when it is told to and never ahead, so that whoever reads decides what to do before it
+/// waits.
 final class LineReader {
     /// What one wait for input came to.
     enum Input {
@@ -23,14 +25,15 @@ final class LineReader {
     private let parser: OpaquePointer
     private let events: UnsafeMutableBufferPointer<cevent_event>
 
-    // The chunk: what is between start and end has come and is not parsed yet. The padding is not part of the capacity.
+    // The chunk: what is between start and end has come and is not parsed yet. The padding is not
+    // part of the capacity.
     private var chunk: UnsafeMutableRawPointer
     private var capacity: Int
     private var start = 0
     private var end = 0
 
-    /// Whether there may be a complete line between start and end. It spares looking at a long line again and again
-    /// while it comes in.
+    /// Whether there may be a complete line between start and end. It spares looking at a long line
+    /// again and again while it comes in.
     private var mayHoldLine = false
 
     /// Whether what comes up to the next newline belongs to a line that is too long.
@@ -98,7 +101,8 @@ final class LineReader {
 
     /// Parses more of what was received.
     ///
-    /// - Returns: Events, valid until the next call of any method, or nil if no complete line is left.
+    /// - Returns: Events, valid until the next call of any method, or nil if no complete line is
+    ///   left.
     func nextEvents() -> UnsafeBufferPointer<cevent_event>? {
         if isPassingOver && !passOver() {
             return nil
@@ -150,7 +154,8 @@ final class LineReader {
             }
             return
         }
-        // Half of it is enough to read at once; moving the rest to the front each time would cost more than it gives.
+        // Half of it is enough to read at once; moving the rest to the front each time would cost
+        // more than it gives.
         if capacity - end >= capacity / 2 {
             return
         }
@@ -164,8 +169,8 @@ final class LineReader {
         }
     }
 
-    /// Takes what was received to a chunk of another size. Zeroed memory is not touched until something is read into
-    /// it, so a large chunk costs what is used of it.
+    /// Takes what was received to a chunk of another size. Zeroed memory is not touched until
+    /// something is read into it, so a large chunk costs what is used of it.
     private func replaceChunk(capacity newCapacity: Int) {
         let newChunk = Self.allocate(newCapacity)
         memcpy(newChunk, chunk, end)
@@ -179,7 +184,8 @@ final class LineReader {
         return chunk
     }
 
-    /// What the parser needs to be able to read behind the bytes, and the newline that the last line may lack.
+    /// What the parser needs to be able to read behind the bytes, and the newline that the last
+    /// line may lack.
     private static let padding = Int(CEVENT_PADDING) + 1
 
     private static let newline = CInt(UInt8(ascii: "\n"))

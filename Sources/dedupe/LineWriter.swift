@@ -10,10 +10,11 @@ import DedupeBuffer
 
 /// The sink: formats what the buffer delivers and writes it.
 ///
-/// Each call of the buffer is written before it returns, so the pace of the reader becomes the pace of the delivery,
-/// and what has not been taken yet goes on being conflated.
+/// Each call of the buffer is written before it returns, so the pace of the reader becomes the pace
+/// of the delivery, and what has not been taken yet goes on being conflated.
 ///
-/// `@unchecked Sendable`: the buffer calls its sink serially, so the state is never used by two threads at once.
+/// `@unchecked Sendable`: the buffer calls its sink serially, so the state is never used by two
+/// threads at once.
 final class LineWriter: SyncerCallbacks, @unchecked Sendable {
     typealias Key = LineKey
     typealias Value = LineValue

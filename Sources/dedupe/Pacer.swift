@@ -5,19 +5,21 @@ import Synchronization
 
 /// Spreads lines evenly over time.
 ///
-/// A line gets its turn when the interval after the one before it is over. The waiting comes after a line rather than
-/// before it, because then the next batch is taken when its turn has come, and not an interval earlier: until it is
-/// taken it goes on being conflated.
+/// A line gets its turn when the interval after the one before it is over. The waiting comes after
+/// a line rather than before it, because then the next batch is taken when its turn has come, and
+/// not an interval earlier: until it is taken it goes on being conflated.
 ///
-/// `@unchecked Sendable`: the sink, which is one thread at a time, has the clock to itself; the rest is atomic.
+/// `@unchecked Sendable`: the sink, which is one thread at a time, has the clock to itself; the
+/// rest is atomic.
 final class Pacer: @unchecked Sendable {
-    /// Lines that share one turn. Sleeping for less than a millisecond costs more than the lines do.
+    /// Lines that share one turn. Sleeping for less than a millisecond costs more than the lines
+    /// do.
     let linesAtOnce: Int
 
     private let nanosecondsPerLine: Double
 
-    /// A turn that is this late counts as being in time, or every late wake-up would lower the rate for good. Later
-    /// ones do not, or a burst would follow each quiet time.
+    /// A turn that is this late counts as being in time, or every late wake-up would lower the rate
+    /// for good. Later ones do not, or a burst would follow each quiet time.
     private let slack: UInt64 = 10_000_000
 
     private var nextTurn: UInt64 = 0
@@ -65,7 +67,8 @@ final class Pacer: @unchecked Sendable {
 
     /// Notes that lines were written, and waits until the next one may be.
     ///
-    /// - Parameter isInBatch: Whether more lines are committed already, so that waiting can be left to their turn.
+    /// - Parameter isInBatch: Whether more lines are committed already, so that waiting can be left
+    ///   to their turn.
     func rest(afterLines count: Int, isInBatch: Bool = false) {
         let now = DispatchTime.now().uptimeNanoseconds
         let turn = now > nextTurn + slack ? now : nextTurn

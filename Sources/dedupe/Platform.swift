@@ -20,7 +20,8 @@ struct SystemError: Error, Equatable, CustomStringConvertible {
 
 /// Waits until one of two descriptors can be read, or the first can be written.
 ///
-/// - Returns: Whether each is ready; hanging up and failing are also being ready, as the next call will say.
+/// - Returns: Whether each is ready; hanging up and failing are also being ready, as the next call
+///   will say.
 func waitUntilReady(
     _ descriptor: CInt, events: CInt = CInt(POLLIN), or other: CInt = -1
 ) throws(SystemError) -> (first: Bool, other: Bool) {
@@ -43,8 +44,9 @@ func waitUntilReady(
 
 /// Makes sure that the standard descriptors are taken.
 ///
-/// If the parent closed one, the next thing that is opened would get its number, and be read or written in its place.
-/// What is put there instead fails to be read or written, as the closed one would.
+/// If the parent closed one, the next thing that is opened would get its number, and be read or
+/// written in its place. What is put there instead fails to be read or written, as the closed one
+/// would.
 func reserveStandardDescriptors() {
     for descriptor in STDIN_FILENO...STDERR_FILENO where fcntl(descriptor, F_GETFD) < 0 {
         // The lowest free number is taken, and those below are not free.

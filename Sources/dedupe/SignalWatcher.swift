@@ -5,9 +5,9 @@ import Synchronization
 
 /// SIGINT and SIGTERM: the first asks for an orderly end, the second ends the process at once.
 ///
-/// The signals are blocked in every thread, and one thread waits for them. So none is lost, however early it comes;
-/// and no system call elsewhere is interrupted by one. (A signal source of Dispatch wants the signals ignored, and
-/// those that come before it is ready are then gone.)
+/// The signals are blocked in every thread, and one thread waits for them. So none is lost, however
+/// early it comes; and no system call elsewhere is interrupted by one. (A signal source of Dispatch
+/// wants the signals ignored, and those that come before it is ready are then gone.)
 final class SignalWatcher: Sendable {
     /// Becomes readable with the first signal, and stays so.
     let descriptor: CInt
@@ -36,7 +36,8 @@ final class SignalWatcher: Sendable {
 
         Self.blockSignals()
         for number in Self.numbers {
-            // A shell has SIGINT ignored in what it starts in the background, and an ignored signal need not arrive.
+            // A shell has SIGINT ignored in what it starts in the background, and an ignored signal
+            // need not arrive.
             signal(number, SIG_DFL)
         }
         DispatchQueue(label: "dedupe.signals", qos: .userInitiated).async { [self] in
@@ -71,7 +72,8 @@ final class SignalWatcher: Sendable {
         let isFirst = firstSignal.compareExchange(expected: 0, desired: number, ordering: .acquiringAndReleasing)
             .exchanged
         if !isFirst {
-            // Not exit(): whatever the other threads are in, a write that blocks included, is not waited for.
+            // Not exit(): whatever the other threads are in, a write that blocks included, is not
+            // waited for.
             _exit(ExitStatus.signal(number))
         }
         var byte: UInt8 = 0

@@ -1,7 +1,7 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /*
- * The smallest thing that deserves the name of a test framework: checks that print where they failed and what
- * they saw, and count. A program ends with check_finish(), which prints "N passed, N failed".
+ * A minimal test framework: checks that count, and that print where they failed and what they saw.
+ * A program ends with check_finish(), which prints "N passed, N failed".
  */
 #ifndef CHECK_H
 #define CHECK_H
@@ -16,17 +16,29 @@
 extern "C" {
 #endif
 
-/* Weak, so that all files of a program share one set of counters without a file of its own for them. */
+/*
+ * Weak symbols let all files of a program share one set of counters without a file of its own for
+ * them.
+ */
 __attribute__((weak)) unsigned long check_passed;
 __attribute__((weak)) unsigned long check_failed;
-/* The running test, and a function that says more about where it is; both are printed with a failure. */
+/*
+ * The running test, and a function that prints more about its state. Both are printed with a
+ * failure.
+ */
 __attribute__((weak)) const char *check_test;
 __attribute__((weak)) void (*check_describe)(FILE *out);
 
-/* After this many failures only counting goes on: one fault must not bury the others in output. */
+/*
+ * After this many failures, checks only count, so that one fault does not bury the others in
+ * output.
+ */
 #define CHECK_PRINTED_MAX 40
 
-/* Counts one check; returns whether its failure is to be printed. Atomic, as threads check too. */
+/*
+ * Counts one check. Returns whether the caller must print its failure. Atomic, because several
+ * threads may check.
+ */
 static inline bool
 check_count(bool ok, const char *file, int line, const char *text)
 {
@@ -82,7 +94,7 @@ check_text(const char *got, const char *wanted, const char *file, int line, cons
     return ok;
 }
 
-/* For functions that return NULL or the text of a fault. */
+/* Checks the result of a function that returns NULL or the text of a fault. */
 static inline bool
 check_no_fault(const char *fault, const char *file, int line, const char *text)
 {
@@ -106,7 +118,7 @@ check_no_fault(const char *fault, const char *file, int line, const char *text)
         test();             \
     } while (0)
 
-/* Last line of a program; returns its exit status. */
+/* The last line of a program. Returns its exit status. */
 static inline int
 check_finish(void)
 {

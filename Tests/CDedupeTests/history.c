@@ -1,4 +1,5 @@
 /* SPDX-License-Identifier: Apache-2.0 */
+/* The judge of histories; see history.h. */
 #include "history.h"
 
 #include <stdarg.h>
@@ -19,8 +20,8 @@ enum {
 #define NOTHING ((history_name_t)0)
 #define SYNTHESIZED ((history_name_t)UINT32_MAX)
 
-/* ---------------------------------------------------------------------------------------------------- */
-/* Writing down                                                                                         */
+/* ---------------------------------------------------------------------------------------------- */
+/* Writing down                                                                                   */
 
 void
 history_open(history_t *history, unsigned lanes, unsigned sink, uint32_t keys)
@@ -112,8 +113,8 @@ is_update(const history_event_t *event)
     return event->kind == HISTORY_VALUE || event->kind == HISTORY_DELETION;
 }
 
-/* ---------------------------------------------------------------------------------------------------- */
-/* The judge                                                                                            */
+/* ---------------------------------------------------------------------------------------------- */
+/* The judge                                                                                      */
 
 /* What became of an update. */
 struct fate {
@@ -162,8 +163,8 @@ visit_all(struct judge *judge, visit_t *visit)
             visit(judge, name_of(lane, i), &judge->history->lanes[lane].events[i]);
 }
 
-/* ---------------------------------------------------------------------------------------------------- */
-/* Ownership                                                                                            */
+/* ---------------------------------------------------------------------------------------------- */
+/* Ownership                                                                                      */
 
 static void
 note_return(struct judge *judge, history_name_t name, history_name_t returned)
@@ -197,8 +198,8 @@ check_returned(struct judge *judge, history_name_t name, history_event_t *event)
         fault(judge, "ownership: a payload never came back", "%x of key %u", name, event->key);
 }
 
-/* ---------------------------------------------------------------------------------------------------- */
-/* Fates                                                                                                */
+/* ---------------------------------------------------------------------------------------------- */
+/* Fates                                                                                          */
 
 static bool
 displaces(const history_event_t *event)
@@ -227,10 +228,13 @@ place_of(const struct judge *judge, history_name_t name)
     return name;
 }
 
-/* ---------------------------------------------------------------------------------------------------- */
-/* Order, statuses                                                                                      */
+/* ---------------------------------------------------------------------------------------------- */
+/* Order, statuses                                                                                */
 
-/* Of the lane that sends statuses: the first of this value between two of its events, or the last; or its count. */
+/*
+ * Of the lane that sends statuses: the first of this value between two of its events, or the last;
+ * or its count.
+ */
 static size_t
 find_status(const history_lane_t *lane, size_t from, size_t to, uint8_t status, bool last)
 {
@@ -348,8 +352,8 @@ judge_order(struct judge *judge)
     free(order.next_marker);
 }
 
-/* ---------------------------------------------------------------------------------------------------- */
-/* Emptiness                                                                                            */
+/* ---------------------------------------------------------------------------------------------- */
+/* Emptiness                                                                                      */
 
 /* A place in the queue: it was there from `made` on, until `left` at least. */
 struct stay {
@@ -447,8 +451,8 @@ judge_emptiness(struct judge *judge)
     free(stays);
 }
 
-/* ---------------------------------------------------------------------------------------------------- */
-/* Linearizability: one key as the contract has it                                                      */
+/* ---------------------------------------------------------------------------------------------- */
+/* Linearizability: one key as the contract has it                                                */
 
 enum { DELETION = 1, LIVE = 2, UNSEEN = 4, RESYNC = 8, STOPPED = 16 };
 
@@ -555,10 +559,13 @@ apply(struct state *state, const history_event_t *event, history_name_t name)
     return true;
 }
 
-/* ---------------------------------------------------------------------------------------------------- */
-/* Linearizability: looking for an order                                                                */
+/* ---------------------------------------------------------------------------------------------- */
+/* Linearizability: looking for an order                                                          */
 
-/* The events of one thread that concern a key. They belong to calls one after the other, so one at most is going on. */
+/*
+ * The events of one thread that concern a key. They belong to calls one after the other, so one at
+ * most is going on.
+ */
 struct track {
     unsigned lane;
     const uint32_t *events;
@@ -837,8 +844,8 @@ judge_keys(struct judge *judge)
     free(search.then.items);
 }
 
-/* ---------------------------------------------------------------------------------------------------- */
-/* Statistics                                                                                           */
+/* ---------------------------------------------------------------------------------------------- */
+/* Statistics                                                                                     */
 
 static void
 count_event(cdedupe_statistics_t *count, const history_event_t *event)
@@ -903,8 +910,8 @@ judge_statistics(struct judge *judge)
         compare(judge, "pending keys", s->pending_keys, 0);
 }
 
-/* ---------------------------------------------------------------------------------------------------- */
-/* Sorting                                                                                              */
+/* ---------------------------------------------------------------------------------------------- */
+/* Sorting                                                                                        */
 
 static bool
 is_for_all(const history_event_t *event)

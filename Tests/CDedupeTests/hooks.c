@@ -1,4 +1,5 @@
 /* SPDX-License-Identifier: Apache-2.0 */
+/* The allocator for the tests; see hooks.h. */
 #include "hooks.h"
 
 #include <stdlib.h>
@@ -6,8 +7,8 @@
 #include "check.h"
 
 /*
- * Sits directly before the memory that was handed out, so that writing before a block is noticed too; what
- * precedes it is padding for the alignment.
+ * Sits directly before the memory that was handed out, so that writing before a block is noticed
+ * too; what precedes it is padding for the alignment.
  */
 struct hooks_block {
     void *start;

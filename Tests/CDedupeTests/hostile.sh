@@ -1,13 +1,15 @@
 #!/bin/sh
 # SPDX-License-Identifier: Apache-2.0
-# Do keys that collide under a known secret slow a buffer down that has its own? In instructions, counted by callgrind.
+# Keys that collide under a known secret do not slow down a buffer that has its own secret.
+# callgrind counts the instructions.
 #
 #   hostile.sh PROGRAM       test_hostile, as built
 #
-# With the known secret they must (else the keys collide no more, and the test is void); with a random one they must not.
+# With the known secret the keys must slow the buffer down, because otherwise they no longer collide
+# and the test shows nothing. With a random secret they must not.
 set -eu
 
-# Instructions of hostile_work() for these keys under this secret.
+# Prints the instructions of hostile_work() for these keys under this secret.
 count() {
     valgrind --tool=callgrind --callgrind-out-file=/dev/null --toggle-collect=hostile_work \
         "$program" count "$1" "$2" 2>&1 | awk '/Collected *:/ { print $NF }'
@@ -26,7 +28,8 @@ for keys in same-tag same-set same-cell; do
         known) wanted="$counted > $ordinary * 2" ;;
         random) wanted="$counted < $ordinary * 1.2" ;;
         esac
-        # Only keys with one tag are sure to be slow: splitting and growing deal with the others.
+        # Only keys with equal fingerprints are certain to be slow. Splitting and growing the index
+        # deals with the others.
         if [ $keys-$secret != same-set-known ] && [ $keys-$secret != same-cell-known ]; then
             awk "BEGIN { exit !($wanted) }" || { echo "failed: $wanted"; failed=1; }
         fi

@@ -1,4 +1,5 @@
 /* SPDX-License-Identifier: Apache-2.0 */
+/* The model of the contract; see model.h. */
 #include "model.h"
 
 #include <stdio.h>
@@ -522,8 +523,8 @@ model_take_hold(model_t *model, size_t limit, const size_t *hints, size_t hint_c
     return CDEDUPE_OK;
 }
 
-/* ---------------------------------------------------------------------------------------------------- */
-/* Putting back: the rows of the table in put back.c                                                           */
+/* ---------------------------------------------------------------------------------------------- */
+/* Putting back: the rows of the table in put back.c                                              */
 
 static void
 prepend(model_t *model, const model_entry_t *entry)
@@ -547,8 +548,8 @@ move_to_front(model_t *model, size_t index)
 }
 
 /*
- * Dropped by a restart. A key that has nothing pending and is not unseen was sent again, and suppressed; so it was if what is
- * pending would be merged with it.
+ * Dropped by a restart. A key that has nothing pending and is not unseen was sent again, and
+ * suppressed; so it was if what is pending would be merged with it.
  */
 static bool
 is_dropped(const model_t *model, size_t key)

@@ -1,16 +1,17 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /*
- * The contract, as a program that is too simple to be wrong: a plain array as the queue, linear search, one
- * `if` per row of the contract's tables. The real buffer is compared with it.
+ * The contract as a program that is too simple to be wrong: a plain array is the queue, every
+ * search is linear, and each row of the contract's tables is one `if`. Tests compare the real
+ * buffer with this model.
  *
- * Keys are small numbers; names turn strings into them. An update carries an `id`, which stands for its value,
- * its revision and its payload at once; zero is "none".
+ * Keys are small numbers, and names_number() turns strings into them. An update carries an `id`,
+ * which stands for its value, its revision and its payload. An id of zero means none.
  *
- * What the buffer does only if it is asked to, the model does by its `rules`.
+ * The `rules` switch on what the buffer does only by option.
  *
- * One thing the contract leaves open: the order among the deletions that one in-sync owes. The model puts them
- * into the queue as a *group* whose inner order is unknown, and model_take() is told what the real buffer
- * delivered: within a group, and only there, it follows that.
+ * The contract leaves one thing open: the order of the deletions that one in-sync synthesizes. The
+ * model queues them as a *group* whose inner order is unknown. model_take() is told what the real
+ * buffer delivered, and follows that order within a group and nowhere else.
  */
 #ifndef MODEL_H
 #define MODEL_H
@@ -23,7 +24,7 @@ extern "C" {
 
 #define MODEL_NO_KEY ((size_t)-1)
 
-/* The buffer's options, as far as they are about what happens to updates. All zero: none. */
+/* The buffer's options that change what happens to updates. All zero: none is set. */
 typedef struct model_rules {
     uint64_t (*revision)(uint64_t id); /* If not NULL, unchanged values are suppressed. */
     uint64_t maximum_keys;
@@ -32,36 +33,37 @@ typedef struct model_rules {
     uint64_t (*merged)(uint64_t older, uint64_t newer); /* If not NULL, values are merged. */
 } model_rules_t;
 
-/* One thing in the queue. */
+/* One place in the queue. */
 typedef struct model_entry {
     size_t key; /* MODEL_NO_KEY: a status. */
     uint64_t id;
     cdedupe_status_t status;
     bool deletion;
-    bool
-        alone; /* It came after a deletion, or first after a restart: older values are not merged with it. */
-    bool chosen;    /* Was queued when the batch that is being taken was begun. */
-    unsigned group; /* Not zero: a deletion synthesized by the in-sync of this number. */
+    /* A merge barrier: the value came after a deletion, or first after a restart. Older values are
+       not merged with it. */
+    bool alone;
+    bool chosen;    /* It was queued when the batch that is being taken began. */
+    unsigned group; /* Not zero: a deletion that the in-sync of this number synthesized. */
 } model_entry_t;
 
-/* One thing that the sink is given. */
+/* One item that the sink gets. */
 typedef struct model_item {
     size_t key; /* MODEL_NO_KEY: a status. */
     uint64_t id;
     cdedupe_item_kind_t kind;
     cdedupe_status_t status;
-    bool was_live;                 /* Before it was taken, for model_put_back(). */
-    uint64_t revision_before;      /* That of the value taken before it, or zero. */
-    cdedupe_status_t taken_before; /* The same for a status: the one taken before it. */
+    bool was_live;                 /* Before it was taken; for model_put_back(). */
+    uint64_t revision_before;      /* Of the key's value that was taken before it, or zero. */
+    cdedupe_status_t taken_before; /* Of a status: the status that was taken before it. */
 } model_item_t;
 
 enum { MODEL_BATCH = 100 };
 
-/* What is known of a key, beside what is in the queue. */
+/* The state of a key, except what is in the queue. */
 typedef struct model_key {
     bool live;
-    bool unseen;       /* Live at the last restart and not heard of since. */
-    uint64_t revision; /* Of the value taken last, if it is live. */
+    bool unseen;       /* It was live at the last restart and has not been seen since. */
+    uint64_t revision; /* Of the value that was taken last, if the key is live. */
 } model_key_t;
 
 typedef struct model {
@@ -71,41 +73,43 @@ typedef struct model {
     size_t count;
     size_t capacity;
 
-    model_key_t *keys; /* Those that were ever put, and those between. */
+    model_key_t *keys; /* All keys up to the highest number that was ever put. */
     size_t key_count;
     size_t key_capacity;
 
-    cdedupe_status_t latest; /* Received, in the sense of the contract's section 3. */
+    /* The latest status received, in the sense of the contract's section 3. */
+    cdedupe_status_t latest;
     cdedupe_status_t latest_taken;
     bool resync; /* From a restart to the in-sync after it. */
     unsigned groups;
 
     bool claimed;
-    bool loop;   /* The claim is of a loop. */
-    bool asleep; /* The loop's last take found nothing, and nobody has woken it. */
+    bool loop;   /* The claim is a loop's. */
+    bool asleep; /* The loop's last take found nothing, and the loop has not been woken since. */
     uint64_t wakes;
 
-    model_item_t batch[MODEL_BATCH]; /* The last one, as far as it has not been put back. */
+    model_item_t batch[MODEL_BATCH]; /* The items of the last batch that were not put back. */
     size_t batch_count;
 
     bool stopped;
     bool finish_when_empty;
     bool finish_when_delivered;
-    bool restarted; /* Since the last batch was begun. */
-    bool
-        dropped_equal_status; /* Since the restart or the last status queued, a status was dropped because it was the same. */
+    bool restarted; /* A restart came since the last batch began. */
+    /* A status was dropped because it repeated the latest one, since the restart or since the last
+       status that was queued. */
+    bool dropped_equal_status;
 
-    cdedupe_statistics_t statistics; /* All but memory. */
+    cdedupe_statistics_t statistics; /* All of them except `memory`. */
 } model_t;
 
-/* Without rules; they may be set then. */
+/* Opens a model without rules. The caller may set them afterwards. */
 void model_open(model_t *model);
 void model_close(model_t *model);
 
 /* Makes `target`, which is open, equal to `source`. */
 void model_copy(model_t *target, const model_t *source);
 
-/* An update. `displaced` gets the id of the pending update that left for it, or zero. */
+/* Puts an update. `displaced` gets the id of the pending update that it displaced, or zero. */
 cdedupe_outcome_t model_put(model_t *model, size_t key, bool deletion, uint64_t id,
                             uint64_t *displaced);
 
@@ -116,27 +120,31 @@ void model_release(model_t *model);
 void model_stop(model_t *model);
 void model_finish(model_t *model, cdedupe_finish_t when);
 
-/* Whether nothing is taken any more; a finish that is over may show at once, or at the next take. */
-
 /*
- * Takes up to `limit` entries into `items`. `hints` are the keys that the real buffer delivered, in order:
- * they choose inside groups.
+ * Takes up to `limit` entries into `items`. `hints` are the keys that the real buffer delivered, in
+ * order. They decide the order inside groups.
  */
 cdedupe_result_t model_take(model_t *model, size_t limit, const size_t *hints, size_t hint_count,
                             model_item_t *items, size_t *count);
 
-/* The same in steps, for those who see what comes between them: a batch takes what is queued when it begins. */
+/*
+ * A take in steps, for tests that do something between two lock scopes of a take. A batch takes
+ * what is queued when it begins.
+ */
 void model_begin_batch(model_t *model);
 cdedupe_result_t model_take_hold(model_t *model, size_t limit, const size_t *hints,
                                  size_t hint_count, model_item_t *items, size_t *count);
 
-/* The last of the items of the last take goes back. `back` gets the id that comes back to the caller, or zero. */
+/*
+ * Puts the last item of the last take back. `back` gets the id that comes back to the caller, or
+ * zero.
+ */
 cdedupe_result_t model_put_back_last(model_t *model, uint64_t *back);
 
-/* The last `count` of them go back. `back` gets the id or zero for each. */
+/* Puts the last `count` items back. `back` gets an id or zero for each of them. */
 cdedupe_result_t model_put_back(model_t *model, size_t count, uint64_t *back);
 
-/* Strings to numbers, counted up from zero in the order of first use. */
+/* Numbers of strings, counted up from zero in the order of first use. */
 typedef struct names {
     char **texts;
     size_t *lengths;

@@ -1,5 +1,8 @@
 /* SPDX-License-Identifier: Apache-2.0 */
-/* Numbers that follow from a seed: a thread has a state of its own, and a failing round can be run again. */
+/*
+ * Numbers that follow from a seed. Each thread has a state of its own, and a failing round can be
+ * run again.
+ */
 #ifndef RANDOM_H
 #define RANDOM_H
 

@@ -1,5 +1,5 @@
 /* SPDX-License-Identifier: Apache-2.0 */
-/* What the process has of the machine's memory. */
+/* The resident memory of the process. */
 #ifndef RESIDENT_H
 #define RESIDENT_H
 

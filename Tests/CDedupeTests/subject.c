@@ -1,4 +1,5 @@
 /* SPDX-License-Identifier: Apache-2.0 */
+/* The buffer under test; see subject.h. */
 #include "subject.h"
 
 #include <stdarg.h>
@@ -47,8 +48,8 @@ wake_hook(void *context)
     }
 }
 
-/* ---------------------------------------------------------------------------------------------------- */
-/* The books                                                                                            */
+/* ---------------------------------------------------------------------------------------------- */
+/* The books                                                                                      */
 
 static void
 grow_book(book_t *book)
@@ -168,8 +169,8 @@ discard(subject_t *subject, cdedupe_slot_t slot)
     }
 }
 
-/* ---------------------------------------------------------------------------------------------------- */
-/* Life                                                                                                 */
+/* ---------------------------------------------------------------------------------------------- */
+/* Life                                                                                           */
 
 subject_options_t
 subject_defaults(subject_level_t level)
@@ -191,8 +192,8 @@ standing_clock(void *context)
 }
 
 /*
- * The newer payload becomes both. The older one is changed too, every other time, as a caller may that moves something out of it:
- * what it weighed was counted before.
+ * The newer payload becomes both. The older one is changed too, every other time, as a caller may
+ * that moves something out of it: what it weighed was counted before.
  */
 static void
 merge_hook(void *context, void *older, void *newer)
@@ -291,8 +292,8 @@ subject_close(subject_t *subject)
     memset(subject, 0, sizeof(*subject));
 }
 
-/* ---------------------------------------------------------------------------------------------------- */
-/* Source                                                                                               */
+/* ---------------------------------------------------------------------------------------------- */
+/* Source                                                                                         */
 
 static void
 check_if_paranoid(subject_t *subject)
@@ -444,7 +445,10 @@ settle_displaced(subject_t *subject, subject_update_t *update, cdedupe_slot_t sl
     discard(subject, slot);
 }
 
-/* The header's words on `slot` and `displaced`, for one update that was put; `given` is what went in. */
+/*
+ * The header's words on `slot` and `displaced`, for one update that was put; `given` is what went
+ * in.
+ */
 static void
 settle(subject_t *subject, subject_update_t *update, cdedupe_update_t *put,
        const cdedupe_update_t *given, uint32_t number)
@@ -614,8 +618,8 @@ subject_collect(subject_t *subject, size_t capacity)
     }
 }
 
-/* ---------------------------------------------------------------------------------------------------- */
-/* Sink and end                                                                                         */
+/* ---------------------------------------------------------------------------------------------- */
+/* Sink and end                                                                                   */
 
 cdedupe_result_t
 subject_claim(subject_t *subject, cdedupe_claim_t kind)
@@ -798,8 +802,8 @@ subject_put_back(subject_t *subject, size_t count, uint64_t *back)
     return result;
 }
 
-/* ---------------------------------------------------------------------------------------------------- */
-/* Inspection                                                                                           */
+/* ---------------------------------------------------------------------------------------------- */
+/* Inspection                                                                                     */
 
 cdedupe_statistics_t
 subject_statistics(subject_t *subject)
@@ -837,8 +841,8 @@ subject_check(subject_t *subject)
     CHECK_NO_FAULT(subject_validate(subject));
 }
 
-/* ---------------------------------------------------------------------------------------------------- */
-/* For reading                                                                                          */
+/* ---------------------------------------------------------------------------------------------- */
+/* For reading                                                                                    */
 
 static cdedupe_outcome_t
 put_one(subject_t *subject, const char *key, bool deletion, uint64_t id)

@@ -1,13 +1,14 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /*
- * The buffer under test, with one face for its two levels, so that each rule is tested at both.
+ * The buffer under test, with one interface for its two levels, so that each rule is tested at
+ * both.
  *
- * An update carries an `id` in place of a value. At the bytes level it is the value and the revision. At the
- * handle level it is in the payload, and the subject keeps book of every payload: who owns it, that it comes
- * back only in ways that the header allows, and that it is destroyed exactly once. A deletion with id zero
- * carries no payload.
+ * An update carries an `id` in place of a value. At the bytes level, the id is the value and the
+ * revision. At the handle level, the id is in the payload, and the subject keeps a book of every
+ * payload. The book checks who owns a payload, that it comes back only in ways that the header
+ * allows, and that it is destroyed exactly once. A deletion with id zero carries no payload.
  *
- * Not for several threads.
+ * A subject must not be used by several threads.
  */
 #ifndef SUBJECT_H
 #define SUBJECT_H
@@ -23,27 +24,27 @@ typedef enum subject_level {
 typedef struct subject_options {
     subject_level_t level;
     size_t batch_size;
-    uint64_t hash_seed; /* Zero: random, as the buffer's users have it. */
+    uint64_t hash_seed; /* Zero: a random seed, as in programs that use the buffer. */
     hooks_t *hooks;     /* NULL: the library's own allocator. */
     bool long_values;   /* Bytes level: see subject_value_length(). */
 
-    /* As the buffer's options. Merging: handle level. */
+    /* The same as the buffer's options. Merging needs the handle level. */
     bool suppress;
     uint64_t maximum_keys;
     uint64_t maximum_bytes;
     bool merging;
-    uint64_t (*clock)(void *context); /* NULL: it stands. */
+    uint64_t (*clock)(void *context); /* NULL: a clock that stands still. */
 } subject_options_t;
 
 /*
- * Bytes of the value of an id at the bytes level. If values are long, those of odd ids do not fit into a
- * slot, and some have a block of their own.
+ * The length of the value of an id at the bytes level. If values are long, those of odd ids do not
+ * fit into a slot, and some of them have a block of their own.
  */
 size_t subject_value_length(uint64_t id, bool long_values);
 
 /*
- * What the buffer sees of an id at the handle level; at the bytes level the revision is the id, and a value's weight its
- * length.
+ * The revision and the weight that the buffer sees of an id at the handle level. At the bytes
+ * level, the revision is the id, and the weight is the length of the value.
  */
 static inline uint64_t
 subject_revision(uint64_t id)
@@ -57,7 +58,10 @@ subject_weight(uint64_t id)
     return id % 5;
 }
 
-/* What two values make: an id whose hexadecimal digits tell which they were, in which order. */
+/*
+ * The merger of two values: an id whose hexadecimal digits tell which values they were, and in
+ * which order.
+ */
 static inline uint64_t
 subject_merged(uint64_t older, uint64_t newer)
 {
@@ -75,12 +79,12 @@ typedef struct subject_update {
     bool deletion;
     uint64_t id;
     cdedupe_outcome_t outcome; /* Out. */
-    uint64_t
-        displaced; /* Out, handle level: the id of the pending payload that came back, or zero. */
+    /* Out, handle level: the id of the pending payload that came back, or zero. */
+    uint64_t displaced;
 } subject_update_t;
 
 typedef struct subject_item {
-    const char *key; /* Lent. NULL for a status. */
+    const char *key; /* Borrowed. NULL for a status. */
     size_t length;
     uint64_t id; /* Zero for a deletion that carries none. */
     cdedupe_item_kind_t kind;
@@ -88,12 +92,12 @@ typedef struct subject_item {
     uint64_t age;
 } subject_item_t;
 
-/* Who owns a payload. */
+/* The owner of a payload. */
 typedef enum owner {
     OWNER_NOBODY = 0, /* Destroyed. */
     OWNER_TEST,
     OWNER_QUEUE,
-    OWNER_GARBAGE, /* The buffer, since a restart dropped it. */
+    OWNER_GARBAGE, /* The buffer, after a restart dropped it. */
 } owner_t;
 
 typedef struct object {
@@ -101,7 +105,7 @@ typedef struct object {
     owner_t owner;
 } object_t;
 
-/* All payloads. */
+/* The book of all payloads. */
 typedef struct book {
     object_t *objects;
     size_t object_count;
@@ -112,27 +116,30 @@ typedef struct book {
 
 typedef struct subject {
     subject_options_t options;
-    cdedupe_bytes_t *bytes; /* One of the two is NULL. */
+    cdedupe_bytes_t *bytes; /* Either this or `core` is NULL. */
     cdedupe_t *core;
 
-    /* After every change: validate, and check what must hold of the statistics. Costs O(keys). Default: true. */
+    /*
+     * After every change, call cdedupe_validate() and check the statistics. Costs O(keys). Default:
+     * true.
+     */
     bool paranoid;
 
     /* The last take. */
     subject_item_t *items;
     size_t count;
-    bool
-        keeps_batch; /* Its payloads are kept until the next, for subject_put_back(). Default: false. */
-    size_t kept;     /* So many of them. */
-    bool untook;     /* Ever. */
-    size_t left;     /* So many items of the last subject_put_back() are still to go back. */
+    /* Keep its payloads until the next take, for subject_put_back(). Default: false. */
+    bool keeps_batch;
+    size_t kept; /* The number of payloads that are kept. */
+    bool untook; /* subject_put_back() was called at least once. */
+    size_t left; /* The items of the last subject_put_back() that must still go back. */
 
     uint64_t wakes;
-    void (*on_wake)(struct subject *subject); /* If not NULL, called by the hook. */
+    void (*on_wake)(struct subject *subject); /* If not NULL, the wake callback calls it. */
 
     book_t payloads;
-    uint64_t turns;  /* Of two ways to do a thing, one after the other. */
-    uint64_t merges; /* Calls of the merge callback. */
+    uint64_t turns;  /* Counts, in order to choose two ways to do the same thing in turn. */
+    uint64_t merges; /* The number of calls of the merge callback. */
 
     cdedupe_update_t *updates; /* Scratch for subject_put(). */
     uint32_t *numbers;
@@ -145,12 +152,15 @@ typedef struct subject {
     size_t text_capacity;
 } subject_t;
 
-/* A batch of 100, random seed, the library's allocator. */
+/* Defaults: batches of 100, a random seed, and the library's allocator. */
 subject_options_t subject_defaults(subject_level_t level);
 
 cdedupe_result_t subject_open(subject_t *subject, const subject_options_t *options);
 
-/* Destroys the buffer; at the handle level, gets the leftovers first and checks that no payload is missing. */
+/*
+ * Destroys the buffer. At the handle level it drains the buffer first and checks that no payload is
+ * missing.
+ */
 void subject_close(subject_t *subject);
 
 cdedupe_result_t subject_put(subject_t *subject, subject_update_t *updates, size_t count);
@@ -161,38 +171,48 @@ void subject_release(subject_t *subject);
 void subject_stop(subject_t *subject);
 cdedupe_result_t subject_finish(subject_t *subject, cdedupe_finish_t when);
 
-/* Gets back all that restarts dropped, `capacity` steps per call. Nothing to do at the bytes level. */
+/*
+ * Collects everything that restarts dropped, `capacity` steps in each call. Does nothing at the
+ * bytes level.
+ */
 void subject_collect(subject_t *subject, size_t capacity);
 
-/* One such call. */
+/* Makes one such call. */
 cdedupe_result_t subject_collect_some(subject_t *subject, size_t capacity);
 
 /* Takes up to `capacity` entries into `items`. */
 cdedupe_result_t subject_take(subject_t *subject, size_t capacity);
 
 /*
- * The last `count` of the items go back. `back` gets for each the id that came back, or zero; at the bytes level nothing
- * is known of that, and nothing is written.
+ * Puts the last `count` items back. For each of them, `back` gets the id that came back, or zero.
+ * At the bytes level nothing is known about this, and nothing is written.
  */
 cdedupe_result_t subject_put_back(subject_t *subject, size_t count, uint64_t *back);
 
 cdedupe_statistics_t subject_statistics(subject_t *subject);
 const char *subject_validate(subject_t *subject);
 
-/* Checks that all hold, whatever was done: the sum of the statistics, the bound on statuses, validate. */
+/*
+ * Checks everything that must hold after any sequence of calls: the sum of the statistics, the
+ * bound on statuses, and cdedupe_validate().
+ */
 void subject_check(subject_t *subject);
 
 /*
  * The rest is for tests that a person reads. Keys are C strings.
  *
- * Batches as text: "+a=1" a new value, "~a=2" an updated one, "-a" a deletion ("-a=3" if it carries an id),
- * "<resync>" a status; " | " between two calls of the sink. "empty" and "stopped" where there was no batch.
+ * Batches are texts: "+a=1" is a new value, "~a=2" an updated one, "-a" a deletion ("-a=3" if it
+ * carries an id), and "<resync>" a status. " | " separates two calls of the sink. "empty" and
+ * "stopped" stand for a take without a batch.
  */
 cdedupe_outcome_t put(subject_t *subject, const char *key, uint64_t id);
 cdedupe_outcome_t del(subject_t *subject, const char *key);
 cdedupe_outcome_t del_id(subject_t *subject, const char *key, uint64_t id);
 
-/* One batch, and all batches (with " || " between them), as text; valid until the next such call. */
+/*
+ * One batch, and all batches (with " || " between them), as text. The text is valid until the next
+ * such call.
+ */
 const char *step(subject_t *subject);
 const char *flush(subject_t *subject);
 

@@ -1,7 +1,5 @@
 /* SPDX-License-Identifier: Apache-2.0 */
-/*
- * How old an update's place in the queue is, as cdedupe_age() and the statistics tell it.
- */
+/* The age of an update's place in the queue, as cdedupe_age() and the statistics report it. */
 #include <stddef.h>
 
 #include "check.h"
@@ -220,7 +218,10 @@ age_upTo49Days_isExact(void)
     }
 }
 
-/* Who looked at the clock before somebody else did, and comes after it, sees what will be queued a little later. */
+/*
+ * Who looked at the clock before somebody else did, and comes after it, sees what will be queued a
+ * little later.
+ */
 static void
 what_is_not_queued_yet_has_no_age(void)
 {

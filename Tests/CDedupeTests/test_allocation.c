@@ -1,12 +1,13 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /*
- * The n-th allocation fails, for every n until none is left to fail; then every one from the n-th on.
+ * Failing allocations. For every n until no allocation is left to fail, first only the n-th
+ * allocation fails, and then every one from the n-th on.
  *
- * One scenario makes every structure grow: hundreds of keys of lengths from 0 to 64 KiB, statuses between
- * them, restarts, a sweep, takes, deletions. It runs beside the model, so that "nothing is lost" means that
- * all goes on exactly as the contract says.
+ * One scenario makes every structure grow: hundreds of keys of 0 bytes to 64 KiB, statuses between
+ * them, restarts, a sweep, takes and deletions. It runs beside the model. Therefore "nothing is
+ * lost" means that everything goes on exactly as the contract says.
  *
- *   test_allocation [stride]    try every stride-th n; default 1
+ *     test_allocation [stride]    try every stride-th n; default 1
  */
 #include <stdlib.h>
 
@@ -41,8 +42,8 @@ describe(FILE *out)
             hooks.fail_onwards ? " and all after it" : "");
 }
 
-/* ---------------------------------------------------------------------------------------------------- */
-/* Keys                                                                                                 */
+/* ---------------------------------------------------------------------------------------------- */
+/* Keys                                                                                           */
 
 static size_t
 length_of(size_t number)
@@ -93,8 +94,8 @@ number_of(const subject_item_t *item)
     return number;
 }
 
-/* ---------------------------------------------------------------------------------------------------- */
-/* Operations that may fail                                                                             */
+/* ---------------------------------------------------------------------------------------------- */
+/* Operations that may fail                                                                       */
 
 static void
 compare_statistics(void)
@@ -258,8 +259,8 @@ take_all(void)
     compare_statistics();
 }
 
-/* ---------------------------------------------------------------------------------------------------- */
-/* The scenario                                                                                         */
+/* ---------------------------------------------------------------------------------------------- */
+/* The scenario                                                                                   */
 
 static void
 open_subject(void)
@@ -288,8 +289,8 @@ open_subject(void)
 }
 
 /*
- * Half of the keys become live one by one. That way few links are ever needed at once, and the sweep has to
- * get memory for the many that it queues.
+ * Half of the keys become live one by one. That way few links are ever needed at once, and the
+ * sweep has to get memory for the many that it queues.
  */
 static void
 make_some_live(void)
@@ -364,8 +365,8 @@ fail_every(uint64_t stride, bool onwards, void (*run)(void))
     CHECK(n > 5); /* Else the hooks are not used. */
 }
 
-/* ---------------------------------------------------------------------------------------------------- */
-/* A sweep that fails half-way, and what may come between it and its repetition                         */
+/* ---------------------------------------------------------------------------------------------- */
+/* A sweep that fails half-way, and what may come between it and its repetition                   */
 
 enum { SWEEP_KEYS = 20000 };
 
@@ -398,7 +399,10 @@ count_deletions(void)
     }
 }
 
-/* The keys become live one by one: so few links are needed at once, and the sweep must get memory for many. */
+/*
+ * The keys become live one by one: so few links are needed at once, and the sweep must get memory
+ * for many.
+ */
 static void
 make_sweep_keys_live(void)
 {
@@ -412,8 +416,8 @@ make_sweep_keys_live(void)
 }
 
 /*
- * Between the failed in-sync and the one that succeeds, the queue is emptied and a key is sent again, whose
- * deletion was delivered already or is now owed no more.
+ * Between the failed in-sync and the one that succeeds, the queue is emptied and a key is sent
+ * again, whose deletion was delivered already or is now owed no more.
  */
 static void
 failed_sweep(void)
@@ -446,8 +450,8 @@ failed_sweep(void)
              SWEEP_KEYS - (sent_again && !deletions[number]));
 }
 
-/* ---------------------------------------------------------------------------------------------------- */
-/* Putting back                                                                                         */
+/* ---------------------------------------------------------------------------------------------- */
+/* Putting back                                                                                   */
 
 /* What lacked memory is done again, until there is some. */
 static void
@@ -533,7 +537,7 @@ fail_while_putting_back(void)
     hooks_close(&hooks);
 }
 
-/* ---------------------------------------------------------------------------------------------------- */
+/* ---------------------------------------------------------------------------------------------- */
 
 int
 main(int argc, char **argv)

@@ -1,7 +1,5 @@
 /* SPDX-License-Identifier: Apache-2.0 */
-/*
- * The parts under the index alone: the reserve, the arena, the classes of entries.
- */
+/* The parts below the index, alone: the reserve, the arena, and the classes of entries. */
 #include <stdlib.h>
 
 #include "memory/arena.h"
@@ -9,8 +7,8 @@
 #include "state/entry.h"
 #include "hooks.h"
 
-/* ---------------------------------------------------------------------------------------------------- */
-/* Reserve                                                                                              */
+/* ---------------------------------------------------------------------------------------------- */
+/* Reserve                                                                                        */
 
 static hooks_t hooks;
 
@@ -112,8 +110,8 @@ a_failing_allocator_is_told(void)
     hooks_close(&hooks);
 }
 
-/* ---------------------------------------------------------------------------------------------------- */
-/* Arena                                                                                                */
+/* ---------------------------------------------------------------------------------------------- */
+/* Arena                                                                                          */
 
 enum { STRIDE = 64, CELLS = 30000 };
 
@@ -241,7 +239,10 @@ cells_come_and_go(void)
     bench_close();
 }
 
-/* Each slab is twice as large as the one before, so a million cells are a few hundred calls of the allocator. */
+/*
+ * Each slab is twice as large as the one before, so a million cells are a few hundred calls of the
+ * allocator.
+ */
 static void
 slabs_grow(void)
 {
@@ -270,7 +271,10 @@ free_cells_wait_their_turn(void)
     bench_close();
 }
 
-/* The one empty slab of a class in use is kept, however large it is: one cell may come and go for long. */
+/*
+ * The one empty slab of a class in use is kept, however large it is: one cell may come and go for
+ * long.
+ */
 static void
 oneCell_whenItComesAndGoes_costsNoSlabEachTime(void)
 {
@@ -408,7 +412,9 @@ numbers_end(void)
     bench_close();
 }
 
-/* Cells that are larger than a slab's smallest size, and so small that a slab could have too many. */
+/*
+ * Cells that are larger than a slab's smallest size, and so small that a slab could have too many.
+ */
 static void
 slabs_have_cells_of_any_size(void)
 {
@@ -436,10 +442,12 @@ slabs_have_cells_of_any_size(void)
     }
 }
 
-/* ---------------------------------------------------------------------------------------------------- */
-/* Entries                                                                                              */
+/* ---------------------------------------------------------------------------------------------- */
+/* Entries                                                                                        */
 
-/* Every key fits into an entry of its class, of which at most a fifth is wasted, but for 64 bytes. */
+/*
+ * Every key fits into an entry of its class, of which at most a fifth is wasted, but for 64 bytes.
+ */
 static void
 keys_fit_their_class(void)
 {
@@ -458,8 +466,8 @@ keys_fit_their_class(void)
     }
 }
 
-/* ---------------------------------------------------------------------------------------------------- */
-/* Validation                                                                                           */
+/* ---------------------------------------------------------------------------------------------- */
+/* Validation                                                                                     */
 
 #define BREAK(what, value, fault)                          \
     do {                                                   \

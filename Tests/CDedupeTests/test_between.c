@@ -1,10 +1,13 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /*
- * What is put back is as if it had never been taken, whatever comes between the holds of the take. Two buffers get the same
- * random updates and statuses. From one of them batches are taken and wholly put back, with some of the updates between the
- * holds of the take; then both have the same for every key. Looks inside for the lock, to tell it that somebody is waiting.
+ * A put back makes a take undone, whatever comes between the lock scopes of the take.
  *
- * Where values are merged nothing can come between: a take holds the merge lock.
+ * Two buffers get the same random updates and statuses. The test takes batches from one of them and
+ * puts each batch back as a whole, with some of the updates between the lock scopes of the take.
+ * Afterwards both buffers must have the same state for every key. The test uses the core's internal
+ * headers, in order to tell the lock that a thread is waiting.
+ *
+ * On a buffer that merges nothing can come between, because a take holds the merge lock.
  */
 #include "calls/calls.h"
 
@@ -70,8 +73,8 @@ note(const char *format, ...)
     va_end(arguments);
 }
 
-/* ---------------------------------------------------------------------------------------------------- */
-/* Both buffers                                                                                         */
+/* ---------------------------------------------------------------------------------------------- */
+/* Both buffers                                                                                   */
 
 static void
 put(cdedupe_t *buffer, uint8_t key, bool deletion, uint64_t number, uint64_t revision)
@@ -87,7 +90,9 @@ put(cdedupe_t *buffer, uint8_t key, bool deletion, uint64_t number, uint64_t rev
     cdedupe_discard(buffer, &update.displaced, 1);
 }
 
-/* What equal revisions stand for is equal, too: so one that comes again has the number that it had. */
+/*
+ * What equal revisions stand for is equal, too: so one that comes again has the number that it had.
+ */
 static void
 put_both(void)
 {
@@ -123,8 +128,8 @@ meanwhile(void)
     }
 }
 
-/* ---------------------------------------------------------------------------------------------------- */
-/* The sink                                                                                             */
+/* ---------------------------------------------------------------------------------------------- */
+/* The sink                                                                                       */
 
 /* Takes a batch, with something between the holds; and says whether a key is in it twice. */
 static size_t
@@ -206,7 +211,10 @@ deliver_all(cdedupe_t *buffer)
     return deliveries;
 }
 
-/* A deletion of a key that the sink never heard of: whether it comes depends on what was true when it was put. */
+/*
+ * A deletion of a key that the sink never heard of: whether it comes depends on what was true when
+ * it was put.
+ */
 static bool
 is_nothing(const delivery_t *delivery)
 {
@@ -228,7 +236,7 @@ compare(const deliveries_t *put_back, const deliveries_t *never_taken, const boo
     }
 }
 
-/* ---------------------------------------------------------------------------------------------------- */
+/* ---------------------------------------------------------------------------------------------- */
 
 static void
 open_both(void)

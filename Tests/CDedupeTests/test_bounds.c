@@ -1,12 +1,14 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /*
- * What goes on for ever takes no more memory than what went on for a while.
+ * Bounded memory: a scene that goes on forever takes no more memory than one that went on for a
+ * while.
  *
- *   test_bounds [rounds]     default 200000; of the scenes whose rounds are large, fewer
+ *     test_bounds [rounds]     default 200000; scenes with large rounds make fewer
  *
- * Each scene repeats a round. The first quarter is to warm up; after that neither the bytes that the allocator's
- * hooks count nor the process's resident memory may exceed what they were then, but for a margin. The buffer's own count
- * must be that of the hooks. What is seen is printed. Nobody clears up after restarts: cdedupe_collect() is never called.
+ * Each scene repeats a round. The first quarter of the rounds is for warming up. After it, neither
+ * the bytes that the allocator's hooks count nor the resident memory of the process may exceed what
+ * they were then, except by a margin. The buffer's own count must equal the count of the hooks. The
+ * figures are printed. No scene clears after restarts, because none calls cdedupe_collect().
  */
 #include <stdlib.h>
 #include <string.h>
@@ -33,8 +35,8 @@ static cdedupe_t *buffer;
 static uint64_t live_keys; /* Of the scenes that begin with some. */
 static uint64_t fresh;     /* The number of the next key that nobody has had yet. */
 
-/* ---------------------------------------------------------------------------------------------------- */
-/* Small things                                                                                         */
+/* ---------------------------------------------------------------------------------------------- */
+/* Small things                                                                                   */
 
 static void
 put_key(const void *key, size_t length, bool deletion)
@@ -113,8 +115,8 @@ begin_with_live_keys(void)
     take_all();
 }
 
-/* ---------------------------------------------------------------------------------------------------- */
-/* Rounds                                                                                               */
+/* ---------------------------------------------------------------------------------------------- */
+/* Rounds                                                                                         */
 
 /* The sink is stalled: it never takes. */
 static void
@@ -179,8 +181,8 @@ restart_with_both_between(uint64_t number)
 }
 
 /*
- * A resync in which every tenth key does not come again, and as many others come for the first time. Every third time the
- * connection is lost again half way.
+ * A resync in which every tenth key does not come again, and as many others come for the first
+ * time. Every third time the connection is lost again half way.
  */
 static void
 resync_with_a_tenth_missing(uint64_t number)
@@ -226,8 +228,8 @@ deliver_and_delete_long(uint64_t number)
     fresh += BATCH;
 }
 
-/* ---------------------------------------------------------------------------------------------------- */
-/* Scenes                                                                                               */
+/* ---------------------------------------------------------------------------------------------- */
+/* Scenes                                                                                         */
 
 typedef struct scene {
     const char *name;

@@ -1,7 +1,7 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /*
- * Corners of the contract that tests by rule do not come to: what two calls mean together, what memory is given back and
- * when, callers that were compiled with other structs.
+ * Corners of the contract that the tests of single rules do not reach: what two calls mean
+ * together, which memory goes back and when, and callers that were compiled with other structs.
  */
 #include <stddef.h>
 #include <stdlib.h>
@@ -53,8 +53,8 @@ statistics_of(cdedupe_t *buffer)
     return statistics;
 }
 
-/* ---------------------------------------------------------------------------------------------------- */
-/* The end                                                                                              */
+/* ---------------------------------------------------------------------------------------------- */
+/* The end                                                                                        */
 
 static void
 put_afterAFinishIsDelivered_isDropped(void)
@@ -87,8 +87,8 @@ a_finish_when_empty_does_not_weaken_another(void)
     cdedupe_destroy(buffer);
 }
 
-/* ---------------------------------------------------------------------------------------------------- */
-/* The sweep                                                                                            */
+/* ---------------------------------------------------------------------------------------------- */
+/* The sweep                                                                                      */
 
 /* So many that a sweep takes several holds, and so few that it needs no memory in between. */
 enum { SWEPT = 300 };
@@ -142,7 +142,10 @@ a_sweep_wakes_the_loop_after_its_first_hold(void)
     cdedupe_destroy(sweep.buffer);
 }
 
-/* The restart drops what was swept so far, and with it the in-sync that was on its way: it belongs to the time before. */
+/*
+ * The restart drops what was swept so far, and with it the in-sync that was on its way: it belongs
+ * to the time before.
+ */
 static void
 a_restart_during_a_sweep_drops_its_in_sync(void)
 {
@@ -163,8 +166,8 @@ a_restart_during_a_sweep_drops_its_in_sync(void)
     cdedupe_destroy(sweep.buffer);
 }
 
-/* ---------------------------------------------------------------------------------------------------- */
-/* Memory                                                                                               */
+/* ---------------------------------------------------------------------------------------------- */
+/* Memory                                                                                         */
 
 /* Whoever never collects pays with one dropped update cleared up for each that is queued. */
 static void
@@ -186,8 +189,8 @@ what_restarts_drop_is_bounded_without_collecting(void)
     cdedupe_destroy(buffer);
 }
 
-/* ---------------------------------------------------------------------------------------------------- */
-/* Values of the plain level that do not fit into a slot                                                */
+/* ---------------------------------------------------------------------------------------------- */
+/* Values of the plain level that do not fit into a slot                                          */
 
 /* Such a value has a block of its own, so that the hooks notice each one that is lost. */
 enum { LONG = 100000 };
@@ -276,10 +279,13 @@ a_value_without_memory_keeps_nothing(void)
     hooks_close(&hooks);
 }
 
-/* ---------------------------------------------------------------------------------------------------- */
-/* Callers compiled with other structs                                                                  */
+/* ---------------------------------------------------------------------------------------------- */
+/* Callers compiled with other structs                                                            */
 
-/* An older caller's options end before the batch size; what lies behind them in its memory is not ours to read. */
+/*
+ * An older caller's options end before the batch size; what lies behind them in its memory is not
+ * ours to read.
+ */
 static void
 options_of_an_older_caller_end_early(void)
 {
@@ -295,7 +301,10 @@ options_of_an_older_caller_end_early(void)
     cdedupe_bytes_destroy(bytes);
 }
 
-/* A newer caller's counters that we do not know are zero; an older one's memory behind its own is left alone. */
+/*
+ * A newer caller's counters that we do not know are zero; an older one's memory behind its own is
+ * left alone.
+ */
 static void
 statistics_are_as_long_as_the_caller_says(void)
 {

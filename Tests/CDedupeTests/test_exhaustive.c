@@ -1,20 +1,26 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /*
- * Every sequence of operations up to a length, on the buffer and on the model, compared after each operation:
- * result, outcome, displaced payload, delivered items, wake-ups, every counter, and cdedupe_validate(). After
- * the last one the queue is emptied and compared, too. Then random walks with more keys and longer calls.
+ * Every sequence of operations up to a length, on the buffer and on the model. After each operation
+ * the test compares the result, the outcome, the displaced payload, the delivered items, the
+ * wake-ups and every counter, and calls cdedupe_validate(). After the last operation it also
+ * empties the queue and compares the items. Then follow random walks with more keys and longer
+ * calls.
  *
- *   test_exhaustive [length] [seed]     length 1 to 12, default 6; seed of the random walks
+ *     test_exhaustive [length] [seed]     length 1 to 12, default 6; seed of the random walks
  *
- * Operations: set and delete of three keys, three statuses, restart, step; in a second pass also stop and both
- * kinds of finish; then all of them with what a buffer does only if asked: it suppresses, overflows, merges.
+ * The operations are set and delete of three keys, three statuses, restart, and step. A second pass
+ * adds stop and both kinds of finish. Further passes run all of them with the options that
+ * suppress, overflow and merge.
  *
- * Two savings, or it would take minutes:
- *   - Keys are used in the order of their names: a sequence that uses b before a is one that uses a before b
- *     with the names swapped. This is exact as far as the buffer treats keys alike, and keys do differ in
- *     their hashes; therefore shorter sequences run without this.
- *   - A sequence repeats the operations that it shares with the sequence before it without comparing them
- *     again: the buffer is deterministic (fixed hash seed, one thread), so they were compared.
+ * Without two savings the test would take minutes:
+ *
+ *     - Keys are used in the order of their names. A sequence that uses b before a equals the
+ *       sequence that uses a before b with the names swapped. This is exact as far as the buffer
+ *       treats keys alike. But keys differ in their hashes, and therefore shorter sequences run
+ *       without this saving.
+ *     - A sequence repeats the operations that it shares with the sequence before it without
+ *       comparing them again. The buffer is deterministic here (fixed hash seed, one thread), so
+ *       they were compared before.
  */
 #include <stdlib.h>
 
@@ -56,8 +62,7 @@ typedef struct pass {
     subject_level_t level;
     size_t batch_size;
     cdedupe_claim_t claim;
-    bool
-        collect; /* Get dropped payloads back after every operation; else only at the end, as leftovers. */
+    bool collect; /* Get dropped payloads back after every operation, or only at the end. */
     bool by_symmetry;
     operation_t last; /* The operations up to this one are used. */
     size_t length;
@@ -98,8 +103,8 @@ describe(FILE *out)
     fprintf(out, "\n");
 }
 
-/* ---------------------------------------------------------------------------------------------------- */
-/* Comparing                                                                                            */
+/* ---------------------------------------------------------------------------------------------- */
+/* Comparing                                                                                      */
 
 static void
 compare_statistics(const model_t *model)
@@ -170,8 +175,8 @@ compare_step(model_t *model, size_t batch_size, size_t (*number)(const subject_i
     return result;
 }
 
-/* ---------------------------------------------------------------------------------------------------- */
-/* One sequence                                                                                         */
+/* ---------------------------------------------------------------------------------------------- */
+/* One sequence                                                                                   */
 
 static const char *const key_texts[KEYS] = {"a", "b", "c"};
 
@@ -183,7 +188,9 @@ number_of_letter(const subject_item_t *item)
                : 99;
 }
 
-/* Where values are suppressed, there are two revisions. At the bytes level the id is the revision. */
+/*
+ * Where values are suppressed, there are two revisions. At the bytes level the id is the revision.
+ */
 static uint64_t
 id_at(size_t position)
 {
@@ -289,7 +296,10 @@ compare_finish(model_t *model, cdedupe_finish_t when)
     cdedupe_result_t result = subject_finish(&subject, when);
 
     model_finish(model, when);
-    /* "OK if a loop has still to find out": of a loop that has, and has not yet released, nothing is said. */
+    /*
+     * "OK if a loop has still to find out": of a loop that has, and has not yet released, nothing
+     * is said.
+     */
     CHECK(result == CDEDUPE_OK || (result == CDEDUPE_STOPPED && model->stopped));
 }
 
@@ -391,10 +401,13 @@ run_sequence(size_t length)
     sequences++;
 }
 
-/* ---------------------------------------------------------------------------------------------------- */
-/* All of them                                                                                          */
+/* ---------------------------------------------------------------------------------------------- */
+/* All of them                                                                                    */
 
-/* With `used` keys used so far: how many are after `operation`; KEYS + 1 if it uses one out of turn. */
+/*
+ * With `used` keys used so far: how many are after `operation`; KEYS + 1 if it uses one out of
+ * turn.
+ */
 static size_t
 keys_used(operation_t operation, size_t used)
 {
@@ -407,8 +420,8 @@ keys_used(operation_t operation, size_t used)
 }
 
 /*
- * Runs the sequence of the first `depth` operations, then all that begin with it. Each is run for itself, as
- * the queue is emptied and compared at the end of each.
+ * Runs the sequence of the first `depth` operations, then all that begin with it. Each is run for
+ * itself, as the queue is emptied and compared at the end of each.
  */
 static void
 run_all_from(size_t depth, size_t used)
@@ -507,7 +520,10 @@ run_passes(size_t length)
     }
 }
 
-/* Two keys or six bytes of handles are few enough to be exceeded soon; a value of bytes weighs eight. */
+/*
+ * Two keys or six bytes of handles are few enough to be exceeded soon; a value of bytes weighs
+ * eight.
+ */
 static const extras_t all_extras[] = {
     {"suppressing", true, 0, 0, false},
     {"one key", false, 1, 0, false},
@@ -551,8 +567,8 @@ run_extras(size_t length)
     extras = (extras_t){.name = NULL};
 }
 
-/* ---------------------------------------------------------------------------------------------------- */
-/* Random walks                                                                                         */
+/* ---------------------------------------------------------------------------------------------- */
+/* Random walks                                                                                   */
 
 enum { WALK_KEYS = 60, WALK_CALL = 300 }; /* Longer than a lock is held for. */
 

@@ -1,7 +1,8 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /*
- * After fork() the child has a copy of the buffer. If no other thread was in a call at the time of the
- * fork, the child may use and destroy its copy, and parent and child do not see each other's changes.
+ * fork(): the child has a copy of the buffer. If no other thread was inside a call at the time of
+ * the fork, the child may use and destroy its copy. Parent and child do not see each other's
+ * changes.
  */
 #include <stdlib.h>
 #include <string.h>

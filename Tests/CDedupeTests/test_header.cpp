@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: Apache-2.0
-// The public header as C++ sees it: it compiles as C++11, and its functions link.
+// The public header in C++: it compiles as C++11, and its functions link.
 
 #include "CDedupe.h"
 

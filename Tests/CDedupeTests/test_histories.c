@@ -1,13 +1,16 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /*
- * Histories of real runs, judged. See history.h for what must hold.
+ * Histories of real runs, judged. See history.h for the properties that must hold.
  *
- *   test_histories [seconds] [seed] [updates]
+ *     test_histories [seconds] [seed] [updates]
  *
- * Each round runs one buffer with other numbers: 1 to 8 producers, 3 to 100,000 keys, calls of 1 to 100 updates, a sink
- * that keeps up, stalls, or sleeps through most of it, restarts by the first producer and from inside the sink, an end by
- * finishing or by a stop from anywhere. All of them follow from the seed; how the threads interleave does not. Rounds
- * go on for the given time, and there are never fewer than ROUNDS_MIN; `updates` is about how many a round has at most.
+ * Each round runs one buffer with other parameters: 1 to 8 producers, 3 to 100,000 keys, and calls
+ * of 1 to 100 updates. The sink keeps up, stalls, or sleeps through most of the round. Restarts
+ * come from the first producer and from the sink. The end is a finish, or a stop by any thread. All
+ * of these follow from the seed, but the interleaving of the threads does not.
+ *
+ * Rounds go on for the given time, but there are at least ROUNDS_MIN of them. `updates` is roughly
+ * the most updates of a round.
  */
 #include <pthread.h>
 #include <sched.h>
@@ -91,8 +94,8 @@ static uint64_t seed;
 static uint64_t rounds;
 static world_t *_Atomic watched; /* What the watchdog looks at, while threads are at work. */
 
-/* ---------------------------------------------------------------------------------------------------- */
-/* Small things                                                                                         */
+/* ---------------------------------------------------------------------------------------------- */
+/* Small things                                                                                   */
 
 static uint64_t
 random_seed(uint64_t number)
@@ -150,10 +153,12 @@ number_of(const void *key, size_t length)
     return number;
 }
 
-/* ---------------------------------------------------------------------------------------------------- */
-/* The watchdog: a hang is a failure, too                                                               */
+/* ---------------------------------------------------------------------------------------------- */
+/* The watchdog: a hang is a failure, too                                                         */
 
-/* The threads' own words first: the buffer's counters need its lock, which may be what is missing. */
+/*
+ * The threads' own words first: the buffer's counters need its lock, which may be what is missing.
+ */
 static void
 tell_and_abort(world_t *world)
 {
@@ -200,8 +205,8 @@ do_now(actor_t *actor, const char *what)
     atomic_store_explicit(&actor->doing, what, memory_order_relaxed);
 }
 
-/* ---------------------------------------------------------------------------------------------------- */
-/* Payloads                                                                                             */
+/* ---------------------------------------------------------------------------------------------- */
+/* Payloads                                                                                       */
 
 static void
 construct(world_t *world, cdedupe_slot_t slot, history_name_t name)
@@ -243,8 +248,8 @@ collect(actor_t *actor)
     }
 }
 
-/* ---------------------------------------------------------------------------------------------------- */
-/* Calls that are written down                                                                          */
+/* ---------------------------------------------------------------------------------------------- */
+/* Calls that are written down                                                                    */
 
 static history_event_t *
 begin_event(actor_t *actor, history_kind_t kind, uint32_t key)
@@ -334,8 +339,8 @@ put(actor_t *actor, const uint32_t *keys, const bool *deletions, size_t count)
     }
 }
 
-/* ---------------------------------------------------------------------------------------------------- */
-/* Producers                                                                                            */
+/* ---------------------------------------------------------------------------------------------- */
+/* Producers                                                                                      */
 
 static void
 put_randomly(actor_t *actor)
@@ -392,8 +397,8 @@ produce(void *argument)
     return NULL;
 }
 
-/* ---------------------------------------------------------------------------------------------------- */
-/* The sink                                                                                             */
+/* ---------------------------------------------------------------------------------------------- */
+/* The sink                                                                                       */
 
 static void
 wake(void *context)
@@ -497,8 +502,8 @@ loop(void *argument)
     return NULL;
 }
 
-/* ---------------------------------------------------------------------------------------------------- */
-/* A round                                                                                              */
+/* ---------------------------------------------------------------------------------------------- */
+/* A round                                                                                        */
 
 /* `updates`: about so many in all, but enough for each key to have one or two. */
 static void

@@ -1,6 +1,7 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /*
- * Does the judge of histories bite? Histories made by hand, good ones and bad ones, and what it says of each.
+ * The judge of histories accepts good histories and detects bad ones. The histories are made by
+ * hand, and the test compares what the judge says about each of them.
  */
 #include "history.h"
 
@@ -8,7 +9,10 @@
 
 enum { LINES_MAX = 8, PRODUCER = 0, OTHER = 1, SINK = 2, LANES = 3, KEYS = 2 };
 
-/* One event. `update` is another line of the same history, counted from 1: what was displaced, or taken, or came back. */
+/*
+ * One event. `update` is another line of the same history, counted from 1: what was displaced, or
+ * taken, or came back.
+ */
 typedef struct line {
     unsigned lane;
     history_kind_t kind;

@@ -1,8 +1,11 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /*
- * What comes between two holds of one call. A call yields the lock there if another thread waits for it; and where values are
- * merged, a put yields to a sink that found a merge running. sched_yield() is ours, so that this thread can do what others
- * might, at the very place. Looks inside for the lock, to tell it that a thread is waiting, and for contexts.
+ * Events between two lock scopes of one call. A call yields the lock there if another thread waits
+ * for it. On a buffer that merges, a put also yields to a sink that found a merge running.
+ *
+ * This program replaces sched_yield(), so that its one thread can do at that very place what other
+ * threads might do. It uses the core's internal headers, for contexts, and in order to tell the
+ * lock that a thread is waiting.
  */
 #include "calls/calls.h"
 
@@ -46,8 +49,8 @@ watch_yields(void (*function)(unsigned number))
     yields = 0;
 }
 
-/* ---------------------------------------------------------------------------------------------------- */
-/* A batch has no key twice                                                                             */
+/* ---------------------------------------------------------------------------------------------- */
+/* A batch has no key twice                                                                       */
 
 static subject_t subject;
 
@@ -65,7 +68,10 @@ with_a_subject(bool suppress, void (*test)(void))
     subject_close(&subject);
 }
 
-/* So many keys that with one before them they fill a hold: what is queued behind them is taken in the next one. */
+/*
+ * So many keys that with one before them they fill a hold: what is queued behind them is taken in
+ * the next one.
+ */
 static void
 put_fillers(void)
 {
@@ -200,8 +206,8 @@ put_a_change(void)
 }
 
 /*
- * The snapshot after a restart has a whole of the second value's revision. Were that suppressed, because the batch had both,
- * an putting back would leave the second value alone, or nothing.
+ * The snapshot after a restart has a whole of the second value's revision. Were that suppressed,
+ * because the batch had both, an putting back would leave the second value alone, or nothing.
  */
 static void
 what_a_snapshots_value_stands_for_is_not_lost(void)
@@ -224,7 +230,10 @@ the_last_one_is_cancelled(void)
     put_again();
 }
 
-/* There is nothing left of the batch; and what was put may have the place in memory that its end had. */
+/*
+ * There is nothing left of the batch; and what was put may have the place in memory that its end
+ * had.
+ */
 static void
 a_batch_ends_before_a_last_one_that_is_cancelled_meanwhile(void)
 {
@@ -321,8 +330,8 @@ a_batch_ends_before_a_status_that_meets_a_later_one(void)
     CHECK_TEXT(take(), "<2> ~a=2 +b=3");
 }
 
-/* ---------------------------------------------------------------------------------------------------- */
-/* A key that is merged all the time                                                                    */
+/* ---------------------------------------------------------------------------------------------- */
+/* A key that is merged all the time                                                              */
 
 /* Its payloads are decimal digits: which values were merged, in which order. */
 static cdedupe_t *buffer;
@@ -587,8 +596,8 @@ a_single_batch_goes_first(void)
     }
 }
 
-/* ---------------------------------------------------------------------------------------------------- */
-/* The clock                                                                                            */
+/* ---------------------------------------------------------------------------------------------- */
+/* The clock                                                                                      */
 
 static unsigned readings;
 static sem_t clock_entered, clock_go;
@@ -712,7 +721,7 @@ a_slow_clock_in_one_call_stops_no_other(void)
     }
 }
 
-/* ---------------------------------------------------------------------------------------------------- */
+/* ---------------------------------------------------------------------------------------------- */
 
 #define RUN_WITH_A_SUBJECT(test) (check_test = #test, with_a_subject(false, test))
 

@@ -1,15 +1,19 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /*
- * Keys chosen by somebody who means harm.
+ * Keys that an attacker might choose.
  *
- *   test_hostile [long]                   every family of keys; `long`: the large ones in full
- *   test_hostile count KEYS SECRET        puts 4000 keys and replaces them; callgrind counts what that takes (hostile.sh)
- *                                         KEYS: ordinary, same-tag, same-set or same-cell; SECRET: known or random
+ *     test_hostile [long]              every family of keys; `long`: the large families in full
+ *     test_hostile count KEYS SECRET   puts 4000 keys and replaces them; see hostile.sh
+ *                                      KEYS: ordinary, same-tag, same-set or same-cell
+ *                                      SECRET: known or random
  *
- * Two kinds. Keys that look alike: one byte, one bit, one length apart. They must be told apart, and come back in order.
- * And keys that collide, for who knows the secret: XXH3 of 8 bytes can be turned around, so keys are made whose hashes
- * agree in what the index goes by. With the known secret they slow the buffer down and take memory, or this would test
- * nothing; with a secret of the buffer's own they are keys as any others.
+ * There are two kinds. Keys of the first kind look alike, because they differ in one byte, one bit
+ * or one length. The buffer must tell them apart and return them in order.
+ *
+ * Keys of the second kind collide under a known secret. XXH3 of 8 bytes can be inverted, so the
+ * test makes keys whose hashes agree in the bits that the index uses. With the known secret they
+ * must slow the buffer down and take memory, because otherwise the test would show nothing. With a
+ * secret of the buffer's own they must cost no more than any other keys.
  */
 #include <stdlib.h>
 #include <string.h>
@@ -32,10 +36,13 @@ enum {
 
 static bool is_long;
 
-/* ---------------------------------------------------------------------------------------------------- */
-/* XXH3 turned around                                                                                   */
+/* ---------------------------------------------------------------------------------------------- */
+/* XXH3 turned around                                                                             */
 
-/* The one step of XXH3 for 8 bytes that is not obvious to undo; over GF(2) its 64th power is the identity. */
+/*
+ * The one step of XXH3 for 8 bytes that is not obvious to undo; over GF(2) its 64th power is the
+ * identity.
+ */
 static uint64_t
 mix_rotations(uint64_t hash)
 {
@@ -69,7 +76,9 @@ key_with_hash(const struct hash_secret *secret, uint64_t hash)
     return hash << 32 | hash >> 32;
 }
 
-/* The index goes by the hash's upper half: its first bits choose the set, its last ones the cell. */
+/*
+ * The index goes by the hash's upper half: its first bits choose the set, its last ones the cell.
+ */
 static const struct collision {
     const char *name;
     uint64_t same; /* Bits that all the hashes have in common. */
@@ -100,8 +109,8 @@ make_colliding(const struct collision *collision)
     }
 }
 
-/* ---------------------------------------------------------------------------------------------------- */
-/* Families of keys                                                                                     */
+/* ---------------------------------------------------------------------------------------------- */
+/* Families of keys                                                                               */
 
 typedef struct family {
     const char *name;
@@ -173,8 +182,8 @@ static const family_t families[] = {
      199, 1000},
 };
 
-/* ---------------------------------------------------------------------------------------------------- */
-/* Putting and taking                                                                                   */
+/* ---------------------------------------------------------------------------------------------- */
+/* Putting and taking                                                                             */
 
 static unsigned char texts[SHARE][CDEDUPE_KEY_MAX + 1];
 
@@ -288,8 +297,8 @@ run_family(family_t family, uint64_t hash_seed)
     cdedupe_destroy(buffer);
 }
 
-/* ---------------------------------------------------------------------------------------------------- */
-/* Collisions                                                                                           */
+/* ---------------------------------------------------------------------------------------------- */
+/* Collisions                                                                                     */
 
 static const family_t colliding_family = {"", make_colliding_key, COLLIDING, COLLIDING,
                                           1,  COLLIDING};
@@ -306,7 +315,9 @@ memory_of_colliding(uint64_t hash_seed)
     return s.memory;
 }
 
-/* In what an index takes, collisions show without a clock: maps grow until probing is short enough. */
+/*
+ * In what an index takes, collisions show without a clock: maps grow until probing is short enough.
+ */
 static void
 run_collision(const struct collision *collision)
 {
@@ -330,8 +341,8 @@ run_collision(const struct collision *collision)
     run_family(family, 0);
 }
 
-/* ---------------------------------------------------------------------------------------------------- */
-/* For callgrind                                                                                        */
+/* ---------------------------------------------------------------------------------------------- */
+/* For callgrind                                                                                  */
 
 /* What is counted; named in hostile.sh. */
 __attribute__((noinline)) void hostile_work(cdedupe_t *buffer, cdedupe_update_t *updates,
@@ -367,7 +378,7 @@ count_instructions(const char *keys, const char *secret)
     return check_finish();
 }
 
-/* ---------------------------------------------------------------------------------------------------- */
+/* ---------------------------------------------------------------------------------------------- */
 
 int
 main(int argc, char **argv)

@@ -1,9 +1,10 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /*
- * The index alone, with hashes of our choice: it is compiled into this file, to be looked into.
+ * The index alone, with chosen hashes. The index is compiled into this file, so that the test can
+ * read its internals.
  *
- * Every call is made as the buffer makes it, attempt after attempt with a reserve; what it defers is freed at once, since
- * here nobody reads without the lock.
+ * The test makes every call as the buffer does, attempt after attempt with a reserve. It frees
+ * deferred blocks at once, because no thread reads without the lock here.
  */
 #include "state/index.c"
 
@@ -141,8 +142,8 @@ with_fingerprint(uint32_t fingerprint)
     return (uint64_t)fingerprint << 32;
 }
 
-/* ---------------------------------------------------------------------------------------------------- */
-/* Looking up                                                                                           */
+/* ---------------------------------------------------------------------------------------------- */
+/* Looking up                                                                                     */
 
 static void
 keys_with_one_hash_are_told_apart(void)
@@ -195,8 +196,8 @@ a_fingerprint_finds_its_own_entry(void)
     bench_close(&bench);
 }
 
-/* ---------------------------------------------------------------------------------------------------- */
-/* Coming and going                                                                                     */
+/* ---------------------------------------------------------------------------------------------- */
+/* Coming and going                                                                               */
 
 /* The sums over all sets. */
 struct shape {
@@ -260,7 +261,9 @@ check_presence(bench_t *bench, uint64_t (*hash)(uint64_t key), uint64_t keys)
         }
 }
 
-/* Keys come until `above` are there, or go until `below` are, a few steps the other way in between. */
+/*
+ * Keys come until `above` are there, or go until `below` are, a few steps the other way in between.
+ */
 static void
 move_to(bench_t *bench, uint64_t (*hash)(uint64_t key), uint64_t keys, uint64_t target)
 {
@@ -307,7 +310,10 @@ come_and_go(uint64_t (*hash)(uint64_t key), uint64_t keys)
         drop_all(&bench, keys);
         CHECK_NO_FAULT(index_validate(&bench.index, &bench.entries));
     }
-    /* A few more looks, that the last keys to go did not pay for: now it is as it was in the beginning. */
+    /*
+     * A few more looks, that the last keys to go did not pay for: now it is as it was in the
+     * beginning.
+     */
     bench.index.removed += (uint64_t)TIDY_PRICE * 8 << bench.index.directory->depth;
     tidy(&bench);
     CHECK_EQ(bench.index.directory->depth, 0);
@@ -338,10 +344,13 @@ keys_with_clumped_hashes_come_and_go(void)
     come_and_go(clumped_hash, KEYS / 8);
 }
 
-/* ---------------------------------------------------------------------------------------------------- */
-/* Shape                                                                                                */
+/* ---------------------------------------------------------------------------------------------- */
+/* Shape                                                                                          */
 
-/* No set grows past its largest map, no map past its load, and a large index wastes no more than that. */
+/*
+ * No set grows past its largest map, no map past its load, and a large index wastes no more than
+ * that.
+ */
 static void
 sets_are_split_and_maps_are_used(void)
 {
@@ -412,7 +421,10 @@ sparse_sets_shrink(void)
     bench_close(&bench);
 }
 
-/* Of two neighbours one empties, and the other keeps it from being made one with it: whichever it is, it shrinks. */
+/*
+ * Of two neighbours one empties, and the other keeps it from being made one with it: whichever it
+ * is, it shrinks.
+ */
 static void
 every_set_is_looked_at(void)
 {
@@ -437,7 +449,10 @@ every_set_is_looked_at(void)
     }
 }
 
-/* One key that comes and goes leaves a tombstone each time; when they are many the map is made anew, and only then. */
+/*
+ * One key that comes and goes leaves a tombstone each time; when they are many the map is made
+ * anew, and only then.
+ */
 static void
 tombstones_are_swept_out(void)
 {
@@ -464,8 +479,8 @@ tombstones_are_swept_out(void)
     bench_close(&bench);
 }
 
-/* ---------------------------------------------------------------------------------------------------- */
-/* Attempts                                                                                             */
+/* ---------------------------------------------------------------------------------------------- */
+/* Attempts                                                                                       */
 
 /* An attempt without memory says so, and changes nothing. */
 static void
@@ -531,8 +546,8 @@ a_look_is_paid_for_once(void)
     bench_close(&bench);
 }
 
-/* ---------------------------------------------------------------------------------------------------- */
-/* Validation                                                                                           */
+/* ---------------------------------------------------------------------------------------------- */
+/* Validation                                                                                     */
 
 #define BREAK(what, value, fault)                                          \
     do {                                                                   \

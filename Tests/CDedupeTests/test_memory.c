@@ -1,7 +1,8 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /*
- * After a peak, memory goes back to the system: fills a buffer with keys, takes them, deletes them, takes the deletions,
- * and reads what is left, by the buffer's own count and by the system's.
+ * After a peak, memory goes back to the system. The test fills a buffer with keys, takes them,
+ * deletes them and takes the deletions. Then it reads how much memory is left, by the buffer's own
+ * count and by the system's.
  *
  *     test_memory [keys]
  */

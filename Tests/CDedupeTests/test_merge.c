@@ -1,10 +1,12 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /*
- * Merging, rule by rule; then what other threads do while the callback runs, which starts them itself; then many threads.
- * test_exhaustive.c compares merging with the model in all short sequences.
+ * Merging, rule by rule; then calls of other threads during the merge callback, which starts them
+ * itself; then many threads. test_exhaustive.c compares merging with the model in all short
+ * sequences.
  *
- * Nothing here looks at a clock. A call that has to wait is given the chance not to. A call that must not wait is made while the
- * callback runs, and the callback waits for it. So a fault is a test that never ends or a check that fails.
+ * Nothing here reads a clock. The test gives a call that has to wait the chance to return without
+ * waiting. It makes a call that must not wait while the callback runs, and the callback waits for
+ * that call. Therefore a fault shows as a test that never ends, or as a check that fails.
  */
 #include <pthread.h>
 #include <sched.h>
@@ -16,8 +18,8 @@
 #include "random.h"
 #include "subject.h"
 
-/* ---------------------------------------------------------------------------------------------------- */
-/* Merges that are done at once                                                                         */
+/* ---------------------------------------------------------------------------------------------- */
+/* Merges that are done at once                                                                   */
 
 static subject_t subject;
 
@@ -109,7 +111,9 @@ merges_in_the_middle_of_a_call(void)
     CHECK_EQ(subject.items[2].id, 0x4);
 }
 
-/* The key dies and comes again in the middle of a call: what was looked up for it at first is void. */
+/*
+ * The key dies and comes again in the middle of a call: what was looked up for it at first is void.
+ */
 static void
 a_key_that_is_cancelled_and_put_again_in_one_call(void)
 {
@@ -259,10 +263,13 @@ bytes_are_not_merged(void)
     CHECK(bytes == NULL);
 }
 
-/* ---------------------------------------------------------------------------------------------------- */
-/* While the callback runs                                                                              */
+/* ---------------------------------------------------------------------------------------------- */
+/* While the callback runs                                                                        */
 
-/* What is in a slot: decimal digits, for which values were merged in which order; and what it weighs. */
+/*
+ * What is in a slot: decimal digits, for which values were merged in which order; and what it
+ * weighs.
+ */
 typedef struct value {
     uint64_t digits;
     uint64_t weight;
@@ -546,8 +553,8 @@ with_a_claim(cdedupe_claim_t claim, void (*test)(void), size_t leftovers)
     CHECK_EQ(close_buffer(), leftovers);
 }
 
-/* ---------------------------------------------------------------------------------------------------- */
-/* The loop                                                                                             */
+/* ---------------------------------------------------------------------------------------------- */
+/* The loop                                                                                       */
 
 static void
 take_nothing(void)
@@ -729,8 +736,8 @@ a_single_batch_waits_for_the_merge(void)
     CHECK_TEXT(take(), "empty");
 }
 
-/* ---------------------------------------------------------------------------------------------------- */
-/* Others wait                                                                                          */
+/* ---------------------------------------------------------------------------------------------- */
+/* Others wait                                                                                    */
 
 static void (*call_that_waits)(void);
 
@@ -928,8 +935,8 @@ counters_are_as_before_it(void)
     CHECK_TEXT(take(), "+a=12 +b=5");
 }
 
-/* ---------------------------------------------------------------------------------------------------- */
-/* Places, ages, weights                                                                                */
+/* ---------------------------------------------------------------------------------------------- */
+/* Places, ages, weights                                                                          */
 
 static void
 a_place_keeps_its_age(void)
@@ -997,8 +1004,8 @@ each_item_that_goes_back_is_merged_with_its_own_key(void)
     CHECK_TEXT(take(), "+a=12 +b=56 +c=8");
 }
 
-/* ---------------------------------------------------------------------------------------------------- */
-/* Calls from inside                                                                                    */
+/* ---------------------------------------------------------------------------------------------- */
+/* Calls from inside                                                                              */
 
 static cdedupe_t *second;
 
@@ -1100,8 +1107,8 @@ another_buffer_may_be_called(void)
     CHECK_TEXT(take(), "+a=12");
 }
 
-/* ---------------------------------------------------------------------------------------------------- */
-/* The end                                                                                              */
+/* ---------------------------------------------------------------------------------------------- */
+/* The end                                                                                        */
 
 static void
 take_stopped(void)
@@ -1184,7 +1191,10 @@ a_finish_waits_for_what_is_merged(void)
     CHECK_TEXT(take(), "stopped");
 }
 
-/* The loop sleeps; what it would have delivered is deleted by the same call; it has to be told, or it sleeps forever. */
+/*
+ * The loop sleeps; what it would have delivered is deleted by the same call; it has to be told, or
+ * it sleeps forever.
+ */
 static void
 a_finishing_loop_that_came_meanwhile_is_woken_though_nothing_is_left(void)
 {
@@ -1210,15 +1220,18 @@ run_with_both_kinds(void (*test)(void))
     }
 }
 
-/* ---------------------------------------------------------------------------------------------------- */
-/* Many threads                                                                                         */
+/* ---------------------------------------------------------------------------------------------- */
+/* Many threads                                                                                   */
 
 enum { PRODUCERS = 4, KEYS_MAX = 60, CALLS = 15000, BATCH_MAX = 200 };
 
 /* The count of a share that was merged into another one. */
 #define MOVED_OUT (UINT64_MAX - 1)
 
-/* What was put: how many values by whom, each producer's for this key numbered from one on; and how often it had deleted it. */
+/*
+ * What was put: how many values by whom, each producer's for this key numbered from one on; and how
+ * often it had deleted it.
+ */
 typedef struct share {
     uint64_t count;
     uint64_t first[PRODUCERS];
@@ -1348,7 +1361,10 @@ work(void *argument)
     return NULL;
 }
 
-/* Of each key, what the sink has of each producer: it goes on from there; with nothing missing, if it is quiet. */
+/*
+ * Of each key, what the sink has of each producer: it goes on from there; with nothing missing, if
+ * it is quiet.
+ */
 static uint64_t seen[KEYS_MAX][PRODUCERS];
 
 static void

@@ -1,14 +1,15 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /*
- * Each ordering of DESIGN.md's table, in a scene of its own, for the thread sanitizer to judge.
+ * Each ordering of DESIGN.md's table in a scene of its own, for ThreadSanitizer to judge.
  *
- * One thread acts; then, told so in a way that orders nothing, others look: without the lock, each through a context of its
- * own. All that orders what they read behind what was written is what the core says about it. So if an acquire or a
- * release is missing the sanitizer sees a race each time, whatever the processor does. Other variants only check that the
+ * One thread acts. It then tells other threads to look, in a way that orders nothing. They look
+ * without the lock, each through a context of its own. Only the core's own orderings place what
+ * they read after what was written. So if an acquire or a release is missing, ThreadSanitizer sees
+ * a race each time, whatever the processor does. In other variants the test only checks that the
  * lock was not needed.
  *
- * Who acts ends with what is to be seen: the sanitizer says nothing of an access that it remembers no more. The index is
- * compiled into this file.
+ * The acting thread writes last what the others must see, because ThreadSanitizer reports nothing
+ * about an access that it no longer remembers. The index is compiled into this file.
  */
 #include "state/index.c"
 
@@ -73,7 +74,10 @@ run_looker(void *argument)
     return NULL;
 }
 
-/* Threads are numbered as they come, and find contexts by that number; so neighbours have different ones. */
+/*
+ * Threads are numbered as they come, and find contexts by that number; so neighbours have different
+ * ones.
+ */
 static cdedupe_t *
 open_buffer(unsigned context_count)
 {
@@ -104,8 +108,8 @@ play(unsigned context_count, uint32_t (*act)(scene_t *scene),
     cdedupe_destroy(scene.buffer);
 }
 
-/* ---------------------------------------------------------------------------------------------------- */
-/* What actors and lookers do                                                                           */
+/* ---------------------------------------------------------------------------------------------- */
+/* What actors and lookers do                                                                     */
 
 /* A payload says which key it is of. */
 static cdedupe_slot_t
@@ -164,8 +168,8 @@ replace(scene_t *scene, uint32_t key, cdedupe_slot_t slot)
         CHECK_EQ(*(uint64_t *)cdedupe_payload(scene->buffer, update.displaced), key);
 }
 
-/* ---------------------------------------------------------------------------------------------------- */
-/* Words                                                                                                */
+/* ---------------------------------------------------------------------------------------------- */
+/* Words                                                                                          */
 
 enum { KEY = 7 };
 
@@ -284,8 +288,8 @@ a_key_replaced_without_the_lock_is_cancelled(void)
     play(CONTEXTS, replace_without_the_lock, cancel_it);
 }
 
-/* ---------------------------------------------------------------------------------------------------- */
-/* Tables                                                                                               */
+/* ---------------------------------------------------------------------------------------------- */
+/* Tables                                                                                         */
 
 /* So long that slabs are many before the index has more than one set. */
 struct long_key {
@@ -416,8 +420,8 @@ a_key_in_a_merged_set_is_replaced(void)
     play(CONTEXTS, insert_and_cancel_until_sets_merge, replace);
 }
 
-/* ---------------------------------------------------------------------------------------------------- */
-/* Contexts                                                                                             */
+/* ---------------------------------------------------------------------------------------------- */
+/* Contexts                                                                                       */
 
 enum { SLOTS = 10 };
 

@@ -1,7 +1,8 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /*
- * Bounds of what is pending, and what happens at them, rule by rule. test_exhaustive.c compares it with the model in all
- * short sequences. At the handle level an id weighs its last digit modulo five, at the bytes level every value eight.
+ * Bounds of pending keys and bytes, and overflows, rule by rule. test_exhaustive.c compares them
+ * with the model in all short sequences. At the handle level an id weighs its last digit modulo
+ * five. At the bytes level every value weighs eight.
  */
 #include <pthread.h>
 #include <stdatomic.h>
@@ -65,7 +66,7 @@ overflow(void)
     CHECK_EQ(put(&subject, "z", 3), CDEDUPE_OUTCOME_OVERFLOWED);
 }
 
-/* ---------------------------------------------------------------------------------------------------- */
+/* ---------------------------------------------------------------------------------------------- */
 
 static void
 one_key_more_drops_all_that_is_pending(void)
@@ -268,8 +269,8 @@ what_is_put_back_may_go_beyond(void)
     CHECK_EQ(statistics().pending_keys, 0);
 }
 
-/* ---------------------------------------------------------------------------------------------------- */
-/* Putting back after it                                                                                    */
+/* ---------------------------------------------------------------------------------------------- */
+/* Putting back after it                                                                          */
 
 static void
 what_is_put_back_after_it_is_dropped(void)
@@ -322,8 +323,8 @@ a_status_that_is_put_back_after_it_does_not_come_before_the_restart(void)
     CHECK_TEXT(step(&subject), "<in-sync>");
 }
 
-/* ---------------------------------------------------------------------------------------------------- */
-/* The loop, the end                                                                                    */
+/* ---------------------------------------------------------------------------------------------- */
+/* The loop, the end                                                                              */
 
 static void
 it_does_not_wake_and_what_comes_after_the_restart_does(void)
@@ -406,8 +407,8 @@ in_the_middle_of_a_call(void)
     CHECK_TEXT(step(&subject), "empty");
 }
 
-/* ---------------------------------------------------------------------------------------------------- */
-/* Suppressed values need no place                                                                      */
+/* ---------------------------------------------------------------------------------------------- */
+/* Suppressed values need no place                                                                */
 
 static void
 a_suppressed_value_does_not_overflow(void)
@@ -432,8 +433,8 @@ a_suppressed_value_does_not_overflow(void)
     close_bounded();
 }
 
-/* ---------------------------------------------------------------------------------------------------- */
-/* Bytes                                                                                                */
+/* ---------------------------------------------------------------------------------------------- */
+/* Bytes                                                                                          */
 
 static void
 bytes_of_values_are_bounded(void)
@@ -490,7 +491,10 @@ a_value_weighs_its_length(void)
     close_bounded();
 }
 
-/* One that was allowed to grow beyond the bound is no reason to refuse to replace it; but nothing new gets in. */
+/*
+ * One that was allowed to grow beyond the bound is no reason to refuse to replace it; but nothing
+ * new gets in.
+ */
 static void
 replacements_may_go_beyond_the_bytes(void)
 {
@@ -576,8 +580,8 @@ either_bound_is_enough(void)
     close_bounded();
 }
 
-/* ---------------------------------------------------------------------------------------------------- */
-/* Numbers at their ends                                                                                */
+/* ---------------------------------------------------------------------------------------------- */
+/* Numbers at their ends                                                                          */
 
 static cdedupe_t *
 create_weighing(uint64_t maximum, cdedupe_result_t wanted, size_t payload_size, size_t offset)
@@ -708,7 +712,10 @@ putBack_mayGoBeyondTheBound(void)
     cdedupe_destroy(buffer);
 }
 
-/* What a merge makes weighs that much; and the older value says that it weighs nothing, which comes too late. */
+/*
+ * What a merge makes weighs that much; and the older value says that it weighs nothing, which comes
+ * too late.
+ */
 static uint64_t merged_weight;
 
 static void
@@ -760,8 +767,8 @@ the_weight_lies_within_the_payload(void)
         create_weighing(0, CDEDUPE_OK, 24, SIZE_MAX - 3)); /* No bound, nobody reads it. */
 }
 
-/* ---------------------------------------------------------------------------------------------------- */
-/* Threads                                                                                              */
+/* ---------------------------------------------------------------------------------------------- */
+/* Threads                                                                                        */
 
 enum { PRODUCERS = 3, CALLS = 20000, BOUND = 8 };
 

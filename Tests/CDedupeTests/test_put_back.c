@@ -1,7 +1,7 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /*
- * Putting back, rule by rule; then with memory that runs out, and with producers at work. test_exhaustive.c compares it with
- * the model in all short sequences.
+ * Putting back, rule by rule; then with memory that runs out, and with producers at work.
+ * test_exhaustive.c compares putting back with the model in all short sequences.
  */
 #include <pthread.h>
 #include <stdatomic.h>
@@ -49,7 +49,7 @@ at_both_levels(void (*test)(void))
     }
 }
 
-/* ---------------------------------------------------------------------------------------------------- */
+/* ---------------------------------------------------------------------------------------------- */
 
 static void
 what_goes_back_comes_again_in_the_same_order(void)
@@ -155,7 +155,10 @@ after_the_in_sync_a_deletion_is_owed_at_once(void)
     CHECK_TEXT(step(&subject), "-a | <in-sync>");
 }
 
-/* The same, but a value that came after the deletion was dropped by the restart, and nobody has cleared it up. */
+/*
+ * The same, but a value that came after the deletion was dropped by the restart, and nobody has
+ * cleared it up.
+ */
 static void
 a_deletion_finds_a_stale_entry_after_the_in_sync(void)
 {
@@ -194,7 +197,10 @@ a_finish_waits_for_what_went_back(void)
     CHECK_TEXT(step(&subject), "stopped");
 }
 
-/* The second one had been received, but not queued, as the sink had one: what it gives back was that one. */
+/*
+ * The second one had been received, but not queued, as the sink had one: what it gives back was
+ * that one.
+ */
 static void
 a_finish_waits_for_a_status_that_putting_back_brings_back(void)
 {
@@ -248,8 +254,8 @@ no_more_than_was_taken(void)
     CHECK_TEXT(step(&subject), "+a=1");
 }
 
-/* ---------------------------------------------------------------------------------------------------- */
-/* Memory runs out                                                                                      */
+/* ---------------------------------------------------------------------------------------------- */
+/* Memory runs out                                                                                */
 
 enum { MANY = 3000 };
 
@@ -267,7 +273,10 @@ put_many(cdedupe_bytes_t *buffer, bool deletion)
     }
 }
 
-/* Deletions of all keys go back into an index that has shrunk meanwhile: it must grow, and cannot at first. */
+/*
+ * Deletions of all keys go back into an index that has shrunk meanwhile: it must grow, and cannot
+ * at first.
+ */
 static void
 it_goes_on_where_memory_ran_out(void)
 {
@@ -305,8 +314,8 @@ it_goes_on_where_memory_ran_out(void)
     hooks_close(&hooks);
 }
 
-/* ---------------------------------------------------------------------------------------------------- */
-/* Producers at work                                                                                    */
+/* ---------------------------------------------------------------------------------------------- */
+/* Producers at work                                                                              */
 
 enum { PRODUCERS = 3, KEYS = 40, CALLS = 20000 };
 

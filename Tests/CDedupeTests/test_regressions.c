@@ -1,8 +1,10 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /*
- * Faults that were found and mended, each by its name; then faults that other systems of this kind had, each by the
- * system's name. (Those of Geode, openshift, cilium and Flink are in test_rules.c; that controller-runtime's queue hung
- * at shutdown is in test_shutdown.c.)
+ * Faults that were found and fixed, each by its name. Then faults that other systems of this kind
+ * had, each by the system's name.
+ *
+ * The faults of Geode, openshift, cilium and Flink are in test_rules.c. The hang of
+ * controller-runtime's queue at shutdown is in test_shutdown.c.
  */
 #include <errno.h>
 #include <pthread.h>
@@ -51,7 +53,7 @@ put(cdedupe_t *buffer, const char *key, bool deletion)
     cdedupe_discard(buffer, &update.displaced, 1);
 }
 
-/* ---------------------------------------------------------------------------------------------------- */
+/* ---------------------------------------------------------------------------------------------- */
 
 /* A loop that ended in the middle of a finish left a buffer that was finishing for ever. */
 static void
@@ -69,7 +71,7 @@ a_loop_that_ends_while_finishing_stops_the_buffer(void)
     cdedupe_destroy(buffer);
 }
 
-/* ---------------------------------------------------------------------------------------------------- */
+/* ---------------------------------------------------------------------------------------------- */
 
 struct wake {
     cdedupe_t *buffer;
@@ -118,7 +120,7 @@ a_sweep_wakes_the_loop_with_the_first_deletions(void)
     cdedupe_destroy(wake.buffer);
 }
 
-/* ---------------------------------------------------------------------------------------------------- */
+/* ---------------------------------------------------------------------------------------------- */
 
 static size_t
 take_some(cdedupe_t *buffer)
@@ -133,7 +135,7 @@ take_some(cdedupe_t *buffer)
     return count;
 }
 
-/* ---------------------------------------------------------------------------------------------------- */
+/* ---------------------------------------------------------------------------------------------- */
 
 static void
 put_numbers(cdedupe_t *buffer, const uint32_t *keys, size_t count, bool deletion)
@@ -163,7 +165,10 @@ put_all(cdedupe_t *buffer, uint32_t keys, bool at_random, bool deletion)
     }
 }
 
-/* Slots discarded first, one of every slab after replacing at random, stayed in a magazine and kept the slabs. */
+/*
+ * Slots discarded first, one of every slab after replacing at random, stayed in a magazine and kept
+ * the slabs.
+ */
 static void
 memory_goes_back_after_replacing_at_random(void)
 {
@@ -192,8 +197,8 @@ memory_goes_back_after_replacing_at_random(void)
     cdedupe_destroy(buffer);
 }
 
-/* ---------------------------------------------------------------------------------------------------- */
-/* Other systems' faults                                                                                */
+/* ---------------------------------------------------------------------------------------------- */
+/* Other systems' faults                                                                          */
 
 static cdedupe_statistics_t
 statistics(cdedupe_t *buffer)
@@ -323,7 +328,7 @@ calico_a_restart_in_the_middle_of_a_batch(void)
     cdedupe_destroy(buffer);
 }
 
-/* ---------------------------------------------------------------------------------------------------- */
+/* ---------------------------------------------------------------------------------------------- */
 
 enum { WAITS = 10000 };
 
@@ -420,7 +425,7 @@ conflation_a_waiter_that_gave_up_eats_a_wake_up(void)
     sem_destroy(&waiters.taken);
 }
 
-/* ---------------------------------------------------------------------------------------------------- */
+/* ---------------------------------------------------------------------------------------------- */
 
 /* Whether the n-th allocation was one of those that a buffer and its first insertion need. */
 static bool
@@ -481,7 +486,7 @@ nobark_a_sink_that_gives_up_in_a_batch_leaves_broken_state(void)
     cdedupe_destroy(buffer);
 }
 
-/* ---------------------------------------------------------------------------------------------------- */
+/* ---------------------------------------------------------------------------------------------- */
 
 enum { WRITERS = 4, WRITES = 20000 };
 
@@ -564,7 +569,7 @@ zmq_conflate_a_producer_that_gives_up_on_contention_strands_the_newest(void)
     cdedupe_destroy(buffer);
 }
 
-/* ---------------------------------------------------------------------------------------------------- */
+/* ---------------------------------------------------------------------------------------------- */
 
 static void
 artemis_counters_are_wrong_after_replacing_and_updates_lost_or_doubled_by_a_restart(void)
@@ -590,7 +595,10 @@ artemis_counters_are_wrong_after_replacing_and_updates_lost_or_doubled_by_a_rest
     cdedupe_destroy(buffer);
 }
 
-/* The sink has its batch in hand, and it is the same thread that puts: who waited for it would wait for ever. */
+/*
+ * The sink has its batch in hand, and it is the same thread that puts: who waited for it would wait
+ * for ever.
+ */
 static void
 kafka_and_controller_runtime_hold_a_lock_while_a_callback_runs(void)
 {
@@ -617,7 +625,7 @@ kafka_and_controller_runtime_hold_a_lock_while_a_callback_runs(void)
     cdedupe_destroy(buffer);
 }
 
-/* ---------------------------------------------------------------------------------------------------- */
+/* ---------------------------------------------------------------------------------------------- */
 
 int
 main(void)

@@ -1,8 +1,9 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /*
- * Every rule of the contract, one test function each, named after it. Most run at both levels.
+ * Every rule of the contract, in one test function each, which is named after the rule. Most run at
+ * both levels.
  *
- *   test_rules [rounds]     rounds of the tests that look for growth; default 1000000
+ *     test_rules [rounds]     rounds of the tests that look for growth; default 1000000
  */
 #include <stdlib.h>
 
@@ -115,8 +116,8 @@ name(uint64_t number)
 #define EXPECT_STEP(text) CHECK_TEXT(step(s), text)
 #define EXPECT_FLUSH(text) CHECK_TEXT(flush(s), text)
 
-/* ---------------------------------------------------------------------------------------------------- */
-/* Contract, section 2: updates                                                                         */
+/* ---------------------------------------------------------------------------------------------- */
+/* Contract, section 2: updates                                                                   */
 
 static void
 value_not_pending_goes_to_the_back(void)
@@ -240,7 +241,10 @@ deletions_of_one_key_stay_one_in_its_place(void)
     close_it();
 }
 
-/* A pending deletion of a key that is not live gives way to a value; the value's deletion then cancels it. */
+/*
+ * A pending deletion of a key that is not live gives way to a value; the value's deletion then
+ * cancels it.
+ */
 static void
 deletion_value_deletion_of_unknown_key_leaves_nothing(void)
 {
@@ -348,8 +352,8 @@ updates_of_one_call_are_put_in_order(void)
 }
 
 /*
- * The call is longer than a lock is held for, and its keys come again and again: of each key, the last update
- * is delivered, in the place of its first.
+ * The call is longer than a lock is held for, and its keys come again and again: of each key, the
+ * last update is delivered, in the place of its first.
  */
 static void
 a_long_call_keeps_its_order(void)
@@ -464,8 +468,8 @@ statistics_of_an_older_caller_are_cut(void)
     close_it();
 }
 
-/* ---------------------------------------------------------------------------------------------------- */
-/* Keys                                                                                                 */
+/* ---------------------------------------------------------------------------------------------- */
+/* Keys                                                                                           */
 
 static cdedupe_outcome_t
 put_key(const void *key, size_t length, uint64_t id)
@@ -679,8 +683,8 @@ a_seed_of_choice_works_as_well(void)
     }
 }
 
-/* ---------------------------------------------------------------------------------------------------- */
-/* Contract, section 3: statuses                                                                        */
+/* ---------------------------------------------------------------------------------------------- */
+/* Contract, section 3: statuses                                                                  */
 
 static void
 wait_for_datastore_counts_as_received_at_first(void)
@@ -819,7 +823,10 @@ static void
 a_status_out_of_range_is_refused(void)
 {
     open_new();
-    /* The value comes from memory, as from a caller in another language, so that no compiler knows it. */
+    /*
+     * The value comes from memory, as from a caller in another language, so that no compiler knows
+     * it.
+     */
     volatile unsigned bad = 3;
     CHECK_EQ(subject_status(s, (cdedupe_status_t)bad), CDEDUPE_INVALID_ARGUMENT);
     bad = 255;
@@ -829,8 +836,8 @@ a_status_out_of_range_is_refused(void)
     close_it();
 }
 
-/* ---------------------------------------------------------------------------------------------------- */
-/* Contract, section 4: delivery                                                                        */
+/* ---------------------------------------------------------------------------------------------- */
+/* Contract, section 4: delivery                                                                  */
 
 static void
 put_numbers(uint64_t from, uint64_t to)
@@ -975,7 +982,10 @@ a_claim_after_stop_is_refused(void)
     close_it();
 }
 
-/* Geode's and conflation's fault: replacing moved a key to the back, and a hot one starved, or the others. */
+/*
+ * Geode's and conflation's fault: replacing moved a key to the back, and a hot one starved, or the
+ * others.
+ */
 static void
 a_hot_key_starves_nobody_nor_itself(void)
 {
@@ -1003,8 +1013,8 @@ a_hot_key_starves_nobody_nor_itself(void)
     close_it();
 }
 
-/* ---------------------------------------------------------------------------------------------------- */
-/* Stop                                                                                                 */
+/* ---------------------------------------------------------------------------------------------- */
+/* Stop                                                                                           */
 
 static void
 stop_leaves_what_is_pending(void)
@@ -1099,8 +1109,8 @@ garbage_survives_stop_and_is_handed_out(void)
     close_it();
 }
 
-/* ---------------------------------------------------------------------------------------------------- */
-/* Finish                                                                                               */
+/* ---------------------------------------------------------------------------------------------- */
+/* Finish                                                                                         */
 
 static void
 finish_without_a_loop_stops_at_once(void)
@@ -1331,8 +1341,8 @@ finish_can_be_repeated_and_stop_beats_it(void)
     close_it();
 }
 
-/* ---------------------------------------------------------------------------------------------------- */
-/* Sleeping and waking                                                                                  */
+/* ---------------------------------------------------------------------------------------------- */
+/* Sleeping and waking                                                                            */
 
 static void
 the_hook_is_called_once_per_sleep(void)
@@ -1471,8 +1481,8 @@ the_hook_may_stop_the_buffer(void)
     close_it();
 }
 
-/* ---------------------------------------------------------------------------------------------------- */
-/* Contract, section 5: restart and resync                                                              */
+/* ---------------------------------------------------------------------------------------------- */
+/* Contract, section 5: restart and resync                                                        */
 
 static void
 restart_drops_what_is_pending(void)
@@ -1765,7 +1775,9 @@ deletions_separate_the_statuses(void)
     close_it();
 }
 
-/* Ten thousand keys live; every third comes again: the deletions are exactly the others, each once. */
+/*
+ * Ten thousand keys live; every third comes again: the deletions are exactly the others, each once.
+ */
 static void
 a_large_resync_is_exact(void)
 {
@@ -1936,8 +1948,8 @@ collecting_without_room_tells_whether_something_is_left(void)
     close_it();
 }
 
-/* ---------------------------------------------------------------------------------------------------- */
-/* Contract, section 6: where the original failed                                                       */
+/* ---------------------------------------------------------------------------------------------- */
+/* Contract, section 6: where the original failed                                                 */
 
 static void
 d1_repeated_in_sync_after_restart_wakes_the_loop(void)
@@ -2063,8 +2075,8 @@ d5_a_deletion_is_delivered_as_deleted(void)
 
 /* D6 is about time: see run_long_sweep() in test_threads.c, and the benchmarks. */
 
-/* ---------------------------------------------------------------------------------------------------- */
-/* Handles: who owns what                                                                               */
+/* ---------------------------------------------------------------------------------------------- */
+/* Handles: who owns what                                                                         */
 
 static cdedupe_t *
 open_core(size_t payload_size, size_t alignment)
@@ -2134,8 +2146,9 @@ handles_in_every_outcome(void)
 }
 
 /*
- * "After a restart, a payload that the restart dropped may come back in `displaced` of an update that was
- * QUEUED", and so of no other: a caller may take `displaced` of a REPLACED update for the older value of its key.
+ * "After a restart, a payload that the restart dropped may come back in `displaced` of an update
+ * that was QUEUED", and so of no other: a caller may take `displaced` of a REPLACED update for the
+ * older value of its key.
  */
 static void
 dropped_payloads_come_back_in_queued_updates_only(void)
@@ -2487,8 +2500,8 @@ payloads_stay_where_they_are_while_others_come(void)
     hooks_close(&hooks);
 }
 
-/* ---------------------------------------------------------------------------------------------------- */
-/* Options                                                                                              */
+/* ---------------------------------------------------------------------------------------------- */
+/* Options                                                                                        */
 
 static void
 expect_create(const cdedupe_options_t *options, cdedupe_result_t wanted, const char *what)
@@ -2543,7 +2556,9 @@ one_hook_of_the_pair_is_refused(void)
     expect_create(&bad, CDEDUPE_INVALID_ARGUMENT, "deallocate alone");
 }
 
-/* The caller knows fewer members than the library: those get their defaults, whatever lies there. */
+/*
+ * The caller knows fewer members than the library: those get their defaults, whatever lies there.
+ */
 static void
 an_older_caller_gets_defaults_for_the_rest(void)
 {
@@ -2568,7 +2583,9 @@ an_older_caller_gets_defaults_for_the_rest(void)
     cdedupe_destroy(core);
 }
 
-/* The library knows fewer members than the caller: what it does not know is zero, or it may refuse. */
+/*
+ * The library knows fewer members than the caller: what it does not know is zero, or it may refuse.
+ */
 static void
 a_newer_caller_is_served(void)
 {
@@ -2617,8 +2634,8 @@ every_result_has_a_text(void)
     }
 }
 
-/* ---------------------------------------------------------------------------------------------------- */
-/* Values at the bytes level                                                                            */
+/* ---------------------------------------------------------------------------------------------- */
+/* Values at the bytes level                                                                      */
 
 static void
 take_one_value(cdedupe_bytes_t *bytes, cdedupe_bytes_item_t *item)
@@ -2682,8 +2699,8 @@ values_are_lent_until_the_next_take(void)
     cdedupe_bytes_destroy(bytes);
 }
 
-/* ---------------------------------------------------------------------------------------------------- */
-/* Growth                                                                                               */
+/* ---------------------------------------------------------------------------------------------- */
+/* Growth                                                                                         */
 
 /* After warming up, the same again and again takes no more memory. `tolerance` is in percent. */
 static void
@@ -2904,7 +2921,7 @@ many_keys_cancelled_or_dropped(void)
     close_it();
 }
 
-/* ---------------------------------------------------------------------------------------------------- */
+/* ---------------------------------------------------------------------------------------------- */
 
 typedef struct named_test {
     const char *name;

@@ -1,8 +1,9 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /*
- * What readers without the lock can still reach, and other things that only who looks inside can bring about: sections
- * that stay open, magazines that are claimed elsewhere, keys whose hashes are alike. One thread, so that it happens each
- * time. The index is compiled into this file.
+ * Memory that readers without the lock can still reach, and other states that need access to the
+ * core's internals: read sections that stay open, magazines that are claimed elsewhere, and keys
+ * whose hashes are alike. One thread does everything, so that each state occurs every time. The
+ * index is compiled into this file.
  */
 #include "state/index.c"
 
@@ -63,8 +64,8 @@ put_number(cdedupe_t *buffer, uint32_t key, bool deletion)
     return put(buffer, &key, sizeof(key), deletion);
 }
 
-/* ---------------------------------------------------------------------------------------------------- */
-/* Readers                                                                                              */
+/* ---------------------------------------------------------------------------------------------- */
+/* Readers                                                                                        */
 
 enum { READERS = 2, SEEN_MAX = 200, KEYS = 4000 };
 
@@ -116,7 +117,10 @@ end_read_section(struct reader *reader, cdedupe_t *buffer)
     reader->context = NULL;
 }
 
-/* Whether any reader may be in the block. Maps begin somewhere in theirs, which ck_hs aligns by itself. */
+/*
+ * Whether any reader may be in the block. Maps begin somewhere in theirs, which ck_hs aligns by
+ * itself.
+ */
 static bool
 is_reachable(const void *block, size_t size)
 {
@@ -167,7 +171,10 @@ enter_or_leave(cdedupe_t *buffer)
     }
 }
 
-/* Keys come until there are very many, and go until there are none; readers come and go meanwhile, and overlap. */
+/*
+ * Keys come until there are very many, and go until there are none; readers come and go meanwhile,
+ * and overlap.
+ */
 static void
 what_a_section_can_reach_stays(void)
 {
@@ -193,14 +200,17 @@ what_a_section_can_reach_stays(void)
     close_buffer(buffer);
 }
 
-/* ---------------------------------------------------------------------------------------------------- */
-/* Waiting for readers                                                                                  */
+/* ---------------------------------------------------------------------------------------------- */
+/* Waiting for readers                                                                            */
 
 static cdedupe_t *waited_for;
 static unsigned yields;
 static uint64_t most_in_limbo;
 
-/* In place of the system's: who waits for readers calls it, and here the reader leaves when it is called. */
+/*
+ * In place of the system's: who waits for readers calls it, and here the reader leaves when it is
+ * called.
+ */
 int
 sched_yield(void)
 {
@@ -213,7 +223,10 @@ sched_yield(void)
     return 0;
 }
 
-/* Keys come and go under a reader that does not leave: calls that add keys wait before the dead take too much memory. */
+/*
+ * Keys come and go under a reader that does not leave: calls that add keys wait before the dead
+ * take too much memory.
+ */
 static void
 dead_entries_under_a_reader_are_bounded(void)
 {
@@ -236,8 +249,8 @@ dead_entries_under_a_reader_are_bounded(void)
     close_buffer(buffer);
 }
 
-/* ---------------------------------------------------------------------------------------------------- */
-/* Keys whose hashes are alike                                                                          */
+/* ---------------------------------------------------------------------------------------------- */
+/* Keys whose hashes are alike                                                                    */
 
 /* Makes the key's entry one that has another key's hash. */
 static void
@@ -294,8 +307,9 @@ count_alive(const cdedupe_t *buffer)
 }
 
 /*
- * More and more keys with one hash, until an insertion probes longer than ck_hs is willing to and wants a larger map though
- * there is room: whether that attempt or an earlier one lacks memory, nothing is left of it.
+ * More and more keys with one hash, until an insertion probes longer than ck_hs is willing to and
+ * wants a larger map though there is room: whether that attempt or an earlier one lacks memory,
+ * nothing is left of it.
  */
 static void
 an_insertion_without_memory_leaves_nothing(void)
@@ -335,8 +349,8 @@ an_insertion_without_memory_leaves_nothing(void)
     hooks_close(&allocator);
 }
 
-/* ---------------------------------------------------------------------------------------------------- */
-/* Slots                                                                                                */
+/* ---------------------------------------------------------------------------------------------- */
+/* Slots                                                                                          */
 
 static uint64_t
 slots_in_magazines(const cdedupe_t *buffer)
@@ -348,7 +362,10 @@ slots_in_magazines(const cdedupe_t *buffer)
     return sum;
 }
 
-/* Whichever allocation fails, the slots that were taken before it are given back, and none is shown. */
+/*
+ * Whichever allocation fails, the slots that were taken before it are given back, and none is
+ * shown.
+ */
 static void
 an_acquisition_that_fails_keeps_nothing(void)
 {
@@ -373,8 +390,9 @@ an_acquisition_that_fails_keeps_nothing(void)
 }
 
 /*
- * After a peak nothing is put into magazines, and one that was claimed when they were emptied is emptied later, when as
- * much again has come back. Some slots of each slab stay out: so none is unmapped, and the arena stays sparse.
+ * After a peak nothing is put into magazines, and one that was claimed when they were emptied is
+ * emptied later, when as much again has come back. Some slots of each slab stay out: so none is
+ * unmapped, and the arena stays sparse.
  */
 static void
 magazines_are_empty_after_a_peak(void)
@@ -415,8 +433,8 @@ magazines_are_empty_after_a_peak(void)
     close_buffer(buffer);
 }
 
-/* ---------------------------------------------------------------------------------------------------- */
-/* The secret                                                                                           */
+/* ---------------------------------------------------------------------------------------------- */
+/* The secret                                                                                     */
 
 static bool
 hash_alike(const cdedupe_t *one, const cdedupe_t *two, size_t length)

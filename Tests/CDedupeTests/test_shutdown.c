@@ -1,17 +1,18 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /*
- * The end of a buffer, come upon at every bad moment: nobody hangs, as with controller-runtime's priority queue, and
- * nothing leaks.
+ * The end of a buffer at every bad moment: no thread hangs, as happened with controller-runtime's
+ * priority queue, and nothing leaks.
  *
- *   test_shutdown [rounds] [seed]     rounds of each scene, default 1000; seed from the clock
+ *     test_shutdown [rounds] [seed]     rounds of each scene, default 1000; seed from the clock
  *
- * In each round threads meet at a starting line and act after pauses of random length: a loop that sleeps on a
- * semaphore, producers, those who stop and finish. The loop is joined, so one that is not told hangs the round. Then
- * every payload must have been destroyed once, and the allocator have everything back. At the end of the program
- * there are as many threads and file descriptors as at its beginning.
+ * In each round, threads meet at a starting line and act after pauses of random length. They are a
+ * loop that sleeps on a semaphore, producers, and threads that stop and finish the buffer. The test
+ * joins the loop, so a loop that is not woken hangs the round. After the round, every payload must
+ * have been destroyed once, and the allocator must have everything back. At the end of the program
+ * there must be as many threads and file descriptors as at its beginning.
  *
- * A watchdog prints the stacks of all threads and aborts if no round ends for a while: DEDUPE_TEST_PATIENCE seconds,
- * default 60, to twice as many.
+ * A watchdog prints the stacks of all threads and aborts if no round ends for DEDUPE_TEST_PATIENCE
+ * seconds, or up to twice as long. The default is 60.
  */
 #include <dirent.h>
 #include <execinfo.h>
@@ -86,8 +87,8 @@ count_files(const char *directory)
     return count;
 }
 
-/* ---------------------------------------------------------------------------------------------------- */
-/* Watchdog                                                                                             */
+/* ---------------------------------------------------------------------------------------------- */
+/* Watchdog                                                                                       */
 
 static sem_t over;   /* Posted when there is nothing more to watch. */
 static sem_t dumped; /* Posted by each thread that has printed its stack. */
@@ -165,8 +166,8 @@ start_watchdog(void)
     return thread;
 }
 
-/* ---------------------------------------------------------------------------------------------------- */
-/* Payloads                                                                                             */
+/* ---------------------------------------------------------------------------------------------- */
+/* Payloads                                                                                       */
 
 static void
 destroy(world_t *world, cdedupe_slot_t slot)
@@ -207,8 +208,8 @@ put_values(world_t *world, uint32_t count)
         put(world, key, false);
 }
 
-/* ---------------------------------------------------------------------------------------------------- */
-/* Deeds                                                                                                */
+/* ---------------------------------------------------------------------------------------------- */
+/* Deeds                                                                                          */
 
 static void
 stop(world_t *world, uint64_t *random)
@@ -289,8 +290,8 @@ stop_from_the_sink(world_t *world)
     cdedupe_stop(world->buffer);
 }
 
-/* ---------------------------------------------------------------------------------------------------- */
-/* Actors                                                                                               */
+/* ---------------------------------------------------------------------------------------------- */
+/* Actors                                                                                         */
 
 static void *
 act(void *argument)
@@ -341,8 +342,8 @@ race(world_t *world, uint64_t *random, void (*const deeds[ACTORS_MAX])(world_t *
 #define RACE(world, random, ...) \
     race(world, random, (void (*const[ACTORS_MAX])(world_t *, uint64_t *)){__VA_ARGS__})
 
-/* ---------------------------------------------------------------------------------------------------- */
-/* Scenes                                                                                               */
+/* ---------------------------------------------------------------------------------------------- */
+/* Scenes                                                                                         */
 
 /* All that is raced returns while the sink is blocked: it waits for us. */
 static void
@@ -421,8 +422,8 @@ destroyed_with_a_batch_out(world_t *world, uint64_t *random)
         cdedupe_release(world->buffer);
 }
 
-/* ---------------------------------------------------------------------------------------------------- */
-/* Rounds                                                                                               */
+/* ---------------------------------------------------------------------------------------------- */
+/* Rounds                                                                                         */
 
 static void
 on_wake(void *context)

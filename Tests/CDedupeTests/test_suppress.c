@@ -1,7 +1,8 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /*
- * Values that the sink has already are not queued again, rule by rule. At the handle level an id's revision is its last
- * three digits, at the bytes level all of it. test_exhaustive.c compares it with the model in all short sequences.
+ * Suppression, rule by rule: a value that the sink has already is not queued again. At the handle
+ * level, the revision of an id is its last three digits; at the bytes level, all of it.
+ * test_exhaustive.c compares suppression with the model in all short sequences.
  */
 #include <stddef.h>
 
@@ -65,7 +66,7 @@ expect_counts(uint64_t suppressed, uint64_t pending, uint64_t live)
     CHECK_EQ(statistics.live_keys, live);
 }
 
-/* ---------------------------------------------------------------------------------------------------- */
+/* ---------------------------------------------------------------------------------------------- */
 
 static void
 what_the_sink_has_is_suppressed(void)
@@ -189,8 +190,8 @@ all_bits_of_a_revision_count(void)
     }
 }
 
-/* ---------------------------------------------------------------------------------------------------- */
-/* Restarts                                                                                             */
+/* ---------------------------------------------------------------------------------------------- */
+/* Restarts                                                                                       */
 
 static void
 a_suppressed_key_was_heard_of(void)
@@ -263,8 +264,8 @@ a_synthesized_deletion_is_pending(void)
     CHECK_TEXT(step(&subject), "~a=5 | <in-sync>");
 }
 
-/* ---------------------------------------------------------------------------------------------------- */
-/* Putting back                                                                                             */
+/* ---------------------------------------------------------------------------------------------- */
+/* Putting back                                                                                   */
 
 static void
 putting_back_restores_the_revision_before(void)
@@ -420,8 +421,8 @@ it_wakes_nobody(void)
     CHECK_EQ(subject.wakes, 1);
 }
 
-/* ---------------------------------------------------------------------------------------------------- */
-/* The option                                                                                           */
+/* ---------------------------------------------------------------------------------------------- */
+/* The option                                                                                     */
 
 static void
 by_default_nothing_is_suppressed(void)
@@ -465,7 +466,10 @@ the_revision_lies_within_the_payload(void)
     CHECK_EQ(create_with_offset(24, SIZE_MAX - 7), CDEDUPE_INVALID_ARGUMENT);
 }
 
-/* Where the caller's compiler knew no such options, what comes after the end of its struct is not read. */
+/*
+ * Where the caller's compiler knew no such options, what comes after the end of its struct is not
+ * read.
+ */
 static void
 an_older_callers_options_end_earlier(void)
 {
@@ -489,7 +493,10 @@ an_older_callers_options_end_earlier(void)
     cdedupe_destroy(buffer);
 }
 
-/* Many keys, an index that grows and shrinks, slabs that go and come: each key keeps its own revision. */
+/*
+ * Many keys, an index that grows and shrinks, slabs that go and come: each key keeps its own
+ * revision.
+ */
 static void
 many_keys_keep_their_revisions(void)
 {

@@ -1,6 +1,7 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /*
- * Sweeps hold by hold, which no public call can interleave: the file that sweeps is compiled in.
+ * Sweeps, lock scope by lock scope. No public call can come between these, so the file that sweeps
+ * is compiled into this one.
  */
 #include "check.h"
 #include "calls/status.c"
@@ -31,7 +32,10 @@ take(cdedupe_t *buffer)
     return deletions;
 }
 
-/* All keys live, but for the first, whose deletion is taken and can be put back; then a restart, and all others seen. */
+/*
+ * All keys live, but for the first, whose deletion is taken and can be put back; then a restart,
+ * and all others seen.
+ */
 static cdedupe_t *
 open_buffer(void)
 {

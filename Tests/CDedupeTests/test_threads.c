@@ -1,16 +1,16 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /*
- * Many producers, one sink, and everybody else who may call a buffer, all at once.
+ * Many producers, one sink, and every other call that a buffer allows, all at the same time.
  *
- *   test_threads [seconds] [seed]     default 10 seconds, seed from the clock
+ *     test_threads [seconds] [seed]     default 10 seconds, seed from the clock
  *
- * Each update carries who wrote it, for which key, and a number that counts up. So the sink can tell, whatever
- * the threads did, that
+ * Each update carries its producer, its key, and a number that counts up. So the sink can check,
+ * for any interleaving of the threads, that
  *
- *   - for each key it sees a subsequence of what each producer wrote, in order,
- *   - the update types follow from what it saw before,
- *   - after all is quiet it has the newest of every key,
- *   - every payload comes back to exactly one owner (they are counted in and out).
+ *     - for each key it sees a subsequence of what each producer wrote, in order,
+ *     - the update types follow from what it saw before,
+ *     - at the end it has the newest value of every key,
+ *     - every payload comes back to exactly one owner (they are counted in and out).
  */
 #include <pthread.h>
 #include <semaphore.h>
@@ -46,7 +46,10 @@ typedef struct payload {
 
 struct world;
 
-/* Who writes, and what it wrote last under each key. Touched by its thread, and by main after joining it. */
+/*
+ * Who writes, and what it wrote last under each key. Touched by its thread, and by main after
+ * joining it.
+ */
 typedef struct writer {
     struct world *world;
     uint32_t id;
@@ -121,8 +124,8 @@ static uint64_t seed;
 static const char *scene = "";
 static unsigned long rounds;
 
-/* ---------------------------------------------------------------------------------------------------- */
-/* Small things                                                                                         */
+/* ---------------------------------------------------------------------------------------------- */
+/* Small things                                                                                   */
 
 static void
 describe(FILE *out)
@@ -154,7 +157,10 @@ sleep_microseconds(uint64_t microseconds)
     nanosleep(&time, NULL);
 }
 
-/* A hang is a failure, too: says where, and ends the program. Only calls that a signal handler may make. */
+/*
+ * A hang is a failure, too: says where, and ends the program. Only calls that a signal handler may
+ * make.
+ */
 static void
 on_alarm(int signal_number)
 {
@@ -191,8 +197,8 @@ join(pthread_t thread)
     pthread_join(thread, NULL);
 }
 
-/* ---------------------------------------------------------------------------------------------------- */
-/* Payloads                                                                                             */
+/* ---------------------------------------------------------------------------------------------- */
+/* Payloads                                                                                       */
 
 static void
 construct(world_t *world, cdedupe_slot_t slot, const payload_t *value)
@@ -239,8 +245,8 @@ collect(world_t *world)
     }
 }
 
-/* ---------------------------------------------------------------------------------------------------- */
-/* Ending                                                                                               */
+/* ---------------------------------------------------------------------------------------------- */
+/* Ending                                                                                         */
 
 static void
 end_it(world_t *world)
@@ -258,7 +264,10 @@ end_it(world_t *world)
     }
 }
 
-/* Called by every kind of thread at what it does; the one whose turn it is to end the buffer does so. */
+/*
+ * Called by every kind of thread at what it does; the one whose turn it is to end the buffer does
+ * so.
+ */
 static void
 event(world_t *world, ender_t who)
 {
@@ -268,8 +277,8 @@ event(world_t *world, ender_t who)
     }
 }
 
-/* ---------------------------------------------------------------------------------------------------- */
-/* Writing                                                                                              */
+/* ---------------------------------------------------------------------------------------------- */
+/* Writing                                                                                        */
 
 static void
 fill(writer_t *writer, cdedupe_update_t *update, cdedupe_slot_t slot, uint32_t key, bool deletion)
@@ -406,8 +415,8 @@ watch(void *argument)
     return NULL;
 }
 
-/* ---------------------------------------------------------------------------------------------------- */
-/* The sink                                                                                             */
+/* ---------------------------------------------------------------------------------------------- */
+/* The sink                                                                                       */
 
 static void
 on_wake(void *context)
@@ -435,7 +444,9 @@ number_of(const cdedupe_item_t *item)
     return key;
 }
 
-/* What the payload says must fit the item; and of each writer, what comes is newer than what came. */
+/*
+ * What the payload says must fit the item; and of each writer, what comes is newer than what came.
+ */
 static void
 see_payload(world_t *world, const cdedupe_item_t *item, uint32_t key)
 {
@@ -491,8 +502,9 @@ see_batch(world_t *world, const cdedupe_item_t *items, size_t count)
             continue;
         }
         /*
-         * Statuses are never neighbours in the queue (D3), and so not within what one hold of the lock takes. But a
-         * batch is taken in several: between two of them the only update after a status may be cancelled.
+         * Statuses are never neighbours in the queue (D3), and so not within what one hold of the
+         * lock takes. But a batch is taken in several: between two of them the only update after a
+         * status may be cancelled.
          */
         CHECK(index == 0 || index % TAKEN_AT_ONCE == 0 ||
               items[index - 1].kind != CDEDUPE_ITEM_STATUS);
@@ -570,8 +582,8 @@ loop(void *argument)
     return NULL;
 }
 
-/* ---------------------------------------------------------------------------------------------------- */
-/* A world                                                                                              */
+/* ---------------------------------------------------------------------------------------------- */
+/* A world                                                                                        */
 
 static world_t *
 world_open(unsigned producers, uint32_t keys)
@@ -699,8 +711,8 @@ run_producers(world_t *world)
     }
 }
 
-/* ---------------------------------------------------------------------------------------------------- */
-/* Scenes                                                                                               */
+/* ---------------------------------------------------------------------------------------------- */
+/* Scenes                                                                                         */
 
 /* Without restarts nothing may be lost: the sink ends up with the newest of every key. */
 static void
@@ -746,7 +758,9 @@ send_snapshot(world_t *world)
     }
 }
 
-/* With restarts much is dropped; but a complete resync makes the sink exact, whatever went before. */
+/*
+ * With restarts much is dropped; but a complete resync makes the sink exact, whatever went before.
+ */
 static void
 run_restarts(unsigned producers, uint32_t keys, bool slow, double seconds)
 {
@@ -778,7 +792,10 @@ run_restarts(unsigned producers, uint32_t keys, bool slow, double seconds)
     world_close(world);
 }
 
-/* Stop or finish, by anybody, at any time, with producers at work and a loop that sleeps, works or comes late. */
+/*
+ * Stop or finish, by anybody, at any time, with producers at work and a loop that sleeps, works or
+ * comes late.
+ */
 static void
 run_ending(uint64_t *random)
 {
@@ -833,7 +850,10 @@ run_endings(double end)
     }
 }
 
-/* A loop, released and claimed again by threads that compete for it; what they share is guarded by the claim. */
+/*
+ * A loop, released and claimed again by threads that compete for it; what they share is guarded by
+ * the claim.
+ */
 static void *
 compete(void *argument)
 {
@@ -900,7 +920,10 @@ block_once(void *argument)
     return NULL;
 }
 
-/* While the sink is busy with a batch, nobody waits for it: all this returns before the sink goes on. */
+/*
+ * While the sink is busy with a batch, nobody waits for it: all this returns before the sink goes
+ * on.
+ */
 static void
 run_blocked_sink(void)
 {
@@ -929,8 +952,8 @@ run_blocked_sink(void)
     world_close(world);
 }
 
-/* ---------------------------------------------------------------------------------------------------- */
-/* The bytes level                                                                                      */
+/* ---------------------------------------------------------------------------------------------- */
+/* The bytes level                                                                                */
 
 /* A value: this, and then as many bytes of filling as `number` says. */
 typedef struct value {
@@ -1113,8 +1136,8 @@ run_bytes(unsigned producers, uint32_t keys, bool restarts, double seconds)
     close_bytes(world);
 }
 
-/* ---------------------------------------------------------------------------------------------------- */
-/* A long sweep                                                                                         */
+/* ---------------------------------------------------------------------------------------------- */
+/* A long sweep                                                                                   */
 
 enum { SWEEP_KEYS = 200000 };
 
@@ -1168,8 +1191,8 @@ sweep(void *argument)
 }
 
 /*
- * In-sync with very many deletions lets producers in (D6): they get many updates through before it is done.
- * How long they wait is for the benchmarks to say; on a busy machine a test cannot.
+ * In-sync with very many deletions lets producers in (D6): they get many updates through before it
+ * is done. How long they wait is for the benchmarks to say; on a busy machine a test cannot.
  */
 static void
 run_long_sweep(void)
@@ -1199,7 +1222,7 @@ run_long_sweep(void)
     cdedupe_destroy(it.buffer);
 }
 
-/* ---------------------------------------------------------------------------------------------------- */
+/* ---------------------------------------------------------------------------------------------- */
 
 static void
 make_keys(void)

@@ -1,11 +1,11 @@
 // SPDX-License-Identifier: Apache-2.0
-// Recorded traces (contract, section 7), run on three things: the buffer at the bytes level, the buffer at the
-// handle level, and the model. Batches of at most 100.
+// Recorded traces (contract, section 7), run on the buffer at the bytes level, on the buffer at the
+// handle level, and on the model. Batches have at most 100 items.
 //
 //   test_traces FILE...     one trace per line
 //
-// The model is run too because the exhaustive test trusts it: here it is held against what was recorded from
-// the original.
+// The model runs too because the exhaustive test trusts it. Here it is compared with what was
+// recorded from the original.
 
 #include "CDedupe.h"
 #include "model.h"
@@ -224,7 +224,8 @@ public:
     virtual void put(const std::vector<Update> &updates) = 0;
     virtual void put_status(cdedupe_status_t status) = 0;
     virtual void restart() = 0;
-    // Appends the calls of one batch; false: the queue was empty. `hints`: keys still to be expected.
+    // Appends the calls of one batch; false: the queue was empty. `hints`: keys still to be
+    // expected.
     virtual bool step(std::vector<Call> &calls, const std::vector<std::string> &hints) = 0;
     virtual void check() {}
 };
@@ -482,7 +483,8 @@ private:
 // ----------------------------------------------------------------------------------------------------
 // Running and comparing
 
-// The order among the deletions that an in-sync owes is free: on both sides, runs of them are sorted.
+// The order among the deletions that an in-sync owes is free: on both sides, runs of them are
+// sorted.
 void
 sort_deletions(std::vector<Call> &calls)
 {
@@ -518,8 +520,8 @@ text_of(const Calls &calls)
     return text;
 }
 
-// The keys of what is expected, in order; "" for a status. They tell the model in which order the deletions
-// were that were free to choose.
+// The keys of what is expected, in order; "" for a status. They tell the model in which order the
+// deletions were that were free to choose.
 std::vector<std::string>
 hints_of(const Calls &calls)
 {

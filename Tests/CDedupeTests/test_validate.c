@@ -1,7 +1,7 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /*
- * Does cdedupe_validate() bite? It knows the core's insides: breaks one invariant at a time, expects to be told which, and
- * puts it right again.
+ * cdedupe_validate() detects each broken invariant. The test uses the core's internals: it breaks
+ * one invariant at a time, expects the text that names the invariant, and repairs it.
  */
 #include <string.h>
 
@@ -101,7 +101,7 @@ words_are_checked(void)
           "ring: a link's entry is not current");
     BREAK(stale->word,
           word_pending(stale->word, word_slot(stale->word), buffer->resync.restart, false),
-          "garbage: a link's entry is not stale");
+          "dropped: a link's entry is not stale");
     BREAK(idle->word, idle->word & ~WORD_LIVE, "entry: neither pending nor idle");
     BREAK(idle->word, idle->word | WORD_DELETION, "entry: neither pending nor idle");
     BREAK(idle->word, idle->word | (uint64_t)1 << 32, "entry: neither pending nor idle");
@@ -110,7 +110,7 @@ words_are_checked(void)
     BREAK(one->hash, one->hash ^ (uint64_t)1 << 63,
           "index: a stored fingerprint is not its entry's");
     BREAK(one->key[0], 200, "entry: its hash is not its key's");
-    BREAK(one->link, two->link, "entry: pending, but its link is another's");
+    BREAK(one->link, two->link, "entry: pending, but its link names another entry");
 
     index_remove(&buffer->index, one->hash, number);
     IS_TOLD("entry: not found by its key");
@@ -153,7 +153,7 @@ the_queue_is_checked(void)
     uint32_t key = second->item, status = last->item;
 
     CHECK(item_is_status(first->item) && !item_is_status(key) && item_is_status(status));
-    BREAK(second->item, ITEM_STATUS, "entry: pending, but its link is another's");
+    BREAK(second->item, ITEM_STATUS, "entry: pending, but its link names another entry");
     BREAK(second->previous, buffer->queue.ring, "ring: the links are torn");
     BREAK(first->next, second->next, "ring: the links are torn");
     BREAK(link_at(&buffer->links, buffer->queue.ring)->previous, first->next,
@@ -184,11 +184,11 @@ counters_are_checked(void)
     BREAK(statistics->received, statistics->received + 1,
           "statistics: an update ended in no way, or in two");
     BREAK(statistics->dropped, 0, "statistics: an update ended in no way, or in two");
-    BREAK(buffer->queue.uncleared, 0, "garbage: the count is wrong");
+    BREAK(buffer->queue.uncleared, 0, "dropped: the count is wrong");
     BREAK(buffer->index.count, buffer->index.count + 1, "index: the count is wrong");
-    BREAK(buffer->sink.asleep, true, "loop: asleep though there is something to do");
+    BREAK(buffer->sink.asleep, true, "loop: asleep although it has something to do");
     BREAK(buffer->retired.open.count, buffer->retired.open.count + 1,
-          "entries: one is neither alive, lent, in limbo nor free");
+          "entries: one is neither alive, borrowed, retired nor free");
 
     scope_init(&hold, buffer);
     link = link_new(&hold, 0);
@@ -241,16 +241,17 @@ merges_and_weights_are_checked(void)
     uint64_t *payload = arena_at(&buffer->slots, word_slot(value->word));
 
     CHECK(buffer->statistics.pending_bytes == 9);
-    BREAK(buffer->statistics.pending_bytes, 6, "entries: the weight of what is pending is wrong");
-    BREAK(*payload, 4, "entries: the weight of what is pending is wrong");
+    BREAK(buffer->statistics.pending_bytes, 6, "entries: the sum of the pending weights is wrong");
+    BREAK(*payload, 4, "entries: the sum of the pending weights is wrong");
     BREAK(deletion->word, deletion->word | WORD_MERGE_BARRIER,
-          "entry: alone, but not a pending value");
-    BREAK(buffer->bounds.overflowed, true, "overflow: something is queued");
+          "entry: has a merge barrier, but is not a pending value");
+    BREAK(buffer->bounds.overflowed, true, "overflow: the queue is not empty");
     cdedupe_destroy(buffer);
 
     buffer = make_busy_buffer();
     value = listed_entry(buffer, buffer->queue.ring, 0);
-    BREAK(value->word, value->word | WORD_MERGE_BARRIER, "entry: alone, but not a pending value");
+    BREAK(value->word, value->word | WORD_MERGE_BARRIER,
+          "entry: has a merge barrier, but is not a pending value");
     cdedupe_destroy(buffer);
 }
 

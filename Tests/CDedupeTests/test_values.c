@@ -1,12 +1,12 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /*
- * The memory of values at the plain level: after a peak it goes back to the system, and what a
- * restart or an overflow dropped is freed in bounded steps.
+ * The memory of values at the bytes level. After a peak it goes back to the system. A backlog that
+ * a restart or an overflow dropped is freed in bounded steps.
  *
- *     test_values [bytes]    how much the values of a peak have together; default 128 MB
+ *     test_values [bytes]    the bytes of all values of a peak together; default 128 MB
  *
- * Residency is asserted only for peaks of PEAK_TO_TELL bytes and more. Sanitizers and valgrind keep
- * what is freed, and run with less.
+ * The test checks residency only for peaks of PEAK_TO_TELL bytes and more. Sanitizers and valgrind
+ * keep freed memory, so with them the test runs with smaller peaks.
  */
 #include <pthread.h>
 #include <stdlib.h>
@@ -80,8 +80,8 @@ delete_all(cdedupe_bytes_t *buffer, uint32_t keys)
     take_all(buffer);
 }
 
-/* ---------------------------------------------------------------------------------------------------- */
-/* Residency                                                                                            */
+/* ---------------------------------------------------------------------------------------------- */
+/* Residency                                                                                      */
 
 /* Keys that are live all the time, with values that lie in the payload. Small peaks go with few. */
 static void
@@ -168,12 +168,12 @@ longValues_afterAPeak_goBackToTheSystem(void)
             measure(&emptyings[j], lengths[i]);
 }
 
-/* ---------------------------------------------------------------------------------------------------- */
-/* What is dropped is freed in steps                                                                    */
+/* ---------------------------------------------------------------------------------------------- */
+/* What is dropped is freed in steps                                                              */
 
 /*
- * Values with blocks of their own, so that deallocations count them. A put clears up 8 dropped updates, and
- * may free two values more and two slabs; other calls clear up 64.
+ * Values with blocks of their own, so that deallocations count them. A put clears up 8 dropped
+ * updates, and may free two values more and two slabs; other calls clear up 64.
  */
 enum {
     ALONE = VALUE_CELL_MAX + 1,
@@ -260,7 +260,10 @@ takes_afterARestart_freeDroppedValuesInSteps(void)
     close_hooked(buffer);
 }
 
-/* The in-sync comes at the end of a resync that may have few updates: nothing is left to later calls. */
+/*
+ * The in-sync comes at the end of a resync that may have few updates: nothing is left to later
+ * calls.
+ */
 static void
 inSync_afterARestart_freesAllDroppedValues(void)
 {
@@ -331,8 +334,8 @@ restart_withManyKeys_isTimed(void)
     cdedupe_bytes_destroy(buffer);
 }
 
-/* ---------------------------------------------------------------------------------------------------- */
-/* Values that share slabs are not lost: there the hooks would not miss them                            */
+/* ---------------------------------------------------------------------------------------------- */
+/* Values that share slabs are not lost: there the hooks would not miss them                      */
 
 static void
 put_in_all_ways(cdedupe_bytes_t *buffer, uint32_t round)
@@ -376,7 +379,10 @@ longValues_howeverTheyEnd_takeConstantMemory(void)
     close_hooked(buffer);
 }
 
-/* Lengths around those at which a value moves from the payload to a slab, and to a block of its own. */
+/*
+ * Lengths around those at which a value moves from the payload to a slab, and to a block of its
+ * own.
+ */
 static void
 valuesOfEveryKindOfLength_comeOutAsTheyWentIn(void)
 {
@@ -398,8 +404,8 @@ valuesOfEveryKindOfLength_comeOutAsTheyWentIn(void)
     close_hooked(buffer);
 }
 
-/* ---------------------------------------------------------------------------------------------------- */
-/* The store                                                                                            */
+/* ---------------------------------------------------------------------------------------------- */
+/* The store                                                                                      */
 
 enum { STORED = 400 };
 

@@ -1,7 +1,5 @@
 /* SPDX-License-Identifier: Apache-2.0 */
-/*
- * cdedupe_take_wait(): what ends a wait, and what does not.
- */
+/* cdedupe_take_wait(): the events that end a wait, and those that do not. */
 #include <pthread.h>
 #include <stdatomic.h>
 #include <stdlib.h>
@@ -103,8 +101,8 @@ takeWait_withASingleBatchClaim_isRefused(void)
     CHECK_EQ(take_wait(0, &count), CDEDUPE_INVALID_ARGUMENT);
 }
 
-/* ---------------------------------------------------------------------------------------------------- */
-/* With another thread                                                                                  */
+/* ---------------------------------------------------------------------------------------------- */
+/* With another thread                                                                            */
 
 static void *
 put_one(void *argument)

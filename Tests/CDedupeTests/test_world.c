@@ -1,8 +1,9 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /*
- * All that a buffer does if asked, at once and with threads: a source that has the truth, restarts now and then, and sends
- * all again when a bound was exceeded, of which much is suppressed; a sink that fails on a part of its batches. In the end
- * the sink has what the source has, and every payload came out once.
+ * All options of a buffer at once, with threads. A source has the truth and restarts now and then.
+ * When a bound was exceeded, it sends everything again, of which the buffer suppresses much. A sink
+ * fails on some of its batches. In the end the sink must have what the source has, and every
+ * payload must have come out once.
  */
 #include <pthread.h>
 #include <sched.h>
@@ -66,8 +67,8 @@ end_payload(world_t *world, cdedupe_slot_t slot)
     }
 }
 
-/* ---------------------------------------------------------------------------------------------------- */
-/* Source                                                                                               */
+/* ---------------------------------------------------------------------------------------------- */
+/* Source                                                                                         */
 
 /* Done with one that was put; whether it overflowed. */
 static bool
@@ -192,8 +193,8 @@ look(void *argument)
     return NULL;
 }
 
-/* ---------------------------------------------------------------------------------------------------- */
-/* Sink                                                                                                 */
+/* ---------------------------------------------------------------------------------------------- */
+/* Sink                                                                                           */
 
 static void
 commit(world_t *world, const cdedupe_item_t *item)
@@ -258,7 +259,7 @@ sink(world_t *world, uint64_t random)
     }
 }
 
-/* ---------------------------------------------------------------------------------------------------- */
+/* ---------------------------------------------------------------------------------------------- */
 
 typedef struct rules {
     bool suppress;
@@ -288,7 +289,9 @@ open_world(world_t *world, const rules_t *rules)
 
 static uint64_t suppressed, overflows;
 
-/* A short life: what is lost on the way the source may send again, but not what is lost at the end. */
+/*
+ * A short life: what is lost on the way the source may send again, but not what is lost at the end.
+ */
 static void
 run_world(const rules_t *rules, uint64_t seed)
 {

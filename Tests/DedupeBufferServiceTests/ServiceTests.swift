@@ -142,7 +142,8 @@ struct ServiceTests {
         #expect(buffer.statistics.pendingKeys == 1)
     }
 
-    /// A sink that fails until the grace period is over: how long `onShutdown` takes has no say in how it ends.
+    /// A sink that fails until the grace period is over: how long `onShutdown` takes has no say in
+    /// how it ends.
     @Test(arguments: [0, 20_000] as [UInt32])
     func gracePeriod_passesInAPause_returns(microseconds: UInt32) async throws {
         let sink = Sink()

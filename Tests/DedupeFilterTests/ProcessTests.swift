@@ -9,7 +9,8 @@ import Testing
     import Musl
 #endif
 
-/// The filter as its users meet it: the built executable, its descriptors, its exit status, its signals.
+/// The filter as its users meet it: the built executable, its descriptors, its exit status, its
+/// signals.
 @Suite(.serialized) struct ProcessTests {
     static func update(_ key: String, _ value: Any = 1) -> String {
         #"{"key":"\#(key)","value":\#(value)}"# + "\n"
@@ -222,7 +223,8 @@ import Testing
     @Test func readerGone() throws {
         let file = try NamedFile((0..<20_000).map { Self.update("key-\($0)") }.joined())
         let status = try NamedFile("")
-        // The status of the first command of a pipeline is not the shell's to tell; so it writes it down.
+        // The status of the first command of a pipeline is not the shell's to tell; so it writes it
+        // down.
         for trap in ["", "trap '' PIPE;"] {
             let outcome = try shell(
                 #"{ \#(trap) "$0" "$1"; echo $? > "$2"; } | head -n 1"#, file.path, status.path)
@@ -329,8 +331,8 @@ import Testing
         defer { unlink(path) }
 
         let waiting = try RunningProcess([path])
-        // Ready to be ended in order once it has said that it is there, which it cannot; so give it a moment, and
-        // accept that a slow one is ended before it was.
+        // Ready to be ended in order once it has said that it is there, which it cannot; so give it
+        // a moment, and accept that a slow one is ended before it was.
         usleep(300_000)
         waiting.signal(SIGTERM)
         #expect(waiting.end().status == 143)

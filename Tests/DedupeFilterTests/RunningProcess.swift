@@ -37,10 +37,11 @@ struct Outcome {
     var errors: String
 }
 
-/// A process with its descriptors. Whatever it does, it does not live longer than the watchdog allows.
+/// A process with its descriptors. Whatever it does, it does not live longer than the watchdog
+/// allows.
 ///
-/// Not Foundation's `Process`: signals and their dispositions are part of what is tested here, so they have to be known
-/// from the beginning.
+/// Not Foundation's `Process`: signals and their dispositions are part of what is tested here, so
+/// they have to be known from the beginning.
 final class RunningProcess {
     /// The process, as long as there is one.
     private final class Identifier: Sendable {
@@ -58,7 +59,8 @@ final class RunningProcess {
             }
         }
 
-        /// Waits for the end. The number is given up only under the lock, so no other process is ever signalled.
+        /// Waits for the end. The number is given up only under the lock, so no other process is
+        /// ever signalled.
         func wait() -> CInt {
             while true {
                 var status: CInt = 0

@@ -1,7 +1,7 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /*
- * What every fuzz target offers: the function that libFuzzer, AFL++ and replay.c call with one input. It returns zero,
- * or ends the process.
+ * What every fuzz target offers: the function that libFuzzer, AFL++ and replay.c call with one
+ * input. It returns zero, or ends the process.
  */
 #ifndef FUZZ_H
 #define FUZZ_H

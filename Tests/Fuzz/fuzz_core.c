@@ -1,19 +1,22 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /*
- * The core's target: bytes become calls on three buffers, which are compared with the model after each.
+ * The core's target: bytes become calls on three buffers, which are compared with the model after
+ * each.
  *
- * The core is built for it with tiny tables (tiny.h in the core), with a hash function that the input can make bad
- * (keys.h) and with restart numbers of three bits. Result, outcomes, displaced payloads, what was taken, wake-ups and
- * counters must be the model's; cdedupe_validate() must find nothing, and no payload may be lost, after every call. Where
- * the contract leaves open what comes next, the model steps aside, and all but it goes on.
+ * The core is built for it with tiny tables (tiny.h in the core), with a hash function that the
+ * input can make bad (keys.h) and with restart numbers of three bits. Result, outcomes, displaced
+ * payloads, what was taken, wake-ups and counters must be the model's; cdedupe_validate() must find
+ * nothing, and no payload may be lost, after every call. Where the contract leaves open what comes
+ * next, the model steps aside, and all but it goes on.
  *
  * An input is a byte of settings, then calls:
  *
  *     7 6 5 4 3 2 1 0
- *     variant   call      on buffer 0, 1, 2 or (3) 0, then what the call reads: see the functions run_*
+ *     variant   call      on buffer 0, 1, 2 or (3) 0, then what the call reads: see run_*
  *         buffer
  *
- * Zeroes are read where an input ends too soon. FUZZ_VERBOSE in the environment: every call is printed.
+ * Zeroes are read where an input ends too soon. FUZZ_VERBOSE in the environment: every call is
+ * printed.
  */
 #include "fuzz.h"
 
@@ -76,8 +79,8 @@ say(const char *format, ...)
     }
 }
 
-/* ---------------------------------------------------------------------------------------------------- */
-/* Comparing                                                                                            */
+/* ---------------------------------------------------------------------------------------------- */
+/* Comparing                                                                                      */
 
 static bool
 is_modelled(const pair_t *pair)
@@ -111,8 +114,8 @@ compare_statistics(pair_t *pair)
 }
 
 /*
- * Every slot that is out is the queue's, dropped by a restart, in the last batch or held here. At the
- * bytes level some may be missing.
+ * Every slot that is out is the queue's, dropped by a restart, in the last batch or held here. At
+ * the bytes level some may be missing.
  */
 static void
 check_slots(const pair_t *pair)
@@ -165,10 +168,13 @@ read_items(pair_t *pair, size_t *keys)
     }
 }
 
-/* ---------------------------------------------------------------------------------------------------- */
-/* Memory                                                                                               */
+/* ---------------------------------------------------------------------------------------------- */
+/* Memory                                                                                         */
 
-/* A call said that it had no memory: then it had none. There is some again, as far as the next attempt goes. */
+/*
+ * A call said that it had no memory: then it had none. There is some again, as far as the next
+ * attempt goes.
+ */
 static void
 after_failure(pair_t *pair, uint64_t failures_before)
 {
@@ -195,8 +201,8 @@ run_fail(pair_t *pair, unsigned variant)
     pair->try_again = variant != 2;
 }
 
-/* ---------------------------------------------------------------------------------------------------- */
-/* Source                                                                                               */
+/* ---------------------------------------------------------------------------------------------- */
+/* Source                                                                                         */
 
 /* The model learns of those updates that were done; returns how many were. */
 static size_t
@@ -310,7 +316,10 @@ run_put_many(pair_t *pair, unsigned variant)
     put_all(pair, updates, count);
 }
 
-/* A sweep that lacked memory may have queued some of its deletions: the model waits until it is repeated. */
+/*
+ * A sweep that lacked memory may have queued some of its deletions: the model waits until it is
+ * repeated.
+ */
 static void
 run_status(pair_t *pair, unsigned variant)
 {
@@ -361,8 +370,8 @@ run_collect(pair_t *pair, unsigned variant)
     }
 }
 
-/* ---------------------------------------------------------------------------------------------------- */
-/* Sink                                                                                                 */
+/* ---------------------------------------------------------------------------------------------- */
+/* Sink                                                                                           */
 
 static cdedupe_result_t
 take(pair_t *pair, size_t capacity)
@@ -399,7 +408,9 @@ run_take(pair_t *pair, unsigned variant)
     }
 }
 
-/* The model puts back as many, the last of them; what came back from the buffer begins at `first`. */
+/*
+ * The model puts back as many, the last of them; what came back from the buffer begins at `first`.
+ */
 static void
 compare_put_back(pair_t *pair, const uint64_t *back, size_t first, size_t count)
 {
@@ -487,8 +498,8 @@ run_finish(pair_t *pair, cdedupe_finish_t when)
           (result == CDEDUPE_STOPPED && (pair->model.stopped || !is_modelled(pair))));
 }
 
-/* ---------------------------------------------------------------------------------------------------- */
-/* Life                                                                                                 */
+/* ---------------------------------------------------------------------------------------------- */
+/* Life                                                                                           */
 
 static pair_t *
 pair_of(const subject_t *subject)
@@ -501,7 +512,10 @@ pair_of(const subject_t *subject)
     return &pairs[i];
 }
 
-/* The hook finds the buffer in order and may call it. Within a status, that happens in the middle of a sweep. */
+/*
+ * The hook finds the buffer in order and may call it. Within a status, that happens in the middle
+ * of a sweep.
+ */
 static void
 wake(subject_t *subject)
 {
@@ -625,8 +639,8 @@ close_pair(pair_t *pair)
     pair->open = false;
 }
 
-/* ---------------------------------------------------------------------------------------------------- */
-/* Slots                                                                                                */
+/* ---------------------------------------------------------------------------------------------- */
+/* Slots                                                                                          */
 
 static uint64_t
 mark_of(const pair_t *pair, cdedupe_slot_t slot)
@@ -695,8 +709,8 @@ run_slots(pair_t *pair, unsigned variant)
     }
 }
 
-/* ---------------------------------------------------------------------------------------------------- */
-/* Calls that are wrong, or out of the way                                                              */
+/* ---------------------------------------------------------------------------------------------- */
+/* Calls that are wrong, or out of the way                                                        */
 
 static void
 create_wrongly(void)
@@ -740,7 +754,10 @@ create_wrongly(void)
     }
 }
 
-/* By default, with outcomes that nobody wants to know, and destroyed while a value is pending and one is lent. */
+/*
+ * By default, with outcomes that nobody wants to know, and destroyed while a value is pending and
+ * one is lent.
+ */
 static void
 use_plainly(void)
 {
@@ -828,8 +845,8 @@ run_rare(pair_t *pair)
     }
 }
 
-/* ---------------------------------------------------------------------------------------------------- */
-/* One input                                                                                            */
+/* ---------------------------------------------------------------------------------------------- */
+/* One input                                                                                      */
 
 static void
 run_call(unsigned byte)

@@ -1,8 +1,9 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /*
- * The parser's target: bytes are lines of JSON, and every event is compared with what a second parser, nlohmann's, finds
- * in the line and what CEventParser.h makes of that. Besides, the same lines must give the same events wherever they
- * lie, whatever is behind them, however many are asked for at once, and one by one.
+ * The parser's target: bytes are lines of JSON, and every event is compared with what a second
+ * parser, nlohmann's, finds in the line and what CEventParser.h makes of that. Besides, the same
+ * lines must give the same events wherever they lie, whatever is behind them, however many are
+ * asked for at once, and one by one.
  *
  * Inputs are plain lines, so that they can be read, and the filter's own input can be a seed.
  */
@@ -62,7 +63,8 @@ struct event {
 
 // ---- The parser under test ----
 
-// Memory that ends where nothing can be read: simdjson's own library is built without the sanitizer.
+// Memory that ends where nothing can be read: simdjson's own library is built without the
+// sanitizer.
 class guarded_memory {
 public:
     guarded_memory()

@@ -1,7 +1,7 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /*
- * The one thing that the core's target looks at inside a buffer: whether slots are lost. Nobody misses them until the
- * buffer has grown without bound.
+ * The one thing that the core's target looks at inside a buffer: whether slots are lost. Nobody
+ * misses them until the buffer has grown without bound.
  */
 #ifndef INSIDE_H
 #define INSIDE_H

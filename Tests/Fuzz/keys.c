@@ -11,7 +11,10 @@
 
 enum { ROW = 8, ROWS = KEYS / ROW };
 
-/* The entry's classes of size end at 40 bytes of key, 104, 168, ... The first and the last row have lengths of their own. */
+/*
+ * The entry's classes of size end at 40 bytes of key, 104, 168, ... The first and the last row have
+ * lengths of their own.
+ */
 static const size_t row_lengths[ROWS] = {0,   2,   2,   2,   5,    8,    8,    8,    16,   16,  16,
                                          24,  39,  40,  40,  40,   41,   41,   104,  105,  200, 488,
                                          489, 616, 617, 745, 1000, 1500, 2025, 4072, 9000, 0};
@@ -87,7 +90,10 @@ mode_of_key(const unsigned char *key, size_t length)
     return length == 0 ? HASH_SAME : modes[key[0] % ROW];
 }
 
-/* The index takes its places from the first of the 64 bits, tags are the first 32, and cells the last of those. */
+/*
+ * The index takes its places from the first of the 64 bits, tags are the first 32, and cells the
+ * last of those.
+ */
 uint64_t cdedupe_test_hash(const void *key, size_t length);
 
 uint64_t

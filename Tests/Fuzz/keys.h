@@ -2,9 +2,10 @@
 /*
  * The keys of the core's target, and the hash function that the core is built with here.
  *
- * A byte of the input names a key. Keys come in rows of eight of one length, which differ only in their first and
- * last byte; the first byte also says how badly its key hashes. So keys meet others with which they share a place in
- * the directory, a cell, the whole tag or the whole hash, of their own length and of others.
+ * A byte of the input names a key. Keys come in rows of eight of one length, which differ only in
+ * their first and last byte; the first byte also says how badly its key hashes. So keys meet others
+ * with which they share a place in the directory, a cell, the whole tag or the whole hash, of their
+ * own length and of others.
  */
 #ifndef KEYS_H
 #define KEYS_H

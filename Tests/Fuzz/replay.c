@@ -1,6 +1,7 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /*
- * Runs a target once for every file that is named, and for every file in the folders that are named.
+ * Runs a target once for every file that is named, and for every file in the folders that are
+ * named.
  */
 #include <dirent.h>
 #include <stdio.h>

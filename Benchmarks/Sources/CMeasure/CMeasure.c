@@ -65,9 +65,10 @@ measure_allocations(void)
 #include <unistd.h>
 
 /*
- * glibc lets a program define malloc: these definitions come before the C library's own for every library in the process,
- * the Swift runtime included. They count, and pass on to the same allocator under its other names, so that what is
- * measured is the allocator that everybody uses. free() stays the C library's.
+ * glibc lets a program define malloc: these definitions come before the C library's own for every
+ * library in the process, the Swift runtime included. They count, and pass on to the same allocator
+ * under its other names, so that what is measured is the allocator that everybody uses. free()
+ * stays the C library's.
  */
 void *__libc_malloc(size_t size);
 void *__libc_calloc(size_t count, size_t size);

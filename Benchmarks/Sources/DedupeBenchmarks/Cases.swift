@@ -33,8 +33,8 @@ struct Cases {
     let parameters: Parameters
     var results = Results()
 
-    /// Does the work for both sides, `count` times; the side that goes first changes from one time to the next, so that
-    /// neither always finds the machine warm.
+    /// Does the work for both sides, `count` times; the side that goes first changes from one time
+    /// to the next, so that neither always finds the machine warm.
     private func inTurns(_ count: Int, ours: (Int) throws -> Void, plain: (Int) throws -> Void) rethrows {
         for i in 0..<count {
             if i % 2 == 0 { try ours(i) }
@@ -152,7 +152,8 @@ struct Cases {
 
     // MARK: - Memory
 
-    /// What a key costs, its strings and values included: the source makes the updates, hands them over, and forgets them.
+    /// What a key costs, its strings and values included: the source makes the updates, hands them
+    /// over, and forgets them.
     mutating func memory(_ keyCount: Int) {
         // A few pages more or less are many bytes for each of a thousand keys.
         if keyCount < 100_000 || resident() == nil { return }
@@ -250,7 +251,8 @@ struct Cases {
 
     // MARK: - Allocations
 
-    /// In the steady state: replacing what is pending; and all keys, which are live, going in and out again.
+    /// In the steady state: replacing what is pending; and all keys, which are live, going in and
+    /// out again.
     mutating func allocations(_ keyCount: Int) {
         if !measure_can_count() { return }
         let stream = Stream(keyCount: keyCount, seed: parameters.seed)

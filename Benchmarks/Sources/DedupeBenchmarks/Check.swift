@@ -3,7 +3,8 @@
 import DedupeBuffer
 import Synchronization
 
-/// The yardstick must do the same work, or its times mean nothing: random operations, compared with the library's answers.
+/// The yardstick must do the same work, or its times mean nothing: random operations, compared with
+/// the library's answers.
 enum Check {
     private enum Entry: Equatable {
         case update(key: String, stamp: UInt64?, type: UpdateType)
@@ -30,7 +31,8 @@ enum Check {
             entries.withLock { $0.append(.status(status)) }
         }
 
-        /// What arrived since the last time. The order among the deletions that a resync finds is free: they are sorted.
+        /// What arrived since the last time. The order among the deletions that a resync finds is
+        /// free: they are sorted.
         func takeAll() -> [Entry] {
             var all = entries.withLock { entries in
                 defer { entries = [] }

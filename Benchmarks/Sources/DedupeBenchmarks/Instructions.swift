@@ -5,11 +5,12 @@ import Foundation
 
 /// Instructions per update, counted by callgrind, for a thousand keys.
 ///
-/// The Makefile runs this program under `valgrind --tool=callgrind --instr-atstart=no`. Each case ends with a dump that is
-/// named after the case, the side, and how many updates it had.
+/// The Makefile runs this program under `valgrind --tool=callgrind --instr-atstart=no`. Each case
+/// ends with a dump that is named after the case, the side, and how many updates it had.
 enum Instructions {
     static func run() {
-        // Both sides once without being counted: the runtime looks up types and protocols at their first use.
+        // Both sides once without being counted: the runtime looks up types and protocols at their
+        // first use.
         for counted in [false, true] {
             measure(OurBuffer.self, "ours", counted)
             measure(YardstickBuffer.self, "yardstick", counted)

@@ -7,11 +7,12 @@ import DedupeBuffer
 import Foundation
 import Logging
 
-/// The Swift layer alone: what updates cost through `onUpdates` for a thousand keys, which stay in the cache, and how often
-/// it asks for memory.
+/// The Swift layer alone: what updates cost through `onUpdates` for a thousand keys, which stay in
+/// the cache, and how often it asks for memory.
 ///
-/// Times are for reading; next to them stands the core's own, see ``measureCore(_:)``. Counts of allocations do not
-/// depend on the machine, and are compared with the thresholds that are committed.
+/// Times are for reading; next to them stands the core's own, see ``measureCore(_:)``. Counts of
+/// allocations do not depend on the machine, and are compared with the thresholds that are
+/// committed.
 enum Layer {
     struct Measurement: Codable {
         var name: String
@@ -37,8 +38,8 @@ enum Layer {
             }
     }
 
-    /// With a logger that passes over what is logged for each call, and metrics that go nowhere: what watching itself
-    /// costs.
+    /// With a logger that passes over what is logged for each call, and metrics that go nowhere:
+    /// what watching itself costs.
     private static var observed: DedupeBufferConfiguration {
         var logger = Logger(label: "benchmark") { _ in SwiftLogNoOpLogHandler() }
         logger.logLevel = .info
@@ -51,7 +52,8 @@ enum Layer {
         merge: (@Sendable (Value, Value) -> Value)? = nil, _ make: (Int) -> Value
     ) -> [Measurement] {
         let keys = (0..<1000).map { "/registry/pods/namespace-\($0 % 10)/pod-\($0)" }
-        // Strings and values of its own for each update, as a client that decodes messages has them.
+        // Strings and values of its own for each update, as a client that decodes messages has
+        // them.
         let rounds = (0..<4).map { round in
             keys.map { Update(key: String(decoding: Array($0.utf8), as: UTF8.self), value: make(round)) }
         }
@@ -80,7 +82,8 @@ enum Layer {
         ]
     }
 
-    /// The same with the C core alone: keys that lie there as bytes, and payloads of eight bytes that are written.
+    /// The same with the C core alone: keys that lie there as bytes, and payloads of eight bytes
+    /// that are written.
     private static func measureCore(_ repetitions: Int) -> [Measurement] {
         var buffer: OpaquePointer?
         guard cdedupe_create(nil, &buffer) == CDEDUPE_OK, let buffer else { return [] }

@@ -5,11 +5,13 @@ import Dispatch
 import Foundation
 import Synchronization
 
-/// The yardstick: Calico's dedupebuffer, ported to Swift in the plain way, which is what one would write by hand.
+/// The yardstick: Calico's dedupebuffer, ported to Swift in the plain way, which is what one would
+/// write by hand.
 ///
-/// One mutex, held for all of a call; a dictionary from key to the pending update's node, which is also a node of the
-/// queue; the queue, a doubly linked list of updates and statuses; two sets of keys: those that are live, and those not
-/// seen since the reconnection. It does what the original does, with the original's known faults repaired.
+/// One mutex, held for all of a call; a dictionary from key to the pending update's node, which is
+/// also a node of the queue; the queue, a doubly linked list of updates and statuses; two sets of
+/// keys: those that are live, and those not seen since the reconnection. It does what the original
+/// does, with the original's known faults repaired.
 final class PlainBuffer<Value: Sendable>: Sendable {
     fileprivate enum Content {
         case update(Update<String, Value>)
@@ -165,7 +167,8 @@ extension PlainBuffer.State {
         last = node
     }
 
-    /// Takes a pending update from the queue. Two statuses that were to each side of it become one, the later.
+    /// Takes a pending update from the queue. Two statuses that were to each side of it become one,
+    /// the later.
     private mutating func remove(_ node: PlainBuffer.Node) {
         let before = node.previous
         let after = node.next
@@ -181,7 +184,8 @@ extension PlainBuffer.State {
         node.next = nil
     }
 
-    /// One by one: a chain of a million nodes that is let go as a whole ends each in the `deinit` of the one before.
+    /// One by one: a chain of a million nodes that is let go as a whole ends each in the `deinit`
+    /// of the one before.
     fileprivate mutating func dropQueue() {
         while let node = first {
             first = node.next
@@ -190,7 +194,8 @@ extension PlainBuffer.State {
         last = nil
     }
 
-    /// Says whether the loop sleeps although there is something to deliver; it no longer counts as asleep then.
+    /// Says whether the loop sleeps although there is something to deliver; it no longer counts as
+    /// asleep then.
     fileprivate mutating func hasToWake() -> Bool {
         defer { if first != nil { isAsleep = false } }
         return isAsleep && first != nil

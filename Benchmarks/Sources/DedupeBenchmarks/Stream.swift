@@ -44,7 +44,8 @@ enum BenchmarkKey {
         "/calico/resources/v3/projectcalico.org/workloadendpoints/ns-########/node-########-pod-################"
             .utf8.suffix(size))
 
-    /// The key with a given number: a path as in a datastore, in which only some of the digits differ. A new string.
+    /// The key with a given number: a path as in a datastore, in which only some of the digits
+    /// differ. A new string.
     static func make(_ number: Int) -> String {
         let random = Random.scramble(UInt64(number + 1))
         return String(unsafeUninitializedCapacity: size) { bytes in
@@ -63,15 +64,17 @@ enum BenchmarkKey {
 
 /// Updates as a producer sends them: calls of a hundred, built beforehand, keys in random order.
 ///
-/// Strings and values are made in the order of the stream, so that they follow one another in memory. The stream is one
-/// permutation of all keys after another; the first `allKeys` calls have all keys.
+/// Strings and values are made in the order of the stream, so that they follow one another in
+/// memory. The stream is one permutation of all keys after another; the first `allKeys` calls have
+/// all keys.
 struct Stream: Sendable {
     let keyCount: Int
     let calls: [[BenchmarkUpdate]]
 
     var allKeys: Int { keyCount / callSize }
 
-    /// - Parameter rounds: how many permutations; by default so many that no branch predictor learns the order by heart.
+    /// - Parameter rounds: how many permutations; by default so many that no branch predictor
+    ///   learns the order by heart.
     init(keyCount: Int, seed: UInt64, rounds: Int? = nil) {
         let rounds = rounds ?? max(100_000 / keyCount, 1)
         var random = Random(state: seed)
@@ -88,8 +91,8 @@ struct Stream: Sendable {
         self.calls = calls
     }
 
-    /// All keys once, in an order of their own. Buffers are filled from here: if what follows came in the same order, it
-    /// would walk through the buffer's memory from one end to the other.
+    /// All keys once, in an order of their own. Buffers are filled from here: if what follows came
+    /// in the same order, it would walk through the buffer's memory from one end to the other.
     static func first(keyCount: Int, seed: UInt64) -> Stream {
         Stream(keyCount: keyCount, seed: seed + 1000, rounds: 1)
     }

@@ -1,7 +1,5 @@
 /* SPDX-License-Identifier: Apache-2.0 */
-/*
- * The clock: when an update was queued, in milliseconds, modulo 2^32 (49 days).
- */
+/* The clock: the time at which an update was queued, in milliseconds, modulo 2^32 (49 days). */
 #ifndef CDEDUPE_BASE_CLOCK_H
 #define CDEDUPE_BASE_CLOCK_H
 
@@ -10,8 +8,9 @@
 #include <time.h>
 
 /*
- * A larger difference of two readings is negative: a call reads the clock before it gets the lock, so
- * an update may be queued by a reading that is later than that of the caller who asks for its age.
+ * A larger difference of two readings means a negative one. A call reads the clock before it gets
+ * the lock. Therefore the time of a queued update may be later than the reading of a caller that
+ * asks for the update's age.
  */
 #define CLOCK_AGE_MAX (UINT32_MAX - 60 * 1000)
 
@@ -33,14 +32,19 @@ clock_nanoseconds(const struct clock *clock)
     return (uint64_t)time.tv_sec * 1000000000 + (uint64_t)time.tv_nsec;
 }
 
-/* The time for an age, rounded down. Not under a lock: the clock may be a user callback. */
+/*
+ * The present time for computing an age, rounded down. The caller must not hold a lock, because the
+ * clock may be a user callback.
+ */
 static inline uint32_t
 clock_now(const struct clock *clock)
 {
     return (uint32_t)(clock_nanoseconds(clock) / CLOCK_MILLISECOND);
 }
 
-/* The time for an update that is queued, rounded up, so that no age is more than the true one. */
+/*
+ * The present time for an update that is queued, rounded up, so that no age exceeds the true one.
+ */
 static inline uint32_t
 clock_now_rounded_up(const struct clock *clock)
 {
@@ -49,14 +53,14 @@ clock_now_rounded_up(const struct clock *clock)
     return (uint32_t)(nanoseconds / CLOCK_MILLISECOND + (nanoseconds % CLOCK_MILLISECOND != 0));
 }
 
-/* Whether the clock may be read in a read section, in which no user callback runs. */
+/* Whether the clock may be read in a read section. No user callback may run there. */
 static inline bool
 clock_is_ours(const struct clock *clock)
 {
     return clock->read == NULL;
 }
 
-/* Milliseconds from one reading to a later one. */
+/* The milliseconds from one reading to a later one. */
 static inline uint32_t
 clock_age(uint32_t queued, uint32_t now)
 {

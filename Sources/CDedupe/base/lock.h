@@ -1,6 +1,12 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /*
- * The buffer's spinlock, on Concurrency Kit's.
+ * The spinlock of a buffer or a store, on Concurrency Kit's.
+ *
+ * ThreadSanitizer does not see inline assembly, so builds under it use the compiler's atomics, with
+ * the same orderings.
+ *
+ * A thread that releases the lock is the other side of the next thread that acquires it. Without
+ * the release and the acquire, that thread could see a state that is half changed.
  */
 #ifndef CDEDUPE_BASE_LOCK_H
 #define CDEDUPE_BASE_LOCK_H
@@ -15,10 +21,10 @@
 
 struct lock {
     ck_spinlock_t spin;
-    uint32_t waiting; /* Threads that did not get it at once. */
+    uint32_t waiting; /* Threads that did not get the lock at once. A hint for lock_yield(). */
 };
 
-/* How often a waiter looks again before it gives its time slice away. */
+/* How often a waiting thread looks again before it yields the processor. */
 enum { LOCK_SPINS = 128 };
 
 static inline void
@@ -51,8 +57,9 @@ lock_try(struct lock *lock)
 }
 
 /*
- * Spins for about the length of one hold, then yields: with more threads than cores the holder may have been
- * descheduled, and a waiter that burns its slice only delays the holder's return.
+ * Spins for about the length of one lock scope, then yields the processor. With more threads than
+ * cores, the thread that holds the lock may have been descheduled. A waiting thread that spins
+ * through its time slice would only delay that thread's return.
  */
 static inline void
 lock_wait(struct lock *lock)
@@ -85,8 +92,10 @@ lock_release(struct lock *lock)
 }
 
 /*
- * Between two holds of one call: lets somebody else have the lock. Without this whoever has just dropped it, with its
- * cache line at hand, takes it again before a waiter on another core can look, for as long as the call lasts.
+ * Called between two lock scopes of one call: lets a waiting thread have the lock. The thread that
+ * has just released the lock still has its cache line. Without this function it would acquire the
+ * lock again before a waiting thread on another core could look, again and again for the whole
+ * call.
  */
 static inline void
 lock_yield(struct lock *lock)

@@ -1,9 +1,20 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /*
- * The plain level: values are bytes, which are copied in.
+ * The bytes level: the caller puts values as bytes, and the library copies them.
  *
- * It stands on the public header alone. A payload is one cache line. Short values lie in it, longer
- * ones in the store of values.h.
+ * This file stands on the public header alone, and on the allocator and the store of values.h. A
+ * payload is one cache line. A short value lies in the payload, and a longer one lies in the store.
+ *
+ *     cdedupe_bytes_put, _delete
+ *         put_value
+ *             collect                PUT_CLEARS steps, if a restart or an overflow dropped some
+ *             make_value             a slot, and room in the store if the value is long
+ *             put                    cdedupe_put(); destroys the values that come back
+ *     cdedupe_bytes_take, _take_wait
+ *         begin_take                 frees the values of the batch before
+ *         end_take                   describe() for each item
+ *     cdedupe_bytes_put_back         destroys the values that came back
+ *     cdedupe_bytes_destroy          destroys the values of the batch and of cdedupe_drain_next()
  */
 #include "CDedupe.h"
 
@@ -19,25 +30,25 @@ struct value {
     uint64_t length;
     union {
         unsigned char bytes[VALUE_INLINE];
-        struct stored_value stored; /* Of a value longer than VALUE_INLINE. */
+        struct stored_value stored; /* If the value is longer than VALUE_INLINE. */
     } at;
 };
 
 _Static_assert(sizeof(struct value) == 64, "a payload is one cache line");
 
 enum {
-    /* Values that are freed together. */
+    /* The most values that are freed together. */
     FREED_TOGETHER = TEST_SIZED(64, 4),
-    /* What one call clears up at most of what restarts and overflows dropped. */
+    /* The most steps in which one call clears what restarts and overflows dropped. */
     PUT_CLEARS = TEST_SIZED(8, 2),
     CALL_CLEARS = FREED_TOGETHER,
 };
 
 struct cdedupe_bytes {
     cdedupe_t *core;
-    struct memory memory; /* Of this struct, the items and the store. */
+    struct memory memory; /* For this struct, the items and the store. */
     size_t batch_size;
-    size_t batch;          /* How many items of the last batch are still lent. */
+    size_t batch;          /* The items of the last batch that the sink still borrows. */
     cdedupe_item_t *items; /* Room for one batch. */
     struct values values;
 };
@@ -77,7 +88,9 @@ value_destroy(struct cdedupe_bytes *buffer, const struct value *value)
         values_free(&buffer->values, &value->at.stored);
 }
 
-/* Frees up to FREED_TOGETHER values, and gives their slots back. Zeros among the slots are skipped. */
+/*
+ * Frees up to FREED_TOGETHER values and gives their slots back. Zeros among the slots are skipped.
+ */
 static void
 destroy_values(struct cdedupe_bytes *buffer, const cdedupe_slot_t *slots, size_t count)
 {
@@ -96,9 +109,13 @@ destroy_values(struct cdedupe_bytes *buffer, const cdedupe_slot_t *slots, size_t
 }
 
 /* ---------------------------------------------------------------------------------------------- */
-/* Life                                                                                                 */
+/* Life                                                                                           */
 
-/* The options that the caller's struct has, the others by default. False: its size is out of range. */
+/*
+ * Reads the members that the caller's struct has, and sets the others to their defaults. False: the
+ * size of the struct is out of range, or the options ask for merging, which this level does not
+ * have.
+ */
 static bool
 read_options(const cdedupe_options_t *given, cdedupe_options_t *options)
 {
@@ -122,7 +139,7 @@ items_size(const struct cdedupe_bytes *buffer)
     return buffer->batch_size * sizeof(cdedupe_item_t);
 }
 
-/* Frees all but the core. */
+/* Frees everything except the core. */
 static void
 destroy_wrapper(struct cdedupe_bytes *buffer)
 {
@@ -135,7 +152,7 @@ destroy_wrapper(struct cdedupe_bytes *buffer)
     memory_free(&memory, buffer, sizeof(*buffer), _Alignof(struct cdedupe_bytes));
 }
 
-/* The core has accepted the options. */
+/* Makes the struct around a core, which has accepted the options. NULL: no memory. */
 static cdedupe_bytes_t *
 create_wrapper(const cdedupe_options_t *options, cdedupe_t *core)
 {
@@ -177,7 +194,7 @@ cdedupe_bytes_create(const cdedupe_options_t *given, cdedupe_bytes_t **out)
     return CDEDUPE_NO_MEMORY;
 }
 
-/* The values of the last batch, from item `first` on. */
+/* Destroys the values of the last batch from item `first` on. */
 static void
 destroy_items(struct cdedupe_bytes *buffer, size_t first)
 {
@@ -216,9 +233,12 @@ cdedupe_bytes_destroy(cdedupe_bytes_t *buffer)
 }
 
 /* ---------------------------------------------------------------------------------------------- */
-/* Source                                                                                               */
+/* Source                                                                                         */
 
-/* Clears up what restarts and overflows dropped, `steps` updates of it at most. There is something. */
+/*
+ * Clears what restarts and overflows dropped, in at most `steps` steps. Call it if there is
+ * something to clear.
+ */
 static void
 collect(struct cdedupe_bytes *buffer, size_t steps)
 {
@@ -229,7 +249,7 @@ collect(struct cdedupe_bytes *buffer, size_t steps)
         destroy_values(buffer, slots, count);
 }
 
-/* Puts an update whose payload, if any, is complete; destroys what comes back. */
+/* Puts an update whose payload, if it has one, is complete. Destroys the values that come back. */
 static cdedupe_result_t
 put(struct cdedupe_bytes *buffer, cdedupe_update_t *update, cdedupe_outcome_t *outcome)
 {
@@ -246,7 +266,7 @@ put(struct cdedupe_bytes *buffer, cdedupe_update_t *update, cdedupe_outcome_t *o
     return result;
 }
 
-/* A slot with a value in it, or zero if there is no memory. */
+/* Returns a slot with a value in it, or zero if there is no memory. */
 static cdedupe_slot_t
 make_value(struct cdedupe_bytes *buffer, const void *bytes, size_t length, uint64_t revision)
 {
@@ -319,7 +339,7 @@ cdedupe_bytes_restart(cdedupe_bytes_t *buffer)
 }
 
 /* ---------------------------------------------------------------------------------------------- */
-/* Sink                                                                                                 */
+/* Sink                                                                                           */
 
 cdedupe_result_t
 cdedupe_bytes_claim(cdedupe_bytes_t *buffer, cdedupe_claim_t kind)
@@ -350,7 +370,10 @@ describe(struct cdedupe_bytes *buffer, const cdedupe_item_t *item, cdedupe_bytes
     }
 }
 
-/* What every take does before: the values of the batch before are freed, and some that were dropped. */
+/*
+ * The beginning of every take. Frees the values of the batch before, and clears some of what
+ * restarts and overflows dropped. Returns the largest batch that the caller and the buffer allow.
+ */
 static size_t
 begin_take(struct cdedupe_bytes *buffer, size_t capacity)
 {

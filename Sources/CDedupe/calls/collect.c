@@ -1,7 +1,25 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /*
- * What restarts leave behind. A restart only moves the queue's links to the garbage list, whose entries' words are
- * stale from then on (statuses come along); this clears them up one by one, in whoever's call it fits.
+ * The backlog that restarts and overflows drop, and how it is cleared.
+ *
+ * A restart only moves the queue's links, statuses included, to the dropped list. From then on the
+ * words of their entries are stale. Later calls clear the dropped list in bounded steps.
+ *
+ *     cdedupe_collect                up to SWEEPS_PER_LOCK steps in each lock scope
+ *         clear_one                  one step; puts make such steps too (put_locked.c)
+ *             drop_status            a leading status, for free
+ *             clear_entry            the stale entry of a dropped link
+ *             drop_link
+ *     dropped_add_queue              called by a restart
+ *     dropped_remove                 called when a stale entry leaves the dropped list
+ *         forget_status_between      at most one status stays between two entries
+ *     detached_add                   called when a payload loses its entry
+ *
+ * The rows of the transition table that this file implements, both in clear_entry():
+ *
+ *     state             event   new state
+ *     stale, live       clear   idle, with its old restart number, and so still unseen
+ *     stale, not live   clear   dead
  */
 #include "calls/calls.h"
 
@@ -11,7 +29,10 @@ count_uncleared(struct cdedupe *buffer, uint64_t count)
     sync_store_relaxed(&buffer->queue.uncleared, count);
 }
 
-/* Statuses that have become neighbours: one of them goes. So there are never more than entries, and one. */
+/*
+ * Frees one of two statuses that have become neighbours. Therefore the dropped list never has more
+ * statuses than entries plus one.
+ */
 static void
 forget_status_between(struct lock_scope *scope, uint32_t before, uint32_t after)
 {
@@ -65,7 +86,10 @@ detached_add(struct lock_scope *scope, cdedupe_slot_t slot)
     count_uncleared(buffer, buffer->queue.uncleared + 1);
 }
 
-/* [C1] stale, live -> idle, still unseen [C2]; stale, not live -> dead [C3] */
+/*
+ * Model step C1 reads the word. Model step C2: a live entry that is stale becomes idle and stays
+ * unseen. Model step C3: a stale entry that is not live dies. Returns the slot that the word had.
+ */
 static cdedupe_slot_t
 clear_entry(struct lock_scope *scope, uint32_t number)
 {
@@ -73,7 +97,12 @@ clear_entry(struct lock_scope *scope, uint32_t number)
     struct entry *entry = entry_at(&buffer->entries, number);
     uint64_t word = sync_load_relaxed(&entry->word), before;
 
-    /* Exchanges, with replace_unlocked(): a producer with an old restart number may be replacing the payload. */
+    /*
+     * Exchanges, because a producer that read an old restart number may be replacing the payload in
+     * replace_unlocked(), which is the other side. A plain store could lose the payload that this
+     * producer has just put there. Without the exchange's acquire, the caller could see only a part
+     * of the payload.
+     */
 
     if (word & WORD_LIVE) {
         before = sync_exchange(&entry->word, word_idle(word_restart(word)));
@@ -92,7 +121,10 @@ drop_link(struct lock_scope *scope, uint32_t link)
     link_free(scope, link);
 }
 
-/* A status that is first. It counts for nothing, or updates with statuses between them would come in two by two. */
+/*
+ * Skips a leading status for free. If it counted as a step, each step would clear only every second
+ * update wherever statuses lie between updates.
+ */
 static void
 drop_status(struct lock_scope *scope)
 {

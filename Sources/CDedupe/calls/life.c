@@ -1,19 +1,38 @@
 /* SPDX-License-Identifier: Apache-2.0 */
+/*
+ * The life of a buffer, from creation to destruction, and its statistics.
+ *
+ *     cdedupe_create
+ *         options_read               options.c
+ *         init_choices, init_parts   what needs no memory
+ *         create_lists               the heads of the three lists
+ *     cdedupe_drain_next             the payloads that a buffer still owns before it is destroyed
+ *         next_detached, next_pending
+ *     cdedupe_destroy
+ *     cdedupe_stop, cdedupe_finish   start_finishing(); the loop's take ends a finish (take.c)
+ *     cdedupe_statistics             oldest_age()
+ *     tidy_index                     called by takes, puts and cdedupe_collect() that removed keys
+ */
 #include "calls/calls.h"
 
 #include <string.h>
 
-/* The largest slab number of arenas whose cells are named by 32 bits; links leave one bit for statuses. */
+/*
+ * The largest slab numbers of arenas whose cells are named by 32 bits. A link's item has one bit
+ * less, because that bit marks a status.
+ */
 #define SLOT_SLAB_LIMIT (((uint32_t)1 << (32 - SLAB_SHIFT)) - 1)
 #define LINK_SLAB_LIMIT (((uint32_t)1 << (31 - SLAB_SHIFT)) - 1)
 
-/* What one call does at most about the index's debt, whoever made it. */
+/*
+ * The most lock scopes in which one call tidies the index. The untidiness may come from other
+ * calls.
+ */
 enum { TIDY_HOLDS = 4 };
 
-/* A free slot holds the number of the next one. */
+/* A free slot must have room for the number of the next free slot. */
 enum { SLOT_SIZE_MIN = 8 };
 
-/* The arena of payloads. */
 static void
 init_slots(struct arena *arena, size_t size, size_t alignment)
 {
@@ -25,10 +44,10 @@ init_slots(struct arena *arena, size_t size, size_t alignment)
     arena_add_class(arena, (size + alignment - 1) & ~(alignment - 1));
 }
 
-/* ---------------------------------------------------------------------------------------------------- */
-/* Life                                                                                                 */
+/* ---------------------------------------------------------------------------------------------- */
+/* Life                                                                                           */
 
-/* The heads of the three lists. */
+/* Makes the heads of the three lists. False: no memory. */
 static bool
 create_lists(struct cdedupe *buffer)
 {
@@ -50,7 +69,7 @@ create_lists(struct cdedupe *buffer)
     return true;
 }
 
-/* What the caller chose, and what is never changed. */
+/* Copies the options, which never change afterwards. */
 static void
 init_choices(struct cdedupe *buffer, const cdedupe_options_t *options)
 {
@@ -165,7 +184,7 @@ next_pending(struct cdedupe *buffer, uint64_t *cursor)
     return slot;
 }
 
-/* [E4] */
+/* Model step E4: first the detached payloads, then the payloads of all words. */
 cdedupe_slot_t
 cdedupe_drain_next(cdedupe_t *buffer, uint64_t *cursor)
 {
@@ -193,10 +212,10 @@ tidy_index(struct cdedupe *buffer)
     scope_finish(&scope);
 }
 
-/* ---------------------------------------------------------------------------------------------------- */
-/* The end                                                                                              */
+/* ---------------------------------------------------------------------------------------------- */
+/* The end                                                                                        */
 
-/* [E1] */
+/* Model step E1: stops the buffer and wakes the loop. */
 void
 cdedupe_stop(cdedupe_t *buffer)
 {
@@ -205,7 +224,7 @@ cdedupe_stop(cdedupe_t *buffer)
     scope_init(&scope, buffer);
     scope_lock(&scope);
     sync_store_relaxed_32(&buffer->end.stopped, 1);
-    /* For good: what is put back now is not delivered. */
+    /* The stop is final, so an update that is put back now is not delivered. */
     buffer->end.finishing = FINISHING_NOT;
     notify(&scope);
     scope_unlock(&scope);
@@ -213,9 +232,9 @@ cdedupe_stop(cdedupe_t *buffer)
 }
 
 /*
- * Model step E2. The loop stops the buffer when it finds the queue empty. A finish "when delivered" also
- * closes the queue's end: what is queued later is dropped, so the queue runs empty. A loop that has
- * nothing to deliver is woken to find out.
+ * Model step E2. The delivery loop stops the buffer when it finds the queue empty. A finish "when
+ * delivered" also closes the queue's end: later updates and statuses are dropped, so the queue runs
+ * empty. A loop that has nothing to deliver is woken to find that out.
  */
 static void
 start_finishing(struct lock_scope *scope, cdedupe_finish_t when)
@@ -249,10 +268,10 @@ cdedupe_finish(cdedupe_t *buffer, cdedupe_finish_t when)
     return result;
 }
 
-/* ---------------------------------------------------------------------------------------------------- */
-/* Inspection                                                                                           */
+/* ---------------------------------------------------------------------------------------------- */
+/* Inspection                                                                                     */
 
-/* Of the first update: a status may be before it, but never two. */
+/* The age of the first update in the queue. At most one status can come before that update. */
 static uint64_t
 oldest_age(const struct cdedupe *buffer, uint32_t now)
 {
@@ -277,7 +296,10 @@ cdedupe_statistics(cdedupe_t *buffer, cdedupe_statistics_t *out, size_t size)
     statistics.stopped = buffer->end.stopped;
     replaced = context_count_replaced(&buffer->contexts);
     lock_release(&buffer->lock);
-    /* On both sides of the sum, so it stays exact though the count goes on. */
+    /*
+     * The count of replaced updates goes on while it is read. The same number is added to both
+     * sides of the sum of the statistics, so the sum stays exact.
+     */
     statistics.received += replaced;
     statistics.replaced += replaced;
     statistics.memory = sync_load_relaxed(&buffer->memory.bytes);
@@ -297,7 +319,7 @@ cdedupe_result_text(cdedupe_result_t result)
     case CDEDUPE_STOPPED:
         return "buffer was stopped";
     case CDEDUPE_BUSY:
-        return "somebody else is taking";
+        return "another sink holds the claim";
     case CDEDUPE_NO_MEMORY:
         return "out of memory";
     case CDEDUPE_KEY_TOO_LONG:

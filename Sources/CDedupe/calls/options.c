@@ -1,12 +1,17 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /*
- * Options: defaults, and what is wrong with those that a caller gives.
+ * Options: their defaults, and the check of the options that a caller gives.
+ *
+ *     cdedupe_options_init
+ *     cdedupe_options_check
+ *         options_read               called by cdedupe_create() too
+ *             check                  offset_is_valid(), alignment_is_valid()
  */
 #include <string.h>
 
 #include "calls/calls.h"
 
-/* A larger size can only come from a caller that did not initialise the options. */
+/* A larger size comes from a caller that did not initialise the options. */
 enum { OPTIONS_SIZE_MAX = 4096 };
 
 void
@@ -21,7 +26,7 @@ cdedupe_options_init(cdedupe_options_t *options, size_t size)
     memcpy(options, &defaults, size < sizeof(defaults) ? size : sizeof(defaults));
 }
 
-/* Whether a uint64_t can lie at that offset of a payload. */
+/* Whether a payload has room for a uint64_t at this offset. */
 static bool
 offset_is_valid(const cdedupe_options_t *options, size_t offset)
 {

@@ -1,15 +1,25 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /*
- * Slots: cells that the caller owns for a while. Free slots come from a magazine, where there is one.
+ * Slots: cells of the payload arena, which the caller owns between acquiring and discarding them.
+ *
+ *     cdedupe_acquire
+ *         acquire_unlocked           from the magazine of a context, without the lock
+ *         acquire_locked             the others, from the arena
+ *             acquire_some           one lock scope
+ *     cdedupe_discard
+ *         discard_unlocked           into a magazine, without the lock
+ *         discard_locked             the others, to the arena
+ *         magazines_are_due          whether the magazines hold on to a sparse arena
+ *         empty_magazines            gives all magazines to the arena
  */
 #include "calls/calls.h"
 
 #include <string.h>
 
-/* An arena of so many slots is too small to be sparse. */
+/* An arena with at most this many slots never counts as sparse. */
 enum { SPARSE_CELLS = TEST_SIZED(4096, 16) };
 
-/* From a magazine; says how many. */
+/* Takes up to `count` slots from a magazine. Returns how many it took. */
 static size_t
 acquire_unlocked(struct cdedupe *buffer, cdedupe_slot_t *slots, size_t count)
 {
@@ -22,7 +32,7 @@ acquire_unlocked(struct cdedupe *buffer, cdedupe_slot_t *slots, size_t count)
     return done;
 }
 
-/* Takes up to `count` slots in one lock scope; says how many. */
+/* Takes up to `count` slots in one lock scope. Returns how many it took. */
 static size_t
 acquire_some(struct lock_scope *scope, cdedupe_slot_t *slots, size_t count)
 {
@@ -85,7 +95,7 @@ cdedupe_payloads(const cdedupe_t *buffer, const cdedupe_slot_t *slots, size_t co
         payloads[i] = slots[i] == 0 ? NULL : arena_at(&buffer->slots, slots[i]);
 }
 
-/* Into a magazine; says how many of the handles were dealt with. */
+/* Puts handles into a magazine. Returns how many of them are done, the zeros included. */
 static size_t
 discard_unlocked(struct cdedupe *buffer, const cdedupe_slot_t *slots, size_t count)
 {
@@ -120,9 +130,13 @@ discard_locked(struct cdedupe *buffer, const cdedupe_slot_t *slots, size_t count
 }
 
 /*
- * Whether magazines are to be emptied: the arena has become sparse, less than half used, or still is and an eighth of it
- * has come back since. A magazine keeps what was discarded first; after a peak that may be one slot of every slab. So
- * while the arena is sparse, magazines are not filled either.
+ * Whether the magazines must be emptied. They must when the arena becomes sparse, which means that
+ * less than half of it is used. While the arena stays sparse, they must again each time that more
+ * than an eighth of it has come back.
+ *
+ * A magazine keeps the slots that were discarded first. After a peak, these may be one slot of
+ * every slab, and each of them keeps its slab from being freed. For the same reason magazines are
+ * not filled while the arena is sparse.
  */
 static bool
 magazines_are_due(struct cdedupe *buffer, size_t returned)

@@ -1,13 +1,34 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /*
- * Statuses, restarts, and the sweep that finds out which keys vanished.
+ * Statuses, restarts, and the sweep, which finds out which keys vanished during a resync.
+ *
+ *     cdedupe_restart
+ *         drop_everything            an overflow calls it too (put_locked.c)
+ *             drop_queue             moves the queue's links to the dropped list
+ *             next_restart           forget_old_restarts() if the numbers wrap
+ *     cdedupe_put_status             one lock scope after the other, until the status is queued
+ *         put_status_some
+ *             sweep_some             for an in-sync that must synthesize deletions
+ *                 sweep_entry        synthesize_deletion() or synthesize_deletion_of_stale()
+ *             accept_status          queues the status, in the lock scope that ends the sweep
+ *         can_go_on                  between two lock scopes: memory, wake callback, yield
+ *
+ * The rows of the transition table that this file implements:
+ *
+ *     state          event     new state                                     function
+ *     any            restart   unchanged, and therefore stale or unseen      next_restart
+ *     idle, unseen   sweep     pending deletion without a payload            synthesize_deletion
+ *     stale, live    sweep     the same; the dropped payload is detached     ..._of_stale
  */
 #include "calls/calls.h"
 
-/* ---------------------------------------------------------------------------------------------------- */
-/* Restart                                                                                              */
+/* ---------------------------------------------------------------------------------------------- */
+/* Restart                                                                                        */
 
-/* The number's low bits are used up: whatever was before is simply older. */
+/*
+ * The restart numbers are used up. Every entry gets the number that is older than all others,
+ * because a word that kept its number would look current again later.
+ */
 static void
 forget_old_restarts(struct cdedupe *buffer)
 {
@@ -17,7 +38,11 @@ forget_old_restarts(struct cdedupe *buffer)
         struct entry *entry = entry_at(&buffer->entries, number);
         uint64_t word;
 
-        /* A compare-and-swap [R3], and again [R2]: a producer may be replacing a slot, which must not come back. */
+        /*
+         * Model steps R2 and R3: the load reads the word, and the compare-and-swap changes it. The
+         * other side is replace_unlocked(), in which a producer may be replacing the slot. A plain
+         * store could bring a slot back that the producer has displaced.
+         */
         do
             word = sync_load_relaxed(&entry->word);
         while (word != 0 && !sync_compare_exchange(
@@ -27,7 +52,10 @@ forget_old_restarts(struct cdedupe *buffer)
     }
 }
 
-/* Every current word becomes stale, every live one unseen, by this alone. [R4] */
+/*
+ * Model step R4: the next restart number. This alone makes every current word stale and every live
+ * key unseen.
+ */
 static void
 next_restart(struct cdedupe *buffer)
 {
@@ -39,7 +67,7 @@ next_restart(struct cdedupe *buffer)
     }
 }
 
-/* [R1] */
+/* Model step R1: moves the links of the queue to the dropped list. */
 static void
 drop_queue(struct lock_scope *scope)
 {
@@ -84,7 +112,10 @@ cdedupe_restart(cdedupe_t *buffer)
     } else {
         buffer->resync.deletions_due = true;
         buffer->bounds.overflowed = false;
-        /* With nothing received since the last one, nothing is pending and everything live is unseen already. */
+        /*
+         * If nothing was received since the last restart, nothing is pending and every live key is
+         * unseen already.
+         */
         if (buffer->resync.received_since_restart)
             drop_everything(&scope);
     }
@@ -93,19 +124,23 @@ cdedupe_restart(cdedupe_t *buffer)
     return result;
 }
 
-/* ---------------------------------------------------------------------------------------------------- */
-/* Sweep                                                                                                */
+/* ---------------------------------------------------------------------------------------------- */
+/* Sweep                                                                                          */
 
-/* A call that sweeps: where it is, and in which restart it began. */
+/* The progress of one call that sweeps. */
 struct sweep {
     struct lock_scope scope;
-    uint32_t restart;
-    uint32_t next;
-    uint32_t unseen_generation; /* The buffer's count when it last began with the first entry. */
-    bool ends_resync; /* The sweep is complete. The in-sync is queued even if it repeats. */
+    uint32_t restart; /* In which the sweep began; zero: it has not begun. */
+    uint32_t next;    /* The number of the entry to look at next. */
+    /*
+     * The buffer's count when the sweep last began with the first entry. A put back may have made
+     * an entry unseen that the sweep has passed; then the count differs.
+     */
+    uint32_t unseen_generation;
+    bool ends_resync; /* The sweep is complete: queue the in-sync even if it repeats. */
 };
 
-/* idle, unseen -> a pending deletion that nobody sent [S3] */
+/* Model step S3: an idle entry that is unseen gets a pending deletion. */
 static bool
 synthesize_deletion(struct lock_scope *scope, uint32_t number)
 {
@@ -115,14 +150,21 @@ synthesize_deletion(struct lock_scope *scope, uint32_t number)
     if (!link_make_room(scope))
         return false;
     entry->link = link_new(scope, number);
-    /* A store will do: idle words change under the lock. Release, for the producers that look at it without. */
+    /*
+     * A store is enough, because idle words change only under the lock. Release. The other side is
+     * the acquire in is_key(). Without it, a producer that finds the entry without the lock could
+     * compare its key with memory from before the entry was made.
+     */
     sync_store_release(&entry->word, word_pending(WORD_LIVE, 0, buffer->resync.restart, true));
     queue_entry(scope, entry->link);
     buffer->statistics.synthesized_deletions++;
     return true;
 }
 
-/* stale, live -> a pending deletion; what the restart dropped is an orphan now [S4] */
+/*
+ * Model step S4: a live entry that is stale gets a pending deletion. The payload that the restart
+ * dropped loses its entry and is detached.
+ */
 static bool
 synthesize_deletion_of_stale(struct lock_scope *scope, uint32_t number)
 {
@@ -130,10 +172,16 @@ synthesize_deletion_of_stale(struct lock_scope *scope, uint32_t number)
     struct entry *entry = entry_at(&buffer->entries, number);
     uint64_t before;
 
-    /* For the orphan. There may be none; but who replaces without the lock may bring one until the exchange. */
+    /*
+     * Room for the detached payload. The word may have none now, but until the exchange a producer
+     * may bring one without the lock.
+     */
     if (!link_make_room(scope))
         return false;
-    /* Acquire, with the release of replace_unlocked(): the payload that becomes an orphan. */
+    /*
+     * Acquire. The other side is the release in replace_unlocked(). Without it, the caller that
+     * collects the detached payload could see only a part of it.
+     */
     before = sync_exchange(&entry->word, word_pending(WORD_LIVE, 0, buffer->resync.restart, true));
     dropped_remove(scope, entry->link);
     detached_add(scope, word_slot(before));
@@ -142,7 +190,7 @@ synthesize_deletion_of_stale(struct lock_scope *scope, uint32_t number)
     return true;
 }
 
-/* False: no memory, and nothing has changed. [S2] */
+/* Model step S2: reads the word. False: no memory, and nothing has changed. */
 static bool
 sweep_entry(struct lock_scope *scope, uint32_t number)
 {
@@ -163,7 +211,7 @@ enum progress {
     PROGRESS_OVERFLOWED,
 };
 
-/* Some entries, by number, under the lock. */
+/* Sweeps up to SWEEPS_PER_LOCK entries in the order of their numbers, under the lock. */
 static enum progress
 sweep_some(struct sweep *sweep)
 {
@@ -178,7 +226,7 @@ sweep_some(struct sweep *sweep)
             return PROGRESS_MORE;
         }
         if (number == 0) {
-            /* For the in-sync: it must be queued in the lock scope that ends the resync. */
+            /* Room for the in-sync, which must be queued in the lock scope that ends the resync. */
             if (!link_make_room(&sweep->scope))
                 return PROGRESS_NO_MEMORY;
             buffer->resync.deletions_due = false;
@@ -193,10 +241,13 @@ sweep_some(struct sweep *sweep)
     return PROGRESS_MORE;
 }
 
-/* ---------------------------------------------------------------------------------------------------- */
-/* Statuses                                                                                             */
+/* ---------------------------------------------------------------------------------------------- */
+/* Statuses                                                                                       */
 
-/* False: no memory, and nothing has changed. [S5] */
+/*
+ * Model step S5: queues a status, or drops it if it repeats the latest one. A status that follows
+ * another replaces it. False: no memory, and nothing has changed.
+ */
 static bool
 accept_status(struct sweep *sweep, cdedupe_status_t status)
 {
@@ -220,17 +271,23 @@ accept_status(struct sweep *sweep, cdedupe_status_t status)
     return true;
 }
 
-/* One hold: a part of the sweep if one is due, and the status in the hold that ends it. [S1] */
+/*
+ * Model step S1, one lock scope: a part of the sweep if one is due. The scope that ends the sweep
+ * also queues the status.
+ */
 static enum progress
 put_status_some(struct sweep *sweep, cdedupe_status_t status)
 {
     struct cdedupe *buffer = sweep->scope.buffer;
     enum progress progress = PROGRESS_DONE;
 
-    /* A finish waits for what was queued before it, and for nothing else. */
+    /* After a finish "when delivered", nothing more is queued. */
     if (buffer->end.stopped || buffer->end.finishing == FINISHING_WHEN_DELIVERED)
         return PROGRESS_STOPPED;
-    /* It is about what was dropped. An in-sync, above all, must not find that everything has vanished. */
+    /*
+     * The status belongs to updates that the overflow dropped. In particular, an in-sync must not
+     * synthesize deletions for keys whose updates were dropped.
+     */
     if (buffer->bounds.overflowed)
         return PROGRESS_OVERFLOWED;
     buffer->resync.received_since_restart = true;
@@ -239,7 +296,10 @@ put_status_some(struct sweep *sweep, cdedupe_status_t status)
             sweep->restart = buffer->resync.restart;
             sweep->unseen_generation = buffer->resync.unseen_generation;
         }
-        /* A restart came in between: it dropped what was queued so far, and the status with it. */
+        /*
+         * A restart came between two lock scopes. It dropped what this call has queued so far, and
+         * it drops the status too.
+         */
         if (sweep->restart != buffer->resync.restart)
             return PROGRESS_DONE;
         progress = sweep_some(sweep);
@@ -249,13 +309,13 @@ put_status_some(struct sweep *sweep, cdedupe_status_t status)
     return progress;
 }
 
-/* Unlocked, between two holds: whether to go on. */
+/* Without the lock, between two lock scopes: whether the call goes on. */
 static bool
 can_go_on(struct sweep *sweep, enum progress progress)
 {
     if (progress == PROGRESS_NO_MEMORY)
         return scope_refill(&sweep->scope);
-    /* The loop can begin with what is queued so far. */
+    /* The delivery loop can begin with the deletions that are queued so far. */
     scope_wake(&sweep->scope);
     if (progress == PROGRESS_MORE)
         lock_yield(&sweep->scope.buffer->lock);

@@ -1,21 +1,36 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /*
- * Every invariant of the buffer, in any build.
+ * Checks every invariant of the buffer, in any build.
+ *
+ *     cdedupe_validate
+ *         map_make                   before the lock
+ *         validate_all               under the lock
+ *             arena_validate         entries, slots and links (arena.c)
+ *             map_note_free          the free slots
+ *             index_validate         index.c
+ *             validate_entries       validate_entry() for each entry; fills the census
+ *             validate_queue         validate_queued() for each link of the ring
+ *             validate_dropped       the dropped list and the detached payloads
+ *             validate_sums          the census against the statistics
+ *             validate_slots         only if was_quiet()
  */
 #include "calls/calls.h"
 
 #include <stdlib.h>
 
 /*
- * A bit for each slot that is free or was met, to find one that two words own, or one that is free and owned. It is
- * taken from the system, not from the allocator hooks, and before the lock. Without memory for it that check is left out.
+ * A bit for each slot that is free or was met. It finds a slot that two words own, and a slot that
+ * is free and owned.
+ *
+ * Its memory comes from the system instead of the allocator hooks, and before the lock is taken. If
+ * there is no memory for it, this check is left out.
  */
 struct slot_map {
     unsigned char *bits;
-    uint32_t slabs; /* Slabs that it has room for, from number 0 on. */
+    uint32_t slabs; /* The map has room for the slabs with lower numbers than this. */
 };
 
-/* What a walk over the entries finds. */
+/* The result of a walk over the entries. */
 struct census {
     struct slot_map map;
     uint64_t pending;
@@ -23,7 +38,7 @@ struct census {
     uint64_t live;
     uint64_t alive;
     uint64_t slots;
-    uint64_t bytes; /* What the pending payloads weigh. */
+    uint64_t bytes; /* The sum of the weights of the pending payloads. */
     bool slot_met_twice;
 };
 
@@ -39,7 +54,7 @@ map_make(struct cdedupe *buffer)
     return map;
 }
 
-/* Notes a slot. False: it had been noted before. */
+/* Notes a slot. False: the slot had been noted before. */
 static bool
 map_note(const struct slot_map *map, uint32_t slot)
 {
@@ -86,9 +101,9 @@ validate_entry(const struct cdedupe *buffer, uint32_t number, struct census *cen
         return "entry: neither pending nor idle";
     if ((word & WORD_MERGE_BARRIER) &&
         (buffer->merge == NULL || !pending || (word & WORD_DELETION)))
-        return "entry: alone, but not a pending value";
+        return "entry: has a merge barrier, but is not a pending value";
     if (pending && link_at(&buffer->links, entry->link)->item != number)
-        return "entry: pending, but its link is another's";
+        return "entry: pending, but its link names another entry";
     if (word_is_current(word, buffer->resync.restart)) {
         census->pending++;
         census->bytes += payload_weight(buffer, word_slot(word));
@@ -118,7 +133,7 @@ validate_entries(const struct cdedupe *buffer, struct census *census)
     return NULL;
 }
 
-/* What a walk over the queue finds. */
+/* The result of a walk over the queue. */
 struct queue_walk {
     uint64_t keys;
     uint64_t statuses;
@@ -172,7 +187,7 @@ validate_queue(const struct cdedupe *buffer)
     return NULL;
 }
 
-/* What restarts left. */
+/* The result of a walk over the dropped list and the detached payloads. */
 struct dropped_walk {
     uint64_t stale;
     uint64_t statuses;
@@ -196,7 +211,7 @@ validate_dropped(const struct cdedupe *buffer, struct census *census, struct dro
         entry = entry_at(&buffer->entries, item);
         if (!word_is_stale(sync_load_relaxed(&entry->word), buffer->resync.restart) ||
             entry->link != link)
-            return "garbage: a link's entry is not stale";
+            return "dropped: a link's entry is not stale";
         walk->stale++;
     }
     for (link = ring_first(&buffer->links, buffer->queue.detached); link != buffer->queue.detached;
@@ -236,20 +251,20 @@ validate_sums(const struct cdedupe *buffer, const struct census *census,
                      statistics->suppressed + statistics->dropped;
 
     if (census->pending != statistics->pending_keys)
-        return "entries: as many as are current must be queued";
+        return "entries: the current ones are not as many as the queued keys";
     if (census->bytes != statistics->pending_bytes)
-        return "entries: the weight of what is pending is wrong";
+        return "entries: the sum of the pending weights is wrong";
     if (census->stale != dropped->stale)
-        return "entries: as many as are stale must be garbage";
+        return "entries: the stale ones are not as many as the dropped links";
     if (buffer->queue.uncleared != dropped->stale + dropped->statuses + dropped->detached)
-        return "garbage: the count is wrong";
+        return "dropped: the count is wrong";
     if (census->live != statistics->live_keys)
         return "entries: the count of live keys is wrong";
     if (census->alive != buffer->index.count)
-        return "entries: as many as are alive must be indexed";
+        return "entries: those alive are not as many as the indexed ones";
     if (census->alive + count_borrowed(buffer) + retired_count(&buffer->retired) !=
         buffer->entries.used)
-        return "entries: one is neither alive, lent, in limbo nor free";
+        return "entries: one is neither alive, borrowed, retired nor free";
     if (buffer->links.used !=
         3 + statistics->pending_keys + statistics->pending_statuses + buffer->queue.uncleared)
         return "links: one is in no list";
@@ -262,9 +277,14 @@ validate_sums(const struct cdedupe *buffer, const struct census *census,
 }
 
 /*
- * The one thing that goes on under our lock is replacing. A slot that it moved from one word, already met, to another,
- * not yet met, is met twice; so slots are judged only if nothing was replaced during the walk: whoever did has counted it
- * by the time it gives its context back (release, with this acquire), or still has it.
+ * Whether no producer replaced anything during the walk, which is the only change that goes on
+ * while another thread holds the lock. A producer may move a slot from a word that the walk has met
+ * to a word that it has not met yet. The walk then meets this slot twice, so slots are judged only
+ * if the walk was quiet.
+ *
+ * Acquire. The other side is the release in context_give_back(). A producer that replaced something
+ * still has its context, or has counted the replacement before it gave the context back. Without
+ * the acquire, this function could miss that count.
  */
 static bool
 was_quiet(const struct cdedupe *buffer, uint64_t replaced_before)
@@ -286,8 +306,9 @@ validate_slots(const struct cdedupe *buffer, const struct census *census)
 }
 
 /*
- * Whether the loop must have been woken. Where values are merged it may sleep for a moment though something is queued: a call that
- * has just unlocked the merge lock is about to look.
+ * Whether the loop must have been woken. On a buffer that merges, the loop may sleep for a moment
+ * although something is queued: the call that has just unlocked the merge lock is about to look for
+ * a sleeping loop.
  */
 static bool
 must_be_awake(const struct cdedupe *buffer)
@@ -314,9 +335,9 @@ validate_all(const struct cdedupe *buffer, struct slot_map map)
         (fault = validate_queue(buffer)) != NULL)
         return fault;
     if (buffer->bounds.overflowed && !ring_is_empty(&buffer->links, buffer->queue.ring))
-        return "overflow: something is queued";
+        return "overflow: the queue is not empty";
     if (buffer->sink.asleep && must_be_awake(buffer))
-        return "loop: asleep though there is something to do";
+        return "loop: asleep although it has something to do";
     if ((fault = validate_dropped(buffer, &census, &dropped)) != NULL)
         return fault;
     if ((fault = validate_sums(buffer, &census, &dropped)) != NULL || !was_quiet(buffer, replaced))

@@ -1,14 +1,17 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /*
- * Taking with a timeout: a loop that has no event loop of its own waits here until the queue has something.
+ * Taking with a timeout. A delivery loop that has no event loop of its own waits here until the
+ * queue has something to take.
  *
  *     cdedupe_take_wait
+ *         begin_waiting             only a loop may wait
  *         cdedupe_take              EMPTY marks the loop as waiting for the wake callback
- *         wait_for_wake             a condition variable; scope_wake() signals it
+ *         wait_for_wake             a condition variable; scope_wake() signals it by waiter_wake()
  *
- * A mutex and a condition variable, not ck_ec: they exist on every system, and ck_ec would need the
- * system's futex calls from us. Their cost does not matter, because the core wakes a loop only once per
- * sleep, and only buffers on which cdedupe_take_wait() was ever called signal at all.
+ * This file uses a mutex and a condition variable instead of ck_ec. They exist on every system,
+ * whereas ck_ec would need us to make the system's futex calls. Their cost does not matter: the
+ * core wakes a loop only once per sleep, and it signals only on buffers on which
+ * cdedupe_take_wait() was ever called.
  */
 #include <errno.h>
 
@@ -20,7 +23,7 @@ deadline_after(int64_t timeout_ms)
     struct timespec time;
 
     clock_gettime(CLOCK_MONOTONIC, &time);
-    /* Longer than any program runs; the sum must not overflow. */
+    /* Such a timeout is longer than any program runs. Without the limit the sum could overflow. */
     if (timeout_ms > INT32_MAX * INT64_C(1000))
         timeout_ms = INT32_MAX * INT64_C(1000);
     time.tv_sec += (time_t)(timeout_ms / 1000);
@@ -32,7 +35,7 @@ deadline_after(int64_t timeout_ms)
     return time;
 }
 
-/* False: the deadline passed. A negative timeout has none. */
+/* Waits for waiter_wake(). False: the deadline passed. A negative timeout is no deadline. */
 static bool
 wait_for_wake(struct waiter *waiter, int64_t timeout_ms, const struct timespec *deadline)
 {
@@ -78,7 +81,11 @@ waiter_wake(struct waiter *waiter)
     pthread_mutex_unlock(&waiter->mutex);
 }
 
-/* Under the lock: whether the caller may wait. Only a loop is ever woken. */
+/*
+ * Whether the caller may wait, which only a loop may, because only a loop is ever woken. `used` is
+ * set under the lock, before the take that marks the loop as waiting; scope_wake() reads it later.
+ * Otherwise scope_wake() could miss it, and the loop would sleep forever.
+ */
 static bool
 begin_waiting(struct cdedupe *buffer)
 {

@@ -1,11 +1,25 @@
 /* SPDX-License-Identifier: Apache-2.0 */
+/*
+ * Producer contexts; see context.h.
+ *
+ *     context_claim
+ *         try_any                  starts at a place that depends on the thread
+ *             try_claim
+ *         add_context              if all contexts are claimed
+ *     context_claim_number         the next unclaimed one of a walk
+ *     context_give_back
+ *     read_section_begin, read_section_end
+ *     context_count_replaced       the sum over all contexts
+ */
 #include "memory/context.h"
 
 #include <sched.h>
 
 #include "base/atomics.h"
 
-/* Numbers threads in the order of their first call, to spread them over the contexts. */
+/*
+ * Numbers the threads in the order of their first call, in order to spread them over the contexts.
+ */
 static uint64_t
 thread_number(void)
 {
@@ -27,6 +41,10 @@ try_claim(struct context *context)
 static struct context *
 try_any(struct context_pool *pool)
 {
+    /*
+     * Acquire. The other side is the release of `count` in add_context(). Without it, this thread
+     * could read a place of `contexts` that is not filled yet.
+     */
     uint64_t count = sync_load_acquire(&pool->count), first = thread_number();
 
     for (uint64_t i = 0; i < count; i++) {
@@ -38,7 +56,7 @@ try_any(struct context_pool *pool)
     return NULL;
 }
 
-/* A new context, claimed. NULL: no memory, or there are CONTEXTS_MAX. */
+/* Makes a context, which the caller has claimed. NULL: no memory, or there are CONTEXTS_MAX. */
 static struct context *
 add_context(struct context_pool *pool)
 {
@@ -101,7 +119,6 @@ context_claim(struct context_pool *pool)
 struct context *
 context_claim_number(struct context_pool *pool, uint64_t *number)
 {
-
     for (uint64_t count = sync_load_acquire(&pool->count); *number < count; ++*number) {
         struct context *context = sync_load_pointer(&pool->contexts[*number]);
 
@@ -114,23 +131,32 @@ context_claim_number(struct context_pool *pool, uint64_t *number)
 void
 context_give_back(struct context *context)
 {
-    /* Release, with the acquire in try_claim() of the next owner: the magazine and the counter. */
+    /*
+     * Release. The other side is the acquire in try_claim() of the next owner, and in was_quiet()
+     * of validate.c. Without it, the next owner could see a magazine or a counter that is half
+     * changed.
+     */
     sync_store_release(&context->claimed, 0);
 }
 
 /*
- * Model steps X1 and X2: ck_epoch_begin() marks the record active, with a full fence that pairs with the
- * one in close_generation(), and then reads the epoch.
+ * Model steps X1 and X2: ck_epoch_begin() marks the record as active and then reads the epoch. Its
+ * full fence has the fence in close_generation() as its other side: without them, a thread that
+ * frees memory could miss this reader.
  */
 void
 read_section_begin(struct context *context)
 {
     ck_epoch_begin(&context->record, NULL);
-    /* Model step X3: on weakly ordered machines, 0.7.1 lets later reads go before that of the epoch. */
+    /*
+     * Model step X3. On weakly ordered machines, ck_epoch 0.7.1 allows reads of the section to go
+     * before the read of the epoch. Without this fence, a reader in a later epoch could have found
+     * memory that was unlinked in an earlier one, and that is freed while the reader uses it.
+     */
     ck_pr_fence_load();
 }
 
-/* Model step X5: the reader no longer uses what it found. */
+/* Model step X5: from here on the reader no longer uses what it found. */
 void
 read_section_end(struct context_pool *pool, struct context *context)
 {

@@ -1,4 +1,14 @@
 /* SPDX-License-Identifier: Apache-2.0 */
+/*
+ * Retired memory; see retired.h. Everything here runs under the lock, except init and destroy.
+ *
+ *     retired_add                 an entry joins the open generation
+ *     retired_add_tables          outgrown tables join the open generation
+ *     retired_reclaim             one bounded step
+ *         ck_epoch_poll           calls grace_is_over(): closed -> ready
+ *         free_ready_entries      at most RETIRED_STEP entries
+ *         close_generation        open -> closed
+ */
 #include "memory/retired.h"
 
 #include "base/atomics.h"
@@ -6,7 +16,7 @@
 #include "memory/allocator.h"
 #include "memory/arena.h"
 
-/* Entries that one step frees. */
+/* The most entries that one step frees. */
 enum { RETIRED_STEP = TEST_SIZED(128, 2) };
 
 void
@@ -56,7 +66,10 @@ retired_destroy(struct retired *retired, struct memory *memory)
     reserve_release(&reserve, memory);
 }
 
-/* Called by ck_epoch_poll(), and so under the lock: the closed generation's grace period is over. */
+/*
+ * The closed generation becomes the ready one, because its grace period is over. ck_epoch_poll()
+ * calls this, and so it runs under the lock.
+ */
 static void
 grace_is_over(ck_epoch_entry_t *grace)
 {
@@ -69,8 +82,10 @@ grace_is_over(ck_epoch_entry_t *grace)
 }
 
 /*
- * Model step L4. The full fence pairs with the one in ck_epoch_begin(): a reader whose read section
- * ck_epoch takes for a later one has not seen what was unlinked before.
+ * Model step L4: closes the open generation, which starts its grace period. The other side of the
+ * full fence is the fence in ck_epoch_begin(). Without it, a reader whose read section ck_epoch
+ * takes for a later one could still have seen what was unlinked, and would use it after it is
+ * freed.
  */
 static void
 close_generation(struct retired *retired)

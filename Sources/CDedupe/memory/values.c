@@ -1,10 +1,26 @@
 /* SPDX-License-Identifier: Apache-2.0 */
+/*
+ * The store of long values; see values.h.
+ *
+ *     values_allocate
+ *         allocate_alone           longer than VALUE_CELL_MAX
+ *         take_spare               without the lock
+ *         take_cell                from the arena, until the reserve has the memory that it wants
+ *     values_free
+ *         free_alone
+ *         keep_spare               without the lock, if there is no spare cell
+ *     values_free_many             the spare cell too
+ *     values_class, class_units    from a length to a class, and from a class to its size
+ */
 #include "memory/values.h"
 
-/* Classes in units of 16 bytes: 4 to 8 units, then four classes for each power of two. */
+/*
+ * Classes in units of 16 bytes: one class each for 4 to 8 units, then four classes for each power
+ * of two.
+ */
 enum { UNIT = 16, UNITS_MIN = VALUE_CELL_MIN / UNIT, UNITS_LINEAR = 8, CLASSES_PER_DOUBLING = 4 };
 
-/* A value of 64 or 128 bytes shares no cache line. */
+/* Cells of 64 or 128 bytes share no cache line with another value. */
 enum { SLAB_ALIGNMENT = 64 };
 
 enum { CLASSES_LINEAR = UNITS_LINEAR - UNITS_MIN + 1 };
@@ -74,7 +90,10 @@ free_alone(struct values *values, const struct stored_value *stored)
     memory_free(values->memory, stored->bytes, stored->length, UNIT);
 }
 
-/* The spare cell, if it is of that class, or zero. */
+/*
+ * Takes the spare cell if it is of this class. Returns zero if it is not, or if another thread was
+ * faster.
+ */
 static uint32_t
 take_spare(struct values *values, uint32_t class_index)
 {
@@ -82,22 +101,29 @@ take_spare(struct values *values, uint32_t class_index)
 
     if (spare >> 32 != class_index || spare == 0)
         return 0;
-    /* Acquire, with the release of keep_spare(): the last owner is done with the cell. */
+    /*
+     * Acquire. The other side is the release in keep_spare(). Without it, late accesses of the
+     * cell's last owner could meet the bytes of the new value.
+     */
     return sync_compare_exchange(&values->spare, spare, 0) ? (uint32_t)spare : 0;
 }
 
-/* False: there is a spare cell already. */
+/* Keeps a cell as the spare one. False: there is a spare cell already. */
 static bool
 keep_spare(struct values *values, const struct stored_value *stored)
 {
     uint64_t spare = (uint64_t)values_class(stored->length) << 32 | stored->cell;
 
-    /* Release, with the acquire of take_spare() and values_free_many(). */
+    /*
+     * Release. The other side is the acquire in take_spare(), or of the exchange in
+     * values_free_many(). Without it, the next owner could write to the cell while this thread's
+     * accesses are under way.
+     */
     return sync_load_relaxed(&values->spare) == 0 &&
            sync_compare_exchange(&values->spare, 0, spare);
 }
 
-/* A cell, or zero: then the reserve wants memory, unless all numbers are in use. */
+/* Takes a cell of the arena. Zero: the reserve wants memory, or all cell numbers are in use. */
 static uint32_t
 take_cell(struct values *values, uint32_t class_index, struct reserve *reserve)
 {

@@ -3,8 +3,9 @@
  * The store of values that are too long for a payload.
  *
  * Values of similar length share a size class of an arena, so that a slab whose values are gone is
- * unmapped. At most a fifth of a cell is padding, or 15 bytes. A value longer than
- * VALUE_CELL_MAX has a block of its own from the allocator, which gets it back at once.
+ * unmapped. The padding of a cell is at most a fifth of the cell, or 15 bytes. A value longer than
+ * VALUE_CELL_MAX has a block of its own, which goes back to the allocator at once when the value is
+ * freed.
  *
  * The store has a lock of its own and knows nothing of the buffer. Any thread may allocate and free
  * at any time. The allocator never runs under the lock.
@@ -24,49 +25,59 @@
 /* The longest value that shares a slab. The default allocator maps longer ones one by one. */
 #define VALUE_CELL_MAX ((size_t)TEST_SIZED(64 * 1024, 512))
 
-/* The first class. Shorter values waste more; the plain level keeps those in the payload. */
+/*
+ * The size of the first class. Shorter values waste more of it. The bytes level keeps short values
+ * in the payload.
+ */
 enum { VALUE_CELL_MIN = 64 };
 
-/* Empty slabs that are kept: a thousand values of 300 bytes come and go without the allocator. */
+/*
+ * The bytes of empty slabs that are kept. With these, a thousand values of 300 bytes can come and
+ * go without a call of the allocator.
+ */
 #define VALUE_EMPTY_BYTES_MAX (2 * SLAB_SIZE_MAX)
 
 struct values {
     struct memory *memory;
     /*
-     * A free cell for the next value of its class, which is above it in the word; zero: none. A
-     * producer that replaces values of similar length finds its last displaced one here, without
-     * the lock. It counts as used in the arena.
+     * The spare cell: a free cell for the next value of its class. The word holds the class above
+     * the cell's number. Zero: there is no spare cell. A producer that replaces values of similar
+     * length finds the cell of its last displaced value here, without the lock. The arena counts
+     * this cell as used.
      */
     _Alignas(64) uint64_t spare;
     _Alignas(64) struct lock lock;
     struct arena arena; /* Changed under the lock. */
 };
 
-/* A stored value: its memory, aligned to 16 bytes, and what is needed to free it. */
+/* A stored value: its memory, aligned to 16 bytes, and what values_free() needs. */
 struct stored_value {
     void *bytes;
     size_t length;
-    uint32_t cell; /* In the arena. Zero: a block of its own. */
+    uint32_t cell; /* In the arena. Zero: the value has a block of its own. */
 };
 
 void values_init(struct values *values, struct memory *memory);
 
-/* Frees the slabs, with what is still in them. Values with blocks of their own have been freed. */
+/*
+ * Frees the slabs, with the values that are still in them. The caller has freed all values that
+ * have blocks of their own.
+ */
 void values_destroy(struct values *values);
 
-/* Memory for a value. False: the allocator failed, and nothing has changed. O(1). */
+/* Gets memory for a value. False: the allocator failed, and nothing has changed. O(1). */
 bool values_allocate(struct values *values, size_t length, struct stored_value *out);
 
-/* Frees a value, or keeps it as the spare one. O(1). */
+/* Frees a value, or keeps its cell as the spare one. O(1). */
 void values_free(struct values *values, const struct stored_value *stored);
 
-/* Frees `count` values and the spare one, in one lock scope. O(count). */
+/* Frees `count` values and the spare cell, in one lock scope. O(count). */
 void values_free_many(struct values *values, const struct stored_value *stored, size_t count);
 
-/* NULL, or a text that names the first invariant that does not hold. O(slabs + free cells). */
+/* Returns NULL, or a text that names the first invariant that is broken. O(slabs + free cells). */
 const char *values_validate(struct values *values);
 
-/* The size class of a value that shares a slab; declared for tests. */
+/* The size class of a value that shares a slab. Declared for tests. */
 uint32_t values_class(size_t length);
 
 #endif

@@ -6,25 +6,27 @@
  * --------
  * The input is newline-delimited JSON, one event on each line:
  *
- *     {"key":"…","value":…}                       an update (a null value deletes), optionally "revision":N
+ *     {"key":"…","value":…}                       an update; null deletes; "revision":N
  *     {"status":"wait-for-ready"|"resync"|"in-sync"}
  *     {"restart":true}
  *
- * Every line is a document of its own, so a bad line costs itself and never its neighbours. One call takes a whole
- * chunk of lines and fills an array of events, because crossing from Swift once for each line would cost more than
- * the line.
+ * Every line is a document of its own, so a bad line costs itself and never its neighbours. One
+ * call takes a whole chunk of lines and fills an array of events, because crossing from Swift once
+ * for each line would cost more than the line.
  *
  * Words
  * -----
- * chunk   bytes that hold zero or more complete lines, each with its '\n', and perhaps the beginning of another
- * line    bytes up to and without '\n'; lines of nothing but whitespace are counted and give no event
+ * chunk   bytes that hold zero or more complete lines, each with its '\n', and perhaps the
+ *         beginning of another
+ * line    bytes up to and without '\n'; blank lines are counted and give no event
  * event   what a line says, or what is wrong with it
  *
  * Ownership and threads
  * ---------------------
- * A parser belongs to one thread at a time. The pointers of an event lead into the chunk, or, for a key with escapes,
- * into memory of the parser: both hold until the next call with this parser, provided that the chunk stays as it is.
- * No function throws; memory that cannot be had becomes CEVENT_ERROR_MEMORY on the line that needed it.
+ * A parser belongs to one thread at a time. The pointers of an event lead into the chunk, or, for a
+ * key with escapes, into memory of the parser: both hold until the next call with this parser,
+ * provided that the chunk stays as it is. No function throws; memory that cannot be had becomes
+ * CEVENT_ERROR_MEMORY on the line that needed it.
  */
 #ifndef CEVENTPARSER_H
 #define CEVENTPARSER_H
@@ -47,8 +49,10 @@ extern "C" {
 #define CEVENT_NOEXCEPT
 #endif
 
-/* Bytes that must be readable behind the end of a chunk: the parser reads whole vectors. What they hold is of no
- * consequence. */
+/*
+ * Bytes that must be readable behind the end of a chunk: the parser reads whole vectors. What they
+ * hold is of no consequence.
+ */
 #define CEVENT_PADDING 64
 
 /* Keys are compared as decoded bytes, and no longer than this. */
@@ -111,7 +115,10 @@ enum CEVENT_CLOSED_ENUM cevent_error {
 };
 typedef enum cevent_error cevent_error;
 
-/* What one line says. Lengths fit 32 bits because no line is longer than 4 GiB (see cevent_parser_create). */
+/*
+ * What one line says. Lengths fit 32 bits because no line is longer than 4 GiB (see
+ * cevent_parser_create).
+ */
 struct cevent_event {
     const uint8_t *_Nullable key; /* decoded UTF-8, not terminated; may hold NUL */
     const uint8_t
@@ -142,8 +149,8 @@ cevent_parser *_Nullable cevent_parser_create(size_t max_line_length) CEVENT_NOE
 void cevent_parser_destroy(cevent_parser *_Nullable parser) CEVENT_NOEXCEPT;
 
 /*
- * Parses complete lines until the array is full or no complete line is left. A byte order mark before the first line
- * is skipped.
+ * Parses complete lines until the array is full or no complete line is left. A byte order mark
+ * before the first line is skipped.
  *
  * @pre CEVENT_PADDING bytes behind chunk + length are readable
  * @param events    where to put the events; blank lines give none

@@ -7,8 +7,8 @@
 #include <stdint.h>
 
 /*
- * How often the calling thread has asked the system for memory: malloc and its relatives, and mmap. Always 0 where they
- * cannot be counted.
+ * How often the calling thread has asked the system for memory: malloc and its relatives, and mmap.
+ * Always 0 where they cannot be counted.
  */
 uint64_t measure_allocations(void);
 
@@ -22,7 +22,10 @@ void measure_settle(void);
 uint64_t measure_thread_time(void);
 uint64_t measure_wall_time(void);
 
-/* Callgrind counts what is between these, and keeps it under the name. Nothing happens outside callgrind. */
+/*
+ * Callgrind counts what is between these, and keeps it under the name. Nothing happens outside
+ * callgrind.
+ */
 void measure_begin_counting(void);
 void measure_end_counting(const char *_Nonnull name);
 

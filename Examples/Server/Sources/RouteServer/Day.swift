@@ -67,7 +67,8 @@ struct Day: Service {
         }
         try await wait { await table.routes == datastore.routes }
 
-        // The connection is lost, and routes vanish before the next: nobody says so, the snapshot just lacks them.
+        // The connection is lost, and routes vanish before the next: nobody says so, the snapshot
+        // just lacks them.
         datastore.loseConnection()
         datastore.change(Array(keys[990...]), to: nil)
         try await wait { await table.routes == datastore.routes }

@@ -13,7 +13,8 @@ struct Route: Sendable, Equatable {
     var weight: Int
 }
 
-/// The slow side: writes routes to a table that is not always there. What it throws on comes again, or what is newer by then.
+/// The slow side: writes routes to a table that is not always there. What it throws on comes again,
+/// or what is newer by then.
 actor RouteTable: AsyncSyncerCallbacks {
     struct Unavailable: Error {}
 
@@ -36,7 +37,8 @@ actor RouteTable: AsyncSyncerCallbacks {
     func onStatusUpdated(_ status: SyncStatus) async throws { isInSync = status == .inSync }
 }
 
-/// The fast side: follows the datastore. Whatever goes wrong, it connects again and begins with a snapshot.
+/// The fast side: follows the datastore. Whatever goes wrong, it connects again and begins with a
+/// snapshot.
 struct DatastoreClient: Service {
     let datastore: Datastore
     let buffer: DedupeBuffer<String, Route>
@@ -84,7 +86,8 @@ struct Server {
             suppressesUnchanged: true,
             // More than a snapshot has, or a resync would end in an overflow again.
             maximumPendingKeys: 2_000,
-            // A resync is what the client does when it has lost its connection: so let it lose that.
+            // A resync is what the client does when it has lost its connection: so let it lose
+            // that.
             onOverflow: {
                 logger.warning("more than 2,000 routes pending: resync")
                 datastore.loseConnection()
@@ -96,7 +99,8 @@ struct Server {
             logger.notice("delivery has ended", metadata: ["undelivered": "\(leftovers.updates)"])
         }
         let client = DatastoreClient(datastore: datastore, buffer: buffer, logger: logger)
-        // From the last to the first is how a group shuts down: the client ends before the delivery.
+        // From the last to the first is how a group shuts down: the client ends before the
+        // delivery.
         let group = ServiceGroup(
             configuration: .init(
                 services: [

@@ -4,8 +4,9 @@ import DedupeBuffer
 import Foundation
 import Synchronization
 
-// How much traffic each endpoint has had: what is sent says by how much that has grown, and what is pending is added up. The
-// backlog is bounded by its bytes; when there is more, the meter begins again, with totals.
+// How much traffic each endpoint has had: what is sent says by how much that has grown, and what is
+// pending is added up. The backlog is bounded by its bytes; when there is more, the meter begins
+// again, with totals.
 
 struct Traffic: Sendable {
     struct Flow: Sendable {
@@ -82,7 +83,8 @@ struct TrafficCounters {
     static func main() async throws {
         let overflow = Overflow()
         let configuration = DedupeBufferConfiguration(
-            // More than a snapshot of 1,000 endpoints weighs, or a resync would end in an overflow again.
+            // More than a snapshot of 1,000 endpoints weighs, or a resync would end in an overflow
+            // again.
             maximumPendingBytes: 1_000 * Traffic(isTotal: true, bytes: 0).weight + 16_384,
             // Not from in here, which is inside the meter's own call: it looks at this afterwards.
             onOverflow: { overflow.hasHappened.store(true, ordering: .relaxed) })
@@ -90,7 +92,8 @@ struct TrafficCounters {
             configuration: configuration, weight: \.weight, merge: Traffic.merged)
 
         var meter = Meter(buffer: buffer, overflow: overflow)
-        // Nobody collects as yet. Of half of the endpoints several rounds are merged; with the other half it is too much.
+        // Nobody collects as yet. Of half of the endpoints several rounds are merged; with the
+        // other half it is too much.
         for round in 0..<3 { meter.count(0..<500, round: round) }
         let merged = buffer.statistics.replaced
         meter.count(500..<1_000, round: 3)
@@ -104,7 +107,8 @@ struct TrafficCounters {
                 for _ in 0..<10_000 where buffer.statistics.batches == 0 { try await Task.sleep(for: .milliseconds(1)) }
                 for round in 4..<400 {
                     meter.count(round % 10 * 100..<round % 10 * 100 + 100, round: round)
-                    // Once more than the collector can take meanwhile, which has most of it already.
+                    // Once more than the collector can take meanwhile, which has most of it
+                    // already.
                     for _ in 0..<20 where round == 200 && !overflow.isPending { meter.count(0..<1_000, round: round) }
                     meter.catchUp()
                     try await Task.sleep(for: .microseconds(200))
