@@ -131,16 +131,6 @@ is_item(const struct event_item *item, const model_item_t *expected)
                : item->key == expected->key && item->id == expected->id;
 }
 
-/* Of a finish: what was owed has been taken, so the buffer stops with the take's last hold. */
-static void
-settle_finish(model_t *model)
-{
-    for (size_t i = 0; i < model->count; i++)
-        if (model->queue[i].owed)
-            return;
-    model->stopped |= model->finish_when_delivered;
-}
-
 static unsigned
 take_parts(const struct event *event)
 {
@@ -202,7 +192,6 @@ apply_take(model_t *model, const struct event *event, unsigned part)
     model_item_t earlier[MODEL_BATCH];
     unsigned before = part * TAKES_PER_LOCK, room = event->argument - before,
              count = event->items_count - before;
-    bool last = part + 1 == take_parts(event);
 
     if (event->result == CDEDUPE_EMPTY && may_be_refused(model, event)) {
         model->batch_count = 0;
@@ -210,10 +199,8 @@ apply_take(model_t *model, const struct event *event, unsigned part)
     }
     count = count < TAKES_PER_LOCK ? count : TAKES_PER_LOCK;
     /* A last hold that found nothing says only that there was nothing. */
-    if (before > 0 && count == 0) {
-        settle_finish(model);
+    if (before > 0 && count == 0)
         return model->count == 0 || !model->queue[0].chosen || model->stopped || model->restarted;
-    }
     if (before == 0)
         model_begin_batch(model);
     /* A restart ends a take. */
@@ -224,8 +211,6 @@ apply_take(model_t *model, const struct event *event, unsigned part)
                     room < TAKES_PER_LOCK ? room : TAKES_PER_LOCK, count))
         return false;
     join_batch(model, earlier, before);
-    if (last && count > 0)
-        settle_finish(model);
     return true;
 }
 
@@ -234,15 +219,6 @@ static unsigned
 put_back_parts(const struct event *event)
 {
     return event->result == CDEDUPE_OK && event->argument > 0 ? event->argument : 1;
-}
-
-/* What a finish waits for is back. */
-static void
-reopen_finish(model_t *model)
-{
-    for (size_t i = 0; i < model->count; i++)
-        if (model->finish_when_delivered && model->queue[i].owed)
-            model->stopped = false;
 }
 
 /* The last item goes back; its payload came back or did not. */
@@ -256,7 +232,6 @@ apply_put_back(model_t *model, const struct event *event)
     bits = content_bits(model->batch[model->batch_count - 1].id);
     if (model_put_back_last(model, &back) != CDEDUPE_OK)
         return false;
-    reopen_finish(model);
     return bits == 0 || (event->back & bits) == (back != 0 ? bits : 0);
 }
 

@@ -11,22 +11,22 @@
  * look-up without the lock may miss, or find any word with the wanted fingerprint that is in the map at
  * that moment. A look-up under the lock is exact.
  *
- * Directories, sets and maps are tables of one pool, used again at the earliest moment that the sections allow (limbo.pml has the rest).
+ * Directories, sets and maps are tables of one pool, used again at the earliest moment that the sections allow (retired.pml has the rest).
  *
- * Parameters (-D): K keys, TAG1 to TAG3 their fingerprints, of two bits each; STEPS of the writer;
- * READERS, FINDS of each; NT tables, NE entries. BRK_x: a deliberate fault.
+ * Parameters (-D): K keys, FINGERPRINT1 to FINGERPRINT3 their fingerprints, of two bits each; STEPS of the writer;
+ * READERS, FINDS of each; NT tables, NE entries. MUTANT_x: a deliberate fault.
  */
 #ifndef K
 #define K 2
 #endif
-#ifndef TAG1
-#define TAG1 0
+#ifndef FINGERPRINT1
+#define FINGERPRINT1 0
 #endif
-#ifndef TAG2
-#define TAG2 1
+#ifndef FINGERPRINT2
+#define FINGERPRINT2 1
 #endif
-#ifndef TAG3
-#define TAG3 3
+#ifndef FINGERPRINT3
+#define FINGERPRINT3 3
 #endif
 #ifndef STEPS
 #define STEPS 6
@@ -47,14 +47,14 @@
 hidden byte too_small; /* Always zero. */
 #define ROOM(x) assert((x) || too_small) /* The model's own bounds: not a fault of the protocol. */
 #define BIT(x) (1 << (x))
-#define TAG(k) ((k) == 1 -> TAG1 : ((k) == 2 -> TAG2 : TAG3))
-#define PLACE(tag, depth) ((tag) >> (DEPTH_MAX - (depth)))
+#define FINGERPRINT(k) ((k) == 1 -> FINGERPRINT1 : ((k) == 2 -> FINGERPRINT2 : FINGERPRINT3))
+#define PLACE(fingerprint, depth) ((fingerprint) >> (DEPTH_MAX - (depth)))
 #define WIDTH(d, s) BIT(depth[d] - depth[s])     /* Places of set s in directory d. */
 
 #define FREE 0
 #define USED 1
 #define DEFERRED 2                               /* Unlinked in this hold, */
-#define LIMBO 3                                  /* or in one before. */
+#define RETIRED 3                                  /* or in one before. */
 
 bit lock;
 byte directory;
@@ -88,14 +88,14 @@ inline clear(t) {
 inline free_unseen() {
     i_ = 1;
     do
-    :: i_ <= NT -> if :: state[i_] == LIMBO && readers[i_] == 0 -> clear(i_) :: else -> skip fi; i_++
+    :: i_ <= NT -> if :: state[i_] == RETIRED && readers[i_] == 0 -> clear(i_) :: else -> skip fi; i_++
     :: else -> break
     od;
     i_ = 1;
     do
     :: i_ <= NE ->
        if
-       :: entry_state[i_] == LIMBO && entry_readers[i_] == 0 -> assert(!word[i_]); entry_state[i_] = FREE; key[i_] = 0
+       :: entry_state[i_] == RETIRED && entry_readers[i_] == 0 -> assert(!word[i_]); entry_state[i_] = FREE; key[i_] = 0
        :: else -> skip
        fi;
        i_++
@@ -104,25 +104,25 @@ inline free_unseen() {
     i_ = 0
 }
 
-inline retire(t) { state[t] = LIMBO; readers[t] = sections }
+inline retire(t) { state[t] = RETIRED; readers[t] = sections }
 
 /* What a hold unlinks goes to limbo at its end. The faults: it is freed at once. */
-#ifdef BRK_FREE_MAP
+#ifdef MUTANT_FREE_MAP
 #define defer_map(t) clear(t)
 #else
 #define defer_map(t) state[t] = DEFERRED
 #endif
-#ifdef BRK_FREE_SET
+#ifdef MUTANT_FREE_SET
 #define defer_set(t) clear(t)
 #else
 #define defer_set(t) state[t] = DEFERRED
 #endif
-#ifdef BRK_FREE_DIRECTORY
+#ifdef MUTANT_FREE_DIRECTORY
 #define defer_directory(t) clear(t)
 #else
 #define defer_directory(t) state[t] = DEFERRED
 #endif
-#ifdef BRK_FREE_MAP_OF_SET
+#ifdef MUTANT_FREE_MAP_OF_SET
 #define defer_map_of_set(t) clear(t)
 #else
 #define defer_map_of_set(t) state[t] = DEFERRED
@@ -145,7 +145,7 @@ inline touch(t) { assert((t) != 0 && state[t] != FREE) }
 
 /* I1: under the lock, exact: the key's entry, by fingerprint and key. */
 inline find(k, found) {
-    d_ = directory; s_ = AT(d_, PLACE(TAG(k), depth[d_]));
+    d_ = directory; s_ = AT(d_, PLACE(FINGERPRINT(k), depth[d_]));
     touch(s_); touch(map[s_]);
     found = 0; n_ = 1;
     do
@@ -174,7 +174,7 @@ inline unlock() { d_step {
     i_ = 1;
     do
     :: i_ <= K ->
-       s_ = AT(d_, PLACE(TAG(i_), depth[d_]));
+       s_ = AT(d_, PLACE(FINGERPRINT(i_), depth[d_]));
        assert(present[i_] == 0 || (entries[map[s_]] & BIT(present[i_])));
        i_++
     :: else -> break
@@ -226,7 +226,7 @@ next:
 #endif
         fi;
 #endif
-        place = PLACE(TAG(k), depth[directory]); s = AT(directory, place);
+        place = PLACE(FINGERPRINT(k), depth[directory]); s = AT(directory, place);
         if
         :: present[k] == 0 ->                                             /* I2 add: the entry, then its word in the map */
            e = 1; do :: e <= NE && entry_state[e] != FREE -> e++ :: else -> break od;
@@ -246,10 +246,10 @@ next:
 remove:
     atomic {
         entries[map[s]] = entries[map[s]] & (255 - BIT(e));               /* I3 remove: a dead entry's word */
-#ifdef BRK_FREE_ENTRY
+#ifdef MUTANT_FREE_ENTRY
         entry_state[e] = FREE; key[e] = 0;
 #else
-        entry_state[e] = LIMBO; entry_readers[e] = sections;
+        entry_state[e] = RETIRED; entry_readers[e] = sections;
 #endif
         goto done
     };
@@ -259,13 +259,13 @@ rebuild:
     atomic {
         take_table(m); if :: m == 0 -> goto done :: else -> skip fi;
         old = map[s]; entries[m] = entries[old]
-#ifdef BRK_RETIRE_FIRST
+#ifdef MUTANT_RETIRE_FIRST
         ; retire(old)
 #endif
     };
     atomic {
         map[s] = m;                                                       /* I4 the new map: a store */
-#ifndef BRK_RETIRE_FIRST
+#ifndef MUTANT_RETIRE_FIRST
         defer_map(old);
 #endif
         goto done
@@ -276,7 +276,7 @@ double:
     atomic {
         take_table(t); if :: t == 0 -> goto done :: else -> skip fi;
         old = directory; depth[t] = depth[old] + 1
-#ifdef BRK_DIRECTORY_EMPTY
+#ifdef MUTANT_DIRECTORY_EMPTY
         ; directory = t
 #endif
     };
@@ -304,10 +304,10 @@ split:
         :: e <= NE ->
            if
            :: entries[map[s]] & BIT(e) ->
-#ifndef BRK_SPLIT_BIT
-              m = ((TAG(key[e]) >> (DEPTH_MAX - 1 - depth[s])) & 1 -> map[right] : map[left]);
+#ifndef MUTANT_SPLIT_BIT
+              m = ((FINGERPRINT(key[e]) >> (DEPTH_MAX - 1 - depth[s])) & 1 -> map[right] : map[left]);
 #else
-              m = (TAG(key[e]) & 1 -> map[right] : map[left]);
+              m = (FINGERPRINT(key[e]) & 1 -> map[right] : map[left]);
 #endif
               entries[m] = entries[m] | BIT(e)
            :: else -> skip
@@ -316,7 +316,7 @@ split:
         :: else -> break
         od;
         width = WIDTH(directory, s) / 2; first = place & (255 - (2 * width - 1)); e = 0; m = 0
-#ifdef BRK_SET_EMPTY
+#ifdef MUTANT_SET_EMPTY
         ; m = map[left]; map[left] = 0
 #endif
     };
@@ -325,18 +325,18 @@ split:
        AT(directory, first + e) = left;
        atomic {
            AT(directory, first + width + e) = right; e++
-#ifdef BRK_TORN
+#ifdef MUTANT_TORN
            ; e = width
 #endif
        }
     :: else -> break
     od;
     atomic {
-#ifdef BRK_SET_EMPTY
+#ifdef MUTANT_SET_EMPTY
         map[left] = m;
 #endif
         m = map[s]; defer_map_of_set(m); defer_set(s);
-#ifndef BRK_SPLIT_UNSEEN
+#ifndef MUTANT_SPLIT_UNSEEN
         saw_deepest = 1;
 #endif
         goto done
@@ -359,7 +359,7 @@ tidy:
         if :: t == 0 -> goto done :: else -> skip fi;
         m = map[t];
         entries[m] = entries[map[s]];                                     /* I8 copy the words */
-#ifndef BRK_MERGE
+#ifndef MUTANT_MERGE
         if :: other != 0 -> entries[m] = entries[m] | entries[map[other]] :: else -> skip fi;
 #endif
         width = WIDTH(directory, t); first = place & (255 - (width - 1))
@@ -375,7 +375,7 @@ tidy:
 look_on:
     atomic {
         s = AT(directory, cursor);                                        /* I10 go on to the next set */
-#ifndef BRK_DEEPEST
+#ifndef MUTANT_DEEPEST
         if :: depth[s] == depth[directory] -> saw_deepest = 1 :: else -> skip fi;
 #endif
         cursor = (cursor | (WIDTH(directory, s) - 1)) + 1;
@@ -427,29 +427,29 @@ next:
 #endif
         fi;
 #endif
-        sections = sections | BIT(me);                                    /* A section: see limbo.pml. */
+        sections = sections | BIT(me);                                    /* A section: see retired.pml. */
         d = directory                                                     /* F1 load the directory, */
     };
-    atomic { touch(d); s = AT(d, PLACE(TAG(k), depth[d])); d = 0 };       /* F2 the set, */
+    atomic { touch(d); s = AT(d, PLACE(FINGERPRINT(k), depth[d])); d = 0 };       /* F2 the set, */
     atomic { touch(s); m = map[s]; s = 0 };                               /* F3 the map; */
     atomic {                                                              /* F4 a word with the fingerprint, or a miss */
         touch(m);
         e = 1;
         do
-        :: e <= NE && (entries[m] & BIT(e)) && (key[e] == 0 || TAG(key[e]) == TAG(k)) -> break
+        :: e <= NE && (entries[m] & BIT(e)) && (key[e] == 0 || FINGERPRINT(key[e]) == FINGERPRINT(k)) -> break
         :: e <= NE -> e++
         :: e > NE -> e = 0; break
         od;
         m = 0
     };
-#ifdef BRK_SECTION
+#ifdef MUTANT_SECTION
     leave();
 #endif
     atomic {                                                              /* F5 alive, and of this key? */
         if
         :: e != 0 ->
            assert(entry_state[e] != FREE);
-#ifndef BRK_TAG
+#ifndef MUTANT_FINGERPRINT
            if :: word[e] && key[e] == k -> skip :: else -> e = 0 fi
 #endif
         :: else -> skip
@@ -459,7 +459,7 @@ next:
     atomic {
         GET_LOCK;
         if                                                                /* F6 missed, or dead by now: find it again */
-#ifndef BRK_WORD
+#ifndef MUTANT_WORD
         :: e == 0 || !word[e] -> find(k, e)
 #else
         :: e == 0 -> find(k, e)
@@ -470,7 +470,7 @@ next:
         k = 0; e = 0;
         unlock()
     };
-#ifndef BRK_SECTION
+#ifndef MUTANT_SECTION
     leave();
 #endif
     goto next;
@@ -507,7 +507,7 @@ init {
         :: k <= K ->
            if
            :: true
-           :: s = AT(1, PLACE(TAG(k), depth[1])); t = map[s]; entries[t] = entries[t] | BIT(k);
+           :: s = AT(1, PLACE(FINGERPRINT(k), depth[1])); t = map[s]; entries[t] = entries[t] | BIT(k);
               present[k] = k; entry_state[k] = USED; key[k] = k; word[k] = 1
            fi;
            k++

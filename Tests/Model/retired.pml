@@ -12,7 +12,7 @@
  * that. What only holders of the lock read and write needs no buffer here: it is out before the lock's release is.
  *
  * Parameters (-D): HOLDS of each of the two holders, OBJECTS, READERS, SECTIONS of each.
- * NO_FENCE: close_entries without its full fence. BRK_x: a deliberate fault.
+ * NO_FENCE: close_entries without its full fence. MUTANT_x: a deliberate fault.
  */
 #ifndef HOLDS
 #define HOLDS 3
@@ -29,8 +29,8 @@
 #define HOLDERS 2
 #define BIT(x) (1 << (x))
 
-/* BRK_UNLOCKED: no lock, and a record and a limbo for each, as a library of its own would have it. */
-#ifdef BRK_UNLOCKED
+/* MUTANT_UNLOCKED: no lock, and a record and a limbo for each, as a library of its own would have it. */
+#ifdef MUTANT_UNLOCKED
 #define RECORDS HOLDERS
 #define MINE me
 #else
@@ -90,14 +90,14 @@ proctype Holder(byte me) {
     do
     :: holds < HOLDS ->
         holds++;
-#ifndef BRK_UNLOCKED
+#ifndef MUTANT_UNLOCKED
         atomic { !lock -> flush_holder(me); lock = 1 };                         /* Lock: a locked instruction. */
 #endif
         if
         :: atomic { linked & (255 - unlinked_b[0] - unlinked_b[1]) ->           /* L1 unlink, and retired_add */
                x = 0; do :: !(linked & (255 - unlinked_b[0] - unlinked_b[1]) & BIT(x)) -> x++ :: else -> break od;
                unlinked_b[me] = unlinked_b[me] | BIT(x);
-#ifdef BRK_LATE
+#ifdef MUTANT_LATE
                if :: waits[MINE] -> closed[MINE] = closed[MINE] | BIT(x) :: else -> open[MINE] = open[MINE] | BIT(x) fi;
 #else
                open[MINE] = open[MINE] | BIT(x);
@@ -131,7 +131,7 @@ proctype Holder(byte me) {
         if
         :: ready[MINE] -> atomic { freed = freed | ready[MINE]; ready[MINE] = 0 } /* L3 free what is ready */
         :: !ready[MINE] && !waits[MINE] && open[MINE] ->                        /* L4 close a generation: */
-#ifdef BRK_GRACE
+#ifdef MUTANT_GRACE
             ready[MINE] = open[MINE]; open[MINE] = 0
 #else
             closed[MINE] = open[MINE]; open[MINE] = 0; waits[MINE] = 1;
@@ -142,7 +142,7 @@ proctype Holder(byte me) {
 #endif
         :: else -> skip
         fi;
-#ifndef BRK_UNLOCKED
+#ifndef MUTANT_UNLOCKED
         atomic { unlock_b[me] = 1 }
 #endif
     :: else -> break
@@ -156,16 +156,16 @@ proctype Reader(byte me) {
     :: sections < SECTIONS ->
         sections++;
         flush_reader(me);
-#ifdef BRK_BEGIN_FENCE
+#ifdef MUTANT_BEGIN_FENCE
         found = linked;                                                         /* Before the store to `active` is out. */
 #endif
         in_section[me] = 1;                                                     /* X1 ck_epoch_begin: active, full fence, */
-#ifdef BRK_LOAD_FENCE
+#ifdef MUTANT_LOAD_FENCE
         found = linked;                                                         /* As a weakly ordered machine may. */
 #endif
         g = epoch;                                                              /* X2 the epoch, */
         atomic { observed_b[me] = 1; observed_v[me] = g; g = 0 };               /* as a store in the buffer */
-#if !defined(BRK_LOAD_FENCE) && !defined(BRK_BEGIN_FENCE)
+#if !defined(MUTANT_LOAD_FENCE) && !defined(MUTANT_BEGIN_FENCE)
         found = linked;                                                         /* X3 load fence; look up */
 #endif
         do :: x < 2 -> x++; assert(!(found & freed)) :: else -> break od;       /* X4 look at what was found */

@@ -1,10 +1,10 @@
 # SPDX-License-Identifier: Apache-2.0
-# One breakage per entry: name, build (stops: wrap, with threads stopped for ever), file, what is there, what is put instead.
-# bites.sh calls: perl breakages.pl list, or perl breakages.pl apply NUMBER CORE
+# One mutant per entry: name, build (stops: wrap, with threads stopped for ever), file, what is there, what is put instead.
+# mutants.sh calls: perl mutants.pl list, or perl mutants.pl apply NUMBER CORE
 use strict;
 use warnings;
 
-my @breakages = (
+my @mutants = (
     ['replace: compare-and-swap -> store', 'wrap', 'calls/put.c',
      'if (sync_compare_exchange(&entry->word, word, word_pending(word, update->slot, restart, update->deletion))) {',
      'sync_store_release(&entry->word, word_pending(word, update->slot, restart, update->deletion)); {'],
@@ -91,7 +91,7 @@ my @breakages = (
      'uint64_t before = sync_load_acquire(&entry->word); sync_store_release(&entry->word, word_idle(buffer->restart));'],
     ['suppressed though something else is pending', 'wrap', 'calls/put.c',
      '!(word & WORD_LIVE) || word_is_current(word, buffer->restart))', '!(word & WORD_LIVE))'],
-    ['putting_back leaves the revision', 'wrap', 'calls/put_back.c', 'restore_revision(put_back, number, put_back->item->revision);',
+    ['putting_back leaves the revision', 'wrap', 'calls/put_back.c', 'restore_revision(put_back, number, put_back->was.revision);',
      '(void)number;'],
     ['putting_back drops what was suppressed', 'wrap', 'calls/put_back.c',
      'bool dropped = is_dropped(put_back, word);',
@@ -107,7 +107,7 @@ my @breakages = (
      "entry->link = buffer->borrowed;\n        buffer->borrowed = number;", 'retire_entry(scope, number);'],
     ['updates from one call pass each other', 'wrap', 'calls/put.c',
      "    put->done = i;\n",
-     "    put->done = i;\n    if (i + 1 < put->count && put->numbers[i + 1] != 0 && replace_unlocked(buffer, put->entries[i + 1], restart, &put->updates[i + 1])) {\n        cdedupe_update_t first = put->updates[i];\n        put->updates[i] = put->updates[i + 1];\n        put->updates[i + 1] = first;\n        put->hashes[i + 1] = put->hashes[i];\n        put->numbers[i + 1] = 0;\n        put->done = ++i;\n    }\n"],
+     "    put->done = i;\n    if (i + 1 < put->count && put->numbers[i + 1] != 0 && replace_unlocked(put->entries[i + 1], restart, &put->updates[i + 1])) {\n        cdedupe_update_t first = put->updates[i];\n        put->updates[i] = put->updates[i + 1];\n        put->updates[i + 1] = first;\n        put->hashes[i + 1] = put->hashes[i];\n        put->numbers[i + 1] = 0;\n        put->done = ++i;\n    }\n"],
     ['a context is claimed by load, store', 'wrap', 'memory/context.c',
      'return sync_load_relaxed(&context->claimed) == 0 && sync_compare_exchange(&context->claimed, 0, 1);',
      'if (sync_load_relaxed(&context->claimed) != 0) return false; sync_store_release(&context->claimed, 1); return true;'],
@@ -119,7 +119,13 @@ my @breakages = (
      ["bool wake, asleep;", "scope->asleep = scope->buffer->asleep; lock_acquire(&scope->buffer->lock);", "if (scope->asleep) {"]],
     ['a status wakes nobody', 'wrap', 'calls/status.c', "pending_statuses++;\n    notify(scope);", "pending_statuses++;"],
     ['a finish wakes nobody', 'wrap', 'calls/life.c',
-     "if (buffer->finish_barrier == buffer->ring)\n        notify(scope);", ''],
+     "if (ring_is_empty(&buffer->links, buffer->ring))\n        notify(scope);", ''],
+    ['what comes after a finish is queued', 'wrap', 'calls/put.c',
+     'if (buffer->finishing == FINISHING_WHEN_DELIVERED) {', 'if (0) {'],
+    ['a status after a finish is queued', 'wrap', 'calls/status.c',
+     'if (buffer->stopped || buffer->finishing == FINISHING_WHEN_DELIVERED)', 'if (buffer->stopped)'],
+    ['a finish does not end with the queue', 'wrap', 'calls/take.c',
+     'if (buffer->finishing != FINISHING_NOT && ring_is_empty(&buffer->links, buffer->ring))', 'if (0)'],
     ['a stop wakes nobody', 'wrap', 'calls/life.c',
      "buffer->finishing = FINISHING_NOT;\n    notify(&scope);", "buffer->finishing = FINISHING_NOT;"],
     ['put_back of a value: exchange -> load, store', 'wrap', 'calls/put_back.c',
@@ -179,8 +185,8 @@ sub replace_all {
 }
 
 if ($ARGV[0] eq 'list') {
-    print "$_|$breakages[$_][1]|$breakages[$_][2]|$breakages[$_][0]\n" for 0 .. $#breakages;
+    print "$_|$mutants[$_][1]|$mutants[$_][2]|$mutants[$_][0]\n" for 0 .. $#mutants;
 } else {
-    my $breakage = $breakages[$ARGV[1]];
-    replace_all("$ARGV[2]/$breakage->[2]", $breakage->[3], $breakage->[4]);
+    my $mutant = $mutants[$ARGV[1]];
+    replace_all("$ARGV[2]/$mutant->[2]", $mutant->[3], $mutant->[4]);
 }
