@@ -1,28 +1,40 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /*
- * The word protocol of Sources/CDedupe as a Promela model, step by step. See README.md for what it shows and what not.
+ * The word protocol of Sources/CDedupe as a Promela model, step by step. README.md says what it shows.
  *
- * A step's name (U5, T3, ...) stands in the code too, in the comment at the place that takes it:
+ * A step's name (U5, T3, ...) also stands in the code, in the comment at the place that takes the step:
  *
- *     U  a producer without the lock       source.c: put_chunk, look_up, replace_unlocked
- *     P  a producer under the lock         source.c: put_one, put_anywhere, insert, requeue, revive, replace, delete_not_live,
- *                                          suppress, overflow
- *     C  clearing up after a restart       garbage.c: clear_one, clear_entry
- *     T  taking a batch                    sink.c: cdedupe_take, take_some, take_word, take_entry, take_status, finish_take
- *     G  giving it back: putting back          put back.c
- *     S  a status, and the sweep           status.c: put_status_some, sweep_entry, synthesize_deletion(_of_stale), queue_status
- *     R  a restart                         status.c: cdedupe_restart, next_restart, forget_old_restarts
- *     E  the end                           buffer.c, sink.c: cdedupe_stop, cdedupe_finish, cdedupe_release, is_over
- *     W  waking the loop                   core.h: notify, scope_wake
+ *     U  a producer without the lock   put.c: put_chunk, look_up, replace_unlocked
+ *     P  a producer under the lock     put.c: put_one, put_anywhere, insert, requeue, revive, replace,
+ *                                      delete_not_live, suppress, overflow, refuse_queueing
+ *     C  clearing dropped updates      collect.c: clear_one, clear_entry
+ *     T  taking a batch                take.c: take_some, take_word, take_entry, take_status, finish_take
+ *     G  putting back                  put_back.c
+ *     S  a status, and the sweep       status.c: put_status_some, sweep_entry, queue_status,
+ *                                      synthesize_deletion, synthesize_deletion_of_stale
+ *     R  a restart                     status.c: cdedupe_restart, next_restart, forget_old_restarts
+ *     E  the end                       life.c, take.c: cdedupe_stop, cdedupe_finish, cdedupe_release,
+ *                                      is_over
+ *     W  waking the loop               buffer.h: notify, scope_wake
  *
- * What happens under the lock and nobody without the lock can see is one step with what comes before or after it.
- * Wherever the code may drop the lock between two pieces of work, the model does: fewer holds are some of its runs.
+ * Work under the lock that no thread without the lock can see is one step with the work beside it.
+ * The model releases the lock wherever the code may release it between two pieces of work. Longer lock
+ * scopes are therefore among its runs.
  *
- * Parameters (-D): K keys; U updates a call; N1, N2, N3 calls of the producers, OPS1, OPS2, OPS3 the kinds that each
- * may choose from; NE entries, NS slots; BATCH; RMAX, the largest restart number (1 to 3); MEMORY: a call may run out of
- * memory once; QUIT: the loop may end its claim at any time; PUT_BACK: so many items, at most, it gives back, one a call;
- * SUPPRESS: a value may be the one sent last, once more, and is suppressed where the sink has
- * it; OVERFLOW: what makes one more key pending may go beyond a bound. MUTANT_x: a deliberate fault.
+ * Parameters (-D):
+ *
+ *     K               keys
+ *     U               updates of one call
+ *     N1, N2, N3      calls of each producer; OPS1, OPS2, OPS3: the kinds that it chooses from
+ *     NE, NS          entries and slots
+ *     BATCH           items of a batch
+ *     RMAX            the largest restart number, 1 to 3
+ *     MEMORY          a call may run out of memory once
+ *     QUIT            the loop may release its claim at any time
+ *     PUT_BACK        the most items that the loop puts back, one in each call
+ *     SUPPRESS        a value may repeat the last one sent; if the sink has it, it is suppressed
+ *     OVERFLOW        an update that adds a pending key may exceed a bound
+ *     MUTANT_x        a deliberate fault
  */
 #define PUT 1
 #define DELETE 2
@@ -107,11 +119,11 @@ byte latest_received, latest_taken; /* 0: wait for ready; 1: resync; 2: in sync 
 bit overflowed;                     /* Everything is dropped until the next restart. */
 #endif
 bit restarted;                      /* Since the first item of the last batch was taken. */
-bit dropped_equal_status;                      /* Since the restart, or the last status that was queued, one was not queued. */
-byte unseen_generation;                   /* Entries that putting back made unseen. */
+bit dropped_equal_status;           /* A status was ignored since the last queued one. */
+byte unseen_generation;             /* Entries that putting back made unseen. */
 byte finishing;                     /* 0: not; 1: when delivered; 2: when empty */
 byte ring[NQUEUE], ring_length;
-byte dropped[K + 1], dropped_length; /* Entries only: a status in the dropped does nothing. */
+byte dropped[K + 1], dropped_length; /* Entries only: a dropped status does nothing. */
 byte detached[4], detached_length;
 byte status[NSTATUS];               /* Values of queued statuses; zero: free. */
 
@@ -132,13 +144,13 @@ byte state[NE + 1];
 byte readers[NE + 1];               /* Sections that may be looking at a dead entry, */
 byte sections;                      /* and those that are open. */
 
-byte wake;                          /* The hook was called. */
+byte wake;                          /* The wake callback was called. */
 
 /* ------------------------------------------------------------------------------------------------ */
 /* Ghosts: what the assertions go by                                                                */
 
 #define IN 10                       /* Owner of a slot: IN + the entry whose word has it, */
-#define DETACHED 9                    /* the detached, */
+#define DETACHED 9                  /* the detached payloads, */
 #define SINK 8                      /* the sink, a producer's number, or zero: nobody. */
 byte owner[NS + 1];
 #ifdef SUPPRESS
@@ -154,9 +166,9 @@ byte taken[K + 1];                  /* Version that was taken last, or cancelled
 bit at_sink[K + 1];                 /* The sink has a value. */
 byte barrier[NSTATUS * (K + 1)];    /* Versions received before the status. */
 byte held;                          /* Entries whose keys the sink may read. */
-byte finish_entries;                          /* Finishing: entries that are to be delivered, */
-byte finish_statuses;                   /* statuses, */
-byte finish_version[K + 1];           /* and the versions at the time of the call. */
+byte finish_entries;                /* After a finish: entries that may still be taken, */
+byte finish_statuses;               /* and statuses; */
+byte finish_version[K + 1];         /* the newest versions at the time of the call. */
 byte restarts;
 short balance;                      /* received + synthesized - (delivered + replaced + cancelled + dropped + pending) */
 byte done;                          /* Producers and loop that have ended. */
@@ -175,7 +187,7 @@ bit over;                           /* or because it was told to. */
 /* ------------------------------------------------------------------------------------------------ */
 /* Lists                                                                                            */
 
-/* buffer.c: remove_link. By place. */
+/* queue.c: remove_link. By place. */
 inline remove_at(i) {
     if
     :: IS_STATUS(ring[i]) ->
@@ -187,7 +199,7 @@ inline remove_at(i) {
     ring_length--; ring[ring_length] = 0
 }
 
-/* buffer.c: unqueue. Of two statuses that become neighbours the earlier goes. */
+/* queue.c: unqueue. Of two statuses that become neighbours the earlier goes. */
 inline unqueue(x) { d_step {
     i_ = 0; do :: i_ < ring_length && ring[i_] != x -> i_++ :: else -> break od;
     assert(i_ < ring_length);
@@ -204,7 +216,7 @@ inline unqueue(x) { d_step {
     i_ = 0; j_ = 0; n_ = 0
 } }
 
-/* buffer.c: queue_entry, with W1. */
+/* queue.c: queue_entry, with W1. */
 inline queue_entry(e) {
     ROOM(ring_length < NQUEUE);
     ring[ring_length] = e; ring_length++; balance--;
@@ -212,7 +224,7 @@ inline queue_entry(e) {
 }
 
 #ifdef PUT_BACK
-/* put back.c: push_front, with the ghosts. The sink is awake. */
+/* put_back.c: queue_at_front, move_to_front, with the ghosts. The sink is awake. */
 inline push_front(x) { d_step {
     ROOM(ring_length < NQUEUE);
 #ifdef MUTANT_PUT_BACK_FRONT
@@ -249,7 +261,7 @@ inline detached_add(s) {
     detached[detached_length] = s; detached_length++; owner[s] = DETACHED
 }
 
-/* W1: under the lock. W2: unlocked, the hook; once per sleep. */
+/* W1: under the lock. W2: unlocked, the wake callback; once per sleep. */
 inline notify() { if :: asleep -> asleep = 0; hook = 1 :: else -> skip fi }
 inline call_hook() { if :: hook -> atomic { assert(wake == 0); wake = 1; hook = 0 } :: else -> skip fi }
 
@@ -299,7 +311,7 @@ inline unlock() { d_step {
 } }
 
 /* ------------------------------------------------------------------------------------------------ */
-/* Entries: sections, limbo. Slots                                                                  */
+/* Entries: read sections, retired; slots                                                             */
 
 inline touch(e) { assert(state[e] != FREE) }
 
@@ -351,7 +363,7 @@ inline received(e, k, deletes) {
 /* ------------------------------------------------------------------------------------------------ */
 /* Source                                                                                           */
 
-/* Clears up one piece, under the lock: C1 to C3. Uses ce, cw. */
+/* Clears one dropped update, under the lock: C1 to C3. Uses ce, cw. */
 inline clear_one() {
     if
     :: atomic { detached_length > 0 ->
@@ -439,7 +451,7 @@ next_call:
         fi
     };
 
-    /* -------- cdedupe_put: one share, without the lock ------------------------------------------ */
+    /* -------- cdedupe_put: one chunk, without the lock ------------------------------------------ */
 put:
     atomic {
         enter();                                                                /* U1 enter a section, look up; */
@@ -516,7 +528,7 @@ try_again:
     };
     goto replace_unlocked;
 
-    /* -------- The rest of the share, under the lock ---------------------------------------------- */
+    /* -------- The rest of the chunk, under the lock ---------------------------------------------- */
 put_rest:
     atomic {
 #ifdef MUTANT_SECTION
@@ -633,7 +645,7 @@ put_one:
            assert(!(deletes[u] && CANCELS(cw)));
            hand_over(e, s[u], SLOT(cw)); received(e, k[u], deletes[u]);
            balance--; goto put_next
-        :: IS_CURRENT(w, restart) && DELETES_UNKNOWN ->                         /* P7 delete unheard: exchange to zero */
+        :: IS_CURRENT(w, restart) && DELETES_UNKNOWN ->                         /* P7 delete not live: exchange to 0 */
 #ifndef MUTANT_UNKNOWN_STORE
            w = word[e];
 #endif
@@ -727,7 +739,7 @@ sweep:
            do :: next <= NE && !IS_UNSEEN(word[next], restart) -> next++ :: else -> break od;
            if
 #ifdef PUT_BACK
-           :: next > NE -> unlock(); goto sweep         /* The hold was full. */
+           :: next > NE -> unlock(); goto sweep         /* The lock scope was full. */
 #endif
 #if defined(MUTANT_PUT_BACK_ONE_FLAG)
            :: next > NE && unseen_generation > 0 -> unseen_generation = 0; next = 1; unlock(); goto sweep
@@ -917,7 +929,7 @@ ended:
 /* ------------------------------------------------------------------------------------------------ */
 /* Sink                                                                                             */
 
-/* E5: settles a finish that is due; afterwards `stopped` tells whether all is over. */
+/* E5: a finish is complete when the queue is empty. Afterwards `stopped` tells. */
 inline is_over() {
     if
 #ifdef MUTANT_FINISH_EARLY
@@ -930,7 +942,7 @@ inline is_over() {
     fi
 }
 
-/* The loan of the last batch's keys ends. */
+/* The sink no longer borrows the last batch's keys. */
 inline retire_borrowed() {
     held = 0;
 #ifdef PUT_BACK
@@ -982,7 +994,7 @@ inline to_queue(e) {
 
 inline move_to_front(e) { unqueue(e); push_front(e) }
 
-/* The sink may still be reading its key. */
+/* The sink may still read its key. */
 inline leave_borrowed(e) { unindex(e); readers[e] = sections; state[e] = BORROWED }
 
 inline new_status() {
@@ -1044,7 +1056,7 @@ take:
 #ifdef QUIT
     if :: true :: goto release fi;
 #endif
-    atomic { GET_LOCK; retire_borrowed(); count = 0; asleep = 0; T1_BEGUN unlock() };        /* T1 awake; end of the loan */
+    atomic { GET_LOCK; retire_borrowed(); count = 0; asleep = 0; T1_BEGUN unlock() };        /* T1 awake; nothing is borrowed */
 take_some:
     atomic {
         GET_LOCK;
@@ -1229,7 +1241,7 @@ put_back_status:
         :: !late && e == 0 && ring_length > 0 -> skip
         :: !late && (e > 0 || ring_length == 0) -> new_status(); push_front(STATUS + e)
         :: late && e < ring_length -> skip
-        :: late && e == ring_length && dropped_equal_status ->                             /* G11 dropped: what was dropped_equal_status comes, */
+        :: late && e == ring_length && dropped_equal_status ->                             /* G11 dropped: an ignored equal one comes, */
            new_status(); ROOM(ring_length < NQUEUE); ring[ring_length] = STATUS + e; ring_length++;
            if :: finishing == 1 -> finish_statuses = finish_statuses | BIT(e) :: else -> skip fi
         :: late && e == ring_length && !dropped_equal_status -> latest_received = items[count].before
@@ -1266,7 +1278,7 @@ inline check_keys() {
           /* (putting back may leave a deletion that was received since a restart to the in-sync) */
           assert(newest[i_] == 0 || at_sink[i_] != newest_deletes[i_] || (resync && newest_deletes[i_]));
 #endif
-          assert(newest[i_] != 0 || restarts == 0 || resync || !at_sink[i_]);  /* and every deletion that was owed. */
+          assert(newest[i_] != 0 || restarts == 0 || resync || !at_sink[i_]);  /* and every synthesized deletion. */
           assert((index_[i_] != 0) == at_sink[i_])                             /* Nothing else is left. */
        :: over && !stop_called ->
           assert(taken[i_] >= finish_version[i_]);                               /* What was queued at a finish arrived, */
@@ -1278,7 +1290,7 @@ inline check_keys() {
     od
 }
 
-/* E4 next_leftover: the detached, then the slots of all words. */
+/* E4 drain_next: the detached payloads, then the slots of all words. */
 inline hand_out_leftovers() {
     i_ = 0;
 #ifndef MUTANT_LEFTOVER

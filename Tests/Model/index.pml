@@ -1,20 +1,22 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /*
- * The index of Sources/CDedupe: a directory of sets, each with a map, looked up without the lock while a writer, under it, adds and
- * removes keys, splits and merges sets, doubles and halves the directory. See README.md.
+ * The index of Sources/CDedupe: a directory of sets, each with a map. Readers look keys up without the
+ * lock. A writer under the lock adds and removes keys, splits and merges sets, and doubles and halves
+ * the directory. README.md says what the model shows.
  *
- *     F  finding without the lock    index.c: find_set, index_find_fingerprint; source.c: is_key, put_anywhere
- *     I  changing, under it          index.c: set_rebuild, double_directory, split, tidy_set, tidy_next, ...
+ *     F  finding without the lock    index.c: find_set, index_find_fingerprint; put.c: is_key, put_anywhere
+ *     I  changing under the lock     index.c: set_rebuild, double_directory, split, tidy_set, tidy_next
  *
- * When a set is split, merged or rebuilt is a matter of counts in the code; here the writer may do so whenever the directory's form
- * lets it. Memory may run out at any time: then nothing happens. A map's cells are not modelled: a
- * look-up without the lock may miss, or find any word with the wanted fingerprint that is in the map at
- * that moment. A look-up under the lock is exact.
+ * In the code, counts decide when a set is split, merged or rebuilt. Here the writer may do so whenever
+ * the directory's form allows it. Memory may run out at any time; then nothing happens. The cells of a
+ * map are not modelled: a look-up without the lock may miss, or find any word in the map that has the
+ * wanted fingerprint. A look-up under the lock is exact.
  *
- * Directories, sets and maps are tables of one pool, used again at the earliest moment that the sections allow (retired.pml has the rest).
+ * Directories, sets and maps are tables of one pool. A table is reused at the earliest moment that the
+ * read sections allow; retired.pml has the rest.
  *
- * Parameters (-D): K keys, FINGERPRINT1 to FINGERPRINT3 their fingerprints, of two bits each; STEPS of the writer;
- * READERS, FINDS of each; NT tables, NE entries. MUTANT_x: a deliberate fault.
+ * Parameters (-D): K keys; FINGERPRINT1 to FINGERPRINT3, their fingerprints, of two bits each; STEPS of
+ * the writer; READERS; FINDS of each reader; NT tables; NE entries. MUTANT_x: a deliberate fault.
  */
 #ifndef K
 #define K 2
@@ -53,8 +55,8 @@ hidden byte too_small; /* Always zero. */
 
 #define FREE 0
 #define USED 1
-#define DEFERRED 2                               /* Unlinked in this hold, */
-#define RETIRED 3                                  /* or in one before. */
+#define DEFERRED 2                               /* Unlinked in this lock scope, */
+#define RETIRED 3                                  /* or in an earlier one. */
 
 bit lock;
 byte directory;
@@ -78,7 +80,7 @@ hidden byte s_;
 hidden byte n_;
 
 /* ------------------------------------------------------------------------------------------------ */
-/* Limbo                                                                                            */
+/* Retired                                                                                          */
 
 inline clear(t) {
     state[t] = FREE; depth[t] = 0; map[t] = 0; entries[t] = 0;
@@ -106,7 +108,7 @@ inline free_unseen() {
 
 inline retire(t) { state[t] = RETIRED; readers[t] = sections }
 
-/* What a hold unlinks goes to limbo at its end. The faults: it is freed at once. */
+/* A table unlinked in a lock scope is retired at its end. The mutants free it at once. */
 #ifdef MUTANT_FREE_MAP
 #define defer_map(t) clear(t)
 #else
@@ -157,7 +159,7 @@ inline find(k, found) {
     d_ = 0; s_ = 0; n_ = 0
 }
 
-/* I12: limbo gets what was unlinked; then the lock is free. All that index_validate goes by holds. */
+/* I12: retire what was unlinked, then release the lock. All that index_validate checks holds. */
 inline unlock() { d_step {
     i_ = 1; do :: i_ <= NT -> if :: state[i_] == DEFERRED -> retire(i_) :: else -> skip fi; i_++ :: else -> break od;
     free_unseen();
@@ -202,7 +204,7 @@ inline take_set(new, its_map, its_depth) {
     its_map = 0
 }
 
-/* The set that shares all but the last bit with s, or a deeper one. */
+/* The set that has all bits except the last in common with s, or a deeper one. */
 #define NEIGHBOUR AT(directory, place ^ BIT(depth[directory] - depth[s]))
 
 proctype Writer() {
@@ -211,7 +213,7 @@ proctype Writer() {
 next:
     if
     :: steps == STEPS -> goto ended
-    :: steps < STEPS && holding -> skip                                   /* In the same hold as the step before, */
+    :: steps < STEPS && holding -> skip                                   /* In the lock scope of the step before, */
     :: steps < STEPS && !holding -> atomic { GET_LOCK; holding = 1 }      /* or in one of its own. */
     fi;
     atomic {
@@ -300,7 +302,7 @@ split:
         :: else -> skip
         fi;
         e = 1;
-        do                                                                /* I6 share the words */
+        do                                                                /* I6 divide the words */
         :: e <= NE ->
            if
            :: entries[map[s]] & BIT(e) ->

@@ -1,21 +1,25 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /*
- * Limbo and context of Sources/CDedupe over ck_epoch 0.7.1, on a machine with store buffers (TSO, as x86 is).
+ * Retired memory and the contexts of Sources/CDedupe over ck_epoch 0.7.1, on a machine with store
+ * buffers (TSO, as x86 is).
  *
- *     L  holders of the lock               limbo.c: retired_add, retired_reclaim, close_entries, entry_grace_is_over
- *     X  readers in sections               context.c: read_section_begin, read_section_end
+ *     L  holders of the lock        retired.c: retired_add, retired_reclaim, close_entries,
+ *                                   entry_grace_is_over
+ *     X  readers in read sections   context.c: read_section_begin, read_section_end
  *
- * A holder unlinks objects, files them in generations (open, closed, ready) and frees what is ready. A reader, in a
- * section, looks whether an object is linked; one that it found must not be freed until the section ends.
+ * A lock holder unlinks objects and files them in generations (open, closed, ready). It frees the ready
+ * generation. A reader in a read section looks whether an object is linked. An object that the reader
+ * found must not be freed until the section ends.
  *
- * A store waits in its processor's buffer until a Drain lets it out, in order; a locked instruction or a full fence waits for
- * that. What only holders of the lock read and write needs no buffer here: it is out before the lock's release is.
+ * A store waits in its processor's buffer until a Drain lets it out, in order. A locked instruction or a
+ * full fence waits for that. Data that only lock holders use needs no buffer here, because it is out
+ * before the lock's release is.
  *
- * Parameters (-D): HOLDS of each of the two holders, OBJECTS, READERS, SECTIONS of each.
- * NO_FENCE: close_entries without its full fence. MUTANT_x: a deliberate fault.
+ * Parameters (-D): LOCKS, the lock scopes of each of the two holders; OBJECTS; READERS; SECTIONS of each
+ * reader. NO_FENCE: close_entries without its full fence. MUTANT_x: a deliberate fault.
  */
-#ifndef HOLDS
-#define HOLDS 3
+#ifndef LOCKS
+#define LOCKS 3
 #endif
 #ifndef OBJECTS
 #define OBJECTS 2
@@ -29,7 +33,7 @@
 #define HOLDERS 2
 #define BIT(x) (1 << (x))
 
-/* MUTANT_UNLOCKED: no lock, and a record and a limbo for each, as a library of its own would have it. */
+/* MUTANT_UNLOCKED: no lock; each holder has its own record and retired list, as a separate library would. */
 #ifdef MUTANT_UNLOCKED
 #define RECORDS HOLDERS
 #define MINE me
@@ -85,11 +89,11 @@ inline dispatch(e) {
 }
 
 proctype Holder(byte me) {
-    byte holds, g, r, x; bit any, late, a;
+    byte locks, g, r, x; bit any, late, a;
 
     do
-    :: holds < HOLDS ->
-        holds++;
+    :: locks < LOCKS ->
+        locks++;
 #ifndef MUTANT_UNLOCKED
         atomic { !lock -> flush_holder(me); lock = 1 };                         /* Lock: a locked instruction. */
 #endif
