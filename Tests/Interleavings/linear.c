@@ -9,7 +9,7 @@
 /* The threads and the checks. */
 enum { LANES = THREADS_MAX + 1, STEPS_MAX = 128, SEEN_SIZE = 1 << 16 };
 
-/* One step of an order: a call, or one update of it, or one hold of a take. */
+/* One step of an order: a call, or one update of it, or one lock scope of a take. */
 struct action {
     const struct event *event;
     unsigned part;
@@ -136,13 +136,13 @@ take_parts(const struct event *event)
 {
     unsigned full = event->items_count / TAKES_PER_LOCK;
 
-    /* A take goes on until a hold finds nothing more, or there is no room. */
+    /* A take goes on until a lock scope finds nothing more, or there is no room. */
     return event->items_count == event->argument && event->items_count % TAKES_PER_LOCK == 0
                ? full
                : full + 1;
 }
 
-/* What one hold of a take handed out: `count` items. */
+/* The `count` items that one lock scope of a take handed out. */
 static bool
 apply_hold(model_t *model, const struct event *event, const struct event_item *items,
            unsigned limit, unsigned count)
@@ -161,7 +161,7 @@ apply_hold(model_t *model, const struct event *event, const struct event_item *i
     return true;
 }
 
-/* A batch is what all holds of a take took. */
+/* A batch is what all lock scopes of a take took. */
 static void
 join_batch(model_t *model, const model_item_t *earlier, size_t count)
 {
@@ -198,7 +198,7 @@ apply_take(model_t *model, const struct event *event, unsigned part)
         return true;
     }
     count = count < TAKES_PER_LOCK ? count : TAKES_PER_LOCK;
-    /* A last hold that found nothing says only that there was nothing. */
+    /* A last lock scope that found nothing says only that there was nothing. */
     if (before > 0 && count == 0)
         return model->count == 0 || !model->queue[0].chosen || model->stopped || model->restarted;
     if (before == 0)
@@ -214,7 +214,10 @@ apply_take(model_t *model, const struct event *event, unsigned part)
     return true;
 }
 
-/* An item is a step, though several are put back in one hold: who replaces without the lock may come in between. */
+/*
+ * Each item is a step, although one lock scope puts several back: a producer without the lock may
+ * replace in between.
+ */
 static unsigned
 put_back_parts(const struct event *event)
 {
@@ -555,7 +558,7 @@ is_in_sync(const struct event *restart, const struct event *before)
 }
 
 static bool
-was_heard_of(unsigned key, const struct event *restart, const struct event *before)
+was_seen(unsigned key, const struct event *restart, const struct event *before)
 {
     for (const struct event *event = history->events; event < before; event++)
         for (unsigned i = 0; i < event->count; i++)
@@ -566,14 +569,14 @@ was_heard_of(unsigned key, const struct event *restart, const struct event *befo
 
 /* Before the checks' restart, with the queue empty. */
 static bool
-are_live_heard_of(const struct event *now, const bool live[KEYS_MAX])
+are_live_seen(const struct event *now, const bool live[KEYS_MAX])
 {
     const struct event *restart = find_restart(now);
 
     if (restart == NULL || !is_in_sync(restart, now))
         return true;
     for (unsigned key = 0; key < KEYS_LETTERS; key++)
-        if (live[key] && !was_heard_of(key, restart, now))
+        if (live[key] && !was_seen(key, restart, now))
             return false;
     return true;
 }
@@ -596,8 +599,8 @@ linear_check_weakly(const struct history *checked)
         if (event->kind != OP_RESTART || event->thread != THREAD_CHECKS)
             continue;
         swept = true;
-        if (!are_live_heard_of(event, sink.live))
-            return "a key is live that was not heard of since the restart";
+        if (!are_live_seen(event, sink.live))
+            return "a key is live that was not seen since the restart";
     }
     for (unsigned key = 0; swept && key < KEYS_MAX; key++)
         if (sink.live[key])

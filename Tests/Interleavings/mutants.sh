@@ -1,7 +1,7 @@
 #!/bin/sh
 # SPDX-License-Identifier: Apache-2.0
-# Breaks a copy of the core in one place after another (mutants.pl), and wants each to be found: by which program, with
-# how many preemptions, after how many schedules of all programs so far.
+# Makes each mutant of mutants.pl in a copy of the core. A program must find it. Prints the program, the
+# number of preemptions, and the number of schedules until then.
 set -u
 cd "$(dirname "$0")"
 root=$(cd ../../.build/interleavings && pwd)/mutants
@@ -26,7 +26,7 @@ while IFS='|' read -r number variant file name; do
         cat "$root/log"
         exit 1
     fi
-    # The watchdog is for a mutant that hangs the program.
+    # The time limit is for a mutant that hangs the program.
     timeout 300 "$root/$variant/interleavings" --quiet --first $options --preemptions 2 > "$root/out" 2>&1
     status=$?
     if [ "$status" = 1 ]; then

@@ -9,12 +9,12 @@
 #include "CDedupe.h"
 
 /*
- * For each two transitions of a word that can race (the table in Sources/CDedupe/DESIGN.md) a program in which they do;
- * then the calls that meet in the lock, the index, contexts and slots.
+ * There is a program for each two transitions of a word that can race (see the table in DESIGN.md). Then
+ * come calls that meet at the lock, the index, contexts and slots.
  */
 /* clang-format off */
 const struct program_text program_list[] = {
-    /* Replacing without the lock, and what can happen to its word meanwhile. */
+    /* Replacing without the lock, and what can happen to the word meanwhile. */
     {"replace, replace", "+a", {"+a +a", "+a +a"}},
     {"replace, cancel", "+a", {"+a +a", "-a +a"}},
     {"replace, cancel, the entry's memory used again", "+a", {"+a +a", "-a +b +c"}},

@@ -9,10 +9,10 @@
 
 enum { SEED = 1, TAKE_MAX = 100 };
 
-/* Who has a payload. */
+/* The owner of a payload. */
 enum owner { OWNER_TEST, OWNER_BUFFER };
 
-/* What the sink was lent: the keys of its last batch. */
+/* What the sink borrows: the keys of its last batch. */
 struct loan {
     const void *keys[TAKE_MAX]; /* NULL: of a status. */
     unsigned numbers[TAKE_MAX];
@@ -35,7 +35,8 @@ struct state {
     enum owner owners[PROGRAM_IDS_MAX];
     uint64_t contents[PROGRAM_IDS_MAX]; /* What is in them: their ids; see struct history. */
     cdedupe_slot_t used[THREADS_MAX];   /* By the thread that acquired it for its own use. */
-    cdedupe_slot_t fillers[FILLERS_MAX]; /* What OP_FILL put and the buffer still has; zero: none. */
+    cdedupe_slot_t
+        fillers[FILLERS_MAX]; /* What OP_FILL put and the buffer still has; zero: none. */
     struct loan loan;
     struct batch batch;
     bool woken; /* Since the loop last went to sleep. */
@@ -302,7 +303,7 @@ check_loan(void)
         const char *text = key_text(state.loan.numbers[i]);
 
         if (state.loan.keys[i] != NULL && memcmp(state.loan.keys[i], text, strlen(text)) != 0)
-            scheduler_fail("a key changed that was lent to the sink");
+            scheduler_fail("a key changed that the sink borrows");
     }
     state.loan.count = 0;
 }
