@@ -496,7 +496,7 @@ linear_histories(void)
 /* Less than that                                                                                       */
 
 /* What the sink has, and had before each item of the last batch. */
-struct sink {
+struct view {
     bool live[KEYS_MAX];
     const struct event *take;
     bool before[ITEMS_MAX];
@@ -505,7 +505,7 @@ struct sink {
 
 /* Follows what a take says about keys. False: it cannot be. */
 static bool
-follow_take(const struct event *event, struct sink *sink)
+follow_take(const struct event *event, struct view *sink)
 {
     sink->take = event;
     sink->left = event->items_count;
@@ -524,7 +524,7 @@ follow_take(const struct event *event, struct sink *sink)
 }
 
 static void
-follow_put_back(const struct event *event, struct sink *sink)
+follow_put_back(const struct event *event, struct view *sink)
 {
     for (unsigned i = 0; event->result == CDEDUPE_OK && i < event->argument; i++) {
         const struct event_item *item = &history->items[sink->take->items_first + --sink->left];
@@ -584,7 +584,7 @@ are_live_seen(const struct event *now, const bool live[KEYS_MAX])
 const char *
 linear_check_weakly(const struct history *checked)
 {
-    static struct sink sink;
+    static struct view sink;
     bool swept = false;
 
     memset(&sink, 0, sizeof(sink));

@@ -23,7 +23,7 @@ struct loan {
 enum { FILLERS_MAX = 32 };
 
 /* Its items, as far as they have not gone back. */
-struct batch {
+struct last_batch {
     cdedupe_item_t items[TAKE_MAX];
     size_t count;
 };
@@ -38,7 +38,7 @@ struct state {
     cdedupe_slot_t
         fillers[FILLERS_MAX]; /* What OP_FILL put and the buffer still has; zero: none. */
     struct loan loan;
-    struct batch batch;
+    struct last_batch batch;
     bool woken; /* Since the loop last went to sleep. */
     uint64_t wakes;
     uint64_t empties; /* Times that a loop found nothing. */
@@ -878,10 +878,20 @@ run_label(const volatile void *address)
         const char *name;
     } members[] = {
 #define MEMBER(name) {offsetof(struct cdedupe, name), sizeof(((struct cdedupe *)NULL)->name), #name}
-        MEMBER(memory),     MEMBER(lock.spin), MEMBER(lock.waiting), MEMBER(stopped),
-        MEMBER(merge_lock), MEMBER(restart),   MEMBER(slots_sparse), MEMBER(uncleared),
-        MEMBER(entries),    MEMBER(slots),     MEMBER(links),        MEMBER(index),
-        MEMBER(retired),    MEMBER(contexts),
+        MEMBER(memory),
+        MEMBER(lock.spin),
+        MEMBER(lock.waiting),
+        MEMBER(end.stopped),
+        MEMBER(merge_lock),
+        MEMBER(resync.restart),
+        MEMBER(magazines.sparse),
+        MEMBER(queue.uncleared),
+        MEMBER(entries),
+        MEMBER(slots),
+        MEMBER(links),
+        MEMBER(index),
+        MEMBER(retired),
+        MEMBER(contexts),
 #undef MEMBER
     };
     static char text[40];
