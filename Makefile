@@ -125,11 +125,11 @@ fuzz:
 
 model:
 	$(MAKE) -C Tests/Model large
-	$(MAKE) -C Tests/Model bites
+	$(MAKE) -C Tests/Model mutants
 
 interleavings:
 	$(MAKE) -C Tests/Interleavings full
-	$(MAKE) -C Tests/Interleavings bites
+	$(MAKE) -C Tests/Interleavings mutants
 
 stress: setup
 	$(MAKE) -C Tests/CDedupeTests stress SECONDS=$(SECONDS)

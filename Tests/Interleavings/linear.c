@@ -9,7 +9,7 @@
 /* The threads and the checks. */
 enum { LANES = THREADS_MAX + 1, STEPS_MAX = 128, SEEN_SIZE = 1 << 16 };
 
-/* One step of an order: a call, or one update of it, or one hold of a take. */
+/* One step of an order: a call, or one update of it, or one lock scope of a take. */
 struct action {
     const struct event *event;
     unsigned part;
@@ -131,28 +131,18 @@ is_item(const struct event_item *item, const model_item_t *expected)
                : item->key == expected->key && item->id == expected->id;
 }
 
-/* Of a finish: what was owed has been taken, so the buffer stops with the take's last hold. */
-static void
-settle_finish(model_t *model)
-{
-    for (size_t i = 0; i < model->count; i++)
-        if (model->queue[i].owed)
-            return;
-    model->stopped |= model->finish_when_delivered;
-}
-
 static unsigned
 take_parts(const struct event *event)
 {
     unsigned full = event->items_count / TAKES_PER_LOCK;
 
-    /* A take goes on until a hold finds nothing more, or there is no room. */
+    /* A take goes on until a lock scope finds nothing more, or there is no room. */
     return event->items_count == event->argument && event->items_count % TAKES_PER_LOCK == 0
                ? full
                : full + 1;
 }
 
-/* What one hold of a take handed out: `count` items. */
+/* The `count` items that one lock scope of a take handed out. */
 static bool
 apply_hold(model_t *model, const struct event *event, const struct event_item *items,
            unsigned limit, unsigned count)
@@ -171,7 +161,7 @@ apply_hold(model_t *model, const struct event *event, const struct event_item *i
     return true;
 }
 
-/* A batch is what all holds of a take took. */
+/* A batch is what all lock scopes of a take took. */
 static void
 join_batch(model_t *model, const model_item_t *earlier, size_t count)
 {
@@ -202,18 +192,15 @@ apply_take(model_t *model, const struct event *event, unsigned part)
     model_item_t earlier[MODEL_BATCH];
     unsigned before = part * TAKES_PER_LOCK, room = event->argument - before,
              count = event->items_count - before;
-    bool last = part + 1 == take_parts(event);
 
     if (event->result == CDEDUPE_EMPTY && may_be_refused(model, event)) {
         model->batch_count = 0;
         return true;
     }
     count = count < TAKES_PER_LOCK ? count : TAKES_PER_LOCK;
-    /* A last hold that found nothing says only that there was nothing. */
-    if (before > 0 && count == 0) {
-        settle_finish(model);
+    /* A last lock scope that found nothing says only that there was nothing. */
+    if (before > 0 && count == 0)
         return model->count == 0 || !model->queue[0].chosen || model->stopped || model->restarted;
-    }
     if (before == 0)
         model_begin_batch(model);
     /* A restart ends a take. */
@@ -224,25 +211,17 @@ apply_take(model_t *model, const struct event *event, unsigned part)
                     room < TAKES_PER_LOCK ? room : TAKES_PER_LOCK, count))
         return false;
     join_batch(model, earlier, before);
-    if (last && count > 0)
-        settle_finish(model);
     return true;
 }
 
-/* An item is a step, though several are put back in one hold: who replaces without the lock may come in between. */
+/*
+ * Each item is a step, although one lock scope puts several back: a producer without the lock may
+ * replace in between.
+ */
 static unsigned
 put_back_parts(const struct event *event)
 {
     return event->result == CDEDUPE_OK && event->argument > 0 ? event->argument : 1;
-}
-
-/* What a finish waits for is back. */
-static void
-reopen_finish(model_t *model)
-{
-    for (size_t i = 0; i < model->count; i++)
-        if (model->finish_when_delivered && model->queue[i].owed)
-            model->stopped = false;
 }
 
 /* The last item goes back; its payload came back or did not. */
@@ -256,7 +235,6 @@ apply_put_back(model_t *model, const struct event *event)
     bits = content_bits(model->batch[model->batch_count - 1].id);
     if (model_put_back_last(model, &back) != CDEDUPE_OK)
         return false;
-    reopen_finish(model);
     return bits == 0 || (event->back & bits) == (back != 0 ? bits : 0);
 }
 
@@ -518,7 +496,7 @@ linear_histories(void)
 /* Less than that                                                                                       */
 
 /* What the sink has, and had before each item of the last batch. */
-struct sink {
+struct view {
     bool live[KEYS_MAX];
     const struct event *take;
     bool before[ITEMS_MAX];
@@ -527,7 +505,7 @@ struct sink {
 
 /* Follows what a take says about keys. False: it cannot be. */
 static bool
-follow_take(const struct event *event, struct sink *sink)
+follow_take(const struct event *event, struct view *sink)
 {
     sink->take = event;
     sink->left = event->items_count;
@@ -546,7 +524,7 @@ follow_take(const struct event *event, struct sink *sink)
 }
 
 static void
-follow_put_back(const struct event *event, struct sink *sink)
+follow_put_back(const struct event *event, struct view *sink)
 {
     for (unsigned i = 0; event->result == CDEDUPE_OK && i < event->argument; i++) {
         const struct event_item *item = &history->items[sink->take->items_first + --sink->left];
@@ -580,7 +558,7 @@ is_in_sync(const struct event *restart, const struct event *before)
 }
 
 static bool
-was_heard_of(unsigned key, const struct event *restart, const struct event *before)
+was_seen(unsigned key, const struct event *restart, const struct event *before)
 {
     for (const struct event *event = history->events; event < before; event++)
         for (unsigned i = 0; i < event->count; i++)
@@ -591,14 +569,14 @@ was_heard_of(unsigned key, const struct event *restart, const struct event *befo
 
 /* Before the checks' restart, with the queue empty. */
 static bool
-are_live_heard_of(const struct event *now, const bool live[KEYS_MAX])
+are_live_seen(const struct event *now, const bool live[KEYS_MAX])
 {
     const struct event *restart = find_restart(now);
 
     if (restart == NULL || !is_in_sync(restart, now))
         return true;
     for (unsigned key = 0; key < KEYS_LETTERS; key++)
-        if (live[key] && !was_heard_of(key, restart, now))
+        if (live[key] && !was_seen(key, restart, now))
             return false;
     return true;
 }
@@ -606,7 +584,7 @@ are_live_heard_of(const struct event *now, const bool live[KEYS_MAX])
 const char *
 linear_check_weakly(const struct history *checked)
 {
-    static struct sink sink;
+    static struct view sink;
     bool swept = false;
 
     memset(&sink, 0, sizeof(sink));
@@ -621,8 +599,8 @@ linear_check_weakly(const struct history *checked)
         if (event->kind != OP_RESTART || event->thread != THREAD_CHECKS)
             continue;
         swept = true;
-        if (!are_live_heard_of(event, sink.live))
-            return "a key is live that was not heard of since the restart";
+        if (!are_live_seen(event, sink.live))
+            return "a key is live that was not seen since the restart";
     }
     for (unsigned key = 0; swept && key < KEYS_MAX; key++)
         if (sink.live[key])

@@ -149,8 +149,8 @@ search(const struct options *options, const struct program_text *text, unsigned 
 }
 
 /*
- * Thread 0 is stopped for ever at each of its steps at which it does not hold the lock: the others end all the same. Then
- * it goes on, and all must be right.
+ * Thread 0 is stopped at each step at which it does not have the lock. The other threads must end all the
+ * same. Then thread 0 goes on, and everything must be right.
  */
 static bool
 freeze_everywhere(const struct program_text *text, uint64_t *freezes)

@@ -9,12 +9,12 @@
 #include "CDedupe.h"
 
 /*
- * For each two transitions of a word that can race (the table in Sources/CDedupe/DESIGN.md) a program in which they do;
- * then the calls that meet in the lock, the index, contexts and slots.
+ * There is a program for each two transitions of a word that can race (see the table in DESIGN.md). Then
+ * come calls that meet at the lock, the index, contexts and slots.
  */
 /* clang-format off */
 const struct program_text program_list[] = {
-    /* Replacing without the lock, and what can happen to its word meanwhile. */
+    /* Replacing without the lock, and what can happen to the word meanwhile. */
     {"replace, replace", "+a", {"+a +a", "+a +a"}},
     {"replace, cancel", "+a", {"+a +a", "-a +a"}},
     {"replace, cancel, the entry's memory used again", "+a", {"+a +a", "-a +b +c"}},
@@ -22,9 +22,9 @@ const struct program_text program_list[] = {
     {"replace, take a value", "claim +a", {"+a +a +a", "take take"}},
     {"delete, take a live key's value", "claim +a take +a", {"-a +a", "take take"}},
     {"put, take a deletion", "claim +a take -a", {"+a ~a", "take take"}},
-    {"put and cancel a strange key's deletion", "claim -a", {"+a -a", "take take"}},
-    {"two put, one deletes a strange key", "-a", {"+a", "-a", "+a"}},
-    {"a strange key's deletion, replaced", "~a", {"+a ~a", "~a +a"}},
+    {"put and cancel an unknown key's deletion", "claim -a", {"+a -a", "take take"}},
+    {"two put, one deletes an unknown key", "-a", {"+a", "-a", "+a"}},
+    {"an unknown key's deletion, replaced", "~a", {"+a ~a", "~a +a"}},
     {"three replace", "+a", {"+a", "+a", "+a"}},
     {"replace, cancel, take", "claim +a", {"+a", "-a", "take"}, .preemptions = 2},
 
@@ -32,10 +32,10 @@ const struct program_text program_list[] = {
     {"idle: put, delete", "claim +a take", {"+a -a", "-a +a"}},
     {"absent: put, put", "", {"+a -a", "+a +b"}},
     {"idle: put, take", "claim +a take", {"+a -a", "take take"}},
-    {"lent: put again, take", "claim +a take -a", {"+a -a", "take take take"}},
-    {"lent: others come", "claim +a take -a", {"+b +c +d +e +f +g +h", "take take"}, .preemptions = 2},
-    {"keys with one tag", "+x", {"+y +x", "-x +y"}},
-    {"keys with one tag, taken", "claim +x +y", {"+y -x", "take take"}},
+    {"borrowed: put again, take", "claim +a take -a", {"+a -a", "take take take"}},
+    {"borrowed: others come", "claim +a take -a", {"+b +c +d +e +f +g +h", "take take"}, .preemptions = 2},
+    {"keys with one fingerprint", "+x", {"+y +x", "-x +y"}},
+    {"keys with one fingerprint, taken", "claim +x +y", {"+y -x", "take take"}},
 
     /* Restarts. */
     {"replace, restart", "+a", {"+a +a", "restart +a"}},
@@ -51,7 +51,7 @@ const struct program_text program_list[] = {
     {"sweep of a deletion that a restart dropped", "claim +a take -a restart", {"+a -a", "sync take"}},
     {"resync, put, delete", "claim +a +b take resync restart resync", {"+a -b", "sync take"}},
 
-    /* Putting back: the rows of the table in put back.c, and what can happen to a word meanwhile. */
+    /* Putting back: the rows of the table in put_back.c, and what can happen to a word meanwhile. */
     {"put back a new value; put, delete", "claim +a take", {"+a -a", "put_back take"}},
     {"put back a new value; delete, put", "claim +a take", {"-a +a", "put_back take"}},
     {"put back a new value that was replaced", "claim +a take +a", {"+a -a", "put_back take"}},
@@ -63,8 +63,8 @@ const struct program_text program_list[] = {
     {"put back a deletion", "claim +a take ~a take", {"+a -a", "put_back take"}},
     {"put back a deletion that was outlived", "claim +a take ~a take +a", {"+a -a", "put_back take"}},
     {"put back a deletion that was outlived and deleted", "claim +a take ~a take -a", {"+a -a", "put_back take"}},
-    {"put back a strange key's deletion", "claim ~a take", {"+a -a", "put_back take"}},
-    {"put back a strange key's deletion that was outlived", "claim ~a take +a", {"-a +a", "put_back take"}},
+    {"put back an unknown key's deletion", "claim ~a take", {"+a -a", "put_back take"}},
+    {"put back an unknown key's deletion that was outlived", "claim ~a take +a", {"-a +a", "put_back take"}},
     {"put back, two put", "claim +a take +a", {"+a", "-a", "put_back take"}, .preemptions = 2},
     {"put back a deletion, two put", "claim +a take -a take", {"+a", "-a", "put_back take"}, .preemptions = 2},
     {"take, put back, two put", "claim +a", {"+a", "-a", "take put_back"}, .preemptions = 2},
@@ -97,7 +97,7 @@ const struct program_text program_list[] = {
     {"put back after a stop, put", "claim +a take", {"+a", "stop", "put_back"}, .preemptions = 2},
     {"put back, finish", "claim-loop +a +b take", {"+a finish", "put_back take take"}},
     {"put back, finish, put", "claim-loop +a take", {"finish +a", "put_back take take"}},
-    {"put back what a finish owed, put", "claim-loop +a finish take", {"+b -a", "put_back take take"}},
+    {"put back after a finish, put", "claim-loop +a finish take", {"+b -a", "put_back take take"}},
     {"put back, release", "claim +a take", {"-a +a claim", "put_back release"}},
     {"put back in a map that is rebuilt", "claim fill15 +a take -a take", {"+b -b +c", "put_back take"}, .preemptions = 2},
 
@@ -108,14 +108,19 @@ const struct program_text program_list[] = {
     {"call of two, restart", "+a +b", {"+a+b", "restart +b+a"}},
     {"call of known and unknown", "+a", {"+a+b+a", "+b-a"}},
     {"replaced under the lock, after an unknown key", "+a", {"+a +a", "+b+a +a"}},
-    {"a strange key's deletion replaced under the lock", "-a", {"+a ~a", "+b~a"}},
+    {"an unknown key's deletion replaced under the lock", "-a", {"+a ~a", "+b~a"}},
     {"the same, and two put", "-a", {"+a", "+b~a", "+a"}, .preemptions = 2},
 
     /* Statuses, the end. */
     {"statuses become neighbours", "claim resync +a sync", {"-a +a", "resync take"}},
     {"statuses, two sources", "claim +a", {"resync -a sync", "wait +a"}},
-    {"finish: an owed status goes", "claim-loop resync +a sync", {"-a +b", "finish", "take take"}, .preemptions = 2},
+    {"finish: a queued status leaves", "claim-loop resync +a sync", {"-a +b", "finish", "take take"}, .preemptions = 2},
     {"finish, take, put", "claim-loop +a", {"+a +b", "finish", "take take"}, .preemptions = 2},
+    {"finish, put, cancel, put", "claim-loop +a", {"-a +a", "finish", "take take"}, .preemptions = 2},
+    {"finish, statuses", "claim-loop +a", {"resync -a sync", "finish", "take take"}, .preemptions = 2},
+    {"finish, restart, in-sync", "claim-loop +a take +b", {"restart sync +b", "finish", "take take"},
+     .preemptions = 2},
+    {"a loop, two finish", "claim-loop +a", {"+b finish", "finish-empty +a", "loop"}, .preemptions = 1},
     {"finish when empty, take, put", "claim-loop +a", {"+a +b", "finish-empty", "take take"}, .preemptions = 2},
     {"finish, release", "claim-loop +a", {"finish +a", "take release"}},
     {"finish, begin to take", "+a", {"finish", "claim-loop take release"}},
@@ -134,7 +139,7 @@ const struct program_text program_list[] = {
     {"a map is rebuilt", "fill16 drop16 +a +b", {"+a +b", "-b +c"}, .preemptions = 2},
     {"slots", "+a slot", {"slot +a slot", "slot slot"}, .preemptions = 2},
     {"contexts are added", "bare +a", {"+a", "+a", "-a"}, .preemptions = 2},
-    {"a context is added under a hold", "bare +a +b", {"+a -a", "-b +b"}, .preemptions = 2},
+    {"a context is added under the lock", "bare +a +b", {"+a -a", "-b +b"}, .preemptions = 2},
     {"counters", "claim +a", {"+a +b", "take stats", "stats"}, .preemptions = 2},
     {"collect, collect", "+a +b", {"restart collect", "collect +a"}},
 
@@ -144,7 +149,7 @@ const struct program_text program_list[] = {
     {"merge, merge", "merging", {"+a +a", "+a +a"}, .waits = true},
     {"merge, a loop", "merging claim-loop", {"+a +a", "+a finish", "loop"}, .preemptions = 1, .waits = true},
     {"merge, cancel", "merging claim +a", {"+a", "-a +a", "take"}, .preemptions = 2, .waits = true},
-    {"merge, cancel, a finish owes it", "merging claim-loop +a", {"+a", "finish -a", "loop"}, .preemptions = 2, .waits = true},
+    {"merge, cancel, finish", "merging claim-loop +a", {"+a", "finish -a", "loop"}, .preemptions = 2, .waits = true},
     {"merge, cancel, a status behind it", "merging claim-loop +a", {"+a", "sync -a finish", "loop"}, .preemptions = 2,
      .waits = true},
     {"merge, delete", "merging claim +a take +a", {"+a", "~a +a", "take"}, .preemptions = 2, .waits = true},
@@ -155,7 +160,7 @@ const struct program_text program_list[] = {
     {"merge, restart, merge", "merging claim +a", {"+a", "restart +a +a +a"}, .waits = true},
     {"merge, restart, two merge", "merging claim +a", {"+a", "restart +a", "+a"}, .preemptions = 2, .waits = true},
     {"merge, restart, collect", "merging claim +a +b take +a", {"+a +a", "restart collect sync"}, .waits = true},
-    {"merge a strange key, restart, collect", "merging +a", {"+a +a", "restart collect"}, .waits = true},
+    {"merge an unknown key, restart, collect", "merging +a", {"+a +a", "restart collect"}, .waits = true},
     {"merge, restart, sweep", "merging claim +a take +a", {"+a", "restart sync take"}, .waits = true},
     {"merge, finish, restart", "merging claim-loop +a", {"+a", "finish restart", "loop"}, .preemptions = 2, .waits = true},
     {"merge, stop", "merging claim +a", {"+a", "stop", "+a take"}, .preemptions = 2, .waits = true},
@@ -167,7 +172,7 @@ const struct program_text program_list[] = {
     {"merge, restart, put back", "merging claim +a take +a", {"+a", "restart +a", "put_back take"}, .preemptions = 2,
      .waits = true},
     {"merge, put back, two put", "merging claim +a take +a", {"+a", "+a", "put_back take"}, .preemptions = 2, .waits = true},
-    {"merge, put back, a finish owes it", "merging claim-loop +a take +a", {"+a finish", "put_back take take"}, .waits = true},
+    {"merge, put back, finish", "merging claim-loop +a take +a", {"+a finish", "put_back take take"}, .waits = true},
     {"calls of two merge", "merging +a +b", {"+a+b", "+b+a"}, .waits = true},
 
     /* What the sink has already. */
@@ -198,7 +203,7 @@ const struct program_text program_list[] = {
 #if CDEDUPE_RESTART_BITS == 3
     /* Restart numbers used up. */
     {"wrap: replace, restart", "claim +a take laps6 +a", {"+a -a", "restart +a"}},
-    {"wrap: replace a strange key", "laps6 +a", {"+a +a", "restart +a"}},
+    {"wrap: replace an unknown key", "laps6 +a", {"+a +a", "restart +a"}},
     {"wrap: replace, restart, collect", "laps6 +a +b", {"+a +b", "restart collect"}},
     {"wrap: sweep", "claim +a +b take laps6 +a", {"+b", "restart sync"}},
     {"wrap: put back", "claim +a take laps5 +b", {"restart sync", "put_back take"}},
@@ -207,38 +212,38 @@ const struct program_text program_list[] = {
     {"wrap: merge, restart, merge", "merging laps6 +a", {"+a", "restart +a", "+a"}, .preemptions = 2, .waits = true},
     {"wrap: the same", "suppressing claim +a take laps6 +a", {"+a", "restart =a sync"}},
     {"wrap: overflow", "bound1 claim +a take laps6 +a", {"+a", "+b restart +a"}},
-    {"wrap: garbage, take", "claim +a +b take +b laps6 -a", {"restart +b", "take sync"}},
+    {"wrap: dropped updates, take", "claim +a +b take +b laps6 -a", {"restart +b", "take sync"}},
 #endif
 
 #ifdef CDEDUPE_TEST_SIZES
-    /* What grows and shrinks does so with a handful of keys, and what goes on in several holds goes on in two. */
+    /* What grows and shrinks does so with a handful of keys, and what goes on in several lock scopes goes on in two. */
     {"tiny: sets are split", "+a fill7", {"+a +a", "+b +c -b"}, .preemptions = 2},
     {"tiny: sets are made one", "+a fill12", {"+a +a", "drop6 -a"}, .preemptions = 2},
     {"tiny: sets are made one, the directory is halved", "fill30 +a", {"+a -a", "drop28 +b"}, .preemptions = 1},
-    {"tiny: a take of two holds", "claim +a +b +c +d +e", {"+a -e", "take take"}, .preemptions = 2},
-    {"tiny: a take of two holds, restart", "claim +a +b +c +d +e", {"restart +e", "take take"}, .preemptions = 2},
-    {"tiny: a sweep of two holds", "claim +a +b +c +d +e take", {"restart sync", "+e take"}, .weak = true},
-    {"tiny: a sweep of two holds, replaced", "claim +a +b +c +d +e take +e", {"restart sync", "+e -e"}, .weak = true},
-    {"tiny: a sweep of two holds, another restart", "claim +a +b +c +d +e take restart", {"sync", "+e restart sync"},
+    {"tiny: a take of two lock scopes", "claim +a +b +c +d +e", {"+a -e", "take take"}, .preemptions = 2},
+    {"tiny: a take of two lock scopes, restart", "claim +a +b +c +d +e", {"restart +e", "take take"}, .preemptions = 2},
+    {"tiny: a sweep of two lock scopes", "claim +a +b +c +d +e take", {"restart sync", "+e take"}, .weak = true},
+    {"tiny: a sweep of two lock scopes, replaced", "claim +a +b +c +d +e take +e", {"restart sync", "+e -e"}, .weak = true},
+    {"tiny: a sweep of two lock scopes, another restart", "claim +a +b +c +d +e take restart", {"sync", "+e restart sync"},
      .weak = true},
-    {"tiny: a sweep of two holds, two in-syncs", "claim +a +b +c +d +e take restart", {"sync take", "+a sync"},
+    {"tiny: a sweep of two lock scopes, two in-syncs", "claim +a +b +c +d +e take restart", {"sync take", "+a sync"},
      .weak = true},
-    {"tiny: a sweep of two holds, a loop asleep", "claim-loop +a +b +c +d +e take restart take",
+    {"tiny: a sweep of two lock scopes, a loop asleep", "claim-loop +a +b +c +d +e take restart take",
      {"sync finish", "loop"}, .weak = true},
-    {"tiny: a sweep of two holds, put back", "claim +a +b +c +d +e take -a take", {"restart sync", "put_back take"},
+    {"tiny: a sweep of two lock scopes, put back", "claim +a +b +c +d +e take -a take", {"restart sync", "put_back take"},
      .weak = true},
-    {"tiny: put back in two holds", "claim +a +b +c +d take", {"+a -d", "put_back take"}, .preemptions = 2},
-    {"tiny: put back in two holds, restart", "claim +a +b +c +d take", {"restart +a", "put_back take"}, .preemptions = 2},
-    {"tiny: put back deletions in two holds, sweep", "claim +a+b+c+d +e take -a-b-c-d take restart",
+    {"tiny: put back in two lock scopes", "claim +a +b +c +d take", {"+a -d", "put_back take"}, .preemptions = 2},
+    {"tiny: put back in two lock scopes, restart", "claim +a +b +c +d take", {"restart +a", "put_back take"}, .preemptions = 2},
+    {"tiny: put back deletions in two lock scopes, sweep", "claim +a+b+c+d +e take -a-b-c-d take restart",
      {"sync", "put_back take"}, .weak = true},
-    {"tiny: take in two holds, put back", "claim +a +b +c +d", {"-a +a", "take put_back take"}, .preemptions = 2},
-    {"tiny: take in two holds, restart, put back", "claim +a +b +c +d", {"restart +a", "take put_back take"},
+    {"tiny: take in two lock scopes, put back", "claim +a +b +c +d", {"-a +a", "take put_back take"}, .preemptions = 2},
+    {"tiny: take in two lock scopes, restart, put back", "claim +a +b +c +d", {"restart +a", "take put_back take"},
      .preemptions = 2},
-    {"tiny: take in two holds, put back, merge", "merging claim +a +b +c +d", {"+a +a", "take put_back take"}, .preemptions = 2,
+    {"tiny: take in two lock scopes, put back, merge", "merging claim +a +b +c +d", {"+a +a", "take put_back take"}, .preemptions = 2,
      .waits = true},
     {"tiny: put again while it is taken, put back, merge", "merging claim +a +b +c", {"+a", "+a", "take put_back take"}, .preemptions = 2,
      .waits = true},
-    {"tiny: keys that are lent on", "claim +a take", {"-a +b -b +c -c +d -d", "put_back collect take"}, .preemptions = 2},
+    {"tiny: keys that stay borrowed", "claim +a take", {"-a +b -b +c -c +d -d", "put_back collect take"}, .preemptions = 2},
     {"tiny: waiting for readers", "+a", {"+a +a", "+b -b +c -c +d -d"}, .preemptions = 2},
     {"tiny: both wait for readers", "+b -b +c -c", {"+b -b +d", "+c -c"}, .preemptions = 2},
     {"tiny: an entry's memory is used again", "+a", {"+a", "-a +b -b +c -c +a"}, .preemptions = 2},

@@ -1,26 +1,28 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /*
- * Programs: what two or three threads do, as text.
+ * Programs: the calls of two or three threads, as text.
  *
- *   +a -a ~a        puts a value of key a, its deletion, its deletion with a payload; several in one word are one call
- *   =a              puts the program's first value of key a once more: what the sink may have already
+ *   +a -a ~a        puts a value of key a, its deletion, or its deletion with a payload;
+ *                   several in one word are one call
+ *   =a              puts the program's first value of key a again, which the sink may have
  *   wait resync sync    puts a status
  *   restart
  *   take take1      takes a batch, of one item
- *   put back put back1  gives back what is left of the last batch, or its last item
+ *   put_back put_back1  puts back what is left of the last batch, or its last item
  *   collect
  *   claim claim-loop release
- *   loop            takes until the buffer has stopped, and sleeps in between until it is woken
+ *   loop            takes until the buffer has stopped, and sleeps until it is woken
  *   stop finish finish-empty
  *   stats slot      the counters; acquires a slot and discards it
  *   fill16          puts values of 16 other keys;   drop16   deletes them again, in one call
- *   bare            first in a set-up: the buffer has one context; else it has one for each thread
+ *   bare            first in a set-up: the buffer has one context instead of one for each
+ *                   thread
  *   merging         the same: values are merged
- *   suppressing     the same: what the sink has is suppressed
+ *   suppressing     the same: a value that the sink has is suppressed
  *   bound2          the same: more than two pending keys overflow
- *   laps5           five times a status and a restart: five restart numbers are used up
+ *   laps5           a status and a restart, five times: uses up five restart numbers
  *
- * Keys are letters, a to h; x and y are two keys with one tag.
+ * Keys are letters, a to h; x and y are two keys with one fingerprint.
  */
 #ifndef PROGRAM_H
 #define PROGRAM_H
@@ -96,7 +98,8 @@ struct program_text {
     const char *threads[THREADS_MAX];
     unsigned preemptions; /* At most so many, however many are asked for; zero: no limit. */
     bool waits;           /* Thread 0 is waited for: it is not stopped. */
-    bool weak; /* A sweep takes several holds, so is no single step: see linear_check_weakly(). */
+    bool
+        weak; /* A sweep takes several lock scopes and is no single step: see linear_check_weakly(). */
 };
 
 /* Those chosen by hand, for this build. */

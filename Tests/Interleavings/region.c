@@ -1,6 +1,8 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 #include "region.h"
 
+#include <string.h>
+
 #if defined(__has_feature)
 #if __has_feature(address_sanitizer)
 #define REGION_ASAN 1

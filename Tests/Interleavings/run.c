@@ -9,18 +9,21 @@
 
 enum { SEED = 1, TAKE_MAX = 100 };
 
-/* Who has a payload. */
+/* The owner of a payload. */
 enum owner { OWNER_TEST, OWNER_BUFFER };
 
-/* What the sink was lent: the keys of its last batch. */
+/* What the sink borrows: the keys of its last batch. */
 struct loan {
     const void *keys[TAKE_MAX]; /* NULL: of a status. */
     unsigned numbers[TAKE_MAX];
     unsigned count;
 };
 
+/* The most values that the words fillN of one program put. */
+enum { FILLERS_MAX = 32 };
+
 /* Its items, as far as they have not gone back. */
-struct batch {
+struct last_batch {
     cdedupe_item_t items[TAKE_MAX];
     size_t count;
 };
@@ -32,8 +35,10 @@ struct state {
     enum owner owners[PROGRAM_IDS_MAX];
     uint64_t contents[PROGRAM_IDS_MAX]; /* What is in them: their ids; see struct history. */
     cdedupe_slot_t used[THREADS_MAX];   /* By the thread that acquired it for its own use. */
+    cdedupe_slot_t
+        fillers[FILLERS_MAX]; /* What OP_FILL put and the buffer still has; zero: none. */
     struct loan loan;
-    struct batch batch;
+    struct last_batch batch;
     bool woken; /* Since the loop last went to sleep. */
     uint64_t wakes;
     uint64_t empties; /* Times that a loop found nothing. */
@@ -97,13 +102,40 @@ slot_id(cdedupe_slot_t slot)
     return 0;
 }
 
+/* Whether it is the slot of a value that OP_FILL put. It is so once. */
+static bool
+receive_filler(cdedupe_slot_t slot)
+{
+    for (unsigned i = 0; i < FILLERS_MAX; i++) {
+        if (state.fillers[i] == slot) {
+            state.fillers[i] = 0;
+            return true;
+        }
+    }
+    return false;
+}
+
+static cdedupe_slot_t
+make_filler(void)
+{
+    cdedupe_slot_t slot = 0;
+    unsigned i = 0;
+
+    while (i < FILLERS_MAX - 1 && state.fillers[i] != 0)
+        i++;
+    if (state.fillers[i] != 0 || cdedupe_acquire(buffer, &slot, 1) != CDEDUPE_OK)
+        scheduler_fail("no room for a payload");
+    state.fillers[i] = slot;
+    return slot;
+}
+
 /* A payload comes back from the buffer. What is in it, or zero for none. */
 static uint64_t
 receive(cdedupe_slot_t slot)
 {
     unsigned id = slot_id(slot);
 
-    if (slot == 0)
+    if (slot == 0 || (id == 0 && receive_filler(slot)))
         return 0;
     if (id == 0)
         scheduler_fail("a slot came back that nobody had put");
@@ -217,8 +249,13 @@ do_fill(unsigned thread, const struct op *op)
         updates[i].key = key_text(KEYS_LETTERS + i);
         updates[i].key_length = strlen(updates[i].key);
         updates[i].deletion = op->kind == OP_DROP;
+        updates[i].slot = op->kind == OP_FILL ? make_filler() : 0;
     }
     end_event(event, cdedupe_put(buffer, updates, op->argument));
+    for (unsigned i = 0; i < op->argument; i++) {
+        receive(updates[i].displaced);
+        receive(updates[i].slot);
+    }
 }
 
 static void
@@ -266,7 +303,7 @@ check_loan(void)
         const char *text = key_text(state.loan.numbers[i]);
 
         if (state.loan.keys[i] != NULL && memcmp(state.loan.keys[i], text, strlen(text)) != 0)
-            scheduler_fail("a key changed that was lent to the sink");
+            scheduler_fail("a key changed that the sink borrows");
     }
     state.loan.count = 0;
 }
@@ -561,7 +598,7 @@ add_contexts(void)
 }
 
 static bool
-tags_collide(void)
+fingerprints_collide(void)
 {
     const char *x = key_text('x' - 'a'), *y = key_text('y' - 'a');
 
@@ -581,8 +618,8 @@ run_prepare(const struct program *prepared)
     buffer = create();
     add_contexts();
     acquire_payloads();
-    if (!tags_collide())
-        scheduler_fail("keys x and y have not one tag: find others");
+    if (!fingerprints_collide())
+        scheduler_fail("keys x and y have different fingerprints: find others");
     for (unsigned i = 0; i < program->setup.count; i++)
         do_op(THREAD_SETUP, &program->setup.ops[i]);
     region_save();
@@ -650,6 +687,9 @@ receive_leftovers(void)
     for (unsigned id = 1; id <= program->ids; id++)
         if (state.owners[id] != OWNER_TEST)
             scheduler_fail("payload %u is lost", id);
+    for (unsigned i = 0; i < FILLERS_MAX; i++)
+        if (state.fillers[i] != 0)
+            scheduler_fail("a filler's payload is lost");
 }
 
 void
@@ -838,10 +878,20 @@ run_label(const volatile void *address)
         const char *name;
     } members[] = {
 #define MEMBER(name) {offsetof(struct cdedupe, name), sizeof(((struct cdedupe *)NULL)->name), #name}
-        MEMBER(memory),     MEMBER(lock.spin), MEMBER(lock.waiting), MEMBER(stopped),
-        MEMBER(merge_lock), MEMBER(restart),   MEMBER(slots_sparse), MEMBER(uncleared),
-        MEMBER(entries),    MEMBER(slots),     MEMBER(links),        MEMBER(index),
-        MEMBER(retired),    MEMBER(contexts),
+        MEMBER(memory),
+        MEMBER(lock.spin),
+        MEMBER(lock.waiting),
+        MEMBER(end.stopped),
+        MEMBER(merge_lock),
+        MEMBER(resync.restart),
+        MEMBER(magazines.sparse),
+        MEMBER(queue.uncleared),
+        MEMBER(entries),
+        MEMBER(slots),
+        MEMBER(links),
+        MEMBER(index),
+        MEMBER(retired),
+        MEMBER(contexts),
 #undef MEMBER
     };
     static char text[40];

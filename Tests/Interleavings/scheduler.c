@@ -31,10 +31,13 @@ enum { STACK_SIZE = 256 * 1024, CHOICES_MAX = 65536 };
 /* A run of more steps is a livelock; so many rounds in which all wait in vain are a deadlock. */
 enum { STEPS_MAX = 200 * 1000, VAIN_MAX = 1000 };
 
-/* How often those that yield may pass over one that can run: those that poll would else wake each other for ever. */
+/*
+ * How often yielding threads may pass over a thread that can run. Otherwise polling threads would wake
+ * each other forever.
+ */
 enum { PASSED_MAX = 2 };
 
-/* Who waits looks again and again; who sleeps is woken or sleeps for ever. */
+/* A waiting thread looks again and again. A sleeping thread is woken or sleeps forever. */
 enum state { READY, WAITING, ASLEEP, FROZEN, ENDED };
 
 struct thread {
@@ -304,7 +307,7 @@ is_any(enum state state)
     return false;
 }
 
-/* Nobody is ready: who waits looks once more. When nobody waits either, thread 0 is frozen no longer. */
+/* No thread is ready: waiting threads look once more. If none waits, thread 0 is released. */
 static void
 make_ready(void)
 {
@@ -367,7 +370,7 @@ is_shared(const struct use *use)
     return use->writers != 0 && (all & (all - 1)) != 0;
 }
 
-/* Notes who uses the address. True: it is a point of choice. */
+/* Notes that the thread uses the address. True: it is a point of choice. */
 static bool
 note_use(const volatile void *address, bool writes)
 {
@@ -386,7 +389,7 @@ note_use(const volatile void *address, bool writes)
     return use->contended;
 }
 
-/* Stops thread 0 for ever, or at least until the others have ended. */
+/* Stops thread 0 forever, or at least until the others have ended. */
 static void
 maybe_freeze(void)
 {
@@ -476,10 +479,10 @@ static void
 wait_for(const volatile void *address, enum state state, const char *what)
 {
     if (scheduler.running == NOBODY) {
-        /* In the set-up or a check: a few rounds until limbo has moved on are right. */
+        /* In the set-up or a check: a few rounds until retired memory is free are right. */
         if (++scheduler.vain <= VAIN_MAX)
             return;
-        printf("FAILED: waits for ever, with no thread running\n");
+        printf("FAILED: waits forever, with no thread running\n");
         exit(1);
     }
     scheduler.steps++;

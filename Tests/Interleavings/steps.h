@@ -23,7 +23,7 @@
 /* Before a step: the scheduler may let others go first. */
 void step_before(const volatile void *address, bool writes, const char *what);
 
-/* After a step that changed something: who waits for that may go on. */
+/* After a step that changed something: threads that wait for that may go on. */
 void step_changed(const volatile void *address);
 
 /* A turn of a loop that waits for a change: of what it read last, or (a call to the system) of anything. */
@@ -33,7 +33,7 @@ void step_yield(void);
 /* Does not look again before another thread has changed the address. */
 void step_sleep(const volatile void *address);
 
-/* Who holds the lock: a thread that is stopped for ever must not. */
+/* Notes which thread has the lock: a thread that is stopped forever must not have it. */
 void step_locked(void);
 void step_unlocked(void);
 

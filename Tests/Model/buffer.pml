@@ -1,28 +1,40 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /*
- * The word protocol of Sources/CDedupe as a Promela model, step by step. See README.md for what it shows and what not.
+ * The word protocol of Sources/CDedupe as a Promela model, step by step. README.md says what it shows.
  *
- * A step's name (U5, T3, ...) stands in the code too, in the comment at the place that takes it:
+ * A step's name (U5, T3, ...) also stands in the code, in the comment at the place that takes the step:
  *
- *     U  a producer without the lock       source.c: put_chunk, look_up, replace_unlocked
- *     P  a producer under the lock         source.c: put_one, put_anywhere, insert, requeue, revive, replace, delete_not_live,
- *                                          suppress, overflow
- *     C  clearing up after a restart       garbage.c: clear_one, clear_entry
- *     T  taking a batch                    sink.c: cdedupe_take, take_some, take_word, take_entry, take_status, finish_take
- *     G  giving it back: putting back          put back.c
- *     S  a status, and the sweep           status.c: put_status_some, sweep_entry, synthesize_deletion(_of_stale), queue_status
- *     R  a restart                         status.c: cdedupe_restart, next_restart, forget_old_restarts
- *     E  the end                           buffer.c, sink.c: cdedupe_stop, cdedupe_finish, cdedupe_release, is_over
- *     W  waking the loop                   core.h: notify, scope_wake
+ *     U  a producer without the lock   put.c: put_chunk, look_up, replace_unlocked
+ *     P  a producer under the lock     put.c: put_one, put_anywhere, insert, requeue, revive, replace,
+ *                                      delete_not_live, suppress, overflow, refuse_queueing
+ *     C  clearing dropped updates      collect.c: clear_one, clear_entry
+ *     T  taking a batch                take.c: take_some, take_word, take_entry, take_status, finish_take
+ *     G  putting back                  put_back.c
+ *     S  a status, and the sweep       status.c: put_status_some, sweep_entry, queue_status,
+ *                                      synthesize_deletion, synthesize_deletion_of_stale
+ *     R  a restart                     status.c: cdedupe_restart, next_restart, forget_old_restarts
+ *     E  the end                       life.c, take.c: cdedupe_stop, cdedupe_finish, cdedupe_release,
+ *                                      is_over
+ *     W  waking the loop               buffer.h: notify, scope_wake
  *
- * What happens under the lock and nobody without the lock can see is one step with what comes before or after it.
- * Wherever the code may drop the lock between two pieces of work, the model does: fewer holds are some of its runs.
+ * Work under the lock that no thread without the lock can see is one step with the work beside it.
+ * The model releases the lock wherever the code may release it between two pieces of work. Longer lock
+ * scopes are therefore among its runs.
  *
- * Parameters (-D): K keys; U updates a call; N1, N2, N3 calls of the producers, OPS1, OPS2, OPS3 the kinds that each
- * may choose from; NE entries, NS slots; BATCH; RMAX, the largest restart number (1 to 3); MEMORY: a call may run out of
- * memory once; QUIT: the loop may end its claim at any time; PUT_BACK: so many items, at most, it gives back, one a call;
- * SUPPRESS: a value may be the one sent last, once more, and is suppressed where the sink has
- * it; OVERFLOW: what makes one more key pending may go beyond a bound. BRK_x: a deliberate fault.
+ * Parameters (-D):
+ *
+ *     K               keys
+ *     U               updates of one call
+ *     N1, N2, N3      calls of each producer; OPS1, OPS2, OPS3: the kinds that it chooses from
+ *     NE, NS          entries and slots
+ *     BATCH           items of a batch
+ *     RMAX            the largest restart number, 1 to 3
+ *     MEMORY          a call may run out of memory once
+ *     QUIT            the loop may release its claim at any time
+ *     PUT_BACK        the most items that the loop puts back, one in each call
+ *     SUPPRESS        a value may repeat the last one sent; if the sink has it, it is suppressed
+ *     OVERFLOW        an update that adds a pending key may exceed a bound
+ *     MUTANT_x        a deliberate fault
  */
 #define PUT 1
 #define DELETE 2
@@ -107,13 +119,12 @@ byte latest_received, latest_taken; /* 0: wait for ready; 1: resync; 2: in sync 
 bit overflowed;                     /* Everything is dropped until the next restart. */
 #endif
 bit restarted;                      /* Since the first item of the last batch was taken. */
-bit dropped_equal_status;                      /* Since the restart, or the last status that was queued, one was not queued. */
-byte unseen_generation;                   /* Entries that putting back made unseen. */
+bit dropped_equal_status;           /* A status was ignored since the last queued one. */
+byte unseen_generation;             /* Entries that putting back made unseen. */
 byte finishing;                     /* 0: not; 1: when delivered; 2: when empty */
 byte ring[NQUEUE], ring_length;
-byte finish_barrier;                     /* An item of the ring, or zero: its head. */
-byte garbage[K + 1], garbage_length; /* Entries only: a status in the garbage does nothing. */
-byte orphans[4], orphans_length;
+byte dropped[K + 1], dropped_length; /* Entries only: a dropped status does nothing. */
+byte detached[4], detached_length;
 byte status[NSTATUS];               /* Values of queued statuses; zero: free. */
 
 short word[NE + 1];
@@ -124,22 +135,22 @@ byte revision[NE + 1];              /* That of the value that was taken last; ze
 #endif
 byte index_[K + 1];
 
-/* Reclamation, at the earliest moment that the sections allow; limbo.pml has the rest. */
+/* Reclamation, at the earliest moment that the sections allow; retired.pml has the rest. */
 #define FREE 0
 #define USED 1
-#define LENT 2
-#define LIMBO 3
+#define BORROWED 2
+#define RETIRED 3
 byte state[NE + 1];
 byte readers[NE + 1];               /* Sections that may be looking at a dead entry, */
 byte sections;                      /* and those that are open. */
 
-byte wake;                          /* The hook was called. */
+byte wake;                          /* The wake callback was called. */
 
 /* ------------------------------------------------------------------------------------------------ */
 /* Ghosts: what the assertions go by                                                                */
 
 #define IN 10                       /* Owner of a slot: IN + the entry whose word has it, */
-#define ORPHAN 9                    /* the orphans, */
+#define DETACHED 9                  /* the detached payloads, */
 #define SINK 8                      /* the sink, a producer's number, or zero: nobody. */
 byte owner[NS + 1];
 #ifdef SUPPRESS
@@ -155,9 +166,9 @@ byte taken[K + 1];                  /* Version that was taken last, or cancelled
 bit at_sink[K + 1];                 /* The sink has a value. */
 byte barrier[NSTATUS * (K + 1)];    /* Versions received before the status. */
 byte held;                          /* Entries whose keys the sink may read. */
-byte owed;                          /* Finishing: entries that are to be delivered, */
-byte owed_status;                   /* statuses, */
-byte owed_version[K + 1];           /* and the versions at the time of the call. */
+byte finish_entries;                /* After a finish: entries that may still be taken, */
+byte finish_statuses;               /* and statuses; */
+byte finish_version[K + 1];         /* the newest versions at the time of the call. */
 byte restarts;
 short balance;                      /* received + synthesized - (delivered + replaced + cancelled + dropped + pending) */
 byte done;                          /* Producers and loop that have ended. */
@@ -176,42 +187,26 @@ bit over;                           /* or because it was told to. */
 /* ------------------------------------------------------------------------------------------------ */
 /* Lists                                                                                            */
 
-/* buffer.c: remove_link. By place. */
+/* queue.c: remove_link. By place. */
 inline remove_at(i) {
     if
-#ifndef BRK_FINISH_MOVE
-    :: finish_barrier == ring[i] -> finish_barrier = BEFORE(i)
-#endif
-    :: else -> skip
-    fi;
-    if
     :: IS_STATUS(ring[i]) ->
-       status[ring[i] - STATUS] = 0; owed_status = owed_status & (255 - BIT(ring[i] - STATUS));
+       status[ring[i] - STATUS] = 0; finish_statuses = finish_statuses & (255 - BIT(ring[i] - STATUS));
        n_ = 1; do :: n_ <= K -> barrier[(ring[i] - STATUS) * (K + 1) + n_] = 0; n_++ :: else -> break od
-    :: else -> owed = owed & (255 - BIT(ring[i])); balance++
+    :: else -> finish_entries = finish_entries & (255 - BIT(ring[i])); balance++
     fi;
     j_ = i; do :: j_ + 1 < ring_length -> ring[j_] = ring[j_ + 1]; j_++ :: else -> break od;
     ring_length--; ring[ring_length] = 0
 }
 
-/* buffer.c: unqueue. Of two statuses that become neighbours the earlier goes. */
+/* queue.c: unqueue. Of two statuses that become neighbours the earlier goes. */
 inline unqueue(x) { d_step {
     i_ = 0; do :: i_ < ring_length && ring[i_] != x -> i_++ :: else -> break od;
     assert(i_ < ring_length);
     remove_at(i_);
     if
     :: i_ > 0 && i_ < ring_length && IS_STATUS(ring[i_ - 1]) && IS_STATUS(ring[i_]) ->
-#ifndef BRK_MERGE
-       if
-#ifndef BRK_FINISH_MERGE
-       :: finish_barrier == ring[i_ - 1] -> finish_barrier = ring[i_]
-#endif
-       :: else -> skip
-       fi;
-       if
-       :: owed_status & BIT(ring[i_ - 1] - STATUS) -> owed_status = owed_status | BIT(ring[i_] - STATUS)
-       :: else -> skip
-       fi;
+#ifndef MUTANT_MERGE
        i_--; remove_at(i_)
 #else
        skip
@@ -221,7 +216,7 @@ inline unqueue(x) { d_step {
     i_ = 0; j_ = 0; n_ = 0
 } }
 
-/* buffer.c: queue_entry, with W1. */
+/* queue.c: queue_entry, with W1. */
 inline queue_entry(e) {
     ROOM(ring_length < NQUEUE);
     ring[ring_length] = e; ring_length++; balance--;
@@ -229,10 +224,10 @@ inline queue_entry(e) {
 }
 
 #ifdef PUT_BACK
-/* put back.c: push_front, with the ghosts. The sink is awake. */
+/* put_back.c: queue_at_front, move_to_front, with the ghosts. The sink is awake. */
 inline push_front(x) { d_step {
     ROOM(ring_length < NQUEUE);
-#ifdef BRK_PUT_BACK_FRONT
+#ifdef MUTANT_PUT_BACK_FRONT
     ring[ring_length] = x;
 #else
     i_ = ring_length; do :: i_ > 0 -> ring[i_] = ring[i_ - 1]; i_-- :: else -> break od; ring[0] = x;
@@ -241,10 +236,7 @@ inline push_front(x) { d_step {
     if :: IS_STATUS(x) -> skip :: else -> balance-- fi;
     if
     :: finishing == 1 ->
-       if :: IS_STATUS(x) -> owed_status = owed_status | BIT(x - STATUS) :: else -> owed = owed | BIT(x) fi;
-#ifndef BRK_PUT_BACK_FINISH
-       if :: finish_barrier == 0 -> finish_barrier = x; stopped = 0 :: else -> skip fi
-#endif
+       if :: IS_STATUS(x) -> finish_statuses = finish_statuses | BIT(x - STATUS) :: else -> finish_entries = finish_entries | BIT(x) fi
     :: else -> skip
     fi;
     i_ = 0
@@ -252,10 +244,10 @@ inline push_front(x) { d_step {
 #endif
 
 inline dropped_remove(e) { d_step {
-    i_ = 0; do :: i_ < garbage_length && garbage[i_] != e -> i_++ :: else -> break od;
-    assert(i_ < garbage_length);
-    do :: i_ + 1 < garbage_length -> garbage[i_] = garbage[i_ + 1]; i_++ :: else -> break od;
-    garbage_length--; garbage[garbage_length] = 0; i_ = 0
+    i_ = 0; do :: i_ < dropped_length && dropped[i_] != e -> i_++ :: else -> break od;
+    assert(i_ < dropped_length);
+    do :: i_ + 1 < dropped_length -> dropped[i_] = dropped[i_ + 1]; i_++ :: else -> break od;
+    dropped_length--; dropped[dropped_length] = 0; i_ = 0
 } }
 
 #if defined(SUPPRESS)
@@ -265,11 +257,11 @@ inline dropped_remove(e) { d_step {
 #endif
 
 inline detached_add(s) {
-    ROOM(orphans_length < 4);
-    orphans[orphans_length] = s; orphans_length++; owner[s] = ORPHAN
+    ROOM(detached_length < 4);
+    detached[detached_length] = s; detached_length++; owner[s] = DETACHED
 }
 
-/* W1: under the lock. W2: unlocked, the hook; once per sleep. */
+/* W1: under the lock. W2: unlocked, the wake callback; once per sleep. */
 inline notify() { if :: asleep -> asleep = 0; hook = 1 :: else -> skip fi }
 inline call_hook() { if :: hook -> atomic { assert(wake == 0); wake = 1; hook = 0 } :: else -> skip fi }
 
@@ -283,15 +275,20 @@ inline unlock() { d_step {
     do
     :: i_ < ring_length ->
        if
-       :: IS_STATUS(ring[i_]) -> assert(!IS_STATUS(BEFORE(i_)))
-       :: else -> assert(state[ring[i_]] == USED && IS_CURRENT(word[ring[i_]], restart)); j_++
+       :: IS_STATUS(ring[i_]) ->
+          assert(!IS_STATUS(BEFORE(i_)));
+          assert(finishing != 1 || (finish_statuses & BIT(ring[i_] - STATUS)))
+       :: else ->
+          assert(state[ring[i_]] == USED && IS_CURRENT(word[ring[i_]], restart));
+          assert(finishing != 1 || (finish_entries & BIT(ring[i_]))); /* A finish closes the queue's end. */
+          j_++
        fi;
        i_++
     :: else -> break
     od;
     i_ = 0;
     do
-    :: i_ < garbage_length -> assert(state[garbage[i_]] == USED && IS_STALE(word[garbage[i_]], restart)); j_++; i_++
+    :: i_ < dropped_length -> assert(state[dropped[i_]] == USED && IS_STALE(word[dropped[i_]], restart)); j_++; i_++
     :: else -> break
     od;
     i_ = 1;
@@ -314,13 +311,13 @@ inline unlock() { d_step {
 } }
 
 /* ------------------------------------------------------------------------------------------------ */
-/* Entries: sections, limbo. Slots                                                                  */
+/* Entries: read sections, retired; slots                                                             */
 
 inline touch(e) { assert(state[e] != FREE) }
 
 inline free_if_unseen(e) {
     if
-    :: state[e] == LIMBO && readers[e] == 0 ->
+    :: state[e] == RETIRED && readers[e] == 0 ->
        assert(word[e] == 0 && !(held & BIT(e)));
 #ifdef SUPPRESS
        revision[e] = 0;
@@ -340,12 +337,12 @@ inline leave() { d_step {
 inline unindex(e) { index_[key[e]] = 0; version[e] = 0 }
 
 inline retired_add(e) {
-#ifdef BRK_EPOCH
+#ifdef MUTANT_EPOCH
     readers[e] = 0;
 #else
     readers[e] = sections;
 #endif
-    state[e] = LIMBO;
+    state[e] = RETIRED;
     free_if_unseen(e)
 }
 
@@ -366,38 +363,38 @@ inline received(e, k, deletes) {
 /* ------------------------------------------------------------------------------------------------ */
 /* Source                                                                                           */
 
-/* Clears up one piece, under the lock: C1 to C3. Uses ce, cw. */
+/* Clears one dropped update, under the lock: C1 to C3. Uses ce, cw. */
 inline clear_one() {
     if
-    :: atomic { orphans_length > 0 ->
-           assert(owner[orphans[0]] == ORPHAN); GIVE_UP(orphans[0]);
-           i_ = 0; do :: i_ + 1 < orphans_length -> orphans[i_] = orphans[i_ + 1]; i_++ :: else -> break od;
-           orphans_length--; orphans[orphans_length] = 0; i_ = 0 }
-    :: atomic { orphans_length == 0 && garbage_length > 0 ->
-           ce = garbage[0]; cw = word[ce] };                                    /* C1 read the word */
+    :: atomic { detached_length > 0 ->
+           assert(owner[detached[0]] == DETACHED); GIVE_UP(detached[0]);
+           i_ = 0; do :: i_ + 1 < detached_length -> detached[i_] = detached[i_ + 1]; i_++ :: else -> break od;
+           detached_length--; detached[detached_length] = 0; i_ = 0 }
+    :: atomic { detached_length == 0 && dropped_length > 0 ->
+           ce = dropped[0]; cw = word[ce] };                                    /* C1 read the word */
        atomic {
            assert(IS_STALE(cw, restart));
            dropped_remove(ce);
            if
            :: cw & L_ ->
-#ifndef BRK_CLEAR_LIVE_STORE
+#ifndef MUTANT_CLEAR_LIVE_STORE
               cw = word[ce];                                                    /* C2 exchange: idle, still unseen */
 #endif
-#ifdef BRK_CLEAR_SEEN
+#ifdef MUTANT_CLEAR_SEEN
               word[ce] = IDLE(restart);
 #else
               word[ce] = IDLE(NUMBER(cw));
 #endif
               give_back(ce, SLOT(cw))
            :: else ->
-#ifndef BRK_CLEAR_DEAD_STORE
+#ifndef MUTANT_CLEAR_DEAD_STORE
               cw = word[ce];                                                    /* C3 exchange: dead */
 #endif
               word[ce] = 0; give_back(ce, SLOT(cw));
               unindex(ce); retired_add(ce)
            fi;
            ce = 0; cw = 0 }
-    :: orphans_length == 0 -> skip /* Nothing there, or the link was a status's. */
+    :: detached_length == 0 -> skip /* Nothing there, or the link was a status's. */
     fi
 }
 
@@ -416,12 +413,12 @@ inline finish_update() {
     todo = todo & (255 - BIT(u)); s[u] = 0; number[u] = 0; k[u] = 0; deletes[u] = 0
 }
 
-#ifndef BRK_PUT_BACK_BOTH_SIDES
+#ifndef MUTANT_PUT_BACK_BOTH_SIDES
 #define TOO_LATE (restarted && count > 0)
 #else
 #define TOO_LATE false
 #endif
-#ifndef BRK_PUT_BACK_BEGUN
+#ifndef MUTANT_PUT_BACK_BEGUN
 #define T1_BEGUN
 #define TAKE_BEGUN if :: count == 0 -> restarted = 0 :: else -> skip fi;
 #else
@@ -429,10 +426,10 @@ inline finish_update() {
 #define TAKE_BEGUN
 #endif
 #define MAY(x) ((mask & (x)) != 0)
-#ifndef BRK_UNHEARD_LOOK
-#define DELETES_UNHEARD (deletes[u] && !(w & L_))
+#ifndef MUTANT_UNKNOWN_LOOK
+#define DELETES_UNKNOWN (deletes[u] && !(w & L_))
 #else
-#define DELETES_UNHEARD (deletes[u] && CANCELS(w))
+#define DELETES_UNKNOWN (deletes[u] && CANCELS(w))
 #endif
 
 proctype Producer(byte me; byte calls; short mask) {
@@ -454,7 +451,7 @@ next_call:
         fi
     };
 
-    /* -------- cdedupe_put: one share, without the lock ------------------------------------------ */
+    /* -------- cdedupe_put: one chunk, without the lock ------------------------------------------ */
 put:
     atomic {
         enter();                                                                /* U1 enter a section, look up; */
@@ -480,7 +477,7 @@ put:
         :: else -> break
         od;
         u = 0;
-#ifdef BRK_OLD_NUMBER
+#ifdef MUTANT_OLD_NUMBER
         if :: r == 0 -> r = restart :: else -> skip fi;
 #else
         r = restart;                                                            /* U2 read the restart number */
@@ -489,7 +486,7 @@ put:
     };
 replace_unlocked:
     if
-#ifdef BRK_STOP_UNLOCKED
+#ifdef MUTANT_STOP_UNLOCKED
     :: u < U && number[u] != 0 -> skip
 #else
     :: u < U && number[u] != 0 && !stopped0 -> skip
@@ -499,14 +496,14 @@ replace_unlocked:
 try_again:
     atomic { e = number[u]; touch(e); w = word[e] };                            /* U4 read the word */
     if
-#if defined(BRK_UNLOCKED_CANCEL)
+#if defined(MUTANT_UNLOCKED_CANCEL)
     :: IS_CURRENT(w, r) -> skip
-#elif defined(BRK_NO_NUMBER)
+#elif defined(MUTANT_NO_NUMBER)
     :: (w & P_) && REPLACES(w, deletes[u]) -> skip
 #else
     :: IS_CURRENT(w, r) && REPLACES(w, deletes[u]) -> skip
 #endif
-#ifdef BRK_PREFIX
+#ifdef MUTANT_PREFIX
     :: else -> if :: u + 1 < U -> u++; goto replace_unlocked :: else -> goto put_rest fi
 #else
     :: else -> goto put_rest
@@ -515,7 +512,7 @@ try_again:
     atomic {                                                                    /* U5 compare-and-swap */
         touch(e);
         if
-#ifndef BRK_NO_CAS
+#ifndef MUTANT_NO_CAS
         :: word[e] != w -> if :: goto try_again :: goto put_rest fi
 #endif
         :: else -> skip
@@ -531,10 +528,10 @@ try_again:
     };
     goto replace_unlocked;
 
-    /* -------- The rest of the share, under the lock ---------------------------------------------- */
+    /* -------- The rest of the chunk, under the lock ---------------------------------------------- */
 put_rest:
     atomic {
-#ifdef BRK_SECTION
+#ifdef MUTANT_SECTION
         leave();
 #endif
         u = 0; e = 0; w = 0; r0 = 0; stopped0 = 0
@@ -547,7 +544,7 @@ put_one:
     :: todo != 0 && !ran_out ->          /* No memory, and nothing has changed: the allocator runs in no section. */
        atomic {
            leave(); ran_out = 1; u = 0;
-#ifndef BRK_LOOKUPS
+#ifndef MUTANT_LOOKUPS
            do :: u < U -> number[u] = 0; u++ :: else -> break od; u = 0
 #endif
        };
@@ -560,14 +557,14 @@ put_one:
         balance++;
         if
 #ifdef OVERFLOW
-#ifndef BRK_OVERFLOW_PUT
+#ifndef MUTANT_OVERFLOW_PUT
         :: overflowed -> balance--; free_slot(s[u]); finish_update(); unlock(); goto put_one
 #endif
 #endif
-#ifndef BRK_STOP_LOCKED
+#ifndef MUTANT_STOP_LOCKED
         :: stopped ->
            balance--;
-#ifndef BRK_STOP_SLOT
+#ifndef MUTANT_STOP_SLOT
            free_slot(s[u]);
 #else
            skip;
@@ -581,7 +578,7 @@ put_one:
         e = number[u];                                                          /* P2 read the word, */
         if :: e != 0 -> touch(e); w = word[e] :: else -> skip fi;
         if
-#ifdef BRK_LOOK_AGAIN
+#ifdef MUTANT_LOOK_AGAIN
         :: w == 0 && e == 0 -> e = index_[k[u]]; w = word[e]
         :: w == 0 && e != 0 -> e = 0
 #else
@@ -596,6 +593,13 @@ put_one:
         :: else -> skip
         fi;
 #endif
+        if
+#ifndef MUTANT_FINISH_QUEUES
+        :: finishing == 1 && (e == 0 || !IS_CURRENT(w, restart)) ->             /* P14 a finish: it is dropped */
+           free_slot(s[u]); balance--; goto put_next
+#endif
+        :: else -> skip
+        fi;
 #ifdef OVERFLOW
         if :: e == 0 || !IS_CURRENT(w, restart) -> goto overflow :: true -> skip fi;
 #endif
@@ -616,23 +620,23 @@ put_one:
     atomic {
         if
         :: IS_STALE(w, restart) ->                                              /* P5 revive: exchange */
-#ifndef BRK_REVIVE_STORE
+#ifndef MUTANT_REVIVE_STORE
            w = word[e];
 #endif
            word[e] = PENDING(w, s[u], restart, deletes[u]);
-#ifdef BRK_STALE_KEPT
+#ifdef MUTANT_STALE_KEPT
            hand_over(e, s[u], 0);
 #else
            hand_over(e, s[u], SLOT(w));
 #endif
-#ifndef BRK_DANGLING
+#ifndef MUTANT_DANGLING
            dropped_remove(e);
 #endif
            queue_entry(e); received(e, k[u], deletes[u]);
            if :: SLOT(w) == 0 -> goto queued :: else -> goto put_next fi
-        :: IS_CURRENT(w, restart) && !DELETES_UNHEARD ->
+        :: IS_CURRENT(w, restart) && !DELETES_UNKNOWN ->
                                                                                 /* P6 replace: exchange */
-#ifndef BRK_REPLACE_STORE
+#ifndef MUTANT_REPLACE_STORE
            cw = word[e];
 #else
            cw = w;
@@ -641,11 +645,11 @@ put_one:
            assert(!(deletes[u] && CANCELS(cw)));
            hand_over(e, s[u], SLOT(cw)); received(e, k[u], deletes[u]);
            balance--; goto put_next
-        :: IS_CURRENT(w, restart) && DELETES_UNHEARD ->                         /* P7 delete unheard: exchange to zero */
-#ifndef BRK_UNHEARD_STORE
+        :: IS_CURRENT(w, restart) && DELETES_UNKNOWN ->                         /* P7 delete not live: exchange to 0 */
+#ifndef MUTANT_UNKNOWN_STORE
            w = word[e];
 #endif
-#ifndef BRK_UNHEARD_FIRST
+#ifndef MUTANT_UNKNOWN_FIRST
            word[e] = 0; give_back(e, SLOT(w));
 #else
            word[e] = PENDING(w, s[u], restart, 1); hand_over(e, s[u], SLOT(w)); received(e, k[u], 1); mine = version[e]
@@ -655,14 +659,14 @@ put_one:
     atomic {
         if
         :: CANCELS(w) ->                                                        /* P8 a value: both leave */
-#ifndef BRK_UNHEARD_FIRST
+#ifndef MUTANT_UNKNOWN_FIRST
            free_slot(s[u]);
 #else
            w = word[e]; word[e] = 0; give_back(e, SLOT(w));
 #endif
            remove_current(e, k[u])
         :: else ->                                                              /* P9 a deletion: a store */
-#ifndef BRK_UNHEARD_FIRST
+#ifndef MUTANT_UNKNOWN_FIRST
            word[e] = PENDING(w, s[u], restart, 1); hand_over(e, s[u], 0); received(e, k[u], 1);
 #endif
            balance--
@@ -677,10 +681,10 @@ put_next:
 #ifdef SUPPRESS
 suppress:
     atomic {
-#ifndef BRK_SUPPRESS_STORE
+#ifndef MUTANT_SUPPRESS_STORE
         w = word[e];                                                            /* P12 exchange: idle, seen */
 #endif
-#ifndef BRK_SUPPRESS_UNSEEN
+#ifndef MUTANT_SUPPRESS_UNSEEN
         word[e] = IDLE(restart);
 #else
         word[e] = IDLE(NUMBER(w));
@@ -700,10 +704,10 @@ overflown:
 #endif
 put_done:
     atomic {                                                                    /* P11 leave the section */
-#ifndef BRK_SECTION
+#ifndef MUTANT_SECTION
         leave();
 #endif
-#ifndef BRK_OLD_NUMBER
+#ifndef MUTANT_OLD_NUMBER
         r = 0;
 #endif
         u = 0; ran_out = 0; e = 0
@@ -717,26 +721,30 @@ put_status:
 sweep:
     atomic {
         GET_LOCK;                                                               /* S1 lock; still in this restart? */
+#ifdef MUTANT_FINISH_STATUSES
         if :: stopped -> goto status_done :: else -> skip fi;
-#if defined(OVERFLOW) && !defined(BRK_OVERFLOW_STATUS)
+#else
+        if :: stopped || finishing == 1 -> goto status_done :: else -> skip fi;
+#endif
+#if defined(OVERFLOW) && !defined(MUTANT_OVERFLOW_STATUS)
         if :: overflowed -> goto status_done :: else -> skip fi;
 #endif
         touched = 1;
         if
         :: op == 2 && resync ->
            if :: began == 0 -> began = restart; seen = unseen_generation :: else -> skip fi;
-#ifndef BRK_ABORT
+#ifndef MUTANT_ABORT
            if :: began != restart -> goto status_done :: else -> skip fi;
 #endif
            do :: next <= NE && !IS_UNSEEN(word[next], restart) -> next++ :: else -> break od;
            if
 #ifdef PUT_BACK
-           :: next > NE -> unlock(); goto sweep         /* The hold was full. */
+           :: next > NE -> unlock(); goto sweep         /* The lock scope was full. */
 #endif
-#if defined(BRK_PUT_BACK_ONE_FLAG)
+#if defined(MUTANT_PUT_BACK_ONE_FLAG)
            :: next > NE && unseen_generation > 0 -> unseen_generation = 0; next = 1; unlock(); goto sweep
            :: next > NE && unseen_generation == 0 -> resync = 0; ends_resync = 1; goto queue_status
-#elif defined(PUT_BACK) && !defined(BRK_PUT_BACK_UNSEEN)
+#elif defined(PUT_BACK) && !defined(MUTANT_PUT_BACK_UNSEEN)
            :: next > NE && seen != unseen_generation -> seen = unseen_generation; next = 1; unlock(); goto sweep
            :: next > NE && seen == unseen_generation -> resync = 0; ends_resync = 1; goto queue_status
 #else
@@ -752,7 +760,7 @@ sweep:
         balance++;
         if
         :: w & P_ ->                                                            /* S4 exchange: stale -> deletion */
-#ifndef BRK_OWE_STORE
+#ifndef MUTANT_SYNTHESIZE_STORE
            w = word[e];
 #endif
            word[e] = PENDING(L_, 0, restart, 1);
@@ -768,7 +776,7 @@ sweep:
 queue_status:
     atomic {                                                                    /* S5 the status */
         if
-#ifdef BRK_ENDS_RESYNC
+#ifdef MUTANT_ENDS_RESYNC
         :: op == latest_received -> dropped_equal_status = 1
 #else
         :: op == latest_received && !ends_resync -> dropped_equal_status = 1
@@ -825,15 +833,15 @@ drop:
         :: i_ < ring_length ->
            if
            :: IS_STATUS(ring[i_]) -> status[ring[i_] - STATUS] = 0
-           :: else -> ROOM(garbage_length <= K); garbage[garbage_length] = ring[i_]; garbage_length++
+           :: else -> ROOM(dropped_length <= K); dropped[dropped_length] = ring[i_]; dropped_length++
            fi;
            ring[i_] = 0; i_++
         :: else -> break
         od;
-        ring_length = 0; finish_barrier = 0; owed = 0; owed_status = 0;
+        ring_length = 0; finish_entries = 0; finish_statuses = 0;
         i_ = 0; do :: i_ < NSTATUS * (K + 1) -> barrier[i_] = 0; i_++ :: else -> break od; i_ = 0;
         latest_received = latest_taken; touched = 0; restarted = 1; dropped_equal_status = 0;
-#ifndef BRK_WRAP
+#ifndef MUTANT_WRAP
         if :: restart == RMAX -> next = 1 :: else -> goto next_restart fi
 #else
         goto next_restart
@@ -846,7 +854,7 @@ walk:
     };
     atomic {
         if
-#ifndef BRK_WALK_STORE
+#ifndef MUTANT_WALK_STORE
         :: word[next] != w -> goto walk
 #endif
         :: else -> word[next] = (w & (P_ | D_ | L_ | I_)) | SLOT(w); next++; w = 0; goto walk /* R3 compare-and-swap */
@@ -856,7 +864,7 @@ next_restart:
     atomic {
         restart = (restart == RMAX -> 1 : restart + 1);                         /* R4 the next number */
         restarts++;
-        i_ = 1; do :: i_ <= K -> newest[i_] = 0; newest_deletes[i_] = 0; owed_version[i_] = 0; i_++ :: else -> break od;
+        i_ = 1; do :: i_ <= K -> newest[i_] = 0; newest_deletes[i_] = 0; finish_version[i_] = 0; i_++ :: else -> break od;
         i_ = 1; do :: i_ <= NE -> version[i_] = 0; i_++ :: else -> break od; i_ = 0;
         next = 0;
 #ifdef OVERFLOW
@@ -877,7 +885,7 @@ stop:
     atomic {                                                                    /* E1 stop */
         GET_LOCK;
         stopped = 1; stop_called = 1; finishing = 0;
-#ifndef BRK_STOP_WAKE
+#ifndef MUTANT_STOP_WAKE
         notify();
 #endif
         unlock()
@@ -892,22 +900,21 @@ finish:
         :: claim && stopped -> skip
         :: claim && !stopped ->
            finishing = (op == 2 && finishing != 1 -> 2 : 1);
-           finish_barrier = BEFORE(ring_length);
-#ifndef BRK_FINISH_WAKE
-           if :: finish_barrier == 0 -> notify() :: else -> skip fi;
+#ifndef MUTANT_FINISH_WAKE
+           if :: ring_length == 0 -> notify() :: else -> skip fi;
 #endif
-           owed = 0; owed_status = 0;
+           finish_entries = 0; finish_statuses = 0;
            i_ = 0;
            do
            :: i_ < ring_length ->
               if
-              :: IS_STATUS(ring[i_]) -> owed_status = owed_status | BIT(ring[i_] - STATUS)
-              :: else -> owed = owed | BIT(ring[i_])
+              :: IS_STATUS(ring[i_]) -> finish_statuses = finish_statuses | BIT(ring[i_] - STATUS)
+              :: else -> finish_entries = finish_entries | BIT(ring[i_])
               fi;
               i_++
            :: else -> break
            od;
-           i_ = 1; do :: i_ <= K -> owed_version[i_] = newest[i_]; i_++ :: else -> break od; i_ = 0
+           i_ = 1; do :: i_ <= K -> finish_version[i_] = newest[i_]; i_++ :: else -> break od; i_ = 0
         fi;
         op = 0;
         unlock()
@@ -922,22 +929,26 @@ ended:
 /* ------------------------------------------------------------------------------------------------ */
 /* Sink                                                                                             */
 
-/* E5: settles a finish that is due; afterwards `stopped` tells whether all is over. */
+/* E5: a finish is complete when the queue is empty. Afterwards `stopped` tells. */
 inline is_over() {
     if
-    :: finishing == 1 && finish_barrier == 0 -> stopped = 1
+#ifdef MUTANT_FINISH_EARLY
+    :: finishing == 1 -> stopped = 1
     :: finishing == 2 && ring_length == 0 -> stopped = 1
+#else
+    :: finishing != 0 && ring_length == 0 -> stopped = 1
+#endif
     :: else -> skip
     fi
 }
 
-/* The loan of the last batch's keys ends. */
+/* The sink no longer borrows the last batch's keys. */
 inline retire_borrowed() {
     held = 0;
 #ifdef PUT_BACK
     e = 0; do :: e < BATCH -> forget_item(e); e++ :: else -> break od;
 #endif
-    e = 1; do :: e <= NE -> if :: state[e] == LENT -> retired_add(e) :: else -> skip fi; e++ :: else -> break od; e = 0
+    e = 1; do :: e <= NE -> if :: state[e] == BORROWED -> retired_add(e) :: else -> skip fi; e++ :: else -> break od; e = 0
 }
 
 #ifdef PUT_BACK
@@ -983,8 +994,8 @@ inline to_queue(e) {
 
 inline move_to_front(e) { unqueue(e); push_front(e) }
 
-/* The sink may still be reading its key. */
-inline leave_lent(e) { unindex(e); readers[e] = sections; state[e] = LENT }
+/* The sink may still read its key. */
+inline leave_borrowed(e) { unindex(e); readers[e] = sections; state[e] = BORROWED }
 
 inline new_status() {
     e = 0; do :: e < NSTATUS && status[e] != 0 -> e++ :: else -> break od;
@@ -997,7 +1008,7 @@ inline new_status() {
 /* T5: what w says was pending in e goes to the sink. */
 inline take_entry() {
     assert(!stopped && state[e] == USED);
-    assert(finishing != 1 || (owed & BIT(e)));                  /* Finishing: nothing that came later. */
+    assert(finishing != 1 || (finish_entries & BIT(e)));                  /* Finishing: nothing that came later. */
 #ifdef PUT_BACK
     note_entry();
     assert((w & D_) || ((w & L_) != 0) == at_sink[key[e]]);     /* New, updated: exact. */
@@ -1023,10 +1034,10 @@ inline take_entry() {
     if
     :: w & D_ ->
        unindex(e); readers[e] = sections;
-#ifdef BRK_LENT
+#ifdef MUTANT_BORROWED
        retired_add(e)
 #else
-       state[e] = LENT
+       state[e] = BORROWED
 #endif
     :: else -> skip
     fi;
@@ -1037,7 +1048,7 @@ proctype Loop() {
     byte e, count; short w, cw;
 #ifdef PUT_BACK
     item_t items[BATCH];
-    byte puts_back, k, lent; bit late;
+    byte puts_back, k, borrowed; bit late;
 #endif
 
     atomic { GET_LOCK; if :: stopped -> unlock(); goto ended :: else -> claim = 1; unlock() fi };
@@ -1045,18 +1056,18 @@ take:
 #ifdef QUIT
     if :: true :: goto release fi;
 #endif
-    atomic { GET_LOCK; retire_borrowed(); count = 0; asleep = 0; T1_BEGUN unlock() };        /* T1 awake; end of the loan */
+    atomic { GET_LOCK; retire_borrowed(); count = 0; asleep = 0; T1_BEGUN unlock() };        /* T1 awake; nothing is borrowed */
 take_some:
     atomic {
         GET_LOCK;
         TAKE_BEGUN
         if :: ring_length == 0 || count == BATCH || TOO_LATE -> goto finish_take :: else -> skip fi;
-#ifndef BRK_STOP_TAKE
+#ifndef MUTANT_STOP_TAKE
         is_over(); if :: stopped -> goto finish_take :: else -> skip fi;
 #endif
         if
         :: IS_STATUS(ring[0]) ->                                                /* T6 take a status */
-           assert(!stopped && (finishing != 1 || (owed_status & BIT(ring[0] - STATUS))));
+           assert(!stopped && (finishing != 1 || (finish_statuses & BIT(ring[0] - STATUS))));
            e = 1;
            do :: e <= K -> assert(taken[e] >= barrier[(ring[0] - STATUS) * (K + 1) + e]); e++ :: else -> break od;
            e = 0;
@@ -1069,7 +1080,7 @@ take_some:
         fi
     };
     atomic {
-#ifdef BRK_TAKE_STORE
+#ifdef MUTANT_TAKE_STORE
         w = cw;
 #else
         w = word[e];                                                            /* T3 exchange */
@@ -1079,7 +1090,7 @@ take_some:
         if :: (w ^ cw) & D_ -> skip :: else -> take_entry(); goto taken_one fi
     };
     atomic {
-#ifndef BRK_TAKE_REPAIR
+#ifndef MUTANT_TAKE_REPAIR
         word[e] = (w & D_ -> 0 : IDLE(restart));                                /* T4 put it right */
 #endif
         take_entry()
@@ -1092,10 +1103,10 @@ taken_one:
 finish_take:                                                                       /* T7 finish_take */
     atomic {
         if
-        :: count > 0 -> if :: finishing == 1 -> is_over() :: else -> skip fi; unlock(); goto dealt_with
+        :: count > 0 -> unlock(); goto dealt_with
         :: else -> is_over(); if :: stopped -> over = 1; unlock(); goto release :: else -> skip fi
         fi;
-#ifdef BRK_WAKE
+#ifdef MUTANT_WAKE
         unlock()
     };
     asleep = 1;
@@ -1123,10 +1134,10 @@ dealt_with:
 put_back:
     atomic {
         GET_LOCK;
-#ifndef BRK_PUT_BACK_RESTART
+#ifndef MUTANT_PUT_BACK_RESTART
         late = restarted;
 #endif
-        k = items[count].key; lent = items[count].entry;
+        k = items[count].key; borrowed = items[count].entry;
         if :: k == 0 -> goto put_back_status :: else -> skip fi;
         /* What was cancelled since stays dealt with. */
         if :: taken[k] == items[count].version -> taken[k] = items[count].taken :: else -> skip fi;
@@ -1137,10 +1148,10 @@ put_back:
         e = index_[k]; w = word[e];
 #ifdef SUPPRESS
         sink_content[k] = items[count].had_content;
-#ifndef BRK_SUPPRESS_REVISION
+#ifndef MUTANT_SUPPRESS_REVISION
         if
         :: !items[count].deletes -> revision[e] = items[count].revision
-        :: items[count].deletes && e != 0 && items[count].before -> revision[e] = revision[lent]
+        :: items[count].deletes && e != 0 && items[count].before -> revision[e] = revision[borrowed]
         :: else -> skip
         fi;
 #endif
@@ -1159,16 +1170,16 @@ put_back:
            :: !late && (w & P_) && items[count].before -> balance--; move_to_front(e); goto done_putting_back
            :: late && items[count].before -> balance--; goto done_putting_back
            :: late && !items[count].before && !(w & P_) ->                      /* G2 dropped, and was new: goes */
-              word[e] = 0; leave_lent(e); balance--; goto done_putting_back
+              word[e] = 0; leave_borrowed(e); balance--; goto done_putting_back
            :: (w & P_) && !items[count].before -> skip
            fi
         :: items[count].deletes ->
            if
            :: e == 0 && late && !items[count].before -> balance--; goto done_putting_back
            :: e == 0 && late && items[count].before && resync ->                /* G3 dead: idle and unseen, a store */
-              word[lent] = IDLE(0); state[lent] = USED; index_[k] = lent; unseen_generation++; balance--; goto done_putting_back
+              word[borrowed] = IDLE(0); state[borrowed] = USED; index_[k] = borrowed; unseen_generation++; balance--; goto done_putting_back
            :: e == 0 && !(late && (!items[count].before || resync)) ->          /* G4 dead: pending again, a store */
-              e = lent; state[e] = USED; index_[k] = e; w = (items[count].before -> L_ : 0);
+              e = borrowed; state[e] = USED; index_[k] = e; w = (items[count].before -> L_ : 0);
               word[e] = PENDING(w, items[count].slot, restart, 1); to_queue(e);
               version[e] = (newest[k] > items[count].version -> newest[k] : items[count].version); taken[k] = items[count].taken;
               push_front(e); goto done_putting_back
@@ -1179,7 +1190,7 @@ put_back:
         fi
     };
     atomic {
-#ifndef BRK_PUT_BACK_STORE
+#ifndef MUTANT_PUT_BACK_STORE
         w = word[e];                                                            /* G5 exchange to zero, then */
 #endif
         word[e] = 0
@@ -1187,7 +1198,7 @@ put_back:
     atomic {
         if
         :: items[count].deletes ->                                              /* G6 a store: live, */
-#ifndef BRK_PUT_BACK_LIVE
+#ifndef MUTANT_PUT_BACK_LIVE
            word[e] = w | L_;
 #else
            word[e] = w;
@@ -1201,9 +1212,9 @@ put_back:
         :: !items[count].deletes && !late && (w & D_) ->                        /* G7 both go, */
            unqueue(e);
            if :: SLOT(w) != 0 -> detached_add(SLOT(w)) :: else -> skip fi;
-           taken[k] = version[e]; leave_lent(e); balance = balance - 2
+           taken[k] = version[e]; leave_borrowed(e); balance = balance - 2
         :: else ->                                                              /* G8 a store: not live */
-#ifndef BRK_PUT_BACK_NEW
+#ifndef MUTANT_PUT_BACK_NEW
            word[e] = w & (2047 - L_);
 #else
            word[e] = w;
@@ -1230,18 +1241,19 @@ put_back_status:
         :: !late && e == 0 && ring_length > 0 -> skip
         :: !late && (e > 0 || ring_length == 0) -> new_status(); push_front(STATUS + e)
         :: late && e < ring_length -> skip
-        :: late && e == ring_length && dropped_equal_status ->                             /* G11 dropped: what was dropped_equal_status comes, */
-           new_status(); ROOM(ring_length < NQUEUE); ring[ring_length] = STATUS + e; ring_length++
+        :: late && e == ring_length && dropped_equal_status ->                             /* G11 dropped: an ignored equal one comes, */
+           new_status(); ROOM(ring_length < NQUEUE); ring[ring_length] = STATUS + e; ring_length++;
+           if :: finishing == 1 -> finish_statuses = finish_statuses | BIT(e) :: else -> skip fi
         :: late && e == ring_length && !dropped_equal_status -> latest_received = items[count].before
         fi
     };
 done_putting_back:
-    atomic { forget_item(count); late = 0; k = 0; lent = 0; e = 0; w = 0; unlock(); goto dealt_with };
+    atomic { forget_item(count); late = 0; k = 0; borrowed = 0; e = 0; w = 0; unlock(); goto dealt_with };
 #endif
 release:
     atomic {                                                                    /* E3 release */
         GET_LOCK; retire_borrowed(); claim = 0; asleep = 0;
-#ifndef BRK_FINISH_RELEASE
+#ifndef MUTANT_FINISH_RELEASE
         if :: finishing -> stopped = 1 :: else -> skip fi;
 #endif
         unlock()
@@ -1266,9 +1278,11 @@ inline check_keys() {
           /* (putting back may leave a deletion that was received since a restart to the in-sync) */
           assert(newest[i_] == 0 || at_sink[i_] != newest_deletes[i_] || (resync && newest_deletes[i_]));
 #endif
-          assert(newest[i_] != 0 || restarts == 0 || resync || !at_sink[i_]);  /* and every deletion that was owed. */
+          assert(newest[i_] != 0 || restarts == 0 || resync || !at_sink[i_]);  /* and every synthesized deletion. */
           assert((index_[i_] != 0) == at_sink[i_])                             /* Nothing else is left. */
-       :: over && !stop_called -> assert(taken[i_] >= owed_version[i_] && owed_status == 0) /* What a finish owed arrived. */
+       :: over && !stop_called ->
+          assert(taken[i_] >= finish_version[i_]);                               /* What was queued at a finish arrived, */
+          assert(ring_length == 0)                                             /* and nothing else is queued. */
        :: else -> skip
        fi;
        i_++
@@ -1276,12 +1290,12 @@ inline check_keys() {
     od
 }
 
-/* E4 next_leftover: the orphans, then the slots of all words. */
+/* E4 drain_next: the detached payloads, then the slots of all words. */
 inline hand_out_leftovers() {
     i_ = 0;
-#ifndef BRK_LEFTOVER
+#ifndef MUTANT_LEFTOVER
     do
-    :: i_ < orphans_length -> assert(owner[orphans[i_]] == ORPHAN); GIVE_UP(orphans[i_]); i_++
+    :: i_ < detached_length -> assert(owner[detached[i_]] == DETACHED); GIVE_UP(detached[i_]); i_++
     :: else -> break
     od;
 #endif
@@ -1305,7 +1319,7 @@ init {
     done == PRODUCERS + 1;
     assert(!finishing || stopped);
     if
-    :: drained -> do :: garbage_length + orphans_length > 0 -> clear_one() :: else -> break od
+    :: drained -> do :: dropped_length + detached_length > 0 -> clear_one() :: else -> break od
     :: else -> skip
     fi;
     atomic { check_keys(); hand_out_leftovers() }

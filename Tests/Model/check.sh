@@ -2,8 +2,9 @@
 # SPDX-License-Identifier: Apache-2.0
 # check.sh holds|fails NAME MODEL [FLAG...]
 #
-# Lets Spin search one configuration of MODEL.pml through, and prints one line: name, states, depth, seconds, result. Fails if the
-# result is not the one named, if the search was cut short, or if the model was too small for the configuration.
+# Lets Spin search one configuration of MODEL.pml completely. Prints one line: name, states, depth,
+# seconds, result. Fails if the result is not the wanted one, if the search was cut short, or if the
+# model's arrays were too small for the configuration.
 set -u
 wanted=$1 name=$2 model=$3
 shift 3

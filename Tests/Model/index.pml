@@ -1,32 +1,34 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /*
- * The index of Sources/CDedupe: a directory of sets, each with a map, looked up without the lock while a writer, under it, adds and
- * removes keys, splits and merges sets, doubles and halves the directory. See README.md.
+ * The index of Sources/CDedupe: a directory of sets, each with a map. Readers look keys up without the
+ * lock. A writer under the lock adds and removes keys, splits and merges sets, and doubles and halves
+ * the directory. README.md says what the model shows.
  *
- *     F  finding without the lock    index.c: find_set, index_find_fingerprint; source.c: is_key, put_anywhere
- *     I  changing, under it          index.c: set_rebuild, double_directory, split, tidy_set, tidy_next, ...
+ *     F  finding without the lock    index.c: find_set, index_find_fingerprint; put.c: is_key, put_anywhere
+ *     I  changing under the lock     index.c: set_rebuild, double_directory, split, tidy_set, tidy_next
  *
- * When a set is split, merged or rebuilt is a matter of counts in the code; here the writer may do so whenever the directory's form
- * lets it. Memory may run out at any time: then nothing happens. A map's cells are not modelled: a
- * look-up without the lock may miss, or find any word with the wanted fingerprint that is in the map at
- * that moment. A look-up under the lock is exact.
+ * In the code, counts decide when a set is split, merged or rebuilt. Here the writer may do so whenever
+ * the directory's form allows it. Memory may run out at any time; then nothing happens. The cells of a
+ * map are not modelled: a look-up without the lock may miss, or find any word in the map that has the
+ * wanted fingerprint. A look-up under the lock is exact.
  *
- * Directories, sets and maps are tables of one pool, used again at the earliest moment that the sections allow (limbo.pml has the rest).
+ * Directories, sets and maps are tables of one pool. A table is reused at the earliest moment that the
+ * read sections allow; retired.pml has the rest.
  *
- * Parameters (-D): K keys, TAG1 to TAG3 their fingerprints, of two bits each; STEPS of the writer;
- * READERS, FINDS of each; NT tables, NE entries. BRK_x: a deliberate fault.
+ * Parameters (-D): K keys; FINGERPRINT1 to FINGERPRINT3, their fingerprints, of two bits each; STEPS of
+ * the writer; READERS; FINDS of each reader; NT tables; NE entries. MUTANT_x: a deliberate fault.
  */
 #ifndef K
 #define K 2
 #endif
-#ifndef TAG1
-#define TAG1 0
+#ifndef FINGERPRINT1
+#define FINGERPRINT1 0
 #endif
-#ifndef TAG2
-#define TAG2 1
+#ifndef FINGERPRINT2
+#define FINGERPRINT2 1
 #endif
-#ifndef TAG3
-#define TAG3 3
+#ifndef FINGERPRINT3
+#define FINGERPRINT3 3
 #endif
 #ifndef STEPS
 #define STEPS 6
@@ -47,14 +49,14 @@
 hidden byte too_small; /* Always zero. */
 #define ROOM(x) assert((x) || too_small) /* The model's own bounds: not a fault of the protocol. */
 #define BIT(x) (1 << (x))
-#define TAG(k) ((k) == 1 -> TAG1 : ((k) == 2 -> TAG2 : TAG3))
-#define PLACE(tag, depth) ((tag) >> (DEPTH_MAX - (depth)))
+#define FINGERPRINT(k) ((k) == 1 -> FINGERPRINT1 : ((k) == 2 -> FINGERPRINT2 : FINGERPRINT3))
+#define PLACE(fingerprint, depth) ((fingerprint) >> (DEPTH_MAX - (depth)))
 #define WIDTH(d, s) BIT(depth[d] - depth[s])     /* Places of set s in directory d. */
 
 #define FREE 0
 #define USED 1
-#define DEFERRED 2                               /* Unlinked in this hold, */
-#define LIMBO 3                                  /* or in one before. */
+#define DEFERRED 2                               /* Unlinked in this lock scope, */
+#define RETIRED 3                                  /* or in an earlier one. */
 
 bit lock;
 byte directory;
@@ -78,7 +80,7 @@ hidden byte s_;
 hidden byte n_;
 
 /* ------------------------------------------------------------------------------------------------ */
-/* Limbo                                                                                            */
+/* Retired                                                                                          */
 
 inline clear(t) {
     state[t] = FREE; depth[t] = 0; map[t] = 0; entries[t] = 0;
@@ -88,14 +90,14 @@ inline clear(t) {
 inline free_unseen() {
     i_ = 1;
     do
-    :: i_ <= NT -> if :: state[i_] == LIMBO && readers[i_] == 0 -> clear(i_) :: else -> skip fi; i_++
+    :: i_ <= NT -> if :: state[i_] == RETIRED && readers[i_] == 0 -> clear(i_) :: else -> skip fi; i_++
     :: else -> break
     od;
     i_ = 1;
     do
     :: i_ <= NE ->
        if
-       :: entry_state[i_] == LIMBO && entry_readers[i_] == 0 -> assert(!word[i_]); entry_state[i_] = FREE; key[i_] = 0
+       :: entry_state[i_] == RETIRED && entry_readers[i_] == 0 -> assert(!word[i_]); entry_state[i_] = FREE; key[i_] = 0
        :: else -> skip
        fi;
        i_++
@@ -104,25 +106,25 @@ inline free_unseen() {
     i_ = 0
 }
 
-inline retire(t) { state[t] = LIMBO; readers[t] = sections }
+inline retire(t) { state[t] = RETIRED; readers[t] = sections }
 
-/* What a hold unlinks goes to limbo at its end. The faults: it is freed at once. */
-#ifdef BRK_FREE_MAP
+/* A table unlinked in a lock scope is retired at its end. The mutants free it at once. */
+#ifdef MUTANT_FREE_MAP
 #define defer_map(t) clear(t)
 #else
 #define defer_map(t) state[t] = DEFERRED
 #endif
-#ifdef BRK_FREE_SET
+#ifdef MUTANT_FREE_SET
 #define defer_set(t) clear(t)
 #else
 #define defer_set(t) state[t] = DEFERRED
 #endif
-#ifdef BRK_FREE_DIRECTORY
+#ifdef MUTANT_FREE_DIRECTORY
 #define defer_directory(t) clear(t)
 #else
 #define defer_directory(t) state[t] = DEFERRED
 #endif
-#ifdef BRK_FREE_MAP_OF_SET
+#ifdef MUTANT_FREE_MAP_OF_SET
 #define defer_map_of_set(t) clear(t)
 #else
 #define defer_map_of_set(t) state[t] = DEFERRED
@@ -145,7 +147,7 @@ inline touch(t) { assert((t) != 0 && state[t] != FREE) }
 
 /* I1: under the lock, exact: the key's entry, by fingerprint and key. */
 inline find(k, found) {
-    d_ = directory; s_ = AT(d_, PLACE(TAG(k), depth[d_]));
+    d_ = directory; s_ = AT(d_, PLACE(FINGERPRINT(k), depth[d_]));
     touch(s_); touch(map[s_]);
     found = 0; n_ = 1;
     do
@@ -157,7 +159,7 @@ inline find(k, found) {
     d_ = 0; s_ = 0; n_ = 0
 }
 
-/* I12: limbo gets what was unlinked; then the lock is free. All that index_validate goes by holds. */
+/* I12: retire what was unlinked, then release the lock. All that index_validate checks holds. */
 inline unlock() { d_step {
     i_ = 1; do :: i_ <= NT -> if :: state[i_] == DEFERRED -> retire(i_) :: else -> skip fi; i_++ :: else -> break od;
     free_unseen();
@@ -174,7 +176,7 @@ inline unlock() { d_step {
     i_ = 1;
     do
     :: i_ <= K ->
-       s_ = AT(d_, PLACE(TAG(i_), depth[d_]));
+       s_ = AT(d_, PLACE(FINGERPRINT(i_), depth[d_]));
        assert(present[i_] == 0 || (entries[map[s_]] & BIT(present[i_])));
        i_++
     :: else -> break
@@ -202,7 +204,7 @@ inline take_set(new, its_map, its_depth) {
     its_map = 0
 }
 
-/* The set that shares all but the last bit with s, or a deeper one. */
+/* The set that has all bits except the last in common with s, or a deeper one. */
 #define NEIGHBOUR AT(directory, place ^ BIT(depth[directory] - depth[s]))
 
 proctype Writer() {
@@ -211,7 +213,7 @@ proctype Writer() {
 next:
     if
     :: steps == STEPS -> goto ended
-    :: steps < STEPS && holding -> skip                                   /* In the same hold as the step before, */
+    :: steps < STEPS && holding -> skip                                   /* In the lock scope of the step before, */
     :: steps < STEPS && !holding -> atomic { GET_LOCK; holding = 1 }      /* or in one of its own. */
     fi;
     atomic {
@@ -226,7 +228,7 @@ next:
 #endif
         fi;
 #endif
-        place = PLACE(TAG(k), depth[directory]); s = AT(directory, place);
+        place = PLACE(FINGERPRINT(k), depth[directory]); s = AT(directory, place);
         if
         :: present[k] == 0 ->                                             /* I2 add: the entry, then its word in the map */
            e = 1; do :: e <= NE && entry_state[e] != FREE -> e++ :: else -> break od;
@@ -246,10 +248,10 @@ next:
 remove:
     atomic {
         entries[map[s]] = entries[map[s]] & (255 - BIT(e));               /* I3 remove: a dead entry's word */
-#ifdef BRK_FREE_ENTRY
+#ifdef MUTANT_FREE_ENTRY
         entry_state[e] = FREE; key[e] = 0;
 #else
-        entry_state[e] = LIMBO; entry_readers[e] = sections;
+        entry_state[e] = RETIRED; entry_readers[e] = sections;
 #endif
         goto done
     };
@@ -259,13 +261,13 @@ rebuild:
     atomic {
         take_table(m); if :: m == 0 -> goto done :: else -> skip fi;
         old = map[s]; entries[m] = entries[old]
-#ifdef BRK_RETIRE_FIRST
+#ifdef MUTANT_RETIRE_FIRST
         ; retire(old)
 #endif
     };
     atomic {
         map[s] = m;                                                       /* I4 the new map: a store */
-#ifndef BRK_RETIRE_FIRST
+#ifndef MUTANT_RETIRE_FIRST
         defer_map(old);
 #endif
         goto done
@@ -276,7 +278,7 @@ double:
     atomic {
         take_table(t); if :: t == 0 -> goto done :: else -> skip fi;
         old = directory; depth[t] = depth[old] + 1
-#ifdef BRK_DIRECTORY_EMPTY
+#ifdef MUTANT_DIRECTORY_EMPTY
         ; directory = t
 #endif
     };
@@ -300,14 +302,14 @@ split:
         :: else -> skip
         fi;
         e = 1;
-        do                                                                /* I6 share the words */
+        do                                                                /* I6 divide the words */
         :: e <= NE ->
            if
            :: entries[map[s]] & BIT(e) ->
-#ifndef BRK_SPLIT_BIT
-              m = ((TAG(key[e]) >> (DEPTH_MAX - 1 - depth[s])) & 1 -> map[right] : map[left]);
+#ifndef MUTANT_SPLIT_BIT
+              m = ((FINGERPRINT(key[e]) >> (DEPTH_MAX - 1 - depth[s])) & 1 -> map[right] : map[left]);
 #else
-              m = (TAG(key[e]) & 1 -> map[right] : map[left]);
+              m = (FINGERPRINT(key[e]) & 1 -> map[right] : map[left]);
 #endif
               entries[m] = entries[m] | BIT(e)
            :: else -> skip
@@ -316,7 +318,7 @@ split:
         :: else -> break
         od;
         width = WIDTH(directory, s) / 2; first = place & (255 - (2 * width - 1)); e = 0; m = 0
-#ifdef BRK_SET_EMPTY
+#ifdef MUTANT_SET_EMPTY
         ; m = map[left]; map[left] = 0
 #endif
     };
@@ -325,18 +327,18 @@ split:
        AT(directory, first + e) = left;
        atomic {
            AT(directory, first + width + e) = right; e++
-#ifdef BRK_TORN
+#ifdef MUTANT_TORN
            ; e = width
 #endif
        }
     :: else -> break
     od;
     atomic {
-#ifdef BRK_SET_EMPTY
+#ifdef MUTANT_SET_EMPTY
         map[left] = m;
 #endif
         m = map[s]; defer_map_of_set(m); defer_set(s);
-#ifndef BRK_SPLIT_UNSEEN
+#ifndef MUTANT_SPLIT_UNSEEN
         saw_deepest = 1;
 #endif
         goto done
@@ -359,7 +361,7 @@ tidy:
         if :: t == 0 -> goto done :: else -> skip fi;
         m = map[t];
         entries[m] = entries[map[s]];                                     /* I8 copy the words */
-#ifndef BRK_MERGE
+#ifndef MUTANT_MERGE
         if :: other != 0 -> entries[m] = entries[m] | entries[map[other]] :: else -> skip fi;
 #endif
         width = WIDTH(directory, t); first = place & (255 - (width - 1))
@@ -375,7 +377,7 @@ tidy:
 look_on:
     atomic {
         s = AT(directory, cursor);                                        /* I10 go on to the next set */
-#ifndef BRK_DEEPEST
+#ifndef MUTANT_DEEPEST
         if :: depth[s] == depth[directory] -> saw_deepest = 1 :: else -> skip fi;
 #endif
         cursor = (cursor | (WIDTH(directory, s) - 1)) + 1;
@@ -427,29 +429,29 @@ next:
 #endif
         fi;
 #endif
-        sections = sections | BIT(me);                                    /* A section: see limbo.pml. */
+        sections = sections | BIT(me);                                    /* A section: see retired.pml. */
         d = directory                                                     /* F1 load the directory, */
     };
-    atomic { touch(d); s = AT(d, PLACE(TAG(k), depth[d])); d = 0 };       /* F2 the set, */
+    atomic { touch(d); s = AT(d, PLACE(FINGERPRINT(k), depth[d])); d = 0 };       /* F2 the set, */
     atomic { touch(s); m = map[s]; s = 0 };                               /* F3 the map; */
     atomic {                                                              /* F4 a word with the fingerprint, or a miss */
         touch(m);
         e = 1;
         do
-        :: e <= NE && (entries[m] & BIT(e)) && (key[e] == 0 || TAG(key[e]) == TAG(k)) -> break
+        :: e <= NE && (entries[m] & BIT(e)) && (key[e] == 0 || FINGERPRINT(key[e]) == FINGERPRINT(k)) -> break
         :: e <= NE -> e++
         :: e > NE -> e = 0; break
         od;
         m = 0
     };
-#ifdef BRK_SECTION
+#ifdef MUTANT_SECTION
     leave();
 #endif
     atomic {                                                              /* F5 alive, and of this key? */
         if
         :: e != 0 ->
            assert(entry_state[e] != FREE);
-#ifndef BRK_TAG
+#ifndef MUTANT_FINGERPRINT
            if :: word[e] && key[e] == k -> skip :: else -> e = 0 fi
 #endif
         :: else -> skip
@@ -459,7 +461,7 @@ next:
     atomic {
         GET_LOCK;
         if                                                                /* F6 missed, or dead by now: find it again */
-#ifndef BRK_WORD
+#ifndef MUTANT_WORD
         :: e == 0 || !word[e] -> find(k, e)
 #else
         :: e == 0 -> find(k, e)
@@ -470,7 +472,7 @@ next:
         k = 0; e = 0;
         unlock()
     };
-#ifndef BRK_SECTION
+#ifndef MUTANT_SECTION
     leave();
 #endif
     goto next;
@@ -507,7 +509,7 @@ init {
         :: k <= K ->
            if
            :: true
-           :: s = AT(1, PLACE(TAG(k), depth[1])); t = map[s]; entries[t] = entries[t] | BIT(k);
+           :: s = AT(1, PLACE(FINGERPRINT(k), depth[1])); t = map[s]; entries[t] = entries[t] | BIT(k);
               present[k] = k; entry_state[k] = USED; key[k] = k; word[k] = 1
            fi;
            k++

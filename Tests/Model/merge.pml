@@ -1,16 +1,17 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /*
- * The merge lock as a Promela model: who has it, who waits for it, and who wakes the loop. See README.md.
+ * The merge lock as a Promela model: which call has it, which calls wait for it, and which call wakes
+ * the loop. README.md says what it shows.
  *
- * What a call does to words while it holds the mutex no other call sees, so the queue is only a number here. A step's name
- * stands in the code too, in merge.c, put.c and take.c:
+ * No other call sees what the mutex's holder does to words, so the queue is only a number here. A step's
+ * name also stands in the code, in merge.c, put.c, put_back.c and take.c:
  *
  *     M  merging     put.c: merge_next, replace_merged; put_back.c: merge_item
  *     T  taking      take.c: begin_turn
  *     W  waking      merge.c: merge_unlock
  *
- * Parameters (-D): PUTS, calls of each producer; BATCH: the sink takes single batches, and so waits for the mutex. BRK_x: a
- * deliberate fault.
+ * Parameters (-D): PUTS, the calls of each producer; BATCH: the sink takes single batches, and so waits
+ * for the mutex. MUTANT_x: a deliberate fault.
  */
 #ifndef PUTS
 #define PUTS 2
@@ -35,12 +36,12 @@ byte producers = 2;
 
 /* merge_unlock: the mutex first, then the loop. */
 inline merge_unlock() {
-#ifdef BRK_NOTIFY_FIRST
+#ifdef MUTANT_NOTIFY_FIRST
     SPIN; notify_refused(); UNSPIN;
     assert(mutex == _pid + 1); mutex = 0;
 #else
     assert(mutex == _pid + 1); mutex = 0;
-#ifndef BRK_NO_NOTIFY
+#ifndef MUTANT_NO_NOTIFY
     SPIN; notify_refused(); UNSPIN;                             /* W3 a loop that found it held */
 #endif
 #endif
@@ -50,7 +51,7 @@ inline merge_unlock() {
 inline notify_refused() {
     atomic {
         if
-#ifdef BRK_NOTIFY_QUEUE
+#ifdef MUTANT_NOTIFY_QUEUE
         :: asleep && queued > 0 -> asleep = 0; hook = 1
 #else
         :: asleep && (queued > 0 || finishing) -> asleep = 0; hook = 1
@@ -110,7 +111,7 @@ active proctype Loop() {
 
 take:
     SPIN;
-#ifdef BRK_TRY_UNLOCKED
+#ifdef MUTANT_TRY_UNLOCKED
     UNSPIN;
 #endif
     asleep = 0;
@@ -119,12 +120,12 @@ take:
     :: mutex != 0 ->
        sink = REFUSED;
        if :: finishing && queued == 0 -> UNSPIN; goto end_loop :: else -> skip fi;
-#ifdef BRK_TRY_UNLOCKED
+#ifdef MUTANT_TRY_UNLOCKED
        SPIN;
 #endif
        asleep = 1; UNSPIN; goto sleep
     fi;
-#ifdef BRK_TRY_UNLOCKED
+#ifdef MUTANT_TRY_UNLOCKED
     SPIN;
 #endif
     if
@@ -156,7 +157,7 @@ active proctype Batch() {
           sink = WAITS;
           atomic { mutex == 0 -> mutex = _pid + 1 };
           sink = AWAY;
-#ifndef BRK_NO_BROADCAST
+#ifndef MUTANT_NO_BROADCAST
           signals++
 #else
           skip

@@ -1,8 +1,8 @@
 #!/bin/sh
 # SPDX-License-Identifier: Apache-2.0
-# Compares the names of steps: those of the models (in a comment, at its start) with the marks in the core's
-# comments ("Model step U5", or [U5]).
-# Fails if one is only here or only there.
+# Compares the steps that the models name at the start of a comment with the marks in the core's
+# comments: "Model step U5", which may go over a line's end, or [U5]. Fails if a step has no mark, or
+# a mark no step.
 set -u
 cd "$(dirname "$0")" || exit 1
 core=${CORE:-../../Sources/CDedupe}
@@ -12,7 +12,8 @@ trap 'rm -rf "$work"' EXIT
 grep -oh '/\* [A-Z][0-9][0-9]*[ :]' ./*.pml | grep -o '[A-Z][0-9]*' | sort -u > "$work/models"
 {
     grep -oh '\[[A-Z][0-9][0-9]*\]' "$core"/*/*.[ch]
-    grep -ohE 'Model steps? [A-Z][0-9]+((,| and|, and) [A-Z][0-9]+)*' "$core"/*/*.[ch]
+    cat "$core"/*/*.[ch] | sed 's/^ *\* //' | tr -s '\n ' '  ' |
+        grep -oE 'Model steps? [A-Z][0-9]+((,| and|, and) [A-Z][0-9]+)*'
 } | grep -oE '[A-Z][0-9]+' | sort -u > "$work/code"
 only_models=$(comm -23 "$work/models" "$work/code" | tr '\n' ' ')
 only_code=$(comm -13 "$work/models" "$work/code" | tr '\n' ' ')

@@ -1,21 +1,25 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /*
- * Limbo and context of Sources/CDedupe over ck_epoch 0.7.1, on a machine with store buffers (TSO, as x86 is).
+ * Retired memory and the contexts of Sources/CDedupe over ck_epoch 0.7.1, on a machine with store
+ * buffers (TSO, as x86 is).
  *
- *     L  holders of the lock               limbo.c: retired_add, retired_reclaim, close_entries, entry_grace_is_over
- *     X  readers in sections               context.c: read_section_begin, read_section_end
+ *     L  holders of the lock        retired.c: retired_add, retired_reclaim, close_entries,
+ *                                   entry_grace_is_over
+ *     X  readers in read sections   context.c: read_section_begin, read_section_end
  *
- * A holder unlinks objects, files them in generations (open, closed, ready) and frees what is ready. A reader, in a
- * section, looks whether an object is linked; one that it found must not be freed until the section ends.
+ * A lock holder unlinks objects and files them in generations (open, closed, ready). It frees the ready
+ * generation. A reader in a read section looks whether an object is linked. An object that the reader
+ * found must not be freed until the section ends.
  *
- * A store waits in its processor's buffer until a Drain lets it out, in order; a locked instruction or a full fence waits for
- * that. What only holders of the lock read and write needs no buffer here: it is out before the lock's release is.
+ * A store waits in its processor's buffer until a Drain lets it out, in order. A locked instruction or a
+ * full fence waits for that. Data that only lock holders use needs no buffer here, because it is out
+ * before the lock's release is.
  *
- * Parameters (-D): HOLDS of each of the two holders, OBJECTS, READERS, SECTIONS of each.
- * NO_FENCE: close_entries without its full fence. BRK_x: a deliberate fault.
+ * Parameters (-D): LOCKS, the lock scopes of each of the two holders; OBJECTS; READERS; SECTIONS of each
+ * reader. NO_FENCE: close_entries without its full fence. MUTANT_x: a deliberate fault.
  */
-#ifndef HOLDS
-#define HOLDS 3
+#ifndef LOCKS
+#define LOCKS 3
 #endif
 #ifndef OBJECTS
 #define OBJECTS 2
@@ -29,8 +33,8 @@
 #define HOLDERS 2
 #define BIT(x) (1 << (x))
 
-/* BRK_UNLOCKED: no lock, and a record and a limbo for each, as a library of its own would have it. */
-#ifdef BRK_UNLOCKED
+/* MUTANT_UNLOCKED: no lock; each holder has its own record and retired list, as a separate library would. */
+#ifdef MUTANT_UNLOCKED
 #define RECORDS HOLDERS
 #define MINE me
 #else
@@ -85,19 +89,19 @@ inline dispatch(e) {
 }
 
 proctype Holder(byte me) {
-    byte holds, g, r, x; bit any, late, a;
+    byte locks, g, r, x; bit any, late, a;
 
     do
-    :: holds < HOLDS ->
-        holds++;
-#ifndef BRK_UNLOCKED
+    :: locks < LOCKS ->
+        locks++;
+#ifndef MUTANT_UNLOCKED
         atomic { !lock -> flush_holder(me); lock = 1 };                         /* Lock: a locked instruction. */
 #endif
         if
         :: atomic { linked & (255 - unlinked_b[0] - unlinked_b[1]) ->           /* L1 unlink, and retired_add */
                x = 0; do :: !(linked & (255 - unlinked_b[0] - unlinked_b[1]) & BIT(x)) -> x++ :: else -> break od;
                unlinked_b[me] = unlinked_b[me] | BIT(x);
-#ifdef BRK_LATE
+#ifdef MUTANT_LATE
                if :: waits[MINE] -> closed[MINE] = closed[MINE] | BIT(x) :: else -> open[MINE] = open[MINE] | BIT(x) fi;
 #else
                open[MINE] = open[MINE] | BIT(x);
@@ -131,7 +135,7 @@ proctype Holder(byte me) {
         if
         :: ready[MINE] -> atomic { freed = freed | ready[MINE]; ready[MINE] = 0 } /* L3 free what is ready */
         :: !ready[MINE] && !waits[MINE] && open[MINE] ->                        /* L4 close a generation: */
-#ifdef BRK_GRACE
+#ifdef MUTANT_GRACE
             ready[MINE] = open[MINE]; open[MINE] = 0
 #else
             closed[MINE] = open[MINE]; open[MINE] = 0; waits[MINE] = 1;
@@ -142,7 +146,7 @@ proctype Holder(byte me) {
 #endif
         :: else -> skip
         fi;
-#ifndef BRK_UNLOCKED
+#ifndef MUTANT_UNLOCKED
         atomic { unlock_b[me] = 1 }
 #endif
     :: else -> break
@@ -156,16 +160,16 @@ proctype Reader(byte me) {
     :: sections < SECTIONS ->
         sections++;
         flush_reader(me);
-#ifdef BRK_BEGIN_FENCE
+#ifdef MUTANT_BEGIN_FENCE
         found = linked;                                                         /* Before the store to `active` is out. */
 #endif
         in_section[me] = 1;                                                     /* X1 ck_epoch_begin: active, full fence, */
-#ifdef BRK_LOAD_FENCE
+#ifdef MUTANT_LOAD_FENCE
         found = linked;                                                         /* As a weakly ordered machine may. */
 #endif
         g = epoch;                                                              /* X2 the epoch, */
         atomic { observed_b[me] = 1; observed_v[me] = g; g = 0 };               /* as a store in the buffer */
-#if !defined(BRK_LOAD_FENCE) && !defined(BRK_BEGIN_FENCE)
+#if !defined(MUTANT_LOAD_FENCE) && !defined(MUTANT_BEGIN_FENCE)
         found = linked;                                                         /* X3 load fence; look up */
 #endif
         do :: x < 2 -> x++; assert(!(found & freed)) :: else -> break od;       /* X4 look at what was found */

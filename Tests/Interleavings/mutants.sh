@@ -1,16 +1,16 @@
 #!/bin/sh
 # SPDX-License-Identifier: Apache-2.0
-# Breaks a copy of the core in one place after another (breakages.pl), and wants each to be found: by which program, with
-# how many preemptions, after how many schedules of all programs so far.
+# Makes each mutant of mutants.pl in a copy of the core. A program must find it. Prints the program, the
+# number of preemptions, and the number of schedules until then.
 set -u
 cd "$(dirname "$0")"
-root=$(cd ../../.build/interleavings && pwd)/bites
+root=$(cd ../../.build/interleavings && pwd)/mutants
 original=${CORE:-../../Sources/CDedupe}
 missed=0
 list=$(mktemp)
 trap 'rm -f "$list"' EXIT
 
-perl breakages.pl list > "$list"
+perl mutants.pl list > "$list"
 rm -rf "$root/core"
 mkdir -p "$root"
 cp -r "$original" "$root/core"
@@ -21,12 +21,12 @@ while IFS='|' read -r number variant file name; do
     tiny) options="--no-stops --match tiny:" ;;
     *) options=--no-stops ;;
     esac
-    perl breakages.pl apply "$number" "$root/core" || exit 1
+    perl mutants.pl apply "$number" "$root/core" || exit 1
     if ! make -s program VARIANT="$variant" CORE="$root/core" BUILD="$root/$variant" > "$root/log" 2>&1; then
         cat "$root/log"
         exit 1
     fi
-    # The watchdog is for a breakage that hangs the program.
+    # The time limit is for a mutant that hangs the program.
     timeout 300 "$root/$variant/interleavings" --quiet --first $options --preemptions 2 > "$root/out" 2>&1
     status=$?
     if [ "$status" = 1 ]; then
