@@ -70,6 +70,7 @@ refuse_queueing(struct lock_scope *scope, cdedupe_update_t *update)
 {
     struct cdedupe *buffer = scope->buffer;
 
+    /* Model step P14: the queue's end is closed. */
     if (buffer->end.finishing == FINISHING_WHEN_DELIVERED) {
         buffer->statistics.dropped++;
         finish_update(update, update->slot, 0, CDEDUPE_OUTCOME_DROPPED);
