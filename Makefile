@@ -195,6 +195,7 @@ format:
 format-check: licence-check
 	@$(MAKE) -s setup PACKAGES=$(CLANG_FORMAT)
 	Tests/Docs/layers
+	Tests/Docs/columns ':!*.pml' # The models align the names of their steps on the right.
 	$(C_SOURCES) | xargs $(CLANG_FORMAT) --dry-run -Werror
 	$(SWIFT_SOURCES) | xargs swift format lint --strict --parallel
 

@@ -5,8 +5,8 @@ internal import Synchronization
 
 /// The owner of the C core, and the only file that calls it.
 ///
-/// Nothing here knows of keys' or values' types: payloads are raw memory that the generic layer constructs and
-/// destroys. Running out of memory ends the program, as it does everywhere in Swift.
+/// Nothing here knows of keys' or values' types: payloads are raw memory that the generic layer
+/// constructs and destroys. Running out of memory ends the program, as it does everywhere in Swift.
 @usableFromInline
 final class Core: @unchecked Sendable {
     // Sendable: the C core is safe to call from any thread; `taken` belongs to the holder of the
@@ -21,7 +21,8 @@ final class Core: @unchecked Sendable {
     private let scratch = PutBatchPool()
     private let rejected = Atomic<Int>(0)
     private let nanosecondsInSink = Atomic<Int64>(0)
-    /// Whether a batch is with the sink. Locked while one is taken, so that after a stop the answer stands.
+    /// Whether a batch is with the sink. Locked while one is taken, so that after a stop the answer
+    /// stands.
     private let delivering = Locked(false)
 
     init(_ configuration: DedupeBufferConfiguration, layout: CoreLayout, merger: PayloadMerger?) {
@@ -35,7 +36,8 @@ final class Core: @unchecked Sendable {
         options.batch_size = batchSize
         layout.write(to: &options)
         configuration.write(to: &options)
-        // The hook's context is this object; it is filled in below because `self` does not exist yet.
+        // The hook's context is this object; it is filled in below because `self` does not exist
+        // yet.
         let context = WakeContext()
         options.wake_context = Unmanaged.passUnretained(context).toOpaque()
         options.wake = { Unmanaged<WakeContext>.fromOpaque($0!).takeUnretainedValue().core?.owner?.wake() }
@@ -86,8 +88,9 @@ final class Core: @unchecked Sendable {
         batch.slotCount = count
     }
 
-    /// Gives the slots back that idle scratch memory keeps for later calls. They would keep the memory of the slabs that
-    /// they lie in. So this is called when memory may go back to the system: the queue is empty, or was dropped.
+    /// Gives the slots back that idle scratch memory keeps for later calls. They would keep the
+    /// memory of the slabs that they lie in. So this is called when memory may go back to the
+    /// system: the queue is empty, or was dropped.
     private func discardIdleSlots() {
         scratch.withIdle { discardSlots(of: $0) }
     }
@@ -236,8 +239,9 @@ final class Core: @unchecked Sendable {
         delivering.withLock { $0 = false }
     }
 
-    /// Gives the taken batch's items from `start` on back to the queue, and ends the batch; what was in those before was
-    /// moved out. `destroy` gets each payload that has no place in the queue any more.
+    /// Gives the taken batch's items from `start` on back to the queue, and ends the batch; what
+    /// was in those before was moved out. `destroy` gets each payload that has no place in the
+    /// queue any more.
     @usableFromInline
     func putBack(from start: Int, destroy: Destroy) {
         if start < taken.count {
@@ -249,7 +253,8 @@ final class Core: @unchecked Sendable {
         discardTaken()
     }
 
-    /// How long the oldest update of the taken batch was pending; `nil`: it has none. The caller holds the claim.
+    /// How long the oldest update of the taken batch was pending; `nil`: it has none. The caller
+    /// holds the claim.
     var ageOfTakenBatch: Duration? {
         // A status may be before the first update, but never two.
         let first = taken.count > 1 && taken.status(0) != nil ? 1 : 0
@@ -290,7 +295,8 @@ final class Core: @unchecked Sendable {
     }
 
     var statistics: DedupeBufferStatistics {
-        // Read first: an update that is refused in between is counted next time, on both sides of the sum.
+        // Read first: an update that is refused in between is counted next time, on both sides of
+        // the sum.
         let rejected = rejected.load(ordering: .relaxed)
         let raw = rawStatistics
         var statistics = DedupeBufferStatistics()

@@ -38,13 +38,16 @@ public struct DedupeBufferEvents<Key: DedupeKey, Value: Sendable>: AsyncSequence
             self.turn = turn
         }
 
-        /// The next event, as soon as there is one. By asking for it, the caller has dealt with the one before.
+        /// The next event, as soon as there is one. By asking for it, the caller has dealt with the
+        /// one before.
         ///
         /// No thread waits meanwhile.
         ///
-        /// - Returns: `nil` after ``DedupeBuffer/stop()`` or `finish()`, or when the task was cancelled.
-        /// - Throws: ``DedupeBufferError/alreadySending``, from the first call, if somebody else consumes or delivers;
-        ///   from any, if another call of this iterator, or of a copy, has not returned.
+        /// - Returns: `nil` after ``DedupeBuffer/stop()`` or `finish()`, or when the task was
+        ///   cancelled.
+        /// - Throws: ``DedupeBufferError/alreadySending``, from the first call, if somebody else
+        ///   consumes or delivers; from any, if another call of this iterator, or of a copy, has
+        ///   not returned.
         /// - Complexity: O(*n*) in the number of the event's updates.
         @inlinable
         public mutating func next(
@@ -80,33 +83,36 @@ extension DedupeBuffer {
     /// }
     /// ```
     ///
-    /// The consumer's first `next()` claims the buffer: until its end a second consumer, or a loop, gets
-    /// ``DedupeBufferError/alreadySending``. The sequence ends after ``stop()``, when the batch that was taken has been
-    /// handed out, and after `finish()`, when what was received before has been.
+    /// The consumer's first `next()` claims the buffer: until its end a second consumer, or a loop,
+    /// gets ``DedupeBufferError/alreadySending``. The sequence ends after ``stop()``, when the
+    /// batch that was taken has been handed out, and after `finish()`, when what was received
+    /// before has been.
     ///
-    /// When the consuming task is cancelled the sequence ends as well; so it does for a consumer that lets go of its
-    /// iterator, as `break` does. What had been taken and not handed out then goes back to the front of the queue, as
-    /// if it had never been taken, and the next consumer gets exactly what is missing.
+    /// When the consuming task is cancelled the sequence ends as well; so it does for a consumer
+    /// that lets go of its iterator, as `break` does. What had been taken and not handed out then
+    /// goes back to the front of the queue, as if it had never been taken, and the next consumer
+    /// gets exactly what is missing.
     ///
     /// ### Who keeps whom alive
     ///
-    /// Neither the sequence nor a consumer keeps the buffer alive. When the buffer is let go, what is pending is handed
-    /// out, to whoever consumes or begins to, and then the sequence ends. What nobody consumes is destroyed with the
-    /// last of the sequences and iterators.
+    /// Neither the sequence nor a consumer keeps the buffer alive. When the buffer is let go, what
+    /// is pending is handed out, to whoever consumes or begins to, and then the sequence ends. What
+    /// nobody consumes is destroyed with the last of the sequences and iterators.
     ///
-    /// - Important: an event has been dealt with when the next one is asked for. A consumer that may fail, and must see
-    ///   the event again then, is better served by ``run(sink:)``.
+    /// - Important: an event has been dealt with when the next one is asked for. A consumer that
+    ///   may fail, and must see the event again then, is better served by ``run(sink:)``.
     ///
     /// ### Finishing
     ///
-    /// The consumer may call any method of the buffer. `finish()` returns at once where the consumer calls it while
-    /// it has an event. Recognised as the consumer is the task that made the iterator, as `for` does, and itself asks
-    /// for events.
+    /// The consumer may call any method of the buffer. `finish()` returns at once where the
+    /// consumer calls it while it has an event. Recognised as the consumer is the task that made
+    /// the iterator, as `for` does, and itself asks for events.
     ///
-    /// - Important: where `next()` is called by other tasks (by a child task, to wait no longer than some time; by
-    ///   whoever calls an actor that has the iterator), nobody is recognised, and to wait for `finish()` with an
-    ///   event in hand is to wait for oneself. So it is to wait for another task that waits in `finish()`. Call
-    ///   ``stop()`` there, or `finish(deadline:)`, or let go of the iterator first.
+    /// - Important: where `next()` is called by other tasks (by a child task, to wait no longer
+    ///   than some time; by whoever calls an actor that has the iterator), nobody is recognised,
+    ///   and to wait for `finish()` with an event in hand is to wait for oneself. So it is to wait
+    ///   for another task that waits in `finish()`. Call ``stop()`` there, or `finish(deadline:)`,
+    ///   or let go of the iterator first.
     @inlinable
     public var events: DedupeBufferEvents<Key, Value> { DedupeBufferEvents(storage: storage) }
 }

@@ -8,11 +8,11 @@ public struct DedupeBufferLeftovers: Sendable, Hashable {
     public var updates: Int
     /// Statuses that stay pending.
     public var statuses: Int
-    /// Whether a batch was being delivered: the sink had not returned, or the consumer had not asked for more. What it
-    /// holds is counted neither as delivered to the end nor as pending.
+    /// Whether a batch was being delivered: the sink had not returned, or the consumer had not
+    /// asked for more. What it holds is counted neither as delivered to the end nor as pending.
     public var isSinkBusy: Bool
-    /// Whether an overflow had dropped updates, and no restart had followed: the sink lacks those, and they are not
-    /// counted here.
+    /// Whether an overflow had dropped updates, and no restart had followed: the sink lacks those,
+    /// and they are not counted here.
     public var isOverflowed: Bool
 
     public init(updates: Int, statuses: Int, isSinkBusy: Bool, isOverflowed: Bool = false) {
@@ -29,7 +29,8 @@ public struct DedupeBufferLeftovers: Sendable, Hashable {
 // The end, for those who cannot wait for ever, and for tasks.
 
 extension DedupeBuffer {
-    /// Delivers what was received before the call, then stops; returns when that is done. No thread waits.
+    /// Delivers what was received before the call, then stops; returns when that is done. No thread
+    /// waits.
     ///
     /// As the synchronous `finish()`: an update that would go to the back of the queue after the
     /// call is dropped, and statuses are ignored; if nothing delivers, the buffer stops at once.
@@ -37,9 +38,9 @@ extension DedupeBuffer {
     /// began, it returns at once, and the buffer stops when the queue is empty; until then updates
     /// and statuses are still queued.
     ///
-    /// - Important: the consumer of ``events`` is recognised if it is the task that made the iterator, and itself asks
-    ///   for events. If other tasks call `next()`, child tasks for instance, it must not wait for this with an event in
-    ///   hand.
+    /// - Important: the consumer of ``events`` is recognised if it is the task that made the
+    ///   iterator, and itself asks for events. If other tasks call `next()`, child tasks for
+    ///   instance, it must not wait for this with an event in hand.
     ///
     /// If the calling task is cancelled it returns at once, and the buffer still finishes.
     public func finish() async {
@@ -50,8 +51,8 @@ extension DedupeBuffer {
         await delivery.end(by: nil)
     }
 
-    /// Delivers what was received before the call, but stops at `deadline` if that takes longer; returns when that is
-    /// done. No thread waits.
+    /// Delivers what was received before the call, but stops at `deadline` if that takes longer;
+    /// returns when that is done. No thread waits.
     ///
     /// If nothing delivers yet, though something is pending, it first waits for a loop or a
     /// consumer to begin: the task that is to consume may not have run so far. Meanwhile updates
@@ -75,8 +76,8 @@ extension DedupeBuffer {
         return stopNow()
     }
 
-    /// Delivers what was received before the call, but stops at `deadline` if that takes longer; returns when that is
-    /// done.
+    /// Delivers what was received before the call, but stops at `deadline` if that takes longer;
+    /// returns when that is done.
     ///
     /// If nothing delivers yet, though something is pending, it first waits for a loop or a
     /// consumer to begin. Meanwhile updates are still queued. Else as the synchronous `finish()`.
@@ -122,7 +123,8 @@ extension DedupeBuffer {
     }
 
     private var leftovers: DedupeBufferLeftovers {
-        // Asked first: what the sink gives back afterwards is counted twice, rather than not at all.
+        // Asked first: what the sink gives back afterwards is counted twice, rather than not at
+        // all.
         let isSinkBusy = core.isDelivering
         let statistics = core.statistics
         return DedupeBufferLeftovers(
@@ -132,6 +134,7 @@ extension DedupeBuffer {
 }
 
 extension ContinuousClock.Instant {
-    /// Neither before now nor so far away that what timers calculate with overflows: within a century.
+    /// Neither before now nor so far away that what timers calculate with overflows: within a
+    /// century.
     fileprivate var bounded: Self { min(max(self, .now), .now + .seconds(100 * 365 * 86_400)) }
 }

@@ -1,21 +1,25 @@
 // SPDX-License-Identifier: Apache-2.0
 
-/// What ``DedupeBuffer/run(sink:)`` delivers to: ``SyncerCallbacks`` that may suspend, and may fail.
+/// What ``DedupeBuffer/run(sink:)`` delivers to: ``SyncerCallbacks`` that may suspend, and may
+/// fail.
 ///
-/// Two methods, and the names that the synchronous sink has: who moves from one to the other changes nothing but the
-/// effects, a method that needs neither can be left as it is, and an actor can be the sink.
+/// Two methods, and the names that the synchronous sink has: who moves from one to the other
+/// changes nothing but the effects, a method that needs neither can be left as it is, and an actor
+/// can be the sink.
 public protocol AsyncSyncerCallbacks<Key, Value>: Sendable {
     associatedtype Key: DedupeKey
     associatedtype Value: Sendable
 
     /// The source's status changed.
     ///
-    /// - Important: called serially, in order. Whatever is thrown, the status counts as not delivered.
+    /// - Important: called serially, in order. Whatever is thrown, the status counts as not
+    ///   delivered.
     func onStatusUpdated(_ status: SyncStatus) async throws
 
     /// Keys changed. Never called with an empty array, and the array belongs to the sink.
     ///
-    /// - Important: called serially, in order. Whatever is thrown, none of the updates counts as delivered.
+    /// - Important: called serially, in order. Whatever is thrown, none of the updates counts as
+    ///   delivered.
     func onUpdates(_ updates: [Update<Key, Value>]) async throws
 }
 
@@ -32,23 +36,24 @@ extension AsyncSyncerCallbacks {
 extension DedupeBuffer {
     /// Delivers to `sink`, one call at a time, until ``stop()`` or `finish()`.
     ///
-    /// When the sink fails, the event that it failed on and the rest of its batch go back to the front of the queue, as
-    /// if they had never been taken: where something newer is pending, that takes the place; a restart in between drops
-    /// them. After a pause the sink is called again. ``DedupeBufferConfiguration/retry`` says how long the pauses are,
-    /// and when to give up; then the sink's error is thrown, and the events stay in the queue. Neither a pause nor a
-    /// wait for events blocks a thread.
+    /// When the sink fails, the event that it failed on and the rest of its batch go back to the
+    /// front of the queue, as if they had never been taken: where something newer is pending, that
+    /// takes the place; a restart in between drops them. After a pause the sink is called again.
+    /// ``DedupeBufferConfiguration/retry`` says how long the pauses are, and when to give up; then
+    /// the sink's error is thrown, and the events stay in the queue. Neither a pause nor a wait for
+    /// events blocks a thread.
     ///
-    /// When the task is cancelled, what the sink has not dealt with goes back, that is, also the event of a call that
-    /// throws after the cancellation. After ``stop()`` the batch that was taken is delivered whole; if the sink
-    /// fails on it, what is left of it stays pending.
+    /// When the task is cancelled, what the sink has not dealt with goes back, that is, also the
+    /// event of a call that throws after the cancellation. After ``stop()`` the batch that was
+    /// taken is delivered whole; if the sink fails on it, what is left of it stays pending.
     ///
     /// While it runs, it keeps the buffer and the sink alive.
     ///
-    /// - Important: `finish()` returns at once where it is called by the sink, or by a task that the sink began: it
-    ///   would wait for itself.
+    /// - Important: `finish()` returns at once where it is called by the sink, or by a task that
+    ///   the sink began: it would wait for itself.
     /// - Throws: ``DedupeBufferError/alreadySending`` if somebody else consumes or delivers,
-    ///   ``DedupeBufferError/stopped`` if the buffer was stopped before; `CancellationError` if the task was cancelled;
-    ///   else what the sink has thrown.
+    ///   ``DedupeBufferError/stopped`` if the buffer was stopped before; `CancellationError` if the
+    ///   task was cancelled; else what the sink has thrown.
     @inlinable
     public func run(sink: some AsyncSyncerCallbacks<Key, Value>) async throws {
         try await run(sink: sink, whenBegun: {})

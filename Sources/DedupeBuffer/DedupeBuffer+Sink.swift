@@ -2,13 +2,15 @@
 
 public import Dispatch
 
-// The sink's side: ways to deliver. Inlinable, so that moving updates out of their slots is specialised for their types.
+// The sink's side: ways to deliver. Inlinable, so that moving updates out of their slots is
+// specialised for their types.
 
 extension DedupeBuffer {
-    /// Delivers to `sink` from now on, on a Dispatch queue, until ``stop()`` or `finish()`. Returns at once.
+    /// Delivers to `sink` from now on, on a Dispatch queue, until ``stop()`` or `finish()`. Returns
+    /// at once.
     ///
-    /// Work is put on the queue when there is something to deliver; no thread waits when there is nothing. The sink is
-    /// called serially even if `queue` is concurrent.
+    /// Work is put on the queue when there is something to deliver; no thread waits when there is
+    /// nothing. The sink is called serially even if `queue` is concurrent.
     ///
     /// - Parameters:
     ///   - sink: kept until the loop has ended, or the buffer is let go.
@@ -44,8 +46,8 @@ extension DedupeBuffer {
 
     /// Delivers one batch to `sink` on the calling thread. Waits for no other call, except a merge.
     ///
-    /// - Throws: ``DedupeBufferError/emptyQueue``; ``DedupeBufferError/alreadySending`` if a loop runs, or from inside the sink;
-    ///   ``DedupeBufferError/stopped``.
+    /// - Throws: ``DedupeBufferError/emptyQueue``; ``DedupeBufferError/alreadySending`` if a loop
+    ///   runs, or from inside the sink; ``DedupeBufferError/stopped``.
     @inlinable
     public func sendNextBatchToSink(_ sink: some SyncerCallbacks<Key, Value>) throws(DedupeBufferError) {
         do throws(DedupeBufferError) {

@@ -11,8 +11,8 @@ extension DedupeBuffer {
     /// resync: it first queues deletions for the keys that vanished. After ``stop()`` or
     /// `finish()`, and from an overflow to the restart that ends it, statuses are ignored.
     ///
-    /// - Complexity: O(1); O(keys) for the first ``SyncStatus/inSync`` after a restart, in small steps that let other
-    ///   callers in.
+    /// - Complexity: O(1); O(keys) for the first ``SyncStatus/inSync`` after a restart, in small
+    ///   steps that let other callers in.
     public func onStatusUpdated(_ status: SyncStatus) {
         let end = status == .inSync ? observer?.nextEnd : nil
         let isAccepted = core.put(status)
@@ -22,9 +22,9 @@ extension DedupeBuffer {
 
     /// Puts updates, in order.
     ///
-    /// An update of a key that is pending replaces what is pending, in its place; others go to the back of the queue. The
-    /// deletion of a key whose value the sink has never got cancels that value. The update types are ignored. Never
-    /// waits for the sink.
+    /// An update of a key that is pending replaces what is pending, in its place; others go to the
+    /// back of the queue. The deletion of a key whose value the sink has never got cancels that
+    /// value. The update types are ignored. Never waits for the sink.
     ///
     /// After ``stop()`` every update is dropped. After `finish()` an update that would go to the
     /// back of the queue is dropped, and one that replaces a pending update is delivered.
@@ -41,8 +41,8 @@ extension DedupeBuffer {
     ///
     /// - Parameters:
     ///   - updates: the updates.
-    ///   - keys: for each update the bytes of its key, exactly as `withKeyBytes` gives them, as UTF-8. Where one is
-    ///     empty, or the array is shorter than `updates`, they are computed.
+    ///   - keys: for each update the bytes of its key, exactly as `withKeyBytes` gives them, as
+    ///     UTF-8. Where one is empty, or the array is shorter than `updates`, they are computed.
     @inlinable
     public func onUpdatesKeysKnown(_ updates: [Update<Key, Value>], keys: [String]) {
         putAll(updates) { page, key, i in
@@ -56,8 +56,8 @@ extension DedupeBuffer {
     ///
     /// - Parameters:
     ///   - updates: the updates.
-    ///   - keys: for each update the bytes of its key, exactly as `withKeyBytes` gives them. Where they are empty, or
-    ///     the array is shorter than `updates`, they are computed.
+    ///   - keys: for each update the bytes of its key, exactly as `withKeyBytes` gives them. Where
+    ///     they are empty, or the array is shorter than `updates`, they are computed.
     @inlinable
     public func onUpdatesKeysKnown(_ updates: [Update<Key, Value>], keys: [[UInt8]]) {
         putAll(updates) { page, key, i in
@@ -69,11 +69,12 @@ extension DedupeBuffer {
 
     /// The source lost its connection and will send everything again.
     ///
-    /// Drops all that is pending. Keys that are live at the sink and are not heard of before the next
-    /// ``SyncStatus/inSync`` are deleted then. A batch that is being delivered is not disturbed.
+    /// Drops all that is pending. Keys that are live at the sink and are not heard of before the
+    /// next ``SyncStatus/inSync`` are deleted then. A batch that is being delivered is not
+    /// disturbed.
     ///
-    /// - Complexity: O(1) under the lock; the dropped values are destroyed afterwards, in small steps: by this call, or
-    ///   if there are many, by the loop when it has nothing else to do.
+    /// - Complexity: O(1) under the lock; the dropped values are destroyed afterwards, in small
+    ///   steps: by this call, or if there are many, by the loop when it has nothing else to do.
     public func onConnectionRestarted() {
         core.restart()
         observer?.restarted()
@@ -82,8 +83,8 @@ extension DedupeBuffer {
 
     // MARK: - Implementation
 
-    /// Puts all updates, a share at a time; `writeKey` writes the key of an update, whose number it is told, to a
-    /// batch.
+    /// Puts all updates, a share at a time; `writeKey` writes the key of an update, whose number it
+    /// is told, to a batch.
     @inlinable
     @inline(__always)
     func putAll(_ updates: [Update<Key, Value>], writeKey: (inout PutPage, borrowing Key, Int) -> Void) {
@@ -115,7 +116,8 @@ extension DedupeBuffer {
         if hasOverflowed { reportOverflow() }
     }
 
-    /// One update into the batch. What is retained is the value alone. False: its key is not there, the page says why.
+    /// One update into the batch. What is retained is the value alone. False: its key is not there,
+    /// the page says why.
     @inlinable
     @inline(__always)
     func fill(
@@ -137,9 +139,10 @@ extension DedupeBuffer {
 
     /// Lends the key of an update in the caller's array without retaining it.
     ///
-    /// The compiler cannot know that nobody changes the array meanwhile, so it would retain a key that it reads there. For
-    /// types that are known to have no address of their own, the key's bits are borrowed: what is moved out of a copy of them
-    /// goes back there, and that is never destroyed. The array keeps the original alive.
+    /// The compiler cannot know that nobody changes the array meanwhile, so it would retain a key
+    /// that it reads there. For types that are known to have no address of their own, the key's
+    /// bits are borrowed: what is moved out of a copy of them goes back there, and that is never
+    /// destroyed. The array keeps the original alive.
     @inlinable
     @inline(__always)
     func withKey(of update: UnsafePointer<Update<Key, Value>>, _ body: (borrowing Key) -> Void) {

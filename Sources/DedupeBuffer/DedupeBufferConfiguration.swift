@@ -6,10 +6,12 @@ public import Logging
 public struct DedupeBufferConfiguration: Sendable {
     /// The most queue entries (updates and statuses) that one batch takes, 1 to 65,536.
     ///
-    /// What was taken is committed: a smaller batch lets a slow sink skip more, a larger one costs less per update.
+    /// What was taken is committed: a smaller batch lets a slow sink skip more, a larger one costs
+    /// less per update.
     public var batchSize: Int
 
-    /// Label of the Dispatch queue that the delivery loop runs on, and of the buffer where a service is logged.
+    /// Label of the Dispatch queue that the delivery loop runs on, and of the buffer where a
+    /// service is logged.
     public var label: String
 
     /// How ``DedupeBuffer/run(sink:)`` goes on after its sink has failed.
@@ -20,48 +22,54 @@ public struct DedupeBufferConfiguration: Sendable {
     /// - `debug`: each call that the source or the owner makes, and each batch.
     /// - `info`: each resync, from ``DedupeBuffer/onConnectionRestarted()`` to the end of the next
     ///   ``SyncStatus/inSync``, with its duration and how many keys it deleted.
-    /// - `warning`: a resync deleted all keys that were live at the restart, or all that were when it ended; an
-    ///   overflow dropped the backlog, and a resync is needed; the sink of ``DedupeBuffer/run(sink:)`` failed, and
-    ///   how often in a row.
+    /// - `warning`: a resync deleted all keys that were live at the restart, or all that were when
+    ///   it ended; an overflow dropped the backlog, and a resync is needed; the sink of
+    ///   ``DedupeBuffer/run(sink:)`` failed, and how often in a row.
     ///
     /// Keys and values are never logged, but for what the errors of sinks tell.
     ///
-    /// The handler is called by the thread that the call is on, with no lock held, and may call the buffer.
+    /// The handler is called by the thread that the call is on, with no lock held, and may call the
+    /// buffer.
     public var logger: Logger?
 
     /// What the buffer tells swift-metrics; `nil`: nothing.
     public var metrics: DedupeBufferMetrics?
 
-    /// Whether a value is suppressed if the sink has it already: its key is live with nothing pending, and its revision is
-    /// that of the update of the key that was taken last. 0 is no revision, and never the same.
+    /// Whether a value is suppressed if the sink has it already: its key is live with nothing
+    /// pending, and its revision is that of the update of the key that was taken last. 0 is no
+    /// revision, and never the same.
     ///
-    /// After a reconnect the whole datastore comes again; this keeps what has not changed from the sink. The key still
-    /// counts as heard of. With something pending an update replaces as always. Takes 8 bytes for each live key;
-    /// ``DedupeBufferStatistics/suppressed`` counts.
+    /// After a reconnect the whole datastore comes again; this keeps what has not changed from the
+    /// sink. The key still counts as heard of. With something pending an update replaces as always.
+    /// Takes 8 bytes for each live key; ``DedupeBufferStatistics/suppressed`` counts.
     public var suppressesUnchanged: Bool
 
     /// The most keys that may be pending, 1 or more; `nil`: no bound but the number of keys.
     ///
-    /// When an update would make one more key pending, nothing is lost silently: the buffer drops its backlog, as
-    /// ``DedupeBuffer/onConnectionRestarted()`` does, and asks for a resync, see ``onOverflow``. Updates of keys that are
-    /// pending are never refused. Deletions that a resync finds, and what a failing sink gives back, may go beyond.
+    /// When an update would make one more key pending, nothing is lost silently: the buffer drops
+    /// its backlog, as ``DedupeBuffer/onConnectionRestarted()`` does, and asks for a resync, see
+    /// ``onOverflow``. Updates of keys that are pending are never refused. Deletions that a resync
+    /// finds, and what a failing sink gives back, may go beyond.
     public var maximumPendingKeys: Int?
 
-    /// The most that pending values may weigh together, 1 or more, by the weight function given to the buffer; else as
-    /// ``maximumPendingKeys``. With it, replacing a pending update takes the buffer's lock.
+    /// The most that pending values may weigh together, 1 or more, by the weight function given to
+    /// the buffer; else as ``maximumPendingKeys``. With it, replacing a pending update takes the
+    /// buffer's lock.
     public var maximumPendingBytes: Int?
 
-    /// Called when a bound was exceeded: see to it that the source sends everything again, beginning with
-    /// ``DedupeBuffer/onConnectionRestarted()``.
+    /// Called when a bound was exceeded: see to it that the source sends everything again,
+    /// beginning with ``DedupeBuffer/onConnectionRestarted()``.
     ///
-    /// Until that is called everything that comes in is dropped, statuses too. Called once for each overflow, by the thread
-    /// whose update it was, after the other updates of its call, with no lock held. It may call the buffer.
+    /// Until that is called everything that comes in is dropped, statuses too. Called once for each
+    /// overflow, by the thread whose update it was, after the other updates of its call, with no
+    /// lock held. It may call the buffer.
     public var onOverflow: (@Sendable () -> Void)?
 
-    /// Called for each update that the buffer had to refuse, by the thread that brought it, with no lock held, after
-    /// the other updates of the call were put.
+    /// Called for each update that the buffer had to refuse, by the thread that brought it, with no
+    /// lock held, after the other updates of the call were put.
     ///
-    /// Such updates count as received and dropped, and are counted in ``DedupeBufferStatistics/rejected``.
+    /// Such updates count as received and dropped, and are counted in
+    /// ``DedupeBufferStatistics/rejected``.
     public var onRejection: (@Sendable (DedupeBufferRejection) -> Void)?
 
     /// A configuration; see the properties for what the parameters mean.

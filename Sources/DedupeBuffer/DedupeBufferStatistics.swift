@@ -4,7 +4,8 @@
 ///
 /// For updates, in every snapshot:
 ///
-///     received + synthesizedDeletions == delivered + replaced + cancelled + suppressed + dropped + pendingKeys
+///     received + synthesizedDeletions
+///         == delivered + replaced + cancelled + suppressed + dropped + pendingKeys
 public struct DedupeBufferStatistics: Sendable, Hashable {
     /// Updates in the queue now: one for each pending key.
     public var pendingKeys = 0
@@ -39,28 +40,32 @@ public struct DedupeBufferStatistics: Sendable, Hashable {
     public var batches = 0
     /// How often a bound was exceeded; see ``DedupeBufferConfiguration/onOverflow``.
     public var overflows = 0
-    /// Whether the last overflow has still to be ended by ``DedupeBuffer/onConnectionRestarted()``: until then all that comes
-    /// in is dropped.
+    /// Whether the last overflow has still to be ended by ``DedupeBuffer/onConnectionRestarted()``:
+    /// until then all that comes in is dropped.
     public var isOverflowed = false
-    /// What the pending values weigh together; 0 without ``DedupeBufferConfiguration/maximumPendingBytes``.
+    /// What the pending values weigh together; 0 without
+    /// ``DedupeBufferConfiguration/maximumPendingBytes``.
     public var pendingBytes = 0
-    /// How long the oldest update in the queue has been pending, counted from when its place in the queue was taken.
-    /// In whole milliseconds, rounded down, for ages up to 49 days. Zero if the queue holds no update.
+    /// How long the oldest update in the queue has been pending, counted from when its place in the
+    /// queue was taken. In whole milliseconds, rounded down, for ages up to 49 days. Zero if the
+    /// queue holds no update.
     public var oldestPendingAge = Duration.zero
-    /// How long all calls of the sink took that have returned, also those that threw. For the consumer of
-    /// ``DedupeBuffer/events``: from each event until it asked for the next.
+    /// How long all calls of the sink took that have returned, also those that threw. For the
+    /// consumer of ``DedupeBuffer/events``: from each event until it asked for the next.
     ///
-    /// The clock is read twice for each batch, for tasks twice for each event; that takes some tens of nanoseconds.
+    /// The clock is read twice for each batch, for tasks twice for each event; that takes some tens
+    /// of nanoseconds.
     public var timeInSink = Duration.zero
-    /// Bytes that the buffer holds: queue, index, copies of keys, and room for updates and for one batch.
+    /// Bytes that the buffer holds: queue, index, copies of keys, and room for updates and for one
+    /// batch.
     ///
-    /// Not what keys and values refer to; nor scratch memory for the source's calls, which is kept for as many as
-    /// ever ran at once, but no more than 32, with at most 96 KiB each.
+    /// Not what keys and values refer to; nor scratch memory for the source's calls, which is kept
+    /// for as many as ever ran at once, but no more than 32, with at most 96 KiB each.
     public var memory = 0
 
     public init() {}
 
-    /// Updates received for each one delivered. 1: the sink keeps up; 10: it gets every tenth. 1 as long as nothing was
-    /// delivered; below 1 where synthesized deletions are many.
+    /// Updates received for each one delivered. 1: the sink keeps up; 10: it gets every tenth. 1 as
+    /// long as nothing was delivered; below 1 where synthesized deletions are many.
     public var conflationRatio: Double { delivered == 0 ? 1 : Double(received) / Double(delivered) }
 }

@@ -8,27 +8,29 @@
 
 /// A key that can be written as bytes and read back.
 ///
-/// Two keys are one exactly if their bytes are equal. `==` is not asked: canonically equivalent strings, such as "é"
-/// in its two spellings, are two keys.
+/// Two keys are one exactly if their bytes are equal. `==` is not asked: canonically equivalent
+/// strings, such as "é" in its two spellings, are two keys.
 ///
-/// Strings, arrays of bytes, integers and `UUID`s are keys. Of a type of your own write those bytes that say which
-/// one it is; for other integers a declaration that they are keys is enough, as in `extension UInt16: DedupeKey {}`.
+/// Strings, arrays of bytes, integers and `UUID`s are keys. Of a type of your own write those bytes
+/// that say which one it is; for other integers a declaration that they are keys is enough, as in
+/// `extension UInt16: DedupeKey {}`.
 ///
 /// Keys are at most 65,536 bytes long; see ``DedupeBufferConfiguration/onRejection``.
 public protocol DedupeKey: Sendable {
     /// Calls `body` with the key's bytes, which are valid during the call.
     ///
-    /// Called by any thread that hands updates to a buffer, once for each update, or a second time where many long
-    /// keys come together, with no lock held. If it calls `body` more than once, the last call counts; not to call it
-    /// is a programming error, and ends the program.
+    /// Called by any thread that hands updates to a buffer, once for each update, or a second time
+    /// where many long keys come together, with no lock held. If it calls `body` more than once,
+    /// the last call counts; not to call it is a programming error, and ends the program.
     func withKeyBytes<R, E: Error>(_ body: (RawSpan) throws(E) -> R) throws(E) -> R
 
     /// The key that wrote these bytes, or `nil` if none could have.
     ///
-    /// The buffer keeps a key's bytes, and not the key. It calls this initialiser for each update that it delivers, with
-    /// no lock held, on the thread that delivers. The bytes are always those that ``withKeyBytes(_:)`` of a key of this
-    /// type wrote, or those that a caller of `onUpdatesKeysKnown` gave as a key's. So `nil` is a programming error: it
-    /// ends the program, with a message that names the type.
+    /// The buffer keeps a key's bytes, and not the key. It calls this initialiser for each update
+    /// that it delivers, with no lock held, on the thread that delivers. The bytes are always those
+    /// that ``withKeyBytes(_:)`` of a key of this type wrote, or those that a caller of
+    /// `onUpdatesKeysKnown` gave as a key's. So `nil` is a programming error: it ends the program,
+    /// with a message that names the type.
     init?(keyBytes: RawSpan)
 }
 
@@ -75,8 +77,8 @@ extension [UInt8]: DedupeKey {
 }
 
 extension DedupeKey where Self: FixedWidthInteger & BitwiseCopyable {
-    /// The number's bytes, the most significant first: so unsigned numbers are ordered as their bytes are. Of signed
-    /// ones, in two's complement, the negative come behind the others.
+    /// The number's bytes, the most significant first: so unsigned numbers are ordered as their
+    /// bytes are. Of signed ones, in two's complement, the negative come behind the others.
     @inlinable
     public func withKeyBytes<R, E: Error>(_ body: (RawSpan) throws(E) -> R) throws(E) -> R {
         try withUnsafeBytes(of: bigEndian) { bytes throws(E) in try body(bytes.bytes) }

@@ -27,8 +27,9 @@ struct LoopBody {
 
 /// The delivery loop: when and where batches are taken.
 ///
-/// The core decides under its lock whether the loop sleeps, and calls ``wake()`` when a sleeping one has to look again.
-/// On a queue, a loop that sleeps is nothing at all: waking schedules a drain. On a thread it waits for a semaphore.
+/// The core decides under its lock whether the loop sleeps, and calls ``wake()`` when a sleeping
+/// one has to look again. On a queue, a loop that sleeps is nothing at all: waking schedules a
+/// drain. On a thread it waits for a semaphore.
 @usableFromInline
 final class DeliveryLoop: WakeTarget, @unchecked Sendable {
     // Sendable: `state` is locked; the bodies in it run only for the holder of the core's claim.
@@ -37,7 +38,8 @@ final class DeliveryLoop: WakeTarget, @unchecked Sendable {
     private static let batchesPerDrain = 16
 
     private enum Place {
-        /// Drains run on `serial`, whose target is `target`. `keepAlive` gives what must live as long as they.
+        /// Drains run on `serial`, whose target is `target`. `keepAlive` gives what must live as
+        /// long as they.
         case queue(serial: DispatchQueue, target: DispatchQueue?, keepAlive: () -> AnyObject)
         case thread(DispatchSemaphore)
         /// A task takes batches itself.
@@ -69,13 +71,13 @@ final class DeliveryLoop: WakeTarget, @unchecked Sendable {
     let label: String
     @usableFromInline let observer: Observer?
     private let state = Locked(State())
-    /// The queue that the loop needs. Locked while a loop begins, so that one that fails to does not take away the mark
-    /// of another on the same queue.
+    /// The queue that the loop needs. Locked while a loop begins, so that one that fails to does
+    /// not take away the mark of another on the same queue.
     private let markedQueue = Locked<DispatchQueue?>(nil)
     /// Entered while a loop exists.
     private let existing = DispatchGroup()
-    /// Those that hold the claim and run foreign code: sinks, handlers, the ends of values. The loop cannot go on
-    /// before that returns.
+    /// Those that hold the claim and run foreign code: sinks, handlers, the ends of values. The
+    /// loop cannot go on before that returns.
     private let inside = ThreadSet()
     /// Marks the queue on which waiting for the loop would wait for itself.
     private let queueKey = DispatchSpecificKey<Bool>()
@@ -141,7 +143,8 @@ final class DeliveryLoop: WakeTarget, @unchecked Sendable {
             observer?.didNotDeliver(way, error)
             throw error
         }
-        // A handler that finishes the buffer here must not wait for a loop that cannot begin before it returns.
+        // A handler that finishes the buffer here must not wait for a loop that cannot begin before
+        // it returns.
         whileInside { observer?.starting(way) }
         let expectant = state.withLock { state in
             state.loop = loop
@@ -187,7 +190,8 @@ final class DeliveryLoop: WakeTarget, @unchecked Sendable {
         case more, asleep, ended
     }
 
-    /// Delivers some batches. A loop that has ended already is left alone: a wake-up may have crossed its end.
+    /// Delivers some batches. A loop that has ended already is left alone: a wake-up may have
+    /// crossed its end.
     private func drain() -> DrainResult {
         whileInside {
             let result = drainSome()
@@ -210,7 +214,8 @@ final class DeliveryLoop: WakeTarget, @unchecked Sendable {
         return .more
     }
 
-    /// Marks the thread meanwhile: a finish that is called in `body` does not wait for what can only come after it.
+    /// Marks the thread meanwhile: a finish that is called in `body` does not wait for what can
+    /// only come after it.
     @usableFromInline
     func whileInside<R>(_ body: () -> R) -> R { inside.whileInside(body) }
 
@@ -276,7 +281,8 @@ final class DeliveryLoop: WakeTarget, @unchecked Sendable {
         existing.leave()
     }
 
-    /// The core is about to be stopped: a task that finds that it was knows already that it was not by a finish.
+    /// The core is about to be stopped: a task that finds that it was knows already that it was not
+    /// by a finish.
     func stop() {
         let place = state.withLock { state in
             state.isStopped = true
@@ -290,7 +296,8 @@ final class DeliveryLoop: WakeTarget, @unchecked Sendable {
         for begun in state.withLock({ $0.takeExpectant() }) { begun() }
     }
 
-    /// The buffer goes away. A loop on a queue sleeps, and goes with it. Tasks take what is left, now or later.
+    /// The buffer goes away. A loop on a queue sleeps, and goes with it. Tasks take what is left,
+    /// now or later.
     func abandon() {
         let place = state.withLock { state in
             state.isAbandoned = true
@@ -307,8 +314,8 @@ final class DeliveryLoop: WakeTarget, @unchecked Sendable {
         }
     }
 
-    /// Whether a queue that is found empty after this stays so, since the buffer has gone. If not, a task is woken when
-    /// it goes.
+    /// Whether a queue that is found empty after this stays so, since the buffer has gone. If not,
+    /// a task is woken when it goes.
     @usableFromInline
     var isAbandoned: Bool { state.withLock { $0.isAbandoned } }
 
@@ -366,7 +373,8 @@ final class DeliveryLoop: WakeTarget, @unchecked Sendable {
     /// Whether waiting for the loop here would be waiting for oneself.
     var isCurrent: Bool { isCurrentThread || isCurrentTask }
 
-    /// Whether the caller is inside the sink, or what else the loop runs, or on the queue that the loop needs.
+    /// Whether the caller is inside the sink, or what else the loop runs, or on the queue that the
+    /// loop needs.
     private var isCurrentThread: Bool {
         inside.containsCurrent || DispatchQueue.getSpecific(key: queueKey) == true
     }
@@ -376,7 +384,8 @@ final class DeliveryLoop: WakeTarget, @unchecked Sendable {
         if case .task(let loop) = place { loop.isCurrent } else { false }
     }
 
-    /// Global queues take no marks, and need none: a thread that waits there keeps no other from running.
+    /// Global queues take no marks, and need none: a thread that waits there keeps no other from
+    /// running.
     private func mark(_ queue: DispatchQueue, _ value: Bool) {
         guard !queue.label.hasPrefix("com.apple.root.") else { return }
         queue.setSpecific(key: queueKey, value: value ? true : nil)

@@ -17,7 +17,8 @@ final class EventTurn<Key: DedupeKey, Value: Sendable> {
     @usableFromInline var position = 0
     /// The items of the latest event begin here.
     @usableFromInline var start = 0
-    /// Whether somebody is asking for an event. Who asks at the same time, as two calls of one actor may, is refused.
+    /// Whether somebody is asking for an event. Who asks at the same time, as two calls of one
+    /// actor may, is refused.
     @usableFromInline var isAsked = false
     /// When the latest event was handed out, until the consumer is done with it.
     @usableFromInline var handedOut: ContinuousClock.Instant?
@@ -41,8 +42,8 @@ final class EventTurn<Key: DedupeKey, Value: Sendable> {
         state = .open
     }
 
-    /// The next event; by asking, the caller is done with the one before. `nil`: the turn has ended, because the buffer
-    /// has stopped or the task was cancelled.
+    /// The next event; by asking, the caller is done with the one before. `nil`: the turn has
+    /// ended, because the buffer has stopped or the task was cancelled.
     @inlinable
     func next(isolation: isolated (any Actor)? = #isolation) async -> DedupeBufferEvent<Key, Value>? {
         while true {
@@ -87,7 +88,8 @@ final class EventTurn<Key: DedupeKey, Value: Sendable> {
         return .ended
     }
 
-    /// The latest event was not dealt with: it and what comes after it in its batch go back to the queue.
+    /// The latest event was not dealt with: it and what comes after it in its batch go back to the
+    /// queue.
     @inlinable
     func giveBack(_ event: DedupeBufferEvent<Key, Value>) {
         endEvent()
@@ -99,8 +101,8 @@ final class EventTurn<Key: DedupeKey, Value: Sendable> {
 
     /// What was not handed out goes back, and others may claim.
     ///
-    /// Wherever the iterator is let go: values that end here, and handlers, may finish the buffer, which waits for
-    /// this.
+    /// Wherever the iterator is let go: values that end here, and handlers, may finish the buffer,
+    /// which waits for this.
     @inlinable
     func end() {
         defer { state = .ended }

@@ -10,9 +10,9 @@
 
 /// A value behind a lock.
 ///
-/// `Synchronization.Mutex` would do, but on Linux ThreadSanitizer does not see it and reports what it protects. This
-/// is for what happens a few times in a loop's life, or for each batch. The paths that updates take have no lock of
-/// Swift's.
+/// `Synchronization.Mutex` would do, but on Linux ThreadSanitizer does not see it and reports what
+/// it protects. This is for what happens a few times in a loop's life, or for each batch. The paths
+/// that updates take have no lock of Swift's.
 final class Locked<Value>: @unchecked Sendable {
     // Sendable: the value is only touched under the mutex.
     private let mutex: UnsafeMutablePointer<pthread_mutex_t>

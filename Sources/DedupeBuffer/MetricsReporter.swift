@@ -55,8 +55,8 @@ final class MetricsReporter: @unchecked Sendable {
 
     // MARK: - Gauges and counters
 
-    /// Brings gauges and counters up to date. If another thread is at it, that one does it once more, unless it does
-    /// already.
+    /// Brings gauges and counters up to date. If another thread is at it, that one does it once
+    /// more, unless it does already.
     func report() {
         reporting.run {
             let statistics = core.statistics
@@ -141,7 +141,8 @@ private struct CounterOfFigure {
         self.figure = figure
     }
 
-    /// Putting back lowers what was delivered: nothing is reported then until the figure has come further than before.
+    /// Putting back lowers what was delivered: nothing is reported then until the figure has come
+    /// further than before.
     mutating func report(_ statistics: DedupeBufferStatistics) {
         let increase = figure(statistics) - reported
         guard increase > 0 else { return }

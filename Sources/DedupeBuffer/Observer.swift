@@ -4,8 +4,9 @@ internal import Logging
 
 /// What a buffer tells its logger and its metrics. There is none where both are off.
 ///
-/// Handlers are foreign code, which may call the buffer. So none is called with a lock held; and where one is called
-/// by whoever has the claim, the thread is marked: `finish()` does not wait there.
+/// Handlers are foreign code, which may call the buffer. So none is called with a lock held; and
+/// where one is called by whoever has the claim, the thread is marked: `finish()` does not wait
+/// there.
 @usableFromInline
 final class Observer: Sendable {
     private let core: Core
@@ -96,7 +97,8 @@ final class Observer: Sendable {
         resync.withLock { $0 }.map { ResyncEnd(resync: $0, liveKeys: core.statistics.liveKeys) }
     }
 
-    /// Whether an in-sync has ended `resync`. Not if it restarted meanwhile, or another in-sync was the first.
+    /// Whether an in-sync has ended `resync`. Not if it restarted meanwhile, or another in-sync was
+    /// the first.
     private func isOver(_ ended: Resync) -> Bool {
         resync.withLock { current in
             guard current === ended else { return false }
@@ -113,8 +115,9 @@ final class Observer: Sendable {
         let metadata: Logger.Metadata = [
             "dedupe.duration_seconds": "\(duration / .seconds(1))", "dedupe.deletions": "\(deletions)",
         ]
-        // All that was live at the restart, or all that was live in the end: the source's own deletions, and what a
-        // failing sink gave back, lower the second; keys that are new since then raise it.
+        // All that was live at the restart, or all that was live in the end: the source's own
+        // deletions, and what a failing sink gave back, lower the second; keys that are new since
+        // then raise it.
         if deletions > 0 && deletions >= min(resync.liveKeys, end.liveKeys) {
             logger?.warning("Resync deleted all live keys", metadata: metadata)
         } else {

@@ -2,7 +2,8 @@
 
 internal import CDedupe
 
-/// What a slot holds: an update without its key. The core has the key's bytes, from which delivery makes the key.
+/// What a slot holds: an update without its key. The core has the key's bytes, from which delivery
+/// makes the key.
 @usableFromInline
 struct Payload<Value> {
     /// First, where the core reads it.
@@ -15,8 +16,8 @@ struct Payload<Value> {
         self.value = value
     }
 
-    /// Moves out what is at `payload`. Field by field: of a moved payload the compiler copies the value, which costs a
-    /// retain and a release.
+    /// Moves out what is at `payload`. Field by field: of a moved payload the compiler copies the
+    /// value, which costs a retain and a release.
     @inlinable
     static func move(from payload: UnsafeMutablePointer<Self>) -> (value: Value?, revision: UInt64) {
         (withUnsafeMutablePointer(to: &payload.pointee.value) { $0.move() }, payload.pointee.revision)

@@ -6,12 +6,12 @@ internal import Synchronization
 /// The longest key, in bytes.
 @usableFromInline let maximumKeyLength = 65_536
 
-/// A chunk of one call's updates: the bytes of their keys end to end, and slots for their payloads. It is used again by
-/// later calls.
+/// A chunk of one call's updates: the bytes of their keys end to end, and slots for their payloads.
+/// It is used again by later calls.
 @usableFromInline
 final class PutBatch: @unchecked Sendable {
-    // Sendable: one call at a time owns it, and the pool in between. For the same reason accesses need not be checked
-    // for overlapping, which would cost as much as they do.
+    // Sendable: one call at a time owns it, and the pool in between. For the same reason accesses
+    // need not be checked for overlapping, which would cost as much as they do.
 
     /// The most updates in one share: what the core does in one hold of its lock.
     @usableFromInline static let capacity = 100
@@ -31,8 +31,9 @@ final class PutBatch: @unchecked Sendable {
     @usableFromInline var count: Int { page.count }
 
     let updates: UnsafeMutablePointer<cdedupe_update_t>
-    /// The first `slotCount` are free slots that belong to this batch, with their payloads' memory in `page.payloads`. It
-    /// keeps them from call to call. During a call, the updates' payloads are in the first `count` of them.
+    /// The first `slotCount` are free slots that belong to this batch, with their payloads' memory
+    /// in `page.payloads`. It keeps them from call to call. During a call, the updates' payloads
+    /// are in the first `count` of them.
     let slots: UnsafeMutablePointer<cdedupe_slot_t>
     let backSlots: UnsafeMutablePointer<cdedupe_slot_t>
     @exclusivity(unchecked) var slotCount = 0
@@ -64,10 +65,11 @@ final class PutBatch: @unchecked Sendable {
         if !refused.isEmpty { refused = [] }
     }
 
-    /// After the put: keeps slots that came back, and whose payloads were destroyed, in place of those that the updates
-    /// took, as many as there is room for.
+    /// After the put: keeps slots that came back, and whose payloads were destroyed, in place of
+    /// those that the updates took, as many as there is room for.
     ///
-    /// - Returns: how many of the slots that came back it keeps; the others are still to be discarded.
+    /// - Returns: how many of the slots that came back it keeps; the others are still to be
+    ///   discarded.
     func keepReturnedSlots() -> Int {
         let unused = slotCount - count
         let kept = min(payloadsBack, Self.capacity - unused)
@@ -103,8 +105,8 @@ final class PutBatch: @unchecked Sendable {
     }
 }
 
-/// What is written for each update of a batch: plain memory, and a struct, so that whoever writes keeps it in registers and
-/// retains nothing.
+/// What is written for each update of a batch: plain memory, and a struct, so that whoever writes
+/// keeps it in registers and retains nothing.
 @usableFromInline
 struct PutPage {
     /// Where the payload of each update goes.
@@ -118,17 +120,18 @@ struct PutPage {
     @usableFromInline let keyEnds: UnsafeMutablePointer<Int>
     @usableFromInline var keysCapacity = 8192
     @usableFromInline var keysLength = 0
-    /// The length of the next update's key, which lies behind those that are complete; or ``missing``, or ``noRoom``;
-    /// or the length, negative, of one that is too long.
+    /// The length of the next update's key, which lies behind those that are complete; or
+    /// ``missing``, or ``noRoom``; or the length, negative, of one that is too long.
     ///
-    /// Kept here and not told by what the key's `withKeyBytes` returns: that is foreign code, which may call its body
-    /// more than once, and return any of the answers.
+    /// Kept here and not told by what the key's `withKeyBytes` returns: that is foreign code, which
+    /// may call its body more than once, and return any of the answers.
     @usableFromInline var nextLength = missing
 
     /// Nothing was written yet.
     @inlinable static var missing: Int { -1 }
-    /// It goes into the next share. So the keys of a share take no more than the longest key, and nothing has to be
-    /// given back after a call with many long ones: the system's allocator would keep it.
+    /// It goes into the next share. So the keys of a share take no more than the longest key, and
+    /// nothing has to be given back after a call with many long ones: the system's allocator would
+    /// keep it.
     @inlinable static var noRoom: Int { -2 }
 
     init() {
@@ -145,8 +148,8 @@ struct PutPage {
         keys.deallocate()
     }
 
-    /// Writes the key of the next update, in place of what was written of it before: a key that calls its body twice is
-    /// written twice, and what the last call brought is the key.
+    /// Writes the key of the next update, in place of what was written of it before: a key that
+    /// calls its body twice is written twice, and what the last call brought is the key.
     @inlinable
     mutating func write(key: RawSpan) {
         let length = key.byteCount
@@ -165,8 +168,8 @@ struct PutPage {
         nextLength = length
     }
 
-    /// The next update is complete: its key of `keyLength` bytes was written, and its payload was constructed at
-    /// `payloads[count]`.
+    /// The next update is complete: its key of `keyLength` bytes was written, and its payload was
+    /// constructed at `payloads[count]`.
     @inlinable
     mutating func commit(keyLength: Int, deletion: Bool) {
         keysLength += keyLength

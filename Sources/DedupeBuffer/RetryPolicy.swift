@@ -2,8 +2,8 @@
 
 /// How often, and after what pauses, a failing sink is tried again.
 ///
-/// The first pause takes ``initialDelay``; each one after it takes ``factor`` times as long as the one before, but
-/// never more than ``maximumDelay``. A success starts over.
+/// The first pause takes ``initialDelay``; each one after it takes ``factor`` times as long as the
+/// one before, but never more than ``maximumDelay``. A success starts over.
 public struct DedupeBufferRetry: Sendable {
     /// How long to wait after the first failure. Not negative.
     public var initialDelay: Duration
@@ -11,13 +11,14 @@ public struct DedupeBufferRetry: Sendable {
     public var factor: Double
     /// The longest wait.
     public var maximumDelay: Duration
-    /// How many failures in a row are one too many, 1 or more: that error is thrown. 1: nothing is tried again. `nil`:
-    /// no number is.
+    /// How many failures in a row are one too many, 1 or more: that error is thrown. 1: nothing is
+    /// tried again. `nil`: no number is.
     public var maximumAttempts: Int?
     /// What the waits are measured by.
     public var clock: any Clock<Duration>
 
-    /// A policy; see the properties for what the parameters mean. By default it gives up after half a minute.
+    /// A policy; see the properties for what the parameters mean. By default it gives up after half
+    /// a minute.
     public init(
         initialDelay: Duration = .milliseconds(100), factor: Double = 2, maximumDelay: Duration = .seconds(10),
         maximumAttempts: Int? = 10, clock: any Clock<Duration> = ContinuousClock()

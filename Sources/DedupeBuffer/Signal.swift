@@ -41,8 +41,8 @@ final class Signal: Sendable {
         state.withLock { $0.send() }?.resume()
     }
 
-    /// Returns after a signal, which may have come before, or when the task is cancelled. Whoever waits looks for
-    /// what it waits for: a signal of a cancellation may outlive it.
+    /// Returns after a signal, which may have come before, or when the task is cancelled. Whoever
+    /// waits looks for what it waits for: a signal of a cancellation may outlive it.
     func wait(isolation: isolated (any Actor)? = #isolation) async {
         await withTaskCancellationHandler {
             await withCheckedContinuation { continuation in

@@ -2,7 +2,8 @@
 
 internal import Synchronization
 
-/// What a buffer shares with those who consume its events. Ends with the last of them, and ends what is still pending.
+/// What a buffer shares with those who consume its events. Ends with the last of them, and ends
+/// what is still pending.
 @usableFromInline
 final class Storage<Key: DedupeKey, Value: Sendable>: Sendable {
     @usableFromInline let core: Core
@@ -60,8 +61,9 @@ struct ValueFunctions<Value: Sendable>: Sendable {
 
     /// The newer payload becomes what both were. Both have values.
     ///
-    /// No value ends here, since its `deinit` might put an update, which is not allowed yet. The older one comes back from the
-    /// core to be destroyed. The newer one is in the caller's array too, if it is being put, or else is kept.
+    /// No value ends here, since its `deinit` might put an update, which is not allowed yet. The
+    /// older one comes back from the core to be destroyed. The newer one is in the caller's array
+    /// too, if it is being put, or else is kept.
     @inlinable
     func merge(
         _ older: UnsafeMutableRawPointer, into newer: UnsafeMutableRawPointer, _ merge: (Value, Value) -> Value
@@ -74,7 +76,8 @@ struct ValueFunctions<Value: Sendable>: Sendable {
     }
 }
 
-/// The pending values in whose place the result of a merge was put, while a batch goes back to the queue.
+/// The pending values in whose place the result of a merge was put, while a batch goes back to the
+/// queue.
 @usableFromInline
 final class ReplacedValues<Value: Sendable>: Sendable {
     /// `nil`: no batch is going back.
@@ -98,7 +101,8 @@ final class ReplacedValues<Value: Sendable>: Sendable {
         }
     }
 
-    /// Relaxed: merges of the call that puts back are on its own thread. Others need not be kept, but may.
+    /// Relaxed: merges of the call that puts back are on its own thread. Others need not be kept,
+    /// but may.
     @usableFromInline
     func keep(_ value: Value) {
         guard isKeeping.load(ordering: .relaxed) else { return }

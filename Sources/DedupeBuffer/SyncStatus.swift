@@ -6,7 +6,8 @@ public enum SyncStatus: UInt8, Sendable {
     case waitForDatastore = 0
     /// A snapshot is being sent.
     case resyncInProgress
-    /// The snapshot is complete. Keys that were live before a restart and were not heard of since are gone.
+    /// The snapshot is complete. Keys that were live before a restart and were not heard of since
+    /// are gone.
     case inSync
 }
 

@@ -9,11 +9,12 @@ public protocol SyncerCallbacks<Key, Value>: Sendable {
 
     /// The source's status changed.
     ///
-    /// - Important: a buffer calls its sink serially, in order, with no lock held. The sink may take as long as it
-    ///   likes and may call any method of the buffer.
+    /// - Important: a buffer calls its sink serially, in order, with no lock held. The sink may
+    ///   take as long as it likes and may call any method of the buffer.
     func onStatusUpdated(_ status: SyncStatus)
 
-    /// Keys changed. A buffer never calls its sink with an empty array, and the array belongs to the sink.
+    /// Keys changed. A buffer never calls its sink with an empty array, and the array belongs to
+    /// the sink.
     func onUpdates(_ updates: [Update<Key, Value>])
 }
 

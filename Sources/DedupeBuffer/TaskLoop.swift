@@ -5,7 +5,8 @@ internal import Synchronization
 /// A delivery loop that is a task's own: how it sleeps, and which task it is.
 @usableFromInline
 final class TaskLoop: Sendable {
-    /// The loops that this task delivers for: those whose sinks have called it, directly or by way of other tasks.
+    /// The loops that this task delivers for: those whose sinks have called it, directly or by way
+    /// of other tasks.
     @TaskLocal private static var current: [TaskLoop] = []
 
     private struct Pause {
@@ -66,8 +67,9 @@ final class TaskLoop: Sendable {
 
     /// The calling task is about to deal with an event, if it is the one that made this.
     ///
-    /// Others are not marked. Names are addresses: that of a task which asks once and ends is soon another one's, who
-    /// would be taken for the consumer. The maker has the iterator where it is, as a rule, and ends after it.
+    /// Others are not marked. Names are addresses: that of a task which asks once and ends is soon
+    /// another one's, who would be taken for the consumer. The maker has the iterator where it is,
+    /// as a rule, and ends after it.
     @usableFromInline
     func markConsumer() {
         // Relaxed, as all of it: who finds its own name has written it.

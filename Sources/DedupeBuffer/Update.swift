@@ -30,8 +30,9 @@ public struct Update<Key: DedupeKey, Value: Sendable>: Sendable {
     public var key: Key
     /// The value; `nil`: the key was deleted.
     public var value: Value?
-    /// The datastore's revision, carried along; read only for ``DedupeBufferConfiguration/suppressesUnchanged``. 0: none, as
-    /// in deletions that a resync found.
+    /// The datastore's revision, carried along; read only for
+    /// ``DedupeBufferConfiguration/suppressesUnchanged``. 0: none, as in deletions that a resync
+    /// found.
     public var revision: UInt64
     /// Set by the buffer on delivery; ignored on the way in.
     public var updateType: UpdateType

@@ -7,12 +7,13 @@ public import ServiceLifecycle
 ///
 /// ```swift
 /// let delivery = DedupeBufferService(buffer: buffer, sink: sink, gracePeriod: .seconds(10))
-/// let group = ServiceGroup(services: [delivery, datastoreClient], gracefulShutdownSignals: [.sigterm], logger: logger)
+/// let group = ServiceGroup(
+///     services: [delivery, datastoreClient], gracefulShutdownSignals: [.sigterm], logger: logger)
 /// try await group.run()
 /// ```
 ///
-/// A group shuts its services down from the last to the first: list the source after the delivery, so that it
-/// ends first, and what it brought is delivered.
+/// A group shuts its services down from the last to the first: list the source after the delivery,
+/// so that it ends first, and what it brought is delivered.
 public struct DedupeBufferService<Sink: AsyncSyncerCallbacks>: Service {
     @usableFromInline let buffer: DedupeBuffer<Sink.Key, Sink.Value>
     @usableFromInline let sink: Sink
@@ -25,7 +26,8 @@ public struct DedupeBufferService<Sink: AsyncSyncerCallbacks>: Service {
     ///   - buffer: kept, as the sink.
     ///   - sink: where to deliver; the buffer's configuration says how its failures are dealt with.
     ///   - gracePeriod: how long a graceful shutdown may go on delivering.
-    ///   - onShutdown: called once in a graceful shutdown, with what was not delivered in that time.
+    ///   - onShutdown: called once in a graceful shutdown, with what was not delivered in that
+    ///     time.
     @inlinable
     public init(
         buffer: DedupeBuffer<Sink.Key, Sink.Value>, sink: Sink, gracePeriod: Duration = .seconds(10),
@@ -43,8 +45,8 @@ public struct DedupeBufferService<Sink: AsyncSyncerCallbacks>: Service {
     /// buffer stops. An update that comes meanwhile for a key that is not pending is dropped. After
     /// the grace period the buffer stops at once; a call of the sink is cancelled then, and its
     /// event stays in the queue. Then this returns, even if the sink has failed: `onShutdown` was
-    /// told what was left.
-    /// When the task is cancelled the buffer stops, and what the sink has not dealt with stays in the queue.
+    /// told what was left. When the task is cancelled the buffer stops, and what the sink has not
+    /// dealt with stays in the queue.
     ///
     /// - Throws: what `DedupeBuffer.run(sink:)` throws before the grace period is over.
     @inlinable
@@ -80,8 +82,8 @@ public struct DedupeBufferService<Sink: AsyncSyncerCallbacks>: Service {
         while let step = await group.next() {
             switch step {
             case .delivered(let result):
-                // When the time is over, what fails may do so because of that. Asked of the clock: whether the finish
-                // has returned, too, and `onShutdown`, is chance.
+                // When the time is over, what fails may do so because of that. Asked of the clock:
+                // whether the finish has returned, too, and `onShutdown`, is chance.
                 if deadline.map({ $0 > .now }) ?? true { end = result }
                 group.cancelAll()
             case .shutdown:

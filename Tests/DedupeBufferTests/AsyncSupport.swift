@@ -2,8 +2,9 @@
 
 // What the tests of tasks use: waits that give up, clocks that stand still, sinks that fail.
 //
-// These tests never block: the threads that run them are the ones that run the tasks they wait for. Other tests do, for
-// as long as they like; so here `patience` is not counted in seconds but in turns, of which those seconds have enough.
+// These tests never block: the threads that run them are the ones that run the tasks they wait for.
+// Other tests do, for as long as they like; so here `patience` is not counted in seconds but in
+// turns, of which those seconds have enough.
 
 import DedupeBuffer
 import Dispatch
@@ -64,7 +65,8 @@ func outcome<R: Sendable>(of task: Task<R, any Error>, _ what: String) async thr
     }
 }
 
-/// Looks again and again until `condition` holds. For the few things that announce themselves to nobody.
+/// Looks again and again until `condition` holds. For the few things that announce themselves to
+/// nobody.
 func eventually(_ what: String, _ condition: @Sendable () -> Bool) async throws {
     for _ in 0..<Int(patience * 5_000) {
         if condition() { return }
@@ -78,7 +80,8 @@ func pauseAtRandom(_ random: inout SeededGenerator) async {
     for _ in 0..<Int.random(in: 0...8, using: &random) { await Task.yield() }
 }
 
-/// A door for threads, as `Gate`, that holds back for as long as it takes. To be opened whatever happens.
+/// A door for threads, as `Gate`, that holds back for as long as it takes. To be opened whatever
+/// happens.
 final class PatientGate: Sendable {
     private let opened = DispatchSemaphore(value: 0)
 
@@ -90,7 +93,8 @@ final class PatientGate: Sendable {
     func open() { opened.signal() }
 }
 
-/// A door for tasks, as `Gate` is one for threads. Who stands before it when its task is cancelled passes.
+/// A door for tasks, as `Gate` is one for threads. Who stands before it when its task is cancelled
+/// passes.
 final class AsyncGate: Sendable {
     private struct State {
         var isOpen = false
@@ -145,7 +149,8 @@ final class AsyncGate: Sendable {
 
 // MARK: - Tasks by hand
 
-/// Runs tasks by hand, from one suspension to the next, when the test says so. Where they stand then is no matter of luck.
+/// Runs tasks by hand, from one suspension to the next, when the test says so. Where they stand
+/// then is no matter of luck.
 final class SteppedExecutor: TaskExecutor {
     private let jobs = Kept<[UnownedJob]>([])
 

@@ -1,6 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
 
-// A buffer with bounds: beyond them the backlog goes, the owner is told once, and a restart begins anew.
+// A buffer with bounds: beyond them the backlog goes, the owner is told once, and a restart begins
+// anew.
 
 import DedupeBuffer
 import Dispatch

@@ -1,7 +1,8 @@
 // SPDX-License-Identifier: Apache-2.0
 
-// Cancellation at each `await` of the library: one test for each, in which the task stands there and nowhere else. So
-// the tests run the tasks by hand. Afterwards nothing is half taken: what was pending is there for the next consumer.
+// Cancellation at each `await` of the library: one test for each, in which the task stands there
+// and nowhere else. So the tests run the tasks by hand. Afterwards nothing is half taken: what was
+// pending is there for the next consumer.
 //
 //     where the task is                                 what it awaits
 //     -----------------------------------------------   ----------------------------------
@@ -146,8 +147,8 @@ struct CancellationTests {
         try await expectPending(Self.snapshot)
     }
 
-    /// A restart leaves more than it clears up itself where somebody consumes, and more than he does without letting others
-    /// run.
+    /// A restart leaves more than it clears up itself where somebody consumes, and more than he
+    /// does without letting others run.
     @Test(arguments: Way.allCases, Meanwhile.allCases)
     func whileItClearsUp_cancelled_theRestIsClearedUpLater(way: Way, meanwhile: Meanwhile) async throws {
         let tracker = LifetimeTracker()
@@ -193,8 +194,8 @@ struct CancellationTests {
 
     enum Answer: CaseIterable { case returns, throwsCancellation, throwsAnother }
 
-    /// In each of the three calls. Of the consumer of `events` an event that it was handed is its own, whatever comes; so it
-    /// stands in its own `await` between two calls of the iterator.
+    /// In each of the three calls. Of the consumer of `events` an event that it was handed is its
+    /// own, whatever comes; so it stands in its own `await` between two calls of the iterator.
     @Test(arguments: Way.allCases, Answer.allCases)
     func inTheSink_cancelled_whatItDidNotDealWithGoesBack(way: Way, answer: Answer) async throws {
         for number in 0..<3 {

@@ -1,6 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
 
-// Contract section 6: D1–D6, where the original's faults are not copied. D1 with every kind of loop asleep.
+// Contract section 6: D1–D6, where the original's faults are not copied. D1 with every kind of loop
+// asleep.
 
 import DedupeBuffer
 import Testing
@@ -185,8 +186,8 @@ struct DeviationTests {
 
     // MARK: D6
 
-    /// That the steps are bounded cannot be told without a clock. That the steps lose nothing can: producers and
-    /// a loop work while 20,000 live keys are remembered and swept.
+    /// That the steps are bounded cannot be told without a clock. That the steps lose nothing can:
+    /// producers and a loop work while 20,000 live keys are remembered and swept.
     @Test func d6_restartAndSweepOfALargeLiveSet_besideProducersAndALoop_loseNothing() throws {
         let count = 20_000
         let buffer = StringBuffer()

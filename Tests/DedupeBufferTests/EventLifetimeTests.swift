@@ -154,7 +154,8 @@ struct EventLifetimeTests {
         try await expectEnd()
     }
 
-    /// What comes back from a consumer is displaced by something newer, on a thread that has nothing to do with it.
+    /// What comes back from a consumer is displaced by something newer, on a thread that has
+    /// nothing to do with it.
     @Test func value_thatFinishesTheBuffer_whenAnIteratorIsLetGo_goesOn() async throws {
         let buffer: Buffer = DedupeBufferTests.makeBuffer(batchSize: 2)
         buffer.onStatusUpdated(.inSync)

@@ -42,8 +42,9 @@ struct EventStressTests {
 
     enum Way: CaseIterable { case events, run }
 
-    /// Consumers come and go, each cancelled at some moment beside a source that also restarts; what they heard adds up to
-    /// what the source has. The sinks of `run` also fail, its pauses are cancelled, and it is cancelled in the sink.
+    /// Consumers come and go, each cancelled at some moment beside a source that also restarts;
+    /// what they heard adds up to what the source has. The sinks of `run` also fail, its pauses are
+    /// cancelled, and it is cancelled in the sink.
     @Test(arguments: Way.allCases, BufferRules.allCases)
     func consumers_cancelledAtAnyMoment_loseNothing(way: Way, rules: BufferRules) async throws {
         try await inRounds("\(#function), \(way), \(rules)", Self.cancellations) { random in
@@ -61,8 +62,8 @@ struct EventStressTests {
         }
     }
 
-    /// The same by hand: the source acts while the consumer stands at one of its awaits, and it is cancelled at each of them
-    /// in turn, having been woken or not.
+    /// The same by hand: the source acts while the consumer stands at one of its awaits, and it is
+    /// cancelled at each of them in turn, having been woken or not.
     @Test(arguments: Way.allCases, BufferRules.allCases)
     func consumers_cancelledAtEachStep_loseNothing(way: Way, rules: BufferRules) async throws {
         let round = Kept(0)
@@ -130,7 +131,8 @@ struct EventStressTests {
 
     enum End: CaseIterable { case stop, finish, finishSoon, letGo, cancel }
 
-    /// Two ends at once, beside a producer. Everything ends; nothing is lost where all was to be delivered.
+    /// Two ends at once, beside a producer. Everything ends; nothing is lost where all was to be
+    /// delivered.
     @Test func consumer_endsInTwoWaysAtOnce() async throws {
         let tracker = LifetimeTracker()
         try await inRounds(#function, eventRounds) { random in

@@ -215,7 +215,8 @@ struct EventTests {
         try await outcome(of: consumer, "end of the events")
     }
 
-    /// What came in before is handed out; the consumer is in the middle of a batch, and more than one is pending.
+    /// What came in before is handed out; the consumer is in the middle of a batch, and more than
+    /// one is pending.
     @Test(arguments: [true, false])
     func finish_insideABatch_handsOutWhatWasReceived(isAsync: Bool) async throws {
         let (buffer, gate): (StringBuffer, AsyncGate) = (makeBuffer(batchSize: 3), AsyncGate())
@@ -262,7 +263,8 @@ struct EventTests {
         #expect(left.value == DedupeBufferLeftovers(updates: 0, statuses: 0, isSinkBusy: true))
     }
 
-    /// A task that ended may have had the address of one that lives. Is the first one kept, nobody has its address.
+    /// A task that ended may have had the address of one that lives. Is the first one kept, nobody
+    /// has its address.
     @Test(arguments: [true, false])
     func finish_byATaskWithTheAddressOfOneThatAskedOnce_waits(keepsFirst: Bool) async throws {
         for _ in 0..<rounds(100) {

@@ -2,9 +2,9 @@
 
 // Who waits in a task parks no thread.
 //
-// All who wait share one thread: if one of them blocked it, the others would not get to their own waits. And what waits
-// elsewhere on a thread of its own shows in the number of threads. Other tests' threads come and go; those of as many as
-// wait here would stay.
+// All who wait share one thread: if one of them blocked it, the others would not get to their own
+// waits. And what waits elsewhere on a thread of its own shows in the number of threads. Other
+// tests' threads come and go; those of as many as wait here would stay.
 
 import DedupeBuffer
 import Foundation

@@ -21,7 +21,8 @@ struct KeyTests {
         #expect(Array(back.utf8) == Array(text.utf8))
     }
 
-    /// A string that was bridged, cut out of another or made of parts has the bytes of one that was not.
+    /// A string that was bridged, cut out of another or made of parts has the bytes of one that was
+    /// not.
     @Test func string_ofAnyOrigin_hasTheSameBytes() {
         let whole = "a string of more than fifteen bytes: é"
         #expect(bytes(of: String("___\(whole)___".dropFirst(3).dropLast(3))) == Array(whole.utf8))

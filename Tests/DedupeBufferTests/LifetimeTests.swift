@@ -1,6 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
 
-// What keeps what alive: buffer, loop, sink, values. Every value's end is counted, and none may come under the lock.
+// What keeps what alive: buffer, loop, sink, values. Every value's end is counted, and none may
+// come under the lock.
 
 import DedupeBuffer
 import Dispatch
@@ -157,8 +158,8 @@ struct ValueLifetimeTests {
         expectEnded(20_000, of: 20_000)
     }
 
-    /// A restart works in bounded steps (D6): of many dropped values some may end after it has returned, but none
-    /// after the buffer.
+    /// A restart works in bounded steps (D6): of many dropped values some may end after it has
+    /// returned, but none after the buffer.
     @Test func longQueue_droppedByARestart_endsWithTheBufferAtTheLatest() throws {
         do {
             let buffer = TrackedBuffer()

@@ -1,9 +1,11 @@
 // SPDX-License-Identifier: Apache-2.0
 
-// A source that knows what it has, and a sink that knows what it was told, for buffers with whatever rules.
+// A source that knows what it has, and a sink that knows what it was told, for buffers with
+// whatever rules.
 //
-// Values are lists. One that begins with the mark is all that its key has, any other is what was added to that. So it shows
-// whether each addition has come, once and in order, also where values are merged.
+// Values are lists. One that begins with the mark is all that its key has, any other is what was
+// added to that. So it shows whether each addition has come, once and in order, also where values
+// are merged.
 
 @testable import DedupeBuffer
 
@@ -21,7 +23,8 @@ enum BufferRules: CaseIterable, Sendable {
     var hasByteBound: Bool { self == .byteBound || self == .byteBoundAndMerging }
 }
 
-/// A few keys, with values, deletions, statuses and restarts at random. To be used by one task at a time.
+/// A few keys, with values, deletions, statuses and restarts at random. To be used by one task at a
+/// time.
 struct ListSource: Sendable {
     let buffer: ListsBuffer
     private let rules: BufferRules

@@ -1,6 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
 
-// What a buffer logs: each call at `debug`, each resync at `info` or `warning`; never a key or a value.
+// What a buffer logs: each call at `debug`, each resync at `info` or `warning`; never a key or a
+// value.
 
 import DedupeBuffer
 import Dispatch
@@ -456,7 +457,8 @@ private struct UncheckedIterator: @unchecked Sendable {
     }
 }
 
-/// A log handler that makes calls of its own for each message; for those that these calls lead to, none.
+/// A log handler that makes calls of its own for each message; for those that these calls lead to,
+/// none.
 private final class CallingHandler: Sendable {
     @TaskLocal private static var isCalling = false
 

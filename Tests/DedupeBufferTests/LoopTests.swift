@@ -1,6 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
 
-// Contract section 4, delivery by a loop: started, asleep, woken, held up by its sink, refused a second time.
+// Contract section 4, delivery by a loop: started, asleep, woken, held up by its sink, refused a
+// second time.
 
 import DedupeBuffer
 import Dispatch

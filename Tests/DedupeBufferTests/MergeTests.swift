@@ -1,6 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
 
-// Updates of one key that are merged: each goes into what is delivered exactly once, in order, whoever waits.
+// Updates of one key that are merged: each goes into what is delivered exactly once, in order,
+// whoever waits.
 
 import DedupeBuffer
 import Dispatch
@@ -206,7 +207,8 @@ struct MergeTests {
         }
     #endif
 
-    /// A value's `deinit` may put into the buffer, also that of a value whose place the result of a merge takes.
+    /// A value's `deinit` may put into the buffer, also that of a value whose place the result of a
+    /// merge takes.
     @Test func valueThatPutsWhenItEnds_mayBeMerged() async throws {
         let holder = Kept<DedupeBuffer<String, Putting>?>(nil)
         let buffer = DedupeBuffer<String, Putting>(
@@ -225,7 +227,8 @@ struct MergeTests {
 
     // MARK: Sinks that fail
 
-    /// Runs with a sink that fails; `duringFailure` inside the call that does. Then what is delivered.
+    /// Runs with a sink that fails; `duringFailure` inside the call that does. Then what is
+    /// delivered.
     private func failOnce(
         _ buffer: ListBuffer, _ duringFailure: @escaping @Sendable () -> Void
     ) async throws -> [Event<String, [Int]>] {
@@ -296,7 +299,8 @@ struct MergeTests {
         #expect(buffer.statistics.unaccounted == 0)
     }
 
-    /// It is suppressed, since the sink has taken it. But then it comes back, and what came after it is merged with it.
+    /// It is suppressed, since the sink has taken it. But then it comes back, and what came after
+    /// it is merged with it.
     @Test func whatAFailingSinkHas_andWasSentAgainAfterARestart_isMergedWithWhatFollows() async throws {
         let buffer = ListBuffer(
             configuration: DedupeBufferConfiguration(
@@ -314,8 +318,8 @@ struct MergeTests {
 
     // MARK: Against the model
 
-    /// A pair (m, c) for x -> m * x + c, in one integer; merged by applying one after the other: order matters, grouping
-    /// does not.
+    /// A pair (m, c) for x -> m * x + c, in one integer; merged by applying one after the other:
+    /// order matters, grouping does not.
     private static func chain(_ older: Int, _ newer: Int) -> Int {
         func split(_ value: Int) -> (UInt32, UInt32) {
             // The pair of a plain number; one that was merged has its highest bit set.
@@ -354,7 +358,8 @@ struct MergeTests {
 
     // MARK: Threads
 
-    /// Every writer's numbers ascend: in what a key was delivered, all of them are there, once, and in order.
+    /// Every writer's numbers ascend: in what a key was delivered, all of them are there, once, and
+    /// in order.
     private func check(_ items: [Item<String, [Int]>], writers: Int, keys: Int, each: Int) {
         var next = Array(repeating: 0, count: writers)
         var byKey: [String: [Int]] = [:]

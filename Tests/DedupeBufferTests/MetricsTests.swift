@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
 
-// What a buffer tells swift-metrics: what its statistics say, under the names and at the times that the configuration
-// says; and the statistics that came with it.
+// What a buffer tells swift-metrics: what its statistics say, under the names and at the times that
+// the configuration says; and the statistics that came with it.
 
 import CoreMetrics
 import DedupeBuffer

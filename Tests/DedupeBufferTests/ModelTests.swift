@@ -140,8 +140,8 @@ struct ModelTests {
         }
     }
 
-    /// Random operations; how often each kind comes is random too, so that some sequences fill up, some stay
-    /// empty, some flap and some restart all the time.
+    /// Random operations; how often each kind comes is random too, so that some sequences fill up,
+    /// some stay empty, some flap and some restart all the time.
     ///
     /// `revisions`: only so many, and 0, and the value is that of the key and the revision.
     static func sequence(
@@ -277,7 +277,8 @@ extension DedupeBuffer<String, Int> {
 }
 
 extension Update<String, Int> {
-    /// A random update of a source that sends one value for one revision of a key; `otherwise` for revision 0.
+    /// A random update of a source that sends one value for one revision of a key; `otherwise` for
+    /// revision 0.
     init(key: Int, deletions: Int, revisions: UInt64, otherwise: Int, using random: inout SeededGenerator) {
         let revision = UInt64.random(in: 0...revisions, using: &random)
         let value = revision == 0 ? otherwise : -(key * 1_000 + Int(revision))

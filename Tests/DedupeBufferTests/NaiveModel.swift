@@ -1,10 +1,11 @@
 // SPDX-License-Identifier: Apache-2.0
 
-// The contract as a naive model: arrays, searched from the front. It says what a batch must hold and judges
-// what one did hold.
+// The contract as a naive model: arrays, searched from the front. It says what a batch must hold
+// and judges what one did hold.
 //
-// The order among the deletions that one `inSync` owes is the library's to choose. They share a `group` in the
-// queue, and a group takes on the order in which its entries are delivered, also across batches.
+// The order among the deletions that one `inSync` owes is the library's to choose. They share a
+// `group` in the queue, and a group takes on the order in which its entries are delivered, also
+// across batches.
 
 import DedupeBuffer
 
@@ -156,7 +157,8 @@ struct NaiveModel {
         remove(at: index)
     }
 
-    /// An entry leaves its place, and with it the earlier of two statuses that had only it between them.
+    /// An entry leaves its place, and with it the earlier of two statuses that had only it between
+    /// them.
     private mutating func remove(at index: Int) {
         queue.remove(at: index)
         if index > 0, index < queue.count, queue[index - 1].status != nil, queue[index].status != nil {
@@ -197,8 +199,8 @@ struct NaiveModel {
         isOverflowed = false
     }
 
-    /// Section 4: takes a batch of at most `limit` entries and compares it with `calls` (nil: the queue was
-    /// empty). Returns what differs, or nil.
+    /// Section 4: takes a batch of at most `limit` entries and compares it with `calls` (nil: the
+    /// queue was empty). Returns what differs, or nil.
     mutating func step(limit: Int, delivered calls: [Call]?) -> String? {
         let count = min(limit, queue.count)
         guard let calls else { return count == 0 ? nil : "nothing delivered; due: \(queue.prefix(count))" }
@@ -251,8 +253,8 @@ struct NaiveModel {
         return due
     }
 
-    /// The first entries are those of a batch with these keys (`nil`: a status). Which of a group's come first is thereby
-    /// settled, also for when they come back.
+    /// The first entries are those of a batch with these keys (`nil`: a status). Which of a group's
+    /// come first is thereby settled, also for when they come back.
     mutating func settle(_ keys: [String?]) {
         for (position, key) in zip(queue.indices, keys) where queue[position].group != 0 {
             let group = queue[position].group
@@ -264,8 +266,9 @@ struct NaiveModel {
 
     // MARK: - What comes back
 
-    /// The last `count` entries of the batch that was taken go back to the front, from the last to the first, as if they had
-    /// never been taken. What came in since was dealt with as if they had gone for good.
+    /// The last `count` entries of the batch that was taken go back to the front, from the last to
+    /// the first, as if they had never been taken. What came in since was dealt with as if they had
+    /// gone for good.
     mutating func putBack(_ count: Int) {
         for _ in 0..<count {
             let taken = batch.removeLast()
@@ -283,7 +286,8 @@ struct NaiveModel {
         let (key, index) = (taken.entry.key, index(of: taken.entry.key))
         revisions[key] = taken.revisionBefore
         if taken.valueBefore == nil { unseen?.remove(key) }
-        // What was sent again since the restart, and suppressed because this was taken, is not lost.
+        // What was sent again since the restart, and suppressed because this was taken, is not
+        // lost.
         let isMerged = index.map { rules.merge != nil && queue[$0].value != nil && !queue[$0].isAlone } ?? true
         if hasRestarted, !isMerged || !sentAgain.contains(key) {
             dropped += 1
@@ -358,7 +362,8 @@ struct NaiveModel {
 
     // MARK: - Judging
 
-    /// Puts the entry that was delivered at `position` there, if it is one of the group whose turn it is.
+    /// Puts the entry that was delivered at `position` there, if it is one of the group whose turn
+    /// it is.
     private mutating func adopt(_ actual: [Item<String, Int>?], at position: Int) {
         let group = queue[position].group
         guard group != 0, position < actual.count, let item = actual[position] else { return }

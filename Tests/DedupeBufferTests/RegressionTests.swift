@@ -5,9 +5,11 @@ import Dispatch
 import Foundation
 import Testing
 
-/// Faults that were found and mended, each by its name; then faults of other systems, by the system's name.
+/// Faults that were found and mended, each by its name; then faults of other systems, by the
+/// system's name.
 @Suite struct RegressionTests {
-    /// `finish()` on the delivery queue read that no loop needs the queue, then waited for one that had just begun.
+    /// `finish()` on the delivery queue read that no loop needs the queue, then waited for one that
+    /// had just begun.
     @Test func finish_onTheQueue_whileALoopBeginsThere_returns() throws {
         for round in 0..<400 {
             let (buffer, queue) = (StringBuffer(), DispatchQueue(label: "q"))
@@ -26,7 +28,8 @@ import Testing
         }
     }
 
-    /// A second loop that was refused took away the mark by which `finish()` knows the first one's queue.
+    /// A second loop that was refused took away the mark by which `finish()` knows the first one's
+    /// queue.
     @Test func finish_onTheQueue_afterASecondLoopWasRefused_returns() throws {
         let (buffer, queue) = (StringBuffer(), DispatchQueue(label: "q"))
         try buffer.startSending(to: StringSink(), on: queue)
@@ -62,7 +65,8 @@ import Testing
         #expect(tracker.alive == 0)
     }
 
-    /// A mark that stays on a queue is taken for its own by a buffer that comes to where the one that left it was.
+    /// A mark that stays on a queue is taken for its own by a buffer that comes to where the one
+    /// that left it was.
     @Test func bufferThatIsLetGo_leavesNoMarkOnItsQueue() throws {
         try expectNoMarks { queue in
             let buffer = StringBuffer()
@@ -71,7 +75,8 @@ import Testing
         }
     }
 
-    /// Marks go by the address of their key: new keys, some of which come to where the buffer's was, must find none.
+    /// Marks go by the address of their key: new keys, some of which come to where the buffer's
+    /// was, must find none.
     private func expectNoMarks(_ useAndLetGo: (DispatchQueue) throws -> Void) throws {
         for _ in 0..<100 {
             let queue = DispatchQueue(label: "q")
@@ -94,8 +99,8 @@ import Testing
         #expect(buffer.statistics.liveKeys == 50)
     }
 
-    /// A lock was held while a callback ran. The sink stays inside its call until the producers are done: what proves
-    /// that they did not wait for it is the order of events.
+    /// A lock was held while a callback ran. The sink stays inside its call until the producers are
+    /// done: what proves that they did not wait for it is the order of events.
     @Test(arguments: LoopKind.allCases)
     func controllerRuntimeAndKafka_makeProducersWaitForASinkThatBlocks(kind: LoopKind) throws {
         let (buffer, sink, gate, events) = (StringBuffer(), StringSink(), Gate(), Kept<[String]>([]))

@@ -323,7 +323,8 @@ struct ResyncTests {
         #expect(buffer.statistics.dropped == 1)
         #expect(try buffer.nextBatch() == nil)
 
-        // a and b had been taken when the restart came: both are owed. The status that was taken counts as received.
+        // a and b had been taken when the restart came: both are owed. The status that was taken
+        // counts as received.
         buffer.onStatusUpdated(.resyncInProgress)
         buffer.onStatusUpdated(.inSync)
         let calls = try buffer.flush()

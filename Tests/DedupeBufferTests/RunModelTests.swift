@@ -69,11 +69,13 @@ struct RunModelTests {
     }
 }
 
-/// One buffer and its model. At the beginning of each batch the play says on which event the sink will fail. All
-/// operations are done in the sink and in the pauses after its failures; the sink must therefore be called again.
+/// One buffer and its model. At the beginning of each batch the play says on which event the sink
+/// will fail. All operations are done in the sink and in the pauses after its failures; the sink
+/// must therefore be called again.
 ///
-/// The model takes what the buffer takes, and takes back what fails. Beside it a second one takes only what the sink will
-/// deal with: by it what fails was never taken. On the way the two may differ, in what they come to they may not.
+/// The model takes what the buffer takes, and takes back what fails. Beside it a second one takes
+/// only what the sink will deal with: by it what fails was never taken. On the way the two may
+/// differ, in what they come to they may not.
 final class Play: AsyncSyncerCallbacks {
     typealias Key = String
     typealias Value = Int
@@ -184,14 +186,14 @@ final class Play: AsyncSyncerCallbacks {
         if dealtWith > 0 { _ = state.neverTaken?.take(dealtWith) }
     }
 
-    /// What has not gone for good counts for a bound. And what was taken is suppressed when it comes again, while of what
-    /// is pending it would be merged with itself.
+    /// What has not gone for good counts for a bound. And what was taken is suppressed when it
+    /// comes again, while of what is pending it would be merged with itself.
     private var canComeToTheSame: Bool {
         rules.maximumPendingKeys == nil && rules.maximumPendingBytes == nil && (rules.merge == nil || !rules.suppresses)
     }
 
-    /// The keys of the batch that the sink is called for, `nil` for a status. Of the deletions that a resync owes, the buffer
-    /// chooses which come first, and the model cannot know it.
+    /// The keys of the batch that the sink is called for, `nil` for a status. Of the deletions that
+    /// a resync owes, the buffer chooses which come first, and the model cannot know it.
     private var keysTaken: [String?] {
         let batch = buffer.core.taken
         return (0..<batch.count).map { i in

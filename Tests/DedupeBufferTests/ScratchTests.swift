@@ -14,7 +14,8 @@ import Testing
         }
     }
 
-    /// Replacing at random leaves slots of every slab in the scratch memory. It gives them back, or all slabs would stay.
+    /// Replacing at random leaves slots of every slab in the scratch memory. It gives them back, or
+    /// all slabs would stay.
     @Test func queueIsEmptied_afterAPeak_memoryGoesBack() throws {
         let buffer = DedupeBuffer<Int, Int>()
         let keys = Array(0..<Self.keyCount)
@@ -38,7 +39,8 @@ import Testing
         #expect(buffer.core.validate() == nil)
     }
 
-    /// After a restart an update may bring back two payloads: there are more than the scratch memory keeps.
+    /// After a restart an update may bring back two payloads: there are more than the scratch
+    /// memory keeps.
     @Test func slots_moreComeBackThanAreKept_noneIsLost() throws {
         let buffer = DedupeBuffer<Int, Int>()
         for round in 0..<50 {

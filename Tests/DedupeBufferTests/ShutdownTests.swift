@@ -2,8 +2,9 @@
 
 // The end of a buffer, come upon at every bad moment: nobody hangs, nothing leaks.
 //
-// Each test is many rounds of one scene, with loops of all kinds in turns. What happens at once does so after pauses
-// of random length, so that no two rounds are alike. `DEDUPE_ROUNDS` says how many rounds.
+// Each test is many rounds of one scene, with loops of all kinds in turns. What happens at once
+// does so after pauses of random length, so that no two rounds are alike. `DEDUPE_ROUNDS` says how
+// many rounds.
 
 import DedupeBuffer
 import Dispatch
@@ -210,7 +211,8 @@ private final class Round {
 
     func stop() { buffer?.stop() }
 
-    /// Does all at once, each on a thread of its own after a pause of random length; returns when all is done.
+    /// Does all at once, each on a thread of its own after a pause of random length; returns when
+    /// all is done.
     func race(_ deeds: Deed...) throws {
         let line = StartingLine(deeds.count)
         let workers = deeds.map { deed in
@@ -348,8 +350,8 @@ private final class Watchdog: Sendable {
     func end() { over.signal() }
 }
 
-/// By gdb, if it is there: the runtime's own backtracer (SWIFT_BACKTRACE="enable=yes,preset=full") sees no further than
-/// the system call in which a thread waits.
+/// By gdb, if it is there: the runtime's own backtracer (SWIFT_BACKTRACE="enable=yes,preset=full")
+/// sees no further than the system call in which a thread waits.
 private func printStacks() {
     let debugger = Process()
     debugger.executableURL = URL(fileURLWithPath: "/usr/bin/env")
@@ -358,8 +360,8 @@ private func printStacks() {
     debugger.waitUntilExit()
 }
 
-/// How many files this process has open, where the system tells. Without those that timers need: the first of its kind
-/// opens one for good.
+/// How many files this process has open, where the system tells. Without those that timers need:
+/// the first of its kind opens one for good.
 private func openFiles() -> Int {
     let files = (try? FileManager.default.contentsOfDirectory(atPath: "/proc/self/fd")) ?? []
     return files.count { file in

@@ -182,7 +182,8 @@ struct StopTests {
         other.stop()
     }
 
-    /// One entry per batch: after stop() has returned, at most the batch that had been taken before may begin.
+    /// One entry per batch: after stop() has returned, at most the batch that had been taken before
+    /// may begin.
     @Test(arguments: LoopKind.allCases)
     func stop_onceReturned_noNewBatchBegins(kind: LoopKind) throws {
         for _ in 0..<rounds(50) {

@@ -1,11 +1,12 @@
 // SPDX-License-Identifier: Apache-2.0
 
-// What every test file uses: events that compare, sinks that record, threads that cannot hang a test.
+// What every test file uses: events that compare, sinks that record, threads that cannot hang a
+// test.
 //
 // The locks here are Foundation's: the thread sanitizer sees through them, and not through `Mutex`.
 //
-// No test asserts a duration. Whatever waits does so through a condition or a semaphore with `patience`
-// as its limit; when that is over the test fails with `Stuck` and the run goes on.
+// No test asserts a duration. Whatever waits does so through a condition or a semaphore with
+// `patience` as its limit; when that is over the test fails with `Stuck` and the run goes on.
 
 import DedupeBuffer
 import Dispatch
@@ -13,7 +14,8 @@ import Foundation
 import Synchronization
 import Testing
 
-/// Seconds until a wait is given up. Reached only by a fault; `DEDUPE_TEST_PATIENCE` sets another limit.
+/// Seconds until a wait is given up. Reached only by a fault; `DEDUPE_TEST_PATIENCE` sets another
+/// limit.
 let patience = ProcessInfo.processInfo.environment["DEDUPE_TEST_PATIENCE"].flatMap(Double.init) ?? 60
 
 /// Set `DEDUPE_LONG_TESTS` for ten times the rounds.
@@ -122,7 +124,8 @@ extension DispatchSemaphore {
     func waited() -> Bool { wait(timeout: .now() + patience) == .success }
 }
 
-/// Looks again and again until `condition` holds. For the few things that announce themselves to nobody.
+/// Looks again and again until `condition` holds. For the few things that announce themselves to
+/// nobody.
 func eventually(_ what: String, _ condition: () -> Bool) throws {
     let deadline = Date(timeIntervalSinceNow: patience)
     while !condition() {
@@ -131,7 +134,8 @@ func eventually(_ what: String, _ condition: () -> Bool) throws {
     }
 }
 
-/// A thread of its own for a call that might never return. `join()` fails the test where the call hangs.
+/// A thread of its own for a call that might never return. `join()` fails the test where the call
+/// hangs.
 final class Worker<Result: Sendable>: Sendable {
     private let what: String
     private let ended = DispatchSemaphore(value: 0)
@@ -160,13 +164,15 @@ final class Worker<Result: Sendable>: Sendable {
     }
 }
 
-/// Calls `body` on another thread and waits for it: a deadlock fails the test and does not hang the run.
+/// Calls `body` on another thread and waits for it: a deadlock fails the test and does not hang the
+/// run.
 @discardableResult
 func bounded<Result: Sendable>(_ what: String, _ body: @escaping @Sendable () throws -> Result) throws -> Result {
     try Worker(what, body).join()
 }
 
-/// A door that holds threads back until it is opened, and tells when the first one stands before it.
+/// A door that holds threads back until it is opened, and tells when the first one stands before
+/// it.
 final class Gate: Sendable {
     private let arrived = DispatchSemaphore(value: 0)
     private let opened = DispatchSemaphore(value: 0)
@@ -215,7 +221,8 @@ final class RecordingSink<Key: DedupeKey, Value: Sendable & Equatable>: SyncerCa
 
     deinit { whenReleased?() }
 
-    /// Called in each sink call, after it was recorded and with no lock held: here a sink is slow or re-enters.
+    /// Called in each sink call, after it was recorded and with no lock held: here a sink is slow
+    /// or re-enters.
     func onEachCall(_ body: (@Sendable (Call) -> Void)?) {
         condition.withLock { hook = body }
     }
@@ -237,8 +244,9 @@ final class RecordingSink<Key: DedupeKey, Value: Sendable & Equatable>: SyncerCa
         condition.withLock { inside = false }
     }
 
-    /// Copied while the lock is held. An array that is only retained shares its storage with `recorded`, and the thread
-    /// sanitizer does not see that who appends looks at the reference count first.
+    /// Copied while the lock is held. An array that is only retained shares its storage with
+    /// `recorded`, and the thread sanitizer does not see that who appends looks at the reference
+    /// count first.
     var calls: [Call] { condition.withLock { recorded.map { $0 } } }
     var items: [Item<Key, Value>] { calls.items() }
     var statuses: [SyncStatus] { calls.statuses() }
@@ -290,7 +298,8 @@ final class ForgettingSink<Key: DedupeKey, Value: Sendable>: SyncerCallbacks {
 
 // MARK: - Values
 
-/// Counts how many of its `Tracked` values began and ended, so that a leak and a second destruction both show.
+/// Counts how many of its `Tracked` values began and ended, so that a leak and a second destruction
+/// both show.
 final class LifetimeTracker: Sendable {
     private let state = Kept<(created: Int, ended: [Int: Int])>((0, [:]))
 
@@ -351,7 +360,8 @@ struct SeededGenerator: RandomNumberGenerator {
     mutating func oneIn(_ n: Int) -> Bool { Int.random(in: 0..<n, using: &self) == 0 }
 }
 
-/// The seed of a run: `DEDUPE_TEST_SEED` where it is set, else a fresh one. Printed, so that a run can be repeated.
+/// The seed of a run: `DEDUPE_TEST_SEED` where it is set, else a fresh one. Printed, so that a run
+/// can be repeated.
 func announcedSeed(_ name: String) -> UInt64 {
     let given = ProcessInfo.processInfo.environment["DEDUPE_TEST_SEED"].flatMap { UInt64($0) }
     let seed = given ?? UInt64.random(in: 0...(.max))
@@ -422,7 +432,8 @@ extension DedupeBuffer where Value: Equatable {
 }
 
 extension DedupeBufferStatistics {
-    /// Received and synthesized less all the ways in which an update ends: zero whenever nothing runs.
+    /// Received and synthesized less all the ways in which an update ends: zero whenever nothing
+    /// runs.
     var unaccounted: Int {
         received + synthesizedDeletions - delivered - replaced - cancelled - suppressed - dropped - pendingKeys
     }
@@ -471,7 +482,8 @@ struct RunningLoop: Sendable {
         }
     }
 
-    /// Starts a loop and waits until it delivers: key `first` has gone through, and the sink has forgotten it.
+    /// Starts a loop and waits until it delivers: key `first` has gone through, and the sink has
+    /// forgotten it.
     init<Key, Value>(
         _ kind: LoopKind, running buffer: DedupeBuffer<Key, Value>, to sink: RecordingSink<Key, Value>,
         first key: Key, _ value: Value
@@ -483,13 +495,15 @@ struct RunningLoop: Sendable {
         sink.takeCalls()
     }
 
-    /// Waits until no drain runs on the given queue: the loop is asleep where there is nothing to deliver.
+    /// Waits until no drain runs on the given queue: the loop is asleep where there is nothing to
+    /// deliver.
     func settle() throws {
         guard let queue else { return }
         for _ in 0..<3 { try bounded("a queue without work") { queue.sync(flags: .barrier) {} } }
     }
 
-    /// After `stop()` or `finish()`: the blocking loop has returned, and no drain is left on the given queue.
+    /// After `stop()` or `finish()`: the blocking loop has returned, and no drain is left on the
+    /// given queue.
     func end() throws {
         try thread?.join()
         try settle()
@@ -542,8 +556,9 @@ func sortingDeletions(_ items: [Item<String, Int>]) -> [Item<String, Int>] {
     return sorted + run.sorted { $0.key < $1.key }
 }
 
-/// A sink that keeps what a downstream would: the state that the updates add up to. It checks that types are
-/// exact (`new` for what it does not have, `updated` for what it has) and that calls are serial and not empty.
+/// A sink that keeps what a downstream would: the state that the updates add up to. It checks that
+/// types are exact (`new` for what it does not have, `updated` for what it has) and that calls are
+/// serial and not empty.
 ///
 /// `@unchecked`: everything mutable is touched with `condition` held.
 final class ReplayingSink: SyncerCallbacks, @unchecked Sendable {

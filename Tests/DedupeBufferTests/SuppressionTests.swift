@@ -290,8 +290,9 @@ struct SuppressionTests {
     }
 }
 
-/// A source with a state of its own, whose updates come with restarts and whole snapshots beside a sink that fails now
-/// and then. All is done in the sink. At the end what the sink was told must add up to what the source has.
+/// A source with a state of its own, whose updates come with restarts and whole snapshots beside a
+/// sink that fails now and then. All is done in the sink. At the end what the sink was told must
+/// add up to what the source has.
 final class ConvergingPlay: AsyncSyncerCallbacks {
     typealias Key = String
     typealias Value = Int

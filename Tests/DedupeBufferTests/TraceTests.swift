@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
 
-// The recorded traces, contract section 7: every *.jsonl under Tests/Traces, with keys computed and with keys known;
-// delivered by hand, and to a task.
+// The recorded traces, contract section 7: every *.jsonl under Tests/Traces, with keys computed and
+// with keys known; delivered by hand, and to a task.
 
 import DedupeBuffer
 import Foundation
@@ -127,7 +127,8 @@ struct TraceTests {
         return statistics.unaccounted == 0 ? nil : "\(name): counts do not add up: \(statistics)"
     }
 
-    /// Consumes batch by batch, though events do not say where a batch ends: there everything taken was handed out.
+    /// Consumes batch by batch, though events do not say where a batch ends: there everything taken
+    /// was handed out.
     private struct Consumer {
         private let buffer: DedupeBuffer<String, String>
         private var iterator: DedupeBufferEvents<String, String>.Iterator

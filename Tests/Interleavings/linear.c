@@ -30,8 +30,8 @@ static uint64_t
     seen[SEEN_SIZE]; /* Histories that were found right, by their hashes; zero: nothing. */
 static unsigned seen_count;
 
-/* ---------------------------------------------------------------------------------------------------- */
-/* One step                                                                                             */
+/* ---------------------------------------------------------------------------------------------- */
+/* One step                                                                                       */
 
 static bool
 merges(void)
@@ -67,8 +67,8 @@ content_bits(uint64_t content)
 }
 
 /*
- * An update that went to the back of the queue may bring back what a restart dropped, of any key; one that was suppressed
- * that of its own.
+ * An update that went to the back of the queue may bring back what a restart dropped, of any key;
+ * one that was suppressed that of its own.
  */
 static bool
 is_right_displaced(const struct event *event, unsigned part, uint64_t displaced)
@@ -99,7 +99,10 @@ apply_put(model_t *model, const struct event *event, unsigned part)
     const struct op_update *update = &event->updates[part];
     uint64_t displaced;
 
-    /* Such a call may still replace what was put back after the stop: it looks once whether the buffer is stopped. */
+    /*
+     * Such a call may still replace what was put back after the stop: it looks once whether the
+     * buffer is stopped.
+     */
     if (model->stopped && event->outcomes[part] == CDEDUPE_OUTCOME_REPLACED &&
         began_before_stop(event)) {
         model->stopped = false;
@@ -170,7 +173,10 @@ join_batch(model_t *model, const model_item_t *earlier, size_t count)
     model->batch_count += count;
 }
 
-/* Whether a call of another thread may have held the merge lock when a loop came, which then finds nothing. */
+/*
+ * Whether a call of another thread may have held the merge lock when a loop came, which then finds
+ * nothing.
+ */
 static bool
 may_be_refused(const model_t *model, const struct event *event)
 {
@@ -243,7 +249,9 @@ apply_statistics(const model_t *model, const struct event *event)
 {
     const cdedupe_statistics_t *a = &event->statistics, *b = &model->statistics;
 
-    /* Counters of what replaces without the lock come late: exact is what they say after the end. */
+    /*
+     * Counters of what replaces without the lock come late: exact is what they say after the end.
+     */
     if (event->thread != THREAD_CHECKS)
         return true;
     return a->pending_keys == b->pending_keys && a->pending_statuses == b->pending_statuses &&
@@ -306,8 +314,8 @@ is_right_end(const model_t *model)
     return pending == history->leftovers;
 }
 
-/* ---------------------------------------------------------------------------------------------------- */
-/* Orders                                                                                               */
+/* ---------------------------------------------------------------------------------------------- */
+/* Orders                                                                                         */
 
 /* Whether nothing that is still to come had ended before this began. */
 static bool
@@ -388,8 +396,8 @@ make_lanes(void)
             add_event(&lanes[history->events[i].thread], &history->events[i]);
 }
 
-/* ---------------------------------------------------------------------------------------------------- */
-/* Histories seen before                                                                                */
+/* ---------------------------------------------------------------------------------------------- */
+/* Histories seen before                                                                          */
 
 static uint64_t
 mix(uint64_t hash, uint64_t value)
@@ -492,8 +500,8 @@ linear_histories(void)
     return seen_count;
 }
 
-/* ---------------------------------------------------------------------------------------------------- */
-/* Less than that                                                                                       */
+/* ---------------------------------------------------------------------------------------------- */
+/* Less than that                                                                                 */
 
 /* What the sink has, and had before each item of the last batch. */
 struct view {

@@ -36,8 +36,8 @@ static struct {
 
 static const struct program_text *current;
 
-/* ---------------------------------------------------------------------------------------------------- */
-/* One schedule                                                                                         */
+/* ---------------------------------------------------------------------------------------------- */
+/* One schedule                                                                                   */
 
 /* NULL: right. */
 static const char *
@@ -91,8 +91,8 @@ parse_schedule(struct schedule *schedule, const char *text)
     return false;
 }
 
-/* ---------------------------------------------------------------------------------------------------- */
-/* One program                                                                                          */
+/* ---------------------------------------------------------------------------------------------- */
+/* One program                                                                                    */
 
 static void
 report(const struct program_text *text, const char *fault, const char *how)
@@ -149,8 +149,8 @@ search(const struct options *options, const struct program_text *text, unsigned 
 }
 
 /*
- * Thread 0 is stopped at each step at which it does not have the lock. The other threads must end all the
- * same. Then thread 0 goes on, and everything must be right.
+ * Thread 0 is stopped at each step at which it does not have the lock. The other threads must end
+ * all the same. Then thread 0 goes on, and everything must be right.
  */
 static bool
 freeze_everywhere(const struct program_text *text, uint64_t *freezes)
@@ -238,7 +238,7 @@ replay(const struct options *options, const struct program_text *text)
     totals.failed += fault != NULL;
 }
 
-/* ---------------------------------------------------------------------------------------------------- */
+/* ---------------------------------------------------------------------------------------------- */
 
 static bool
 is_chosen(const struct options *options, size_t number, const char *name)

@@ -1,7 +1,7 @@
 #!/bin/sh
 # SPDX-License-Identifier: Apache-2.0
-# Makes each mutant of mutants.pl in a copy of the core. A program must find it. Prints the program, the
-# number of preemptions, and the number of schedules until then.
+# Makes each mutant of mutants.pl in a copy of the core. A program must find it. Prints the program,
+# the number of preemptions, and the number of schedules until then.
 set -u
 cd "$(dirname "$0")"
 root=$(cd ../../.build/interleavings && pwd)/mutants

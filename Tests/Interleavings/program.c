@@ -9,8 +9,8 @@
 #include "CDedupe.h"
 
 /*
- * There is a program for each two transitions of a word that can race (see the table in DESIGN.md). Then
- * come calls that meet at the lock, the index, contexts and slots.
+ * There is a program for each two transitions of a word that can race (see the table in DESIGN.md).
+ * Then come calls that meet at the lock, the index, contexts and slots.
  */
 /* clang-format off */
 const struct program_text program_list[] = {
@@ -51,7 +51,9 @@ const struct program_text program_list[] = {
     {"sweep of a deletion that a restart dropped", "claim +a take -a restart", {"+a -a", "sync take"}},
     {"resync, put, delete", "claim +a +b take resync restart resync", {"+a -b", "sync take"}},
 
-    /* Putting back: the rows of the table in put_back.c, and what can happen to a word meanwhile. */
+    /*
+     * Putting back: the rows of the table in put_back.c, and what can happen to a word meanwhile.
+     */
     {"put back a new value; put, delete", "claim +a take", {"+a -a", "put_back take"}},
     {"put back a new value; delete, put", "claim +a take", {"-a +a", "put_back take"}},
     {"put back a new value that was replaced", "claim +a take +a", {"+a -a", "put_back take"}},
@@ -216,7 +218,10 @@ const struct program_text program_list[] = {
 #endif
 
 #ifdef CDEDUPE_TEST_SIZES
-    /* What grows and shrinks does so with a handful of keys, and what goes on in several lock scopes goes on in two. */
+    /*
+     * What grows and shrinks does so with a handful of keys, and what goes on in several lock
+     * scopes goes on in two.
+     */
     {"tiny: sets are split", "+a fill7", {"+a +a", "+b +c -b"}, .preemptions = 2},
     {"tiny: sets are made one", "+a fill12", {"+a +a", "drop6 -a"}, .preemptions = 2},
     {"tiny: sets are made one, the directory is halved", "fill30 +a", {"+a -a", "drop28 +b"}, .preemptions = 1},
@@ -254,8 +259,8 @@ const struct program_text program_list[] = {
 
 const size_t program_list_count = sizeof(program_list) / sizeof(program_list[0]);
 
-/* ---------------------------------------------------------------------------------------------------- */
-/* Keys                                                                                                 */
+/* ---------------------------------------------------------------------------------------------- */
+/* Keys                                                                                           */
 
 const char *
 key_text(unsigned key)
@@ -276,8 +281,8 @@ key_text(unsigned key)
     return texts[key];
 }
 
-/* ---------------------------------------------------------------------------------------------------- */
-/* Parsing                                                                                              */
+/* ---------------------------------------------------------------------------------------------- */
+/* Parsing                                                                                        */
 
 struct word {
     const char *text;
@@ -415,8 +420,8 @@ program_parse(struct program *program, const struct program_text *text)
     return program->threads_count > 0;
 }
 
-/* ---------------------------------------------------------------------------------------------------- */
-/* Chance                                                                                               */
+/* ---------------------------------------------------------------------------------------------- */
+/* Chance                                                                                         */
 
 /* splitmix64 */
 static uint64_t

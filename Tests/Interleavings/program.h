@@ -98,8 +98,7 @@ struct program_text {
     const char *threads[THREADS_MAX];
     unsigned preemptions; /* At most so many, however many are asked for; zero: no limit. */
     bool waits;           /* Thread 0 is waited for: it is not stopped. */
-    bool
-        weak; /* A sweep takes several lock scopes and is no single step: see linear_check_weakly(). */
+    bool weak;            /* A sweep takes several lock scopes: see linear_check_weakly(). */
 };
 
 /* Those chosen by hand, for this build. */

@@ -1,7 +1,8 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /*
- * Region: all memory of the buffer under test, so that each schedule begins with a copy of the same bytes at the same
- * addresses. What is freed is not used again within a schedule: it is filled with rubbish, and AddressSanitizer is told.
+ * Region: all memory of the buffer under test, so that each schedule begins with a copy of the same
+ * bytes at the same addresses. What is freed is not used again within a schedule: it is filled with
+ * rubbish, and AddressSanitizer is told.
  */
 #ifndef REGION_H
 #define REGION_H

@@ -41,9 +41,8 @@ struct state {
     struct last_batch batch;
     bool woken; /* Since the loop last went to sleep. */
     uint64_t wakes;
-    uint64_t empties; /* Times that a loop found nothing. */
-    uint64_t
-        asleep_at; /* When the take began that found nothing, if it was the loop's last; else zero. */
+    uint64_t empties;   /* Times that a loop found nothing. */
+    uint64_t asleep_at; /* When the loop's last take began, if it found nothing; else zero. */
     uint64_t last_wake;
     unsigned events;
     unsigned items;
@@ -60,8 +59,8 @@ merges(void)
     return program_choice(program, OP_MERGING) != 0;
 }
 
-/* ---------------------------------------------------------------------------------------------------- */
-/* Payloads                                                                                             */
+/* ---------------------------------------------------------------------------------------------- */
+/* Payloads                                                                                       */
 
 struct payload {
     uint64_t content;
@@ -182,8 +181,8 @@ use_slot(unsigned thread)
     cdedupe_discard(buffer, &slot, 1);
 }
 
-/* ---------------------------------------------------------------------------------------------------- */
-/* Events                                                                                               */
+/* ---------------------------------------------------------------------------------------------- */
+/* Events                                                                                         */
 
 static struct event *
 begin_event(unsigned thread, enum op_kind kind, unsigned argument)
@@ -523,8 +522,8 @@ run_thread(unsigned thread)
     }
 }
 
-/* ---------------------------------------------------------------------------------------------------- */
-/* Before and after                                                                                     */
+/* ---------------------------------------------------------------------------------------------- */
+/* Before and after                                                                               */
 
 /* Nothing ages: schedules of the same calls have the same counters. */
 static uint64_t
@@ -643,7 +642,10 @@ run_validate(void)
         scheduler_fail("validate: %s", fault);
 }
 
-/* Where values are merged validating takes the merge lock, and then wakes a loop that another call would have to wake. */
+/*
+ * Where values are merged validating takes the merge lock, and then wakes a loop that another call
+ * would have to wake.
+ */
 void
 run_validate_at_switch(void)
 {
@@ -725,8 +727,8 @@ run_history(void)
     return &history;
 }
 
-/* ---------------------------------------------------------------------------------------------------- */
-/* Telling                                                                                              */
+/* ---------------------------------------------------------------------------------------------- */
+/* Telling                                                                                        */
 
 /* What is in a payload: an id, or several that are merged. */
 static void

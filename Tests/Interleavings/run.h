@@ -36,7 +36,9 @@ struct event {
     cdedupe_statistics_t statistics;
 };
 
-/* Where values are merged an id is a set of bits, by the numbers of the payloads that are merged. */
+/*
+ * Where values are merged an id is a set of bits, by the numbers of the payloads that are merged.
+ */
 struct history {
     const struct program *program;
     struct event events[EVENTS_MAX];
@@ -55,7 +57,9 @@ void run_thread(unsigned thread);
 /* Back to the state after the set-up. */
 void run_begin(void);
 
-/* After all threads have ended: takes what is left, asks for every count, and destroys the buffer. */
+/*
+ * After all threads have ended: takes what is left, asks for every count, and destroys the buffer.
+ */
 void run_end(void);
 
 /* Everything since the creation, the set-up too. Of a run that ended, also what was left. */

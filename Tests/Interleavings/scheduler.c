@@ -32,8 +32,8 @@ enum { STACK_SIZE = 256 * 1024, CHOICES_MAX = 65536 };
 enum { STEPS_MAX = 200 * 1000, VAIN_MAX = 1000 };
 
 /*
- * How often yielding threads may pass over a thread that can run. Otherwise polling threads would wake
- * each other forever.
+ * How often yielding threads may pass over a thread that can run. Otherwise polling threads would
+ * wake each other forever.
  */
 enum { PASSED_MAX = 2 };
 
@@ -53,7 +53,10 @@ struct choice {
     uint8_t taken;
 };
 
-/* By address, as far as the region goes: who read it, who wrote it, as bits; and whether it is a point of choice. */
+/*
+ * By address, as far as the region goes: who read it, who wrote it, as bits; and whether it is a
+ * point of choice.
+ */
 struct use {
     uint8_t readers;
     uint8_t writers;
@@ -107,8 +110,8 @@ static unsigned char stacks[THREADS_MAX][STACK_SIZE] __attribute__((aligned(64))
 const char *(*scheduler_label)(const volatile void *address);
 void (*scheduler_at_switch)(void);
 
-/* ---------------------------------------------------------------------------------------------------- */
-/* Coroutines                                                                                           */
+/* ---------------------------------------------------------------------------------------------- */
+/* Coroutines                                                                                     */
 
 static void
 swap(ucontext_t *from, ucontext_t *to, const void *stack, size_t size)
@@ -169,10 +172,12 @@ scheduler_clear_failure(void)
     scheduler.failed = false;
 }
 
-/* ---------------------------------------------------------------------------------------------------- */
-/* Choices                                                                                              */
+/* ---------------------------------------------------------------------------------------------- */
+/* Choices                                                                                        */
 
-/* One of so many: the first when it is met for the first time, then, search by search, the others. */
+/*
+ * One of so many: the first when it is met for the first time, then, search by search, the others.
+ */
 static unsigned
 choose(unsigned options)
 {
@@ -359,8 +364,8 @@ run_another(bool yields)
     switch_to(thread);
 }
 
-/* ---------------------------------------------------------------------------------------------------- */
-/* Steps                                                                                                */
+/* ---------------------------------------------------------------------------------------------- */
+/* Steps                                                                                          */
 
 static bool
 is_shared(const struct use *use)
@@ -404,7 +409,10 @@ maybe_freeze(void)
     run_another(false);
 }
 
-/* Where in the core a step is, as addr2line knows: the innermost function outside the files of steps. */
+/*
+ * Where in the core a step is, as addr2line knows: the innermost function outside the files of
+ * steps.
+ */
 static const char *
 describe_caller(const void *caller)
 {
@@ -550,8 +558,8 @@ scheduler_changed(const volatile void *address)
     step_changed(address);
 }
 
-/* ---------------------------------------------------------------------------------------------------- */
-/* Runs and searches                                                                                    */
+/* ---------------------------------------------------------------------------------------------- */
+/* Runs and searches                                                                              */
 
 static void
 run_body(int thread)

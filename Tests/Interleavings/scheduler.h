@@ -2,13 +2,15 @@
 /*
  * Scheduler: runs coroutines under a schedule of its choosing, and goes through all schedules.
  *
- * A schedule is the list of switches between threads. Where the running thread could go on, a switch is a preemption, and
- * a schedule has at most so many of them (as CHESS bounds its search); where it waits or ends, any thread may follow. The
- * search is depth first over these choices, each schedule run from the start.
+ * A schedule is the list of switches between threads. Where the running thread could go on, a
+ * switch is a preemption, and a schedule has at most so many of them (as CHESS bounds its search);
+ * where it waits or ends, any thread may follow. The search is depth first over these choices, each
+ * schedule run from the start.
  *
- * Only steps at contended addresses are points of choice: such as more than one thread uses and at least one writes.
- * Which these are is found out on the way; when there is a new one the search begins again. Letting others go first
- * before any other step is the same as doing so before the next contended one.
+ * Only steps at contended addresses are points of choice: such as more than one thread uses and at
+ * least one writes. Which these are is found out on the way; when there is a new one the search
+ * begins again. Letting others go first before any other step is the same as doing so before the
+ * next contended one.
  */
 #ifndef SCHEDULER_H
 #define SCHEDULER_H
@@ -37,7 +39,10 @@ typedef void thread_body_t(unsigned thread);
 /* A new program: no address is contended yet. */
 void scheduler_begin_program(unsigned threads, thread_body_t *body);
 
-/* Runs schedules with at most so many preemptions, each by the caller: while (scheduler_next()) { prepare; run; check; } */
+/*
+ * Runs schedules with at most so many preemptions, each by the caller: while (scheduler_next()) {
+ * prepare; run; check; }
+ */
 void scheduler_begin_search(unsigned preemptions);
 bool scheduler_next(void);
 
@@ -45,8 +50,8 @@ bool scheduler_next(void);
 void scheduler_follow(const struct schedule *schedule, FILE *trace);
 
 /*
- * Instead of preemptions: thread 0 runs alone up to this step of its own, and then not before all others have ended.
- * False from scheduler_freeze_held() says that it got there without the lock.
+ * Instead of preemptions: thread 0 runs alone up to this step of its own, and then not before all
+ * others have ended. False from scheduler_freeze_held() says that it got there without the lock.
  */
 void scheduler_freeze(uint64_t step);
 bool scheduler_freeze_reached(void);

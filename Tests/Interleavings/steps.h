@@ -1,11 +1,12 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /*
- * Steps: what the scheduler can interleave. The compiler includes this before everything else in each file of the core
- * (-include), so that the core's own text stays as it is: every atomic and every operation on the lock, which the core
- * has in sync.h alone, and every call into Concurrency Kit on shared memory becomes one step of the thread that runs.
+ * Steps: what the scheduler can interleave. The compiler includes this before everything else in
+ * each file of the core (-include), so that the core's own text stays as it is: every atomic and
+ * every operation on the lock, which the core has in sync.h alone, and every call into Concurrency
+ * Kit on shared memory becomes one step of the thread that runs.
  *
- * All threads of a test are coroutines of one thread of the system. So plain memory accesses do, which AddressSanitizer
- * sees, as it does not see Concurrency Kit's assembly.
+ * All threads of a test are coroutines of one thread of the system. So plain memory accesses do,
+ * which AddressSanitizer sees, as it does not see Concurrency Kit's assembly.
  */
 #ifndef STEPS_H
 #define STEPS_H
@@ -26,7 +27,10 @@ void step_before(const volatile void *address, bool writes, const char *what);
 /* After a step that changed something: threads that wait for that may go on. */
 void step_changed(const volatile void *address);
 
-/* A turn of a loop that waits for a change: of what it read last, or (a call to the system) of anything. */
+/*
+ * A turn of a loop that waits for a change: of what it read last, or (a call to the system) of
+ * anything.
+ */
 void step_spin(void);
 void step_yield(void);
 
@@ -37,8 +41,8 @@ void step_sleep(const volatile void *address);
 void step_locked(void);
 void step_unlocked(void);
 
-/* ---------------------------------------------------------------------------------------------------- */
-/* Atomics                                                                                              */
+/* ---------------------------------------------------------------------------------------------- */
+/* Atomics                                                                                        */
 
 #define STEP_LOAD(name, type)                               \
     static inline type step_load_##name(type const *target) \
@@ -121,8 +125,8 @@ step_exchange(uint64_t *target, uint64_t value)
 #define ck_pr_stall step_spin
 #define sched_yield step_yield
 
-/* ---------------------------------------------------------------------------------------------------- */
-/* The lock                                                                                             */
+/* ---------------------------------------------------------------------------------------------- */
+/* The lock                                                                                       */
 
 static inline bool
 step_lock_is_taken(ck_spinlock_t *lock)
@@ -159,8 +163,11 @@ step_lock_drop(ck_spinlock_t *lock)
 #define ck_spinlock_trylock step_lock_try
 #define ck_spinlock_unlock step_lock_drop
 
-/* ---------------------------------------------------------------------------------------------------- */
-/* The merge lock: the first word of a mutex says whether it is held, that of a condition how often it was signalled. */
+/* ---------------------------------------------------------------------------------------------- */
+/*
+ * The merge lock: the first word of a mutex says whether it is held, that of a condition how often
+ * it was signalled.
+ */
 
 /* The thread that runs, as a number. */
 uint64_t step_thread(void);
@@ -234,8 +241,8 @@ step_cond_broadcast(pthread_cond_t *condition)
 #define pthread_cond_destroy(condition) ((void)(condition))
 #define pthread_self step_thread
 
-/* ---------------------------------------------------------------------------------------------------- */
-/* Concurrency Kit: one step per call, as if it read or wrote the whole set, or the epoch.              */
+/* ---------------------------------------------------------------------------------------------- */
+/* Concurrency Kit: one step per call, as if it read or wrote the whole set, or the epoch.        */
 
 static inline void *
 step_hs_get(ck_hs_t *set, unsigned long hash, const void *key)

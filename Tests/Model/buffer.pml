@@ -1,8 +1,10 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /*
- * The word protocol of Sources/CDedupe as a Promela model, step by step. README.md says what it shows.
+ * The word protocol of Sources/CDedupe as a Promela model, step by step. README.md says what it
+ * shows.
  *
- * A step's name (U5, T3, ...) also stands in the code, in the comment at the place that takes the step:
+ * A step's name (U5, T3, ...) also stands in the code, in the comment at the place that takes the
+ * step:
  *
  *     U  a producer without the lock   put.c: put_chunk, look_up, replace_unlocked
  *     P  a producer under the lock     put.c: put_one, put_anywhere, insert, requeue, revive, replace,
@@ -18,8 +20,8 @@
  *     W  waking the loop               buffer.h: notify, scope_wake
  *
  * Work under the lock that no thread without the lock can see is one step with the work beside it.
- * The model releases the lock wherever the code may release it between two pieces of work. Longer lock
- * scopes are therefore among its runs.
+ * The model releases the lock wherever the code may release it between two pieces of work. Longer
+ * lock scopes are therefore among its runs.
  *
  * Parameters (-D):
  *
@@ -83,8 +85,8 @@
 #define RMAX 3
 #endif
 
-/* ------------------------------------------------------------------------------------------------ */
-/* word.h                                                                                           */
+/* ---------------------------------------------------------------------------------------------- */
+/* word.h                                                                                         */
 
 #define P_ 64
 #define D_ 128
@@ -101,8 +103,9 @@
 #define PENDING(w, s, r, d) WORD(s, r, I_ | P_ | ((w) & L_) | ((d) -> D_ : 0))
 #define IDLE(r) WORD(0, r, I_ | L_)
 
-/* ------------------------------------------------------------------------------------------------ */
-/* The buffer. Items of the queue: an entry's number, or a status: STATUS + its place in `status`.  */
+/* ---------------------------------------------------------------------------------------------- */
+/* The buffer. Items of the queue: an entry's number, or a status: STATUS + its place in `status`.
+   */
 
 #define STATUS 16
 #define IS_STATUS(x) ((x) >= STATUS)
@@ -146,8 +149,8 @@ byte sections;                      /* and those that are open. */
 
 byte wake;                          /* The wake callback was called. */
 
-/* ------------------------------------------------------------------------------------------------ */
-/* Ghosts: what the assertions go by                                                                */
+/* ---------------------------------------------------------------------------------------------- */
+/* Ghosts: what the assertions go by                                                              */
 
 #define IN 10                       /* Owner of a slot: IN + the entry whose word has it, */
 #define DETACHED 9                  /* the detached payloads, */
@@ -184,8 +187,8 @@ bit stop_called;
 bit drained;                        /* The loop ended because there was nothing left to come, */
 bit over;                           /* or because it was told to. */
 
-/* ------------------------------------------------------------------------------------------------ */
-/* Lists                                                                                            */
+/* ---------------------------------------------------------------------------------------------- */
+/* Lists                                                                                          */
 
 /* queue.c: remove_link. By place. */
 inline remove_at(i) {
@@ -265,8 +268,8 @@ inline detached_add(s) {
 inline notify() { if :: asleep -> asleep = 0; hook = 1 :: else -> skip fi }
 inline call_hook() { if :: hook -> atomic { assert(wake == 0); wake = 1; hook = 0 } :: else -> skip fi }
 
-/* ------------------------------------------------------------------------------------------------ */
-/* The lock. At its end all that validate.c says holds.                                             */
+/* ---------------------------------------------------------------------------------------------- */
+/* The lock. At its end all that validate.c says holds.                                           */
 
 #define GET_LOCK !lock -> lock = 1
 
@@ -310,8 +313,8 @@ inline unlock() { d_step {
     i_ = 0; lock = 0
 } }
 
-/* ------------------------------------------------------------------------------------------------ */
-/* Entries: read sections, retired; slots                                                             */
+/* ---------------------------------------------------------------------------------------------- */
+/* Entries: read sections, retired; slots                                                         */
 
 inline touch(e) { assert(state[e] != FREE) }
 
@@ -346,7 +349,8 @@ inline retired_add(e) {
     free_if_unseen(e)
 }
 
-/* The word of e gets slot s, of producer `me`; slot d comes out of it, and its owner is done with it. */
+/* The word of e gets slot s, of producer `me`; slot d comes out of it, and its owner is done with
+   it. */
 inline hand_over(e, s, d) {
     if :: s != 0 -> assert(owner[s] == me); owner[s] = IN + e :: else -> skip fi;
     give_back(e, d)
@@ -360,8 +364,8 @@ inline received(e, k, deletes) {
 }
 
 
-/* ------------------------------------------------------------------------------------------------ */
-/* Source                                                                                           */
+/* ---------------------------------------------------------------------------------------------- */
+/* Source                                                                                         */
 
 /* Clears one dropped update, under the lock: C1 to C3. Uses ce, cw. */
 inline clear_one() {
@@ -398,7 +402,8 @@ inline clear_one() {
     fi
 }
 
-/* A current entry leaves, its word is zero: a value was pending, and a deletion comes. No other deletion goes with them. */
+/* A current entry leaves, its word is zero: a value was pending, and a deletion comes. No other
+   deletion goes with them. */
 inline remove_current(e, k) {
     assert(!newest_deletes[k] || newest[k] == mine);
     unqueue(e); unindex(e); retired_add(e);
@@ -451,7 +456,8 @@ next_call:
         fi
     };
 
-    /* -------- cdedupe_put: one chunk, without the lock ------------------------------------------ */
+    /* -------- cdedupe_put: one chunk, without the lock ------------------------------------------
+       */
 put:
     atomic {
         enter();                                                                /* U1 enter a section, look up; */
@@ -528,7 +534,8 @@ try_again:
     };
     goto replace_unlocked;
 
-    /* -------- The rest of the chunk, under the lock ---------------------------------------------- */
+    /* -------- The rest of the chunk, under the lock ----------------------------------------------
+       */
 put_rest:
     atomic {
 #ifdef MUTANT_SECTION
@@ -635,7 +642,8 @@ put_one:
            queue_entry(e); received(e, k[u], deletes[u]);
            if :: SLOT(w) == 0 -> goto queued :: else -> goto put_next fi
         :: IS_CURRENT(w, restart) && !DELETES_UNKNOWN ->
-                                                                                /* P6 replace: exchange */
+                                                                                /* P6 replace:
+                                                                                   exchange */
 #ifndef MUTANT_REPLACE_STORE
            cw = word[e];
 #else
@@ -715,7 +723,8 @@ put_done:
     call_hook();                                                                /* W2 */
     goto next_call;
 
-    /* -------- cdedupe_put_status ------------------------------------------------------------------ */
+    /* -------- cdedupe_put_status ------------------------------------------------------------------
+       */
 put_status:
     atomic { began = 0; next = 1 };
 sweep:
@@ -796,7 +805,8 @@ queue_status:
            do
            :: n_ <= K ->
 #if defined(SUPPRESS) && defined(PUT_BACK)
-              /* (What was suppressed and put back since, and then replaced, may come behind the status: see README.md.) */
+              /* (What was suppressed and put back since, and then replaced, may come behind the
+                 status: see README.md.) */
               barrier[e * (K + 1) + n_] = (newest[n_] == taken[n_] -> 0 : newest[n_]);
 #else
               barrier[e * (K + 1) + n_] = newest[n_];
@@ -806,7 +816,8 @@ queue_status:
            od;
            n_ = 0
         fi;
-        /* After a resync the sink hears of its end, even if the in-sync repeats the latest status. */
+        /* After a resync the sink hears of its end, even if the in-sync repeats the latest status.
+           */
         assert(!ends_resync || IS_STATUS(BEFORE(ring_length)))
     };
 status_done:
@@ -814,7 +825,8 @@ status_done:
     call_hook();                                                                /* W2 */
     goto next_call;
 
-    /* -------- cdedupe_restart --------------------------------------------------------------------- */
+    /* -------- cdedupe_restart ---------------------------------------------------------------------
+       */
 put_restart:
     atomic {
         GET_LOCK;                                                               /* R1 lock; drop the queue */
@@ -874,13 +886,15 @@ next_restart:
     };
     goto next_call;
 
-    /* -------- cdedupe_collect --------------------------------------------------------------------- */
+    /* -------- cdedupe_collect ---------------------------------------------------------------------
+       */
 collect:
     atomic { GET_LOCK };
     clear_one();
     atomic { unlock(); goto next_call };
 
-    /* -------- The end ------------------------------------------------------------------------------ */
+    /* -------- The end ------------------------------------------------------------------------------
+       */
 stop:
     atomic {                                                                    /* E1 stop */
         GET_LOCK;
@@ -926,8 +940,8 @@ ended:
     done++
 }
 
-/* ------------------------------------------------------------------------------------------------ */
-/* Sink                                                                                             */
+/* ---------------------------------------------------------------------------------------------- */
+/* Sink                                                                                           */
 
 /* E5: a finish is complete when the queue is empty. Afterwards `stopped` tells. */
 inline is_over() {
@@ -952,7 +966,8 @@ inline retire_borrowed() {
 }
 
 #ifdef PUT_BACK
-/* The i-th item of the batch: its key (zero: a status) and entry; whether it is a deletion, and the key was live; its slot. */
+/* The i-th item of the batch: its key (zero: a status) and entry; whether it is a deletion, and the
+   key was live; its slot. */
 typedef item_t {
     byte key, entry, slot, before, version, taken, status; bit deletes, had; byte barrier[K + 1];
 #ifdef SUPPRESS
@@ -1130,7 +1145,8 @@ dealt_with:
     :: count > 0 && puts_back < PUT_BACK -> count--; puts_back++
     fi;
 
-    /* -------- cdedupe_put_back: the last item ------------------------------------------------------- */
+    /* -------- cdedupe_put_back: the last item -------------------------------------------------------
+       */
 put_back:
     atomic {
         GET_LOCK;
@@ -1262,8 +1278,8 @@ ended:
     done++
 }
 
-/* ------------------------------------------------------------------------------------------------ */
-/* When all have ended                                                                              */
+/* ---------------------------------------------------------------------------------------------- */
+/* When all have ended                                                                            */
 
 inline check_keys() {
     i_ = 1;

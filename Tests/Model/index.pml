@@ -1,22 +1,23 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /*
- * The index of Sources/CDedupe: a directory of sets, each with a map. Readers look keys up without the
- * lock. A writer under the lock adds and removes keys, splits and merges sets, and doubles and halves
- * the directory. README.md says what the model shows.
+ * The index of Sources/CDedupe: a directory of sets, each with a map. Readers look keys up without
+ * the lock. A writer under the lock adds and removes keys, splits and merges sets, and doubles and
+ * halves the directory. README.md says what the model shows.
  *
  *     F  finding without the lock    index.c: find_set, index_find_fingerprint; put.c: is_key, put_anywhere
  *     I  changing under the lock     index.c: set_rebuild, double_directory, split, tidy_set, tidy_next
  *
- * In the code, counts decide when a set is split, merged or rebuilt. Here the writer may do so whenever
- * the directory's form allows it. Memory may run out at any time; then nothing happens. The cells of a
- * map are not modelled: a look-up without the lock may miss, or find any word in the map that has the
- * wanted fingerprint. A look-up under the lock is exact.
+ * In the code, counts decide when a set is split, merged or rebuilt. Here the writer may do so
+ * whenever the directory's form allows it. Memory may run out at any time; then nothing happens.
+ * The cells of a map are not modelled: a look-up without the lock may miss, or find any word in the
+ * map that has the wanted fingerprint. A look-up under the lock is exact.
  *
- * Directories, sets and maps are tables of one pool. A table is reused at the earliest moment that the
- * read sections allow; retired.pml has the rest.
+ * Directories, sets and maps are tables of one pool. A table is reused at the earliest moment that
+ * the read sections allow; retired.pml has the rest.
  *
- * Parameters (-D): K keys; FINGERPRINT1 to FINGERPRINT3, their fingerprints, of two bits each; STEPS of
- * the writer; READERS; FINDS of each reader; NT tables; NE entries. MUTANT_x: a deliberate fault.
+ * Parameters (-D): K keys; FINGERPRINT1 to FINGERPRINT3, their fingerprints, of two bits each;
+ * STEPS of the writer; READERS; FINDS of each reader; NT tables; NE entries. MUTANT_x: a deliberate
+ * fault.
  */
 #ifndef K
 #define K 2
@@ -63,7 +64,8 @@ byte directory;
 bit saw_deepest;
 byte cursor;
 
-/* Tables: a directory has a depth and places; a set a depth and a map; a map the entries that it names. */
+/* Tables: a directory has a depth and places; a set a depth and a map; a map the entries that it
+   names. */
 byte state[NT + 1], readers[NT + 1];
 byte depth[NT + 1], map[NT + 1], entries[NT + 1];
 byte places[(NT + 1) * 4];
@@ -79,8 +81,8 @@ hidden byte d_;
 hidden byte s_;
 hidden byte n_;
 
-/* ------------------------------------------------------------------------------------------------ */
-/* Retired                                                                                          */
+/* ---------------------------------------------------------------------------------------------- */
+/* Retired                                                                                        */
 
 inline clear(t) {
     state[t] = FREE; depth[t] = 0; map[t] = 0; entries[t] = 0;
@@ -140,8 +142,8 @@ inline leave() { d_step {
 /* A look at a table that is nothing but memory any more. */
 inline touch(t) { assert((t) != 0 && state[t] != FREE) }
 
-/* ------------------------------------------------------------------------------------------------ */
-/* The lock                                                                                         */
+/* ---------------------------------------------------------------------------------------------- */
+/* The lock                                                                                       */
 
 #define GET_LOCK !lock -> lock = 1
 
@@ -185,7 +187,7 @@ inline unlock() { d_step {
     lock = 0
 } }
 
-/* ------------------------------------------------------------------------------------------------ */
+/* ---------------------------------------------------------------------------------------------- */
 
 /* A table, or zero: no memory. */
 inline take_table(t) { d_step {
@@ -244,7 +246,8 @@ next:
         fi
     };
 
-    /* -------- index_remove ---------------------------------------------------------------------- */
+    /* -------- index_remove ----------------------------------------------------------------------
+       */
 remove:
     atomic {
         entries[map[s]] = entries[map[s]] & (255 - BIT(e));               /* I3 remove: a dead entry's word */
@@ -256,7 +259,8 @@ remove:
         goto done
     };
 
-    /* -------- set_rebuild, by ck_hs_grow -------------------------------------------------------- */
+    /* -------- set_rebuild, by ck_hs_grow --------------------------------------------------------
+       */
 rebuild:
     atomic {
         take_table(m); if :: m == 0 -> goto done :: else -> skip fi;
@@ -273,7 +277,8 @@ rebuild:
         goto done
     };
 
-    /* -------- double_directory ------------------------------------------------------------------ */
+    /* -------- double_directory ------------------------------------------------------------------
+       */
 double:
     atomic {
         take_table(t); if :: t == 0 -> goto done :: else -> skip fi;
@@ -291,7 +296,8 @@ double:
         goto done
     };
 
-    /* -------- split ------------------------------------------------------------------------------ */
+    /* -------- split ------------------------------------------------------------------------------
+       */
 split:
     atomic {
         e = depth[s] + 1; take_set(left, m, e); take_set(right, m, e);
@@ -344,7 +350,8 @@ split:
         goto done
     };
 
-    /* -------- tidy_next, tidy_set ----------------------------------------------------------------- */
+    /* -------- tidy_next, tidy_set -----------------------------------------------------------------
+       */
 tidy:
     atomic {
         if :: cursor >= BIT(depth[directory]) -> goto end_of_round :: else -> skip fi;
@@ -488,7 +495,8 @@ inline start_set(its_depth, first, width) {
     i_ = first; do :: i_ < first + width -> AT(1, i_) = t; i_++ :: else -> break od; i_ = 0
 }
 
-/* It begins with any form of the directory, keys, and place in a round, not only with what the next STEPS can reach. */
+/* It begins with any form of the directory, keys, and place in a round, not only with what the next
+   STEPS can reach. */
 init {
     byte t, k, s;
 

@@ -1,17 +1,17 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /*
- * The merge lock as a Promela model: which call has it, which calls wait for it, and which call wakes
- * the loop. README.md says what it shows.
+ * The merge lock as a Promela model: which call has it, which calls wait for it, and which call
+ * wakes the loop. README.md says what it shows.
  *
- * No other call sees what the mutex's holder does to words, so the queue is only a number here. A step's
- * name also stands in the code, in merge.c, put.c, put_back.c and take.c:
+ * No other call sees what the mutex's holder does to words, so the queue is only a number here. A
+ * step's name also stands in the code, in merge.c, put.c, put_back.c and take.c:
  *
  *     M  merging     put.c: merge_next, replace_merged; put_back.c: merge_item
  *     T  taking      take.c: begin_turn
  *     W  waking      merge.c: merge_unlock
  *
- * Parameters (-D): PUTS, the calls of each producer; BATCH: the sink takes single batches, and so waits
- * for the mutex. MUTANT_x: a deliberate fault.
+ * Parameters (-D): PUTS, the calls of each producer; BATCH: the sink takes single batches, and so
+ * waits for the mutex. MUTANT_x: a deliberate fault.
  */
 #ifndef PUTS
 #define PUTS 2

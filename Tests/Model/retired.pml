@@ -7,16 +7,16 @@
  *                                   entry_grace_is_over
  *     X  readers in read sections   context.c: read_section_begin, read_section_end
  *
- * A lock holder unlinks objects and files them in generations (open, closed, ready). It frees the ready
- * generation. A reader in a read section looks whether an object is linked. An object that the reader
- * found must not be freed until the section ends.
+ * A lock holder unlinks objects and files them in generations (open, closed, ready). It frees the
+ * ready generation. A reader in a read section looks whether an object is linked. An object that
+ * the reader found must not be freed until the section ends.
  *
- * A store waits in its processor's buffer until a Drain lets it out, in order. A locked instruction or a
- * full fence waits for that. Data that only lock holders use needs no buffer here, because it is out
- * before the lock's release is.
+ * A store waits in its processor's buffer until a Drain lets it out, in order. A locked instruction
+ * or a full fence waits for that. Data that only lock holders use needs no buffer here, because it
+ * is out before the lock's release is.
  *
- * Parameters (-D): LOCKS, the lock scopes of each of the two holders; OBJECTS; READERS; SECTIONS of each
- * reader. NO_FENCE: close_entries without its full fence. MUTANT_x: a deliberate fault.
+ * Parameters (-D): LOCKS, the lock scopes of each of the two holders; OBJECTS; READERS; SECTIONS of
+ * each reader. NO_FENCE: close_entries without its full fence. MUTANT_x: a deliberate fault.
  */
 #ifndef LOCKS
 #define LOCKS 3
@@ -33,7 +33,8 @@
 #define HOLDERS 2
 #define BIT(x) (1 << (x))
 
-/* MUTANT_UNLOCKED: no lock; each holder has its own record and retired list, as a separate library would. */
+/* MUTANT_UNLOCKED: no lock; each holder has its own record and retired list, as a separate library
+   would. */
 #ifdef MUTANT_UNLOCKED
 #define RECORDS HOLDERS
 #define MINE me

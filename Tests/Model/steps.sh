@@ -1,8 +1,8 @@
 #!/bin/sh
 # SPDX-License-Identifier: Apache-2.0
 # Compares the steps that the models name at the start of a comment with the marks in the core's
-# comments: "Model step U5", which may go over a line's end, or [U5]. Fails if a step has no mark, or
-# a mark no step.
+# comments: "Model step U5", which may go over a line's end, or [U5]. Fails if a step has no mark,
+# or a mark no step.
 set -u
 cd "$(dirname "$0")" || exit 1
 core=${CORE:-../../Sources/CDedupe}

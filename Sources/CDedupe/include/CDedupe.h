@@ -4,10 +4,10 @@
  * @page cdedupe A buffer of keyed updates between a fast source and a slow sink
  *
  * The buffer is an in-order queue that holds at most one pending update per key. A new update for a
- * queued key takes the place of the old one. The source therefore never waits for the sink, the number
- * of updates in flight is bounded by the number of keys, and an overloaded sink skips ahead to recent
- * state. Statuses travel in the same queue and keep their place between the updates. After a lost
- * connection the buffer works out which keys vanished, and queues their deletions.
+ * queued key takes the place of the old one. The source therefore never waits for the sink, the
+ * number of updates in flight is bounded by the number of keys, and an overloaded sink skips ahead
+ * to recent state. Statuses travel in the same queue and keep their place between the updates.
+ * After a lost connection the buffer works out which keys vanished, and queues their deletions.
  *
  * Terms
  * -----
@@ -18,7 +18,7 @@
  *     live      a value of the key was taken, and no deletion of the key has been taken since
  *     taken     moved out of the queue into a batch, and so committed unless the sink puts it back
  *     payload   the caller's data of one update: a fixed number of bytes, which this library never
- *               copies; it reads them only at revision_offset and weight_offset, where these are used
+ *               copies; it reads them only at revision_offset and weight_offset, if these are used
  *     slot      the memory of one payload, named by a 32-bit handle; the holder of the handle owns
  *               the payload
  *     batch     the items that one call of cdedupe_take() hands over
@@ -28,11 +28,12 @@
  * Two levels
  * ----------
  *
- * Handles (cdedupe_...): the caller acquires slots, constructs payloads in them, puts them under keys,
- * gets displaced handles back, destroys what is in them, and discards the slots. Nothing is copied.
+ * Handles (cdedupe_...): the caller acquires slots, constructs payloads in them, puts them under
+ * keys, gets displaced handles back, destroys what is in them, and discards the slots. Nothing is
+ * copied.
  *
- * Bytes (cdedupe_bytes_...): the caller puts keys and values as bytes and takes batches of the same.
- * The library copies keys and values in, and frees them when the batch is released.
+ * Bytes (cdedupe_bytes_...): the caller puts keys and values as bytes and takes batches of the
+ * same. The library copies keys and values in, and frees them when the batch is released.
  *
  *     cdedupe_bytes_t *buffer;
  *     cdedupe_bytes_item_t items[100];
@@ -44,57 +45,58 @@
  *
  *     cdedupe_bytes_claim(buffer, CDEDUPE_CLAIM_LOOP);             (the sink's thread)
  *     while (cdedupe_bytes_take_wait(buffer, items, 100, &count, -1) == CDEDUPE_OK)
- *         ...                                                      (items are valid until the next take)
+ *         ...                                                      (valid until the next take)
  *     cdedupe_bytes_release(buffer);
  *     cdedupe_bytes_destroy(buffer);
  *
  * Threads and ownership
  * ---------------------
  *
- *     function                          threads                 ownership
- *     --------------------------------  ----------------------  ---------------------------------------
- *     cdedupe_create                    any                     the caller owns the buffer
- *     cdedupe_destroy                   one, no other call      the caller has drained it before, see
- *                                       is running              cdedupe_drain_next()
- *     cdedupe_acquire                   any, at any time        handles: buffer -> caller
- *     cdedupe_discard                   any, at any time        handles: caller -> buffer
- *     cdedupe_payload, _payloads        the handle's owner      the memory belongs to the handle's owner
- *     cdedupe_put                       any, at any time        handles go in, and others come out;
- *                                                               keys are copied
- *     cdedupe_put_status, _restart      any, at any time        -
- *     cdedupe_collect                   any, at any time        handles: buffer -> caller
- *     cdedupe_has_dropped               any, at any time        -
- *     cdedupe_claim                     any, at any time        the right to take: buffer -> caller
- *     cdedupe_release                   the claim's owner       the right to take: caller -> buffer
- *     cdedupe_take, _take_wait          the claim's owner       handles: buffer -> caller; the sink
- *                                                               borrows the keys until its next take,
- *                                                               put back or release
- *     cdedupe_put_back                  the claim's owner       handles: caller -> buffer, and some
- *                                                               come back
- *     cdedupe_stop, _finish             any, at any time        -
- *     cdedupe_statistics, _validate,    any, at any time        -
+ *     function                        threads               ownership
+ *     ------------------------------  --------------------  ------------------------------------
+ *     cdedupe_create                  any                   the caller owns the buffer
+ *     cdedupe_destroy                 one, no other call    the caller has drained it before, see
+ *                                     is running            cdedupe_drain_next()
+ *     cdedupe_acquire                 any, at any time      handles: buffer -> caller
+ *     cdedupe_discard                 any, at any time      handles: caller -> buffer
+ *     cdedupe_payload, _payloads      the handle's owner    memory belongs to the handle's owner
+ *     cdedupe_put                     any, at any time      handles go in, and others come out;
+ *                                                           keys are copied
+ *     cdedupe_put_status, _restart    any, at any time      -
+ *     cdedupe_collect                 any, at any time      handles: buffer -> caller
+ *     cdedupe_has_dropped             any, at any time      -
+ *     cdedupe_claim                   any, at any time      the right to take: buffer -> caller
+ *     cdedupe_release                 the claim's owner     the right to take: caller -> buffer
+ *     cdedupe_take, _take_wait        the claim's owner     handles: buffer -> caller; the sink
+ *                                                           borrows the keys until its next take,
+ *                                                           put back or release
+ *     cdedupe_put_back                the claim's owner     handles: caller -> buffer, and some
+ *                                                           come back
+ *     cdedupe_stop, _finish           any, at any time      -
+ *     cdedupe_statistics, _validate,  any, at any time      -
  *     _age, _result_text
- *     cdedupe_drain_next                one, no other call      handles: buffer -> caller
- *                                       is running
+ *     cdedupe_drain_next              one, no other call    handles: buffer -> caller
+ *                                     is running
  *
  * A function cdedupe_bytes_... follows the row of the function without "bytes".
  *
- * The buffer orders the calls of several producers; the updates of one call keep their order. A call of
- * cdedupe_put() with many updates need not be atomic towards the sink: the sink may take some of them
- * before the others are put.
+ * The buffer orders the calls of several producers; the updates of one call keep their order. A
+ * call of cdedupe_put() with many updates need not be atomic towards the sink: the sink may take
+ * some of them before the others are put.
  *
  * No call waits for the sink, except that a put into a merging buffer may yield to the sink for a
  * moment. A call that changes the queue takes a spinlock for a bounded number of short steps. User
- * callbacks (allocator, wake, clock, merge) never run under that spinlock, and neither does any other
- * code of the caller's.
+ * callbacks (allocator, wake, clock, merge) never run under that spinlock, and neither does any
+ * other code of the caller's.
  *
  * Counts of zero are allowed everywhere, and then the array may be NULL.
  *
  * Signal handlers must not call any function of this library.
  *
- * After fork() the child has a copy of each buffer. If no other thread was inside a call of the buffer
- * at the time of the fork, the child may use and destroy its copy; otherwise a lock may be held forever
- * in the copy, and the child must not touch it. Parent and child do not see each other's changes.
+ * After fork() the child has a copy of each buffer. If no other thread was inside a call of the
+ * buffer at the time of the fork, the child may use and destroy its copy; otherwise a lock may be
+ * held forever in the copy, and the child must not touch it. Parent and child do not see each
+ * other's changes.
  */
 #ifndef CDEDUPE_H
 #define CDEDUPE_H
@@ -124,7 +126,7 @@ _Pragma("clang assume_nonnull begin")
 extern "C" {
 #endif
 
-/* ------------------------------------------------------------------------------------------------ */
+/* ---------------------------------------------------------------------------------------------- */
 /**
  * @defgroup cdedupe_types Results, handles and limits
  * @{
@@ -176,25 +178,27 @@ typedef struct cdedupe cdedupe_t;
 const char *cdedupe_result_text(cdedupe_result_t result);
 
 /** @} */
-/* ------------------------------------------------------------------------------------------------ */
+/* ---------------------------------------------------------------------------------------------- */
 /**
  * @defgroup cdedupe_configuration Options
  * @{
  */
 
 /**
- * The options of a buffer. Get them from cdedupe_options_init() and change the members that you need.
- * Later versions add members at the end; `size` tells the library which of them the caller knows.
+ * The options of a buffer. Get them from cdedupe_options_init() and change the members that you
+ * need. Later versions add members at the end; `size` tells the library which of them the caller
+ * knows.
  */
 typedef struct {
     /** Bytes of this struct as the caller was compiled. cdedupe_options_init() sets it. */
     size_t size;
 
     /**
-     * Allocates zeroed memory of `size` bytes, aligned to `alignment` (a power of two), or returns NULL.
-     * Set both `allocate` and `deallocate`, or neither. Any thread that is inside a call of this buffer
-     * calls them, never under the spinlock; they must not call this buffer. By default the library uses the
-     * system's allocator, and maps large blocks one by one, so that memory goes back to the system.
+     * Allocates zeroed memory of `size` bytes, aligned to `alignment` (a power of two), or returns
+     * NULL. Set both `allocate` and `deallocate`, or neither. Any thread that is inside a call of
+     * this buffer calls them, never under the spinlock; they must not call this buffer. By default
+     * the library uses the system's allocator, and maps large blocks one by one, so that memory
+     * goes back to the system.
      */
     void *CDEDUPE_NULLABLE (*CDEDUPE_NULLABLE allocate)(void *CDEDUPE_NULLABLE context, size_t size,
                                                         size_t alignment);
@@ -206,22 +210,26 @@ typedef struct {
 
     /** Bytes of one payload, at most CDEDUPE_PAYLOAD_MAX. Default: one pointer. */
     size_t payload_size;
-    /** Alignment of one payload: a power of two, at most CDEDUPE_ALIGNMENT_MAX. Default: a pointer's. */
+    /**
+     * Alignment of one payload: a power of two, at most CDEDUPE_ALIGNMENT_MAX. Default: a
+     * pointer's.
+     */
     size_t payload_alignment;
 
     /**
-     * The seed of the hash function. Zero (the default) draws a secret from the system's random source;
-     * this is necessary where strangers choose the keys. Any other value makes a run with one thread
-     * repeatable, for tests.
+     * The seed of the hash function. Zero (the default) draws a secret from the system's random
+     * source; this is necessary where strangers choose the keys. Any other value makes a run with
+     * one thread repeatable, for tests.
      */
     uint64_t hash_seed;
 
     /**
-     * The wake callback. The buffer calls it when the queue becomes non-empty, or when the buffer is
-     * stopped or finished, while the sink waits for it: the last cdedupe_take() of a
-     * CDEDUPE_CLAIM_LOOP claim returned CDEDUPE_EMPTY. The thread that caused the change calls it once
-     * per such wait, with no lock held. It may call any function of this buffer except
-     * cdedupe_destroy(). It must not wait for the sink. A sink that uses cdedupe_take_wait() needs none.
+     * The wake callback. The buffer calls it when the queue becomes non-empty, or when the buffer
+     * is stopped or finished, while the sink waits for it: the last cdedupe_take() of a
+     * CDEDUPE_CLAIM_LOOP claim returned CDEDUPE_EMPTY. The thread that caused the change calls it
+     * once per such wait, with no lock held. It may call any function of this buffer except
+     * cdedupe_destroy(). It must not wait for the sink. A sink that uses cdedupe_take_wait() needs
+     * none.
      */
     void (*CDEDUPE_NULLABLE wake)(void *CDEDUPE_NULLABLE context);
     /** The argument of `wake`. */
@@ -231,64 +239,66 @@ typedef struct {
     size_t batch_size;
 
     /**
-     * Drops values that the sink has already. After a restart the whole datastore comes again. If this is
-     * set, a value for a live key with nothing pending gets the outcome CDEDUPE_OUTCOME_SUPPRESSED if its
-     * revision equals the revision last taken. The key still counts as seen. The revision is the uint64_t
-     * in the machine's byte order at `revision_offset` of the payload; a revision of zero never equals
-     * another. Takes 8 bytes more per key. Default: not set.
+     * Drops values that the sink has already. After a restart the whole datastore comes again. If
+     * this is set, a value for a live key with nothing pending gets the outcome
+     * CDEDUPE_OUTCOME_SUPPRESSED if its revision equals the revision last taken. The key still
+     * counts as seen. The revision is the uint64_t in the machine's byte order at `revision_offset`
+     * of the payload; a revision of zero never equals another. Takes 8 bytes more per key. Default:
+     * not set.
      */
     bool suppress_unchanged;
     /** Where in a payload the revision lies. */
     size_t revision_offset;
 
     /**
-     * A bound of pending keys; zero (the default) is no bound. An update that would make one more key
-     * pending, and would exceed a bound, overflows: the buffer drops everything that is pending, as a
-     * restart does. Until the next cdedupe_restart() the buffer drops every update and ignores every
-     * status, and each such call returns CDEDUPE_OVERFLOWED. Exactly one update gets the outcome
-     * CDEDUPE_OUTCOME_OVERFLOWED; the caller that gets it must have the source send everything again.
+     * A bound of pending keys; zero (the default) is no bound. An update that would make one more
+     * key pending, and would exceed a bound, overflows: the buffer drops everything that is
+     * pending, as a restart does. Until the next cdedupe_restart() the buffer drops every update
+     * and ignores every status, and each such call returns CDEDUPE_OVERFLOWED. Exactly one update
+     * gets the outcome CDEDUPE_OUTCOME_OVERFLOWED; the caller that gets it must have the source
+     * send everything again.
      *
-     * An update that replaces a pending one is never dropped for a bound. Neither are the deletions that
-     * a resync synthesizes, nor the items that the sink puts back. These may exceed a bound.
+     * An update that replaces a pending one is never dropped for a bound. Neither are the deletions
+     * that a resync synthesizes, nor the items that the sink puts back. These may exceed a bound.
      */
     uint64_t maximum_pending_keys;
     /**
-     * A bound of pending bytes: of the sum of the uint64_t at `weight_offset` of the pending payloads.
-     * Each weight counts as at most CDEDUPE_WEIGHT_MAX. With this bound, replacing takes the lock. Zero
-     * (the default) is no bound.
+     * A bound of pending bytes: of the sum of the uint64_t at `weight_offset` of the pending
+     * payloads. Each weight counts as at most CDEDUPE_WEIGHT_MAX. With this bound, replacing takes
+     * the lock. Zero (the default) is no bound.
      */
     uint64_t maximum_pending_bytes;
     /** Where in a payload the weight lies. */
     size_t weight_offset;
 
     /**
-     * Merges values. If this is set, a value for a key whose value is pending does not simply replace that
-     * value. The buffer first calls `merge` with both payloads. The callback makes `newer` hold the merged
-     * value, and may move parts out of `older`. Then `newer` takes the place of `older`, and `older` comes
-     * back to the caller in `displaced`, to be destroyed.
+     * Merges values. If this is set, a value for a key whose value is pending does not simply
+     * replace that value. The buffer first calls `merge` with both payloads. The callback makes
+     * `newer` hold the merged value, and may move parts out of `older`. Then `newer` takes the
+     * place of `older`, and `older` comes back to the caller in `displaced`, to be destroyed.
      *
-     * cdedupe_put() calls it, and cdedupe_put_back() calls it with the item's payload as `older` and the
-     * pending one as `newer`. Deletions are not merged, and no value is merged across a deletion or a
-     * restart.
+     * cdedupe_put() calls it, and cdedupe_put_back() calls it with the item's payload as `older`
+     * and the pending one as `newer`. Deletions are not merged, and no value is merged across a
+     * deletion or a restart.
      *
-     * The thread that calls it holds a mutex of this buffer, and no other lock. Calls that put, put back,
-     * restart or collect wait for that mutex, and so does the cdedupe_take() of a
-     * CDEDUPE_CLAIM_SINGLE_BATCH claim. The cdedupe_take() of a CDEDUPE_CLAIM_LOOP claim never waits: it
-     * returns CDEDUPE_EMPTY, and the loop is woken later. So a merge must be short.
+     * The thread that calls it holds a mutex of this buffer, and no other lock. Calls that put, put
+     * back, restart or collect wait for that mutex, and so does the cdedupe_take() of a
+     * CDEDUPE_CLAIM_SINGLE_BATCH claim. The cdedupe_take() of a CDEDUPE_CLAIM_LOOP claim never
+     * waits: it returns CDEDUPE_EMPTY, and the loop is woken later. So a merge must be short.
      *
-     * From inside the callback, these functions do nothing and return CDEDUPE_REENTRANT. The callback may
-     * call cdedupe_stop(), cdedupe_finish(), cdedupe_statistics(), cdedupe_acquire() and
-     * cdedupe_discard(). If the buffer is stopped during a merge, the merged value stays pending. NULL
-     * (the default) merges nothing.
+     * From inside the callback, these functions do nothing and return CDEDUPE_REENTRANT. The
+     * callback may call cdedupe_stop(), cdedupe_finish(), cdedupe_statistics(), cdedupe_acquire()
+     * and cdedupe_discard(). If the buffer is stopped during a merge, the merged value stays
+     * pending. NULL (the default) merges nothing.
      */
     void (*CDEDUPE_NULLABLE merge)(void *CDEDUPE_NULLABLE context, void *older, void *newer);
     /** The first argument of `merge`. */
     void *CDEDUPE_NULLABLE merge_context;
 
     /**
-     * A clock that never goes back, in nanoseconds from any beginning. Any thread that is inside a call of
-     * this buffer calls it, never under the spinlock; it must not call this buffer. NULL (the default) is the
-     * system's monotonic clock.
+     * A clock that never goes back, in nanoseconds from any beginning. Any thread that is inside a
+     * call of this buffer calls it, never under the spinlock; it must not call this buffer. NULL
+     * (the default) is the system's monotonic clock.
      */
     uint64_t (*CDEDUPE_NULLABLE clock)(void *CDEDUPE_NULLABLE context);
     /** The argument of `clock`. */
@@ -323,7 +333,7 @@ cdedupe_options(void)
 }
 
 /** @} */
-/* ------------------------------------------------------------------------------------------------ */
+/* ---------------------------------------------------------------------------------------------- */
 /**
  * @defgroup cdedupe_lifetime Creating and destroying a buffer
  * @{
@@ -335,34 +345,34 @@ cdedupe_options(void)
  * @param options  NULL for the defaults
  * @param out      gets the buffer, or NULL on failure
  *
- * Returns CDEDUPE_OK; CDEDUPE_NO_MEMORY; CDEDUPE_NO_RANDOMNESS; CDEDUPE_INVALID_ARGUMENT if an option is
- * out of range, see cdedupe_options_check(). O(1).
+ * Returns CDEDUPE_OK; CDEDUPE_NO_MEMORY; CDEDUPE_NO_RANDOMNESS; CDEDUPE_INVALID_ARGUMENT if an
+ * option is out of range, see cdedupe_options_check(). O(1).
  */
 cdedupe_result_t cdedupe_create(const cdedupe_options_t *CDEDUPE_NULLABLE options,
                                 cdedupe_t *CDEDUPE_NULLABLE *CDEDUPE_NONNULL out);
 
 /**
- * Frees the buffer's memory. No other call may be running in it or come afterwards. Payloads that are
- * still pending are not touched: if they need destruction, get them first, with cdedupe_drain_next().
- * NULL is allowed. O(slabs of memory).
+ * Frees the buffer's memory. No other call may be running in it or come afterwards. Payloads that
+ * are still pending are not touched: if they need destruction, get them first, with
+ * cdedupe_drain_next(). NULL is allowed. O(slabs of memory).
  */
 void cdedupe_destroy(cdedupe_t *CDEDUPE_NULLABLE buffer);
 
 /**
- * Hands out, one per call and in no particular order, the payloads that a buffer still owns before it is
- * destroyed. No other call may be running in the buffer, and after the first call only this function and
- * cdedupe_destroy() may be called.
+ * Hands out, one per call and in no particular order, the payloads that a buffer still owns before
+ * it is destroyed. No other call may be running in the buffer, and after the first call only this
+ * function and cdedupe_destroy() may be called.
  *
  * @param buffer  the buffer
  * @param cursor  points to zero before the first call
  *
- * Returns a handle that the caller now owns and need not discard, or zero if there are no more. O(keys)
- * for all calls together.
+ * Returns a handle that the caller now owns and need not discard, or zero if there are no more.
+ * O(keys) for all calls together.
  */
 cdedupe_slot_t cdedupe_drain_next(cdedupe_t *buffer, uint64_t *cursor);
 
 /** @} */
-/* ------------------------------------------------------------------------------------------------ */
+/* ---------------------------------------------------------------------------------------------- */
 /**
  * @defgroup cdedupe_slots Slots
  * @{
@@ -381,8 +391,8 @@ cdedupe_result_t cdedupe_acquire(cdedupe_t *buffer, cdedupe_slot_t *CDEDUPE_NULL
                                  size_t count);
 
 /**
- * The memory of a slot: payload_size bytes with the alignment of payload_alignment. The memory stays where
- * it is while the caller owns the handle. Takes no lock. O(1).
+ * The memory of a slot: payload_size bytes with the alignment of payload_alignment. The memory
+ * stays where it is while the caller owns the handle. Takes no lock. O(1).
  */
 void *cdedupe_payload(const cdedupe_t *buffer, cdedupe_slot_t slot);
 
@@ -391,13 +401,13 @@ void cdedupe_payloads(const cdedupe_t *buffer, const cdedupe_slot_t *CDEDUPE_NUL
                       size_t count, void *CDEDUPE_NULLABLE *CDEDUPE_NULLABLE payloads);
 
 /**
- * Gives slots back. The caller has destroyed their payloads, or moved them out. Zeros among the handles are
- * skipped. O(count).
+ * Gives slots back. The caller has destroyed their payloads, or moved them out. Zeros among the
+ * handles are skipped. O(count).
  */
 void cdedupe_discard(cdedupe_t *buffer, const cdedupe_slot_t *CDEDUPE_NULLABLE slots, size_t count);
 
 /** @} */
-/* ------------------------------------------------------------------------------------------------ */
+/* ---------------------------------------------------------------------------------------------- */
 /**
  * @defgroup cdedupe_source Putting updates and statuses
  * @{
@@ -407,7 +417,7 @@ void cdedupe_discard(cdedupe_t *buffer, const cdedupe_slot_t *CDEDUPE_NULLABLE s
 typedef enum {
     CDEDUPE_OUTCOME_UNTOUCHED = 0, /**< The call ended before it. The caller still owns `slot`. */
     CDEDUPE_OUTCOME_QUEUED,        /**< The update is at the back of the queue. */
-    CDEDUPE_OUTCOME_REPLACED, /**< It took the place of the key's pending update, now `displaced`. */
+    CDEDUPE_OUTCOME_REPLACED,      /**< It replaced the key's pending update, now `displaced`. */
     CDEDUPE_OUTCOME_CANCELLED, /**< A deletion met a value that was never taken: both are gone. */
     CDEDUPE_OUTCOME_DROPPED,   /**< The buffer has been stopped, is finishing, or has overflowed. */
     CDEDUPE_OUTCOME_REJECTED,  /**< Not possible; the call's result says why. */
@@ -421,8 +431,8 @@ typedef struct {
         key;           /**< May be NULL if the length is zero. Copied where needed. */
     size_t key_length; /**< Bytes. */
     /**
-     * In: the payload. A value must have one; a deletion may have one, or zero. Out: the handle if it came
-     * back to the caller (every outcome except QUEUED and REPLACED), else zero.
+     * In: the payload. A value must have one; a deletion may have one, or zero. Out: the handle if
+     * it came back to the caller (every outcome except QUEUED and REPLACED), else zero.
      */
     cdedupe_slot_t slot;
     /** Out: the handle of an older payload that now belongs to the caller, or zero. */
@@ -448,15 +458,15 @@ typedef struct {
  * @param updates  `count` updates; `slot`, `displaced` and `outcome` are written for each
  * @param count    how many
  *
- * For an update that was REPLACED or CANCELLED, `displaced` is the older payload of its key, if that had
- * one. For an update that was QUEUED or SUPPRESSED, `displaced` may be any payload that a restart dropped,
- * and after a put back that of a deletion that was cancelled.
+ * For an update that was REPLACED or CANCELLED, `displaced` is the older payload of its key, if
+ * that had one. For an update that was QUEUED or SUPPRESSED, `displaced` may be any payload that a
+ * restart dropped, and after a put back that of a deletion that was cancelled.
  *
  * Returns CDEDUPE_OK if every update was put, or was dropped because the buffer was stopped or is
- * finishing. CDEDUPE_OVERFLOWED: an update overflowed, or was dropped because the buffer has overflowed.
- * CDEDUPE_KEY_TOO_LONG, CDEDUPE_NO_MEMORY, CDEDUPE_INVALID_ARGUMENT (a value without a slot) or
- * CDEDUPE_REENTRANT: one update was not possible. That update is REJECTED, the later ones are UNTOUCHED,
- * the earlier ones are done, and the call can be repeated from the rejected one on.
+ * finishing. CDEDUPE_OVERFLOWED: an update overflowed, or was dropped because the buffer has
+ * overflowed. CDEDUPE_KEY_TOO_LONG, CDEDUPE_NO_MEMORY, CDEDUPE_INVALID_ARGUMENT (a value without a
+ * slot) or CDEDUPE_REENTRANT: one update was not possible. That update is REJECTED, the later ones
+ * are UNTOUCHED, the earlier ones are done, and the call can be repeated from the rejected one on.
  *
  * Expected O(count + lengths of the keys).
  */
@@ -465,32 +475,34 @@ cdedupe_result_t cdedupe_put(cdedupe_t *buffer, cdedupe_update_t *CDEDUPE_NULLAB
 
 /**
  * Puts a status. A status that equals the latest one received is dropped, unless it is the
- * CDEDUPE_STATUS_IN_SYNC that ends a resync. Otherwise it overwrites a status that is last in the queue,
- * or goes to the back of the queue.
+ * CDEDUPE_STATUS_IN_SYNC that ends a resync. Otherwise it overwrites a status that is last in the
+ * queue, or goes to the back of the queue.
  *
- * The first CDEDUPE_STATUS_IN_SYNC after a restart ends the resync. Before itself it queues a deletion for
- * each key that was live at the restart, still is, and was not seen since. The order of these deletions is
- * not specified.
+ * The first CDEDUPE_STATUS_IN_SYNC after a restart ends the resync. Before itself it queues a
+ * deletion for each key that was live at the restart, still is, and was not seen since. The order
+ * of these deletions is not specified.
  *
- * Returns CDEDUPE_OK; CDEDUPE_STOPPED (stopped or finishing; ignored); CDEDUPE_OVERFLOWED (ignored);
- * CDEDUPE_REENTRANT; CDEDUPE_INVALID_ARGUMENT; CDEDUPE_NO_MEMORY: the status was not queued, deletions that
- * were queued stay, and the call can be repeated. O(1), and O(keys) for the CDEDUPE_STATUS_IN_SYNC that
- * ends a resync, in short steps between which other calls get the lock.
+ * Returns CDEDUPE_OK; CDEDUPE_STOPPED (stopped or finishing; ignored); CDEDUPE_OVERFLOWED
+ * (ignored); CDEDUPE_REENTRANT; CDEDUPE_INVALID_ARGUMENT; CDEDUPE_NO_MEMORY: the status was not
+ * queued, deletions that were queued stay, and the call can be repeated. O(1), and O(keys) for the
+ * CDEDUPE_STATUS_IN_SYNC that ends a resync, in short steps between which other calls get the lock.
  */
 cdedupe_result_t cdedupe_put_status(cdedupe_t *buffer, cdedupe_status_t status);
 
 /**
- * Tells that the source lost its connection and will send everything again. The buffer drops everything
- * that is pending. The keys that are live now are unseen until an update for them arrives. A batch that was
- * taken is not disturbed. Dropped payloads come back through cdedupe_put() and cdedupe_collect().
+ * Tells that the source lost its connection and will send everything again. The buffer drops
+ * everything that is pending. The keys that are live now are unseen until an update for them
+ * arrives. A batch that was taken is not disturbed. Dropped payloads come back through
+ * cdedupe_put() and cdedupe_collect().
  *
  * Returns CDEDUPE_OK, CDEDUPE_STOPPED (ignored) or CDEDUPE_REENTRANT. O(1).
  */
 cdedupe_result_t cdedupe_restart(cdedupe_t *buffer);
 
 /**
- * Hands back payloads that a restart or an overflow dropped. Call it after a restart, and again until it
- * returns CDEDUPE_EMPTY. Until then each key that was pending keeps one payload per restart.
+ * Hands back payloads that a restart or an overflow dropped. Call it after a restart, and again
+ * until it returns CDEDUPE_EMPTY. Until then each key that was pending keeps one payload per
+ * restart.
  *
  * @param buffer    the buffer
  * @param slots     room for `capacity` handles
@@ -507,7 +519,7 @@ cdedupe_result_t cdedupe_collect(cdedupe_t *buffer, cdedupe_slot_t *CDEDUPE_NULL
 bool cdedupe_has_dropped(const cdedupe_t *buffer);
 
 /** @} */
-/* ------------------------------------------------------------------------------------------------ */
+/* ---------------------------------------------------------------------------------------------- */
 /**
  * @defgroup cdedupe_sink Taking batches
  * @{
@@ -523,14 +535,14 @@ typedef enum {
 /**
  * Claims the right to take.
  *
- * Returns CDEDUPE_OK; CDEDUPE_STOPPED; CDEDUPE_BUSY if there is a claim already; CDEDUPE_INVALID_ARGUMENT if
- * `kind` is unknown. O(1).
+ * Returns CDEDUPE_OK; CDEDUPE_STOPPED; CDEDUPE_BUSY if there is a claim already;
+ * CDEDUPE_INVALID_ARGUMENT if `kind` is unknown. O(1).
  */
 cdedupe_result_t cdedupe_claim(cdedupe_t *buffer, cdedupe_claim_t kind);
 
 /**
- * Ends the claim. The sink no longer borrows the keys of the last batch. If a cdedupe_finish() waits for
- * this loop, the buffer stops. O(size of the last batch).
+ * Ends the claim. The sink no longer borrows the keys of the last batch. If a cdedupe_finish()
+ * waits for this loop, the buffer stops. O(size of the last batch).
  */
 void cdedupe_release(cdedupe_t *buffer);
 
@@ -555,8 +567,8 @@ typedef struct {
 } cdedupe_item_t;
 
 /**
- * Takes the next batch, in the order of the queue. The batch holds only what is queued when the call
- * begins, so no key is in a batch twice. The caller holds the claim.
+ * Takes the next batch, in the order of the queue. The batch holds only what is queued when the
+ * call begins, so no key is in a batch twice. The caller holds the claim.
  *
  * @param buffer    the buffer
  * @param items     room for `capacity` items
@@ -572,57 +584,60 @@ cdedupe_result_t cdedupe_take(cdedupe_t *buffer, cdedupe_item_t *items, size_t c
                               size_t *count);
 
 /**
- * Takes the next batch, and waits for it if the queue is empty: for a loop that has a thread of its own.
- * The caller holds a CDEDUPE_CLAIM_LOOP claim. Parameters and results are those of cdedupe_take(), and:
+ * Takes the next batch, and waits for it if the queue is empty: for a loop that has a thread of its
+ * own. The caller holds a CDEDUPE_CLAIM_LOOP claim. Parameters and results are those of
+ * cdedupe_take(), and:
  *
  * @param buffer      the buffer
  * @param items       room for `capacity` items
  * @param capacity    1 or more
  * @param count       gets the number of items
- * @param timeout_ms  the longest wait in milliseconds; 0 does not wait, a negative value waits forever
+ * @param timeout_ms  longest wait in milliseconds; 0 does not wait, a negative one waits forever
  *
- * Returns CDEDUPE_EMPTY if the time has passed; CDEDUPE_INVALID_ARGUMENT if the claim is not a loop's.
- * cdedupe_stop() and cdedupe_finish() end the wait. The wake callback, if there is one, is called too.
+ * Returns CDEDUPE_EMPTY if the time has passed; CDEDUPE_INVALID_ARGUMENT if the claim is not a
+ * loop's. cdedupe_stop() and cdedupe_finish() end the wait. The wake callback, if there is one, is
+ * called too.
  */
 cdedupe_result_t cdedupe_take_wait(cdedupe_t *buffer, cdedupe_item_t *items, size_t capacity,
                                    size_t *count, int64_t timeout_ms);
 
 /**
- * The age of an item's place in the queue: milliseconds since its key was queued, rounded down, for ages
- * up to 49 days. A place keeps its age when its update is replaced or put back. O(1).
+ * The age of an item's place in the queue: milliseconds since its key was queued, rounded down, for
+ * ages up to 49 days. A place keeps its age when its update is replaced or put back. O(1).
  */
 uint32_t cdedupe_age(const cdedupe_t *buffer, const cdedupe_item_t *item);
 
 /**
- * Puts back what the sink could not deal with. The items are at the front of the queue again, in the same
- * order, and liveness and the latest status taken are as before the take.
+ * Puts back what the sink could not deal with. The items are at the front of the queue again, in
+ * the same order, and liveness and the latest status taken are as before the take.
  *
- *     since the take                 the item
- *     -----------------------------  -----------------------------------------------------------------
- *     a newer update is pending      gives way: the newer update gets the item's place, and counts as
- *                                    having replaced the item; with a merge callback both are merged,
- *                                    unless a deletion came between them
- *     a deletion of a value that     cancels with that deletion
+ *     since the take               the item
+ *     ---------------------------  ------------------------------------------------------------
+ *     a newer update is pending    gives way: the newer update gets the item's place, and counts
+ *                                  as having replaced the item; with a merge callback both are
+ *                                  merged, unless a deletion came between them
+ *     a deletion of a value that   cancels with that deletion
  *     was new
- *     a restart                      is dropped, as if it had been pending then. A deletion is
- *                                    synthesized again at the next in-sync, or is at the front of the
- *                                    queue if that in-sync has come already
- *     a stop                         stays in the buffer: cdedupe_drain_next() hands it out
- *     a finish                       is delivered before the buffer stops
+ *     a restart                    is dropped, as if it had been pending then. A deletion is
+ *                                  synthesized again at the next in-sync, or is at the front of
+ *                                  the queue if that in-sync has come already
+ *     a stop                       stays in the buffer: cdedupe_drain_next() hands it out
+ *     a finish                     is delivered before the buffer stops
  *
  * @param buffer  the buffer
- * @param items   the last items of the last batch, in order and unchanged, with their payloads in their
- *                slots. `slot` of each gets the handle if it came back to the caller, else zero
- * @param count   how many; gets how many of them are still to be put back, which is zero unless memory ran
- *                out. The call goes from the last item to the first
+ * @param items   the last items of the last batch, in order and unchanged, with their payloads in
+ *                their slots. `slot` of each gets the handle if it came back to the caller, else
+ *                zero
+ * @param count   how many; gets how many of them are still to be put back, which is zero unless
+ *                memory ran out. The call goes from the last item to the first
  *
- * The caller holds the claim, and has not called cdedupe_take() since, whatever that returned. The sink no
- * longer borrows the keys of items that were put back. A deletion with a payload that is cancelled by this
- * leaves that payload to cdedupe_put() and cdedupe_collect(), as a restart does.
+ * The caller holds the claim, and has not called cdedupe_take() since, whatever that returned. The
+ * sink no longer borrows the keys of items that were put back. A deletion with a payload that is
+ * cancelled by this leaves that payload to cdedupe_put() and cdedupe_collect(), as a restart does.
  *
- * Updates that were received between the take and the put back were processed against the state at that
- * time. The sink may therefore see a second deletion, or a deletion of a key that it does not have. After a
- * restart only the latest status is guaranteed to come; it may be late, or repeated.
+ * Updates that were received between the take and the put back were processed against the state at
+ * that time. The sink may therefore see a second deletion, or a deletion of a key that it does not
+ * have. After a restart only the latest status is guaranteed to come; it may be late, or repeated.
  *
  * Returns CDEDUPE_OK; CDEDUPE_NO_MEMORY: the call can be repeated; CDEDUPE_REENTRANT;
  * CDEDUPE_INVALID_ARGUMENT if there is no claim, or the last batch has fewer items left. O(count).
@@ -631,23 +646,24 @@ cdedupe_result_t cdedupe_put_back(cdedupe_t *buffer, cdedupe_item_t *CDEDUPE_NUL
                                   size_t *count);
 
 /** @} */
-/* ------------------------------------------------------------------------------------------------ */
+/* ---------------------------------------------------------------------------------------------- */
 /**
  * @defgroup cdedupe_ending Stopping and finishing
  * @{
  */
 
 /**
- * Stops the buffer: nothing is taken any more, every update that comes in is dropped, and pending updates
- * stay until the buffer is destroyed. Wakes a waiting loop. May be called again; cannot be undone. O(1).
+ * Stops the buffer: nothing is taken any more, every update that comes in is dropped, and pending
+ * updates stay until the buffer is destroyed. Wakes a waiting loop. May be called again; cannot be
+ * undone. O(1).
  */
 void cdedupe_stop(cdedupe_t *buffer);
 
 /** When a finishing buffer stops. */
 typedef enum {
     /**
-     * When everything that was queued at the time of the call has been taken. From the call on, an update
-     * that would go to the back of the queue is dropped, and statuses are ignored.
+     * When everything that was queued at the time of the call has been taken. From the call on, an
+     * update that would go to the back of the queue is dropped, and statuses are ignored.
      */
     CDEDUPE_FINISH_WHEN_DELIVERED = 0,
     /** When a take finds the queue empty. Until then updates are queued and delivered. */
@@ -655,8 +671,9 @@ typedef enum {
 } cdedupe_finish_t;
 
 /**
- * Lets the loop deliver what is queued, then stops the buffer. Without a CDEDUPE_CLAIM_LOOP claim it stops
- * the buffer at once. Never waits: the loop's take returns CDEDUPE_STOPPED when everything is delivered.
+ * Lets the loop deliver what is queued, then stops the buffer. Without a CDEDUPE_CLAIM_LOOP claim
+ * it stops the buffer at once. Never waits: the loop's take returns CDEDUPE_STOPPED when everything
+ * is delivered.
  *
  * May be called again: CDEDUPE_FINISH_WHEN_DELIVERED overrides CDEDUPE_FINISH_WHEN_EMPTY.
  *
@@ -666,7 +683,7 @@ typedef enum {
 cdedupe_result_t cdedupe_finish(cdedupe_t *buffer, cdedupe_finish_t when);
 
 /** @} */
-/* ------------------------------------------------------------------------------------------------ */
+/* ---------------------------------------------------------------------------------------------- */
 /**
  * @defgroup cdedupe_inspection Inspection
  * @{
@@ -695,12 +712,10 @@ typedef struct {
     uint64_t memory;                /**< Bytes held from the allocator. */
     uint64_t suppressed;            /**< Values that the sink had already. */
     uint64_t overflows;             /**< How often a bound was exceeded. */
-    uint64_t
-        pending_bytes; /**< The sum of the pending payloads' weights; zero without a bound of bytes. */
-    uint64_t
-        oldest_pending_age; /**< Milliseconds, as from cdedupe_age(), of the first update in the queue. */
-    uint64_t overflowed; /**< 1 from an overflow to the restart that ends it, else 0. */
-    uint64_t stopped;    /**< 1 if nothing is taken any more, else 0. */
+    uint64_t pending_bytes; /**< The sum of the pending weights; zero without a bound of bytes. */
+    uint64_t oldest_pending_age; /**< As from cdedupe_age(), of the first update in the queue. */
+    uint64_t overflowed;         /**< 1 from an overflow to the restart that ends it, else 0. */
+    uint64_t stopped;            /**< 1 if nothing is taken any more, else 0. */
 } cdedupe_statistics_t;
 
 /**
@@ -708,40 +723,42 @@ typedef struct {
  *
  * @param buffer  the buffer
  * @param out     gets the counters
- * @param size    sizeof(cdedupe_statistics_t) as the caller was compiled; members that this library does
- *                not know are zeroed
+ * @param size    sizeof(cdedupe_statistics_t) as the caller was compiled; members that this library
+ *                does not know are zeroed
  *
  * O(1).
  */
 void cdedupe_statistics(cdedupe_t *buffer, cdedupe_statistics_t *out, size_t size);
 
 /**
- * Checks every invariant of the buffer, in any build: the queue and its links, the index, words, free lists
- * and counters; and which slot belongs to which update, if nothing is replaced meanwhile. Holds the lock
- * for O(keys): for tests and for finding faults, not for production paths.
+ * Checks every invariant of the buffer, in any build: the queue and its links, the index, words,
+ * free lists and counters; and which slot belongs to which update, if nothing is replaced
+ * meanwhile. Holds the lock for O(keys): for tests and for finding faults, not for production
+ * paths.
  *
  * Returns NULL if all invariants hold, else a static text that names the first one that does not.
  */
 const char *CDEDUPE_NULLABLE cdedupe_validate(cdedupe_t *buffer);
 
 /** @} */
-/* ------------------------------------------------------------------------------------------------ */
+/* ---------------------------------------------------------------------------------------------- */
 /**
  * @defgroup cdedupe_bytes_level The bytes level
  * @{
  *
- * For callers whose values are plain bytes. The library copies keys and values in, lends them out with a
- * batch, and frees them. There are no slots to look after.
+ * For callers whose values are plain bytes. The library copies keys and values in, lends them out
+ * with a batch, and frees them. There are no slots to look after.
  *
- * Values of up to 48 bytes lie in the buffer's slots, longer ones in a store of their own. That store uses
- * the allocator of the options, and its memory counts in cdedupe_statistics_t.memory. Memory of values goes
- * back to the allocator: at once for a value longer than 64 KiB, otherwise when all values of its slab
- * are gone. Half a MiB of empty slabs is kept for later values, and one empty slab of a size that is in use.
+ * Values of up to 48 bytes lie in the buffer's slots, longer ones in a store of their own. That
+ * store uses the allocator of the options, and its memory counts in cdedupe_statistics_t.memory.
+ * Memory of values goes back to the allocator: at once for a value longer than 64 KiB, otherwise
+ * when all values of its slab are gone. Half a MiB of empty slabs is kept for later values, and one
+ * empty slab of a size that is in use.
  *
- * cdedupe_bytes_restart() frees nothing, and neither does a put that overflows. Later calls free what
- * these dropped, in steps: 8 updates per put or deletion, 64 per status, take and put back.
- * CDEDUPE_STATUS_IN_SYNC frees everything that is left, so a buffer that is idle after a resync holds
- * nothing that was dropped.
+ * cdedupe_bytes_restart() frees nothing, and neither does a put that overflows. Later calls free
+ * what these dropped, in steps: 8 updates per put or deletion, 64 per status, take and put back.
+ * CDEDUPE_STATUS_IN_SYNC frees everything that is left, so a buffer that is idle after a resync
+ * holds nothing that was dropped.
  *
  * Threads: as for the functions of the same names without "bytes".
  */
@@ -752,9 +769,9 @@ typedef struct cdedupe_bytes cdedupe_bytes_t;
 /**
  * Makes a buffer whose values are bytes.
  *
- * @param options  as for cdedupe_create(); NULL for the defaults. Layout and offsets of payloads are
- *                 ignored. With suppress_unchanged the revision of cdedupe_bytes_put() counts, and with
- *                 maximum_pending_bytes a value weighs its length
+ * @param options  as for cdedupe_create(); NULL for the defaults. Layout and offsets of payloads
+ *                 are ignored. With suppress_unchanged the revision of cdedupe_bytes_put() counts,
+ *                 and with maximum_pending_bytes a value weighs its length
  * @param out      gets the buffer, or NULL on failure
  *
  * Returns as cdedupe_create(); CDEDUPE_INVALID_ARGUMENT also if `merge` is set. O(batch size).
@@ -762,7 +779,10 @@ typedef struct cdedupe_bytes cdedupe_bytes_t;
 cdedupe_result_t cdedupe_bytes_create(const cdedupe_options_t *CDEDUPE_NULLABLE options,
                                       cdedupe_bytes_t *CDEDUPE_NULLABLE *CDEDUPE_NONNULL out);
 
-/** Frees everything, pending values included. No other call may be running. NULL is allowed. O(keys). */
+/**
+ * Frees everything, pending values included. No other call may be running. NULL is allowed.
+ * O(keys).
+ */
 void cdedupe_bytes_destroy(cdedupe_bytes_t *CDEDUPE_NULLABLE buffer);
 
 /**
@@ -776,9 +796,9 @@ void cdedupe_bytes_destroy(cdedupe_bytes_t *CDEDUPE_NULLABLE buffer);
  * @param revision      carried along, and read only if suppress_unchanged is set; zero is none
  * @param outcome       if not NULL, gets the outcome of the update
  *
- * Returns CDEDUPE_OK, also if the update was dropped because the buffer was stopped or is finishing;
- * CDEDUPE_OVERFLOWED as cdedupe_put(); CDEDUPE_KEY_TOO_LONG or CDEDUPE_NO_MEMORY: the outcome is
- * CDEDUPE_OUTCOME_REJECTED, and nothing has changed. Expected O(lengths).
+ * Returns CDEDUPE_OK, also if the update was dropped because the buffer was stopped or is
+ * finishing; CDEDUPE_OVERFLOWED as cdedupe_put(); CDEDUPE_KEY_TOO_LONG or CDEDUPE_NO_MEMORY: the
+ * outcome is CDEDUPE_OUTCOME_REJECTED, and nothing has changed. Expected O(lengths).
  */
 cdedupe_result_t cdedupe_bytes_put(cdedupe_bytes_t *buffer, const void *CDEDUPE_NULLABLE key,
                                    size_t key_length, const void *CDEDUPE_NULLABLE value,
@@ -791,8 +811,9 @@ cdedupe_result_t cdedupe_bytes_delete(cdedupe_bytes_t *buffer, const void *CDEDU
                                       cdedupe_outcome_t *CDEDUPE_NULLABLE outcome);
 
 /**
- * As cdedupe_put_status(). Also frees what restarts and overflows dropped: all of it if the status is
- * CDEDUPE_STATUS_IN_SYNC, in O(dropped updates), in short steps between which other calls get the lock.
+ * As cdedupe_put_status(). Also frees what restarts and overflows dropped: all of it if the status
+ * is CDEDUPE_STATUS_IN_SYNC, in O(dropped updates), in short steps between which other calls get
+ * the lock.
  */
 cdedupe_result_t cdedupe_bytes_put_status(cdedupe_bytes_t *buffer, cdedupe_status_t status);
 
@@ -822,11 +843,17 @@ typedef struct {
 cdedupe_result_t cdedupe_bytes_take(cdedupe_bytes_t *buffer, cdedupe_bytes_item_t *items,
                                     size_t capacity, size_t *count);
 
-/** Takes the next batch, and waits for it, as cdedupe_take_wait(). Frees the values of the batch before. */
+/**
+ * Takes the next batch, and waits for it, as cdedupe_take_wait(). Frees the values of the batch
+ * before.
+ */
 cdedupe_result_t cdedupe_bytes_take_wait(cdedupe_bytes_t *buffer, cdedupe_bytes_item_t *items,
                                          size_t capacity, size_t *count, int64_t timeout_ms);
 
-/** As cdedupe_put_back(), for the last `*count` items of the last batch. The sink borrows them no longer. */
+/**
+ * As cdedupe_put_back(), for the last `*count` items of the last batch. The sink borrows them no
+ * longer.
+ */
 cdedupe_result_t cdedupe_bytes_put_back(cdedupe_bytes_t *buffer, size_t *count);
 
 /** As cdedupe_stop(). */

@@ -60,8 +60,9 @@ struct reserve {
 };
 
 /*
- * Chooses the caller's hooks or, if `allocate` is NULL, the system's allocator. The system's allocator
- * maps and unmaps large blocks one by one, so that the memory goes back to the system after a peak.
+ * Chooses the caller's hooks or, if `allocate` is NULL, the system's allocator. The system's
+ * allocator maps and unmaps large blocks one by one, so that the memory goes back to the system
+ * after a peak.
  */
 void memory_init(struct memory *memory, memory_allocate_hook *allocate,
                  memory_deallocate_hook *deallocate, void *context);

@@ -230,8 +230,8 @@ is_surplus(const struct arena *arena, uint32_t index)
 }
 
 /*
- * The last cell of a slab came back. The arena retires the slab if it is surplus. If the class is no
- * longer in use, the arena also retires empty slabs that the class kept while it was.
+ * The last cell of a slab came back. The arena retires the slab if it is surplus. If the class is
+ * no longer in use, the arena also retires empty slabs that the class kept while it was.
  */
 static void
 note_empty(struct arena *arena, uint32_t index, struct reserve *reserve)

@@ -16,9 +16,10 @@
  * The free cells of a slab form a list, first in, first out. The slabs of a class that have free
  * cells form a list too. Cells that are taken one after the other therefore lie near each other.
  *
- * The arena keeps empty slabs of up to `empty_bytes_max` bytes in all classes together, so that a buffer
- * that is filled and emptied in turn rarely calls the allocator. Beyond that the arena retires an
- * empty slab, unless it is the only empty slab of a class in use, or as small as slabs get.
+ * The arena keeps empty slabs of up to `empty_bytes_max` bytes in all classes together, so that a
+ * buffer that is filled and emptied in turn rarely calls the allocator. Beyond that the arena
+ * retires an empty slab, unless it is the only empty slab of a class in use, or as small as slabs
+ * get.
  *
  * The caller must hold the buffer's lock, except for arena_at(). The owner of a cell may call
  * arena_at() at any time. So may a reader in a read section, for an entry that the reader found in

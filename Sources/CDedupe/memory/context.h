@@ -2,10 +2,10 @@
 /*
  * Producer contexts: what a call needs without a lock.
  *
- * A context holds a record for ck_epoch's read sections and a magazine of free slots. Contexts belong to
- * no thread: a call claims one, and gives it back before any user callback runs. A thread tends to find
- * the context that it had before. The pool grows when all contexts are claimed, up to CONTEXTS_MAX;
- * beyond that, calls yield until a context is free.
+ * A context holds a record for ck_epoch's read sections and a magazine of free slots. Contexts
+ * belong to no thread: a call claims one, and gives it back before any user callback runs. A thread
+ * tends to find the context that it had before. The pool grows when all contexts are claimed, up to
+ * CONTEXTS_MAX; beyond that, calls yield until a context is free.
  */
 #ifndef CDEDUPE_MEMORY_CONTEXT_H
 #define CDEDUPE_MEMORY_CONTEXT_H
@@ -47,8 +47,8 @@ void context_pool_destroy(struct context_pool *pool);
 struct context *context_claim(struct context_pool *pool);
 
 /*
- * For a walk through all contexts: claims the first one from `*number` on that is not in use, and stores
- * its number. NULL: there are no more.
+ * For a walk through all contexts: claims the first one from `*number` on that is not in use, and
+ * stores its number. NULL: there are no more.
  */
 struct context *context_claim_number(struct context_pool *pool, uint64_t *number);
 

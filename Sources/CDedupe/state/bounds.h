@@ -9,7 +9,10 @@
 
 #include "state/buffer.h"
 
-/* The uint64_t at an offset of a payload. Zero without a payload, or if the offset is OFFSET_UNUSED. */
+/*
+ * The uint64_t at an offset of a payload. Zero without a payload, or if the offset is
+ * OFFSET_UNUSED.
+ */
 static inline uint64_t
 payload_number(const struct cdedupe *buffer, cdedupe_slot_t slot, size_t offset)
 {

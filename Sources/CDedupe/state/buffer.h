@@ -1,7 +1,7 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /*
- * The buffer: its parts, and which files write each of them. All parts after the lock change only while
- * a thread holds it, unless a comment says otherwise.
+ * The buffer: its parts, and which files write each of them. All parts after the lock change only
+ * while a thread holds it, unless a comment says otherwise.
  */
 #ifndef CDEDUPE_STATE_BUFFER_H
 #define CDEDUPE_STATE_BUFFER_H
@@ -97,8 +97,8 @@ struct magazines {
 };
 
 /*
- * On a buffer that merges, every call that changes words holds this mutex. The merge callback runs under
- * it alone. Written by merge.c.
+ * On a buffer that merges, every call that changes words holds this mutex. The merge callback runs
+ * under it alone. Written by merge.c.
  */
 struct merge_lock {
     pthread_mutex_t mutex;

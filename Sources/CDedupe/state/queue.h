@@ -24,7 +24,10 @@ void queue_entry(struct lock_scope *scope, uint32_t link);
 /* Puts a status at the back of the queue. There is room for the link. */
 void queue_status(struct lock_scope *scope, uint8_t status);
 
-/* Takes a link out of the queue and frees it. Of two statuses that become neighbours, the earlier goes. */
+/*
+ * Takes a link out of the queue and frees it. Of two statuses that become neighbours, the earlier
+ * goes.
+ */
 void unqueue(struct lock_scope *scope, uint32_t link);
 
 /* The same, except that the link is not freed and still counts as pending: it comes back. */

@@ -3,7 +3,7 @@
  * The lock scope: what one call keeps around the buffer's spinlock.
  *
  *     scope_init
- *     scope_lock ... scope_unlock      as often as the call needs; scope_yield() between two of them
+ *     scope_lock ... scope_unlock      as often as needed; scope_yield() between two of them
  *     scope_refill                     gets memory that a step under the lock found missing
  *     scope_finish                     frees what became free, and wakes the loop
  *
@@ -23,8 +23,8 @@ struct lock_scope {
     bool merge_locked; /* This call holds the merge lock. */
 };
 
-/* ------------------------------------------------------------------------------------------------ */
-/* The merge lock and the waiter; see calls/merge.c and calls/wait.c                                 */
+/* ---------------------------------------------------------------------------------------------- */
+/* The merge lock and the waiter; see calls/merge.c and calls/wait.c                              */
 
 /*
  * The merge lock is taken before the spinlock. These functions do nothing on a buffer that does not
@@ -61,8 +61,8 @@ void waiter_init(struct waiter *waiter);
 void waiter_destroy(struct waiter *waiter);
 void waiter_wake(struct waiter *waiter);
 
-/* ------------------------------------------------------------------------------------------------ */
-/* The scope                                                                                         */
+/* ---------------------------------------------------------------------------------------------- */
+/* The scope                                                                                      */
 
 static inline void
 scope_init(struct lock_scope *scope, struct cdedupe *buffer)
@@ -143,8 +143,8 @@ scope_finish(struct lock_scope *scope)
 }
 
 /*
- * Model step W1, under the lock, whenever the loop may have something to do. `asleep` is read and cleared
- * under the lock that the loop held when it set it, so no wake-up can be lost.
+ * Model step W1, under the lock, whenever the loop may have something to do. `asleep` is read and
+ * cleared under the lock that the loop held when it set it, so no wake-up can be lost.
  */
 static inline void
 notify(struct lock_scope *scope)
@@ -155,17 +155,23 @@ notify(struct lock_scope *scope)
     }
 }
 
-/* ------------------------------------------------------------------------------------------------ */
-/* Entries                                                                                           */
+/* ---------------------------------------------------------------------------------------------- */
+/* Entries                                                                                        */
 
-/* Under the lock: a dead entry leaves the index. Its memory stays, since readers and the sink may use it. */
+/*
+ * Under the lock: a dead entry leaves the index. Its memory stays, since readers and the sink may
+ * use it.
+ */
 static inline void
 entry_unindex(struct cdedupe *buffer, uint32_t number)
 {
     index_remove(&buffer->index, entry_at(&buffer->entries, number)->hash, number);
 }
 
-/* Under the lock: an entry that is dead and no longer indexed becomes free when no reader can use it. */
+/*
+ * Under the lock: an entry that is dead and no longer indexed becomes free when no reader can use
+ * it.
+ */
 static inline void
 retire_entry(struct lock_scope *scope, uint32_t number)
 {
