@@ -26,16 +26,20 @@ enum Layer {
         var y: Int
     }
 
+    @Sendable static func merged(_ older: Payload, _ newer: Payload) -> Payload {
+        Payload(stamp: max(older.stamp, newer.stamp))
+    }
+
+    @Sendable static func merged(_ older: Point, _ newer: Point) -> Point {
+        Point(x: older.x &+ newer.x, y: max(older.y, newer.y))
+    }
+
     static func run(repetitions: Int) -> [Measurement] {
         measureCore(repetitions) + measure("class", repetitions) { Payload(stamp: UInt64($0)) }
             + measure("observed-class", repetitions, observed) { Payload(stamp: UInt64($0)) }
             + measure("struct", repetitions) { Point(x: $0, y: $0) }
-            + measure("merged-class", repetitions, merge: { Payload(stamp: max($0.stamp, $1.stamp)) }) {
-                Payload(stamp: UInt64($0))
-            }
-            + measure("merged-struct", repetitions, merge: { Point(x: $0.x &+ $1.x, y: max($0.y, $1.y)) }) {
-                Point(x: $0, y: $0)
-            }
+            + measure("merged-class", repetitions, merge: Self.merged) { Payload(stamp: UInt64($0)) }
+            + measure("merged-struct", repetitions, merge: Self.merged) { Point(x: $0, y: $0) }
     }
 
     /// With a logger that passes over what is logged for each call, and metrics that go nowhere:
