@@ -25,11 +25,11 @@ side_of(unsigned repetition, size_t turn)
 }
 
 static void
-put_range(const struct subject *subject, void *producer, const struct stream *stream, size_t from,
-          size_t to)
+put_range(const struct subject *subject, void *producer, const struct stream *stream, size_t call,
+          size_t from, size_t to)
 {
-    for (size_t i = from; i < to; i += CALL)
-        subject->put(producer, stream->keys + i * KEY_SIZE, to - i < CALL ? to - i : CALL, i);
+    for (size_t i = from; i < to; i += call)
+        subject->put(producer, stream_keys(stream, i, to - i < call ? to - i : call), i);
 }
 
 static size_t
@@ -47,9 +47,10 @@ drain(const struct subject *subject, void *consumer)
  * the same order, it would walk through the buffer's memory from one end to the other.
  */
 static void
-first_stream(const struct parameters *parameters, struct stream *stream, size_t key_count)
+first_stream(const struct parameters *parameters, struct stream *stream,
+             const struct setting *setting)
 {
-    stream_make(stream, key_count, 1, parameters->seed + 1000);
+    stream_make(stream, setting, 1, parameters->seed + 1000);
 }
 
 /* ---------------------------------------------------------------------------------------------- */
@@ -59,6 +60,7 @@ struct offerer {
     const struct subject *subject;
     void *producer;
     struct stream stream;
+    size_t call;     /* Updates in a call. */
     size_t position; /* Kept from one repetition to the next. */
     atomic_bool *stop;
     pthread_t thread;
@@ -69,9 +71,10 @@ struct offerer {
 static void
 offer_call(struct offerer *offerer)
 {
-    offerer->subject->put(offerer->producer, offerer->stream.keys + offerer->position * KEY_SIZE,
-                          CALL, offerer->position);
-    offerer->position += CALL;
+    offerer->subject->put(offerer->producer,
+                          stream_keys(&offerer->stream, offerer->position, offerer->call),
+                          offerer->position);
+    offerer->position += offerer->call;
     if (offerer->position == offerer->stream.length)
         offerer->position = 0;
 }
@@ -84,7 +87,7 @@ offer(void *argument)
 
     while (!atomic_load_explicit(offerer->stop, memory_order_relaxed)) {
         offer_call(offerer);
-        atomic_store_explicit(&offerer->count, count += CALL, memory_order_relaxed);
+        atomic_store_explicit(&offerer->count, count += offerer->call, memory_order_relaxed);
     }
     return NULL;
 }
@@ -135,7 +138,7 @@ offer_alone(struct offerer *offerer, double seconds)
 
     do {
         /* The clock is read seldom: reading it is a system call. */
-        for (unsigned i = 0; i < 64; i++)
+        for (size_t i = 0; i < 64 * CALL; i += offerer->call)
             offer_call(offerer);
         count += 64 * CALL;
         now = thread_time();
@@ -160,63 +163,182 @@ offer_at_once(struct offerer *offerers, unsigned count, const struct subject *su
     return (double)updates / (double)(end - start);
 }
 
+/* One repetition: updates per nanosecond. */
+static double
+replace_rate(struct offerer *offerers, const struct setting *setting, const struct subject *subject,
+             void **producers, double seconds)
+{
+    if (setting->threads > 1)
+        return offer_at_once(offerers, setting->threads, subject, producers, seconds);
+    offerers[0].subject = subject;
+    offerers[0].producer = producers[0];
+    return offer_alone(&offerers[0], seconds);
+}
+
+static void
+report_rates(const char *name, const struct setting *setting, struct series rates[SIDES])
+{
+    double ours_median = series_median(&rates[0]), plain_median = series_median(&rates[1]);
+
+    if (setting->threads == 1)
+        report(name, setting, "ns/update", LOWER_IS_BETTER, 1 / ours_median, 1 / plain_median);
+    else
+        report(name, setting, "M/s", HIGHER_IS_BETTER, 1e3 * ours_median, 1e3 * plain_median);
+    for (size_t side = 0; side < SIDES; side++)
+        series_free(&rates[side]);
+}
+
 /* Replacing what is pending; the sink has stalled. */
-void
-measure_replace(const struct parameters *parameters, size_t key_count)
+static void
+replace(const struct parameters *parameters, const struct setting *setting, const char *name,
+        const struct subject *const subjects[SIDES])
 {
     static struct offerer offerers[MAX_THREADS];
     void *buffers[SIDES], *producers[SIDES][MAX_THREADS];
+    struct series rates[SIDES] = {0};
     struct stream first;
 
-    first_stream(parameters, &first, key_count);
-    for (unsigned i = 0; i < MAX_THREADS; i++) {
-        stream_make(&offerers[i].stream, key_count, 0, parameters->seed + i);
+    first_stream(parameters, &first, setting);
+    for (unsigned i = 0; i < setting->threads; i++) {
+        stream_make(&offerers[i].stream, setting, 0, parameters->seed + i);
         offerers[i].position = 0;
+        offerers[i].call = setting->call;
     }
     for (size_t side = 0; side < SIDES; side++) {
-        buffers[side] = sides[side]->create();
-        for (unsigned i = 0; i < MAX_THREADS; i++)
-            producers[side][i] = sides[side]->producer_create(buffers[side]);
-        put_range(sides[side], producers[side][0], &first, 0, key_count);
+        buffers[side] = subjects[side]->create();
+        for (unsigned i = 0; i < setting->threads; i++)
+            producers[side][i] = subjects[side]->producer_create(buffers[side]);
+        put_range(subjects[side], producers[side][0], &first, 1, 0, setting->keys);
     }
-    stream_free(&first);
+    for (unsigned repetition = 0; repetition < parameters->repetitions; repetition++) {
+        for (size_t turn = 0; turn < SIDES; turn++) {
+            size_t side = side_of(repetition, turn);
 
-    for (unsigned threads = 1; threads <= MAX_THREADS; threads *= 2) {
-        struct series rates[SIDES] = {0};
-
-        for (unsigned repetition = 0; repetition < parameters->repetitions; repetition++) {
-            for (size_t turn = 0; turn < SIDES; turn++) {
-                size_t side = side_of(repetition, turn);
-                double rate;
-
-                if (threads == 1) {
-                    offerers[0].subject = sides[side];
-                    offerers[0].producer = producers[side][0];
-                    rate = offer_alone(&offerers[0], parameters->seconds);
-                } else {
-                    rate = offer_at_once(offerers, threads, sides[side], producers[side],
-                                         parameters->seconds);
-                }
-                series_add(&rates[side], rate);
-            }
+            series_add(&rates[side], replace_rate(offerers, setting, subjects[side],
+                                                  producers[side], parameters->seconds));
         }
-        if (threads == 1)
-            report("replace", key_count, threads, "ns/update", LOWER_IS_BETTER,
-                   1 / series_median(&rates[0]), 1 / series_median(&rates[1]));
-        else
-            report("replace", key_count, threads, "M/s", HIGHER_IS_BETTER,
-                   1e3 * series_median(&rates[0]), 1e3 * series_median(&rates[1]));
-        for (size_t side = 0; side < SIDES; side++)
-            series_free(&rates[side]);
     }
-
+    report_rates(name, setting, rates);
     for (size_t side = 0; side < SIDES; side++) {
-        for (unsigned i = 0; i < MAX_THREADS; i++)
-            sides[side]->producer_destroy(producers[side][i]);
-        sides[side]->destroy(buffers[side]);
+        for (unsigned i = 0; i < setting->threads; i++)
+            subjects[side]->producer_destroy(producers[side][i]);
+        subjects[side]->destroy(buffers[side]);
     }
-    for (unsigned i = 0; i < MAX_THREADS; i++)
+    for (unsigned i = 0; i < setting->threads; i++)
         stream_free(&offerers[i].stream);
+    stream_free(&first);
+}
+
+void
+measure_replace(const struct parameters *parameters, const struct setting *setting)
+{
+    replace(parameters, setting, "replace", sides);
+}
+
+void
+measure_replace_bytes(const struct parameters *parameters, const struct setting *setting)
+{
+    static const struct subject *const bytes_sides[SIDES] = {&our_bytes, &yardstick};
+
+    replace(parameters, setting, "replace-bytes", bytes_sides);
+}
+
+/* ---------------------------------------------------------------------------------------------- */
+/* Small and short-lived buffers                                                                  */
+
+/* Makes a buffer and puts every key once. Returns the nanoseconds of both; destroys the buffer. */
+static double
+fill_fresh(const struct subject *subject, const struct stream *stream, size_t call, double *whole)
+{
+    uint64_t start = thread_time(), filled;
+    void *buffer = subject->create(), *producer = subject->producer_create(buffer);
+
+    put_range(subject, producer, stream, call, 0, stream->key_count);
+    filled = thread_time() - start;
+    subject->producer_destroy(producer);
+    subject->destroy(buffer);
+    *whole = (double)(thread_time() - start);
+    return (double)filled;
+}
+
+/*
+ * Buffers with few keys: from the creation to the last first insertion, and a whole life without
+ * any key. Many buffers are measured together, because reading the clock takes as long as a put.
+ */
+void
+measure_fresh(const struct parameters *parameters, const struct setting *setting)
+{
+    size_t rounds = parameters->small_updates / (setting->keys + 10);
+    struct series fill[SIDES] = {0}, life[SIDES] = {0};
+    struct stream stream;
+
+    first_stream(parameters, &stream, setting);
+    for (unsigned repetition = 0; repetition < 2 * parameters->repetitions; repetition++) {
+        for (size_t turn = 0; turn < SIDES; turn++) {
+            size_t side = side_of(repetition, turn);
+            double sum = 0, whole_sum = 0, whole;
+
+            for (size_t i = 0; i < rounds; i++) {
+                sum += fill_fresh(sides[side], &stream, setting->call, &whole);
+                whole_sum += whole;
+            }
+            series_add(&fill[side], sum / (double)(rounds * setting->keys));
+            series_add(&life[side], whole_sum / (double)(rounds * setting->keys));
+        }
+    }
+    report("fresh-insert", setting, "ns/update", LOWER_IS_BETTER, series_median(&fill[0]),
+           series_median(&fill[1]));
+    report("fresh-life", setting, "ns/update", LOWER_IS_BETTER, series_median(&life[0]),
+           series_median(&life[1]));
+    for (size_t side = 0; side < SIDES; side++) {
+        series_free(&fill[side]);
+        series_free(&life[side]);
+    }
+    stream_free(&stream);
+}
+
+/* Creating a buffer, and destroying it without a key; and the memory that it holds in between. */
+void
+measure_create(const struct parameters *parameters)
+{
+    static const struct setting setting = {.keys = 1, .key_size = KEY_SIZE, .call = 1, .threads = 1};
+    size_t rounds = parameters->small_updates / 10;
+    struct series times[SIDES] = {0};
+    double empty[SIDES], one[SIDES];
+    struct stream stream;
+
+    first_stream(parameters, &stream, &setting);
+    for (unsigned repetition = 0; repetition < 2 * parameters->repetitions; repetition++) {
+        for (size_t turn = 0; turn < SIDES; turn++) {
+            size_t side = side_of(repetition, turn);
+            uint64_t start = thread_time();
+
+            for (size_t i = 0; i < rounds; i++)
+                sides[side]->destroy(sides[side]->create());
+            series_add(&times[side], (double)(thread_time() - start) / (double)rounds);
+        }
+    }
+    for (size_t side = 0; side < SIDES; side++) {
+        const struct subject *subject = sides[side];
+        /* For the yardstick all of malloc counts, so it is compared with itself. */
+        double before = subject == &ours ? 0 : (double)subject->memory(NULL);
+        void *buffer = subject->create(), *producer;
+
+        empty[side] = (double)subject->memory(buffer) - before;
+        producer = subject->producer_create(buffer);
+        before += subject == &ours ? 0 : (double)subject->memory(buffer) - before - empty[side];
+        put_range(subject, producer, &stream, 1, 0, 1);
+        one[side] = (double)subject->memory(buffer) - before;
+        subject->producer_destroy(producer);
+        subject->destroy(buffer);
+    }
+    report("create", &setting, "ns/buffer", LOWER_IS_BETTER, series_median(&times[0]),
+           series_median(&times[1]));
+    report("memory-empty", &setting, "bytes/buffer", LOWER_IS_BETTER, empty[0], empty[1]);
+    report("memory-one-key", &setting, "bytes/buffer", LOWER_IS_BETTER, one[0], one[1]);
+    for (size_t side = 0; side < SIDES; side++)
+        series_free(&times[side]);
+    stream_free(&stream);
 }
 
 /* ---------------------------------------------------------------------------------------------- */
@@ -281,7 +403,7 @@ one_round(const struct subject *subject, const struct stream *first, const struc
     memory = subject == &ours ? 0 : subject->memory(buffer);
 
     start = thread_time();
-    put_range(subject, producer, first, 0, keys);
+    put_range(subject, producer, first, CALL, 0, keys);
     values[INSERT] = (double)(thread_time() - start) / (double)keys;
     values[MEMORY_PENDING] = (double)(subject->memory(buffer) - memory) / (double)keys;
     values[RESIDENT_PENDING] = ((double)resident() - (double)in_memory) / (double)keys;
@@ -294,7 +416,7 @@ one_round(const struct subject *subject, const struct stream *first, const struc
     values[RESIDENT_LIVE] = ((double)resident() - (double)in_memory) / (double)keys;
 
     start = thread_time();
-    put_range(subject, producer, stream, 0, keys);
+    put_range(subject, producer, stream, CALL, 0, keys);
     values[REQUEUE] = (double)(thread_time() - start) / (double)keys;
     start = thread_time();
     check_count(drain(subject, consumer), keys);
@@ -306,9 +428,9 @@ one_round(const struct subject *subject, const struct stream *first, const struc
 
     subject->put_status(buffer, STATUS_RESYNC);
     start = thread_time();
-    put_range(subject, producer, stream, vanished, vanished + CALL);
+    put_range(subject, producer, stream, CALL, vanished, vanished + CALL);
     values[AFTER_RESTART] = (double)(thread_time() - start) / 1e3;
-    put_range(subject, producer, stream, vanished + CALL, keys);
+    put_range(subject, producer, stream, CALL, vanished + CALL, keys);
     check_count(drain(subject, consumer), keys - vanished + 1);
     start = thread_time();
     subject->put_status(buffer, STATUS_IN_SYNC);
@@ -324,15 +446,16 @@ one_round(const struct subject *subject, const struct stream *first, const struc
 }
 
 void
-measure_rounds(const struct parameters *parameters, size_t key_count)
+measure_rounds(const struct parameters *parameters, const struct setting *setting)
 {
+    size_t key_count = setting->keys;
     size_t rounds =
         key_count >= parameters->small_updates ? 1 : parameters->small_updates / key_count;
     struct series results[SIDES][STEPS] = {0};
     struct stream first, stream;
 
-    first_stream(parameters, &first, key_count);
-    stream_make(&stream, key_count, 1, parameters->seed);
+    first_stream(parameters, &first, setting);
+    stream_make(&stream, setting, 1, parameters->seed);
     for (unsigned repetition = 0; repetition < parameters->repetitions; repetition++) {
         for (size_t turn = 0; turn < SIDES; turn++) {
             size_t side = side_of(repetition, turn);
@@ -344,7 +467,7 @@ measure_rounds(const struct parameters *parameters, size_t key_count)
     for (size_t i = 0; i < STEPS; i++) {
         /* A few pages more or less are many bytes for each of a thousand keys. */
         if (key_count >= 100000 || i < RESIDENT_PENDING)
-            report(steps[i].name, key_count, 1, steps[i].unit, LOWER_IS_BETTER,
+            report(steps[i].name, setting, steps[i].unit, LOWER_IS_BETTER,
                    series_median(&results[0][i]), series_median(&results[1][i]));
         series_free(&results[0][i]);
         series_free(&results[1][i]);
@@ -376,16 +499,18 @@ take_all(void *argument)
 
 /* One producer and a sink that does nothing, each as fast as it can. */
 void
-measure_together(const struct parameters *parameters, size_t key_count)
+measure_together(const struct parameters *parameters, const struct setting *setting)
 {
+    size_t key_count = setting->keys;
     static struct offerer offerer;
     static struct taker taker;
     struct series in[SIDES] = {0}, out[SIDES] = {0}, ratio[SIDES] = {0};
     struct stream first;
 
-    first_stream(parameters, &first, key_count);
-    stream_make(&offerer.stream, key_count, 0, parameters->seed);
+    first_stream(parameters, &first, setting);
+    stream_make(&offerer.stream, setting, 0, parameters->seed);
     offerer.position = 0;
+    offerer.call = setting->call;
     for (unsigned repetition = 0; repetition < parameters->repetitions; repetition++) {
         for (size_t turn = 0; turn < SIDES; turn++) {
             size_t side = side_of(repetition, turn);
@@ -397,7 +522,7 @@ measure_together(const struct parameters *parameters, size_t key_count)
             taker.subject = subject;
             taker.consumer = subject->consumer_create(buffer, false);
             /* All keys are live: from here on the memory is there, and deliveries are updates. */
-            put_range(subject, producer, &first, 0, key_count);
+            put_range(subject, producer, &first, CALL, 0, key_count);
             drain(subject, taker.consumer);
             subject->consumer_destroy(taker.consumer);
 
@@ -425,11 +550,11 @@ measure_together(const struct parameters *parameters, size_t key_count)
             subject->destroy(buffer);
         }
     }
-    report("together-offered", key_count, 2, "M/s", HIGHER_IS_BETTER, series_median(&in[0]),
+    report("together-offered", setting, "M/s", HIGHER_IS_BETTER, series_median(&in[0]),
            series_median(&in[1]));
-    report("together-delivered", key_count, 2, "M/s", HIGHER_IS_BETTER, series_median(&out[0]),
+    report("together-delivered", setting, "M/s", HIGHER_IS_BETTER, series_median(&out[0]),
            series_median(&out[1]));
-    report("together-conflation", key_count, 2, "offered/delivered", NEITHER,
+    report("together-conflation", setting, "offered/delivered", NEITHER,
            series_median(&ratio[0]), series_median(&ratio[1]));
     for (size_t side = 0; side < SIDES; side++) {
         series_free(&in[side]);
@@ -447,12 +572,13 @@ measure_together(const struct parameters *parameters, size_t key_count)
  * again.
  */
 void
-measure_allocations(const struct parameters *parameters, size_t key_count)
+measure_allocations(const struct parameters *parameters, const struct setting *setting)
 {
+    size_t key_count = setting->keys;
     double replace[SIDES], cycle[SIDES];
     struct stream stream;
 
-    stream_make(&stream, key_count, 0, parameters->seed);
+    stream_make(&stream, setting, 0, parameters->seed);
     for (size_t side = 0; side < SIDES; side++) {
         const struct subject *subject = sides[side];
         void *buffer = subject->create(), *producer = subject->producer_create(buffer);
@@ -460,28 +586,28 @@ measure_allocations(const struct parameters *parameters, size_t key_count)
         uint64_t start;
 
         for (unsigned i = 0; i < 3; i++) {
-            put_range(subject, producer, &stream, 0, key_count);
+            put_range(subject, producer, &stream, CALL, 0, key_count);
             drain(subject, consumer);
         }
         start = allocations();
         for (unsigned i = 0; i < 3; i++) {
-            put_range(subject, producer, &stream, 0, key_count);
+            put_range(subject, producer, &stream, CALL, 0, key_count);
             drain(subject, consumer);
         }
         cycle[side] = (double)(allocations() - start) / (double)(3 * key_count);
 
-        put_range(subject, producer, &stream, 0, key_count);
+        put_range(subject, producer, &stream, CALL, 0, key_count);
         start = allocations();
-        put_range(subject, producer, &stream, 0, stream.length);
+        put_range(subject, producer, &stream, CALL, 0, stream.length);
         replace[side] = (double)(allocations() - start) / (double)stream.length;
 
         subject->producer_destroy(producer);
         subject->consumer_destroy(consumer);
         subject->destroy(buffer);
     }
-    report("allocations-replace", key_count, 1, "allocations/update", LOWER_IS_BETTER, replace[0],
+    report("allocations-replace", setting, "allocations/update", LOWER_IS_BETTER, replace[0],
            replace[1]);
-    report("allocations-cycle", key_count, 1, "allocations/update", LOWER_IS_BETTER, cycle[0],
+    report("allocations-cycle", setting, "allocations/update", LOWER_IS_BETTER, cycle[0],
            cycle[1]);
     stream_free(&stream);
 }
@@ -490,8 +616,9 @@ measure_allocations(const struct parameters *parameters, size_t key_count)
 
 /* How long single calls take while the buffer grows from nothing, its sink having stalled. */
 void
-measure_growth(const struct parameters *parameters, size_t key_count)
+measure_growth(const struct parameters *parameters, const struct setting *setting)
 {
+    size_t key_count = setting->keys;
     static const struct {
         const char *name;
         double fraction;
@@ -503,7 +630,7 @@ measure_growth(const struct parameters *parameters, size_t key_count)
     struct series wall[SIDES] = {0}, running[SIDES] = {0}, longest[SIDES] = {0};
     struct stream stream;
 
-    first_stream(parameters, &stream, key_count);
+    first_stream(parameters, &stream, setting);
     for (unsigned round = 0; round < parameters->grow_rounds; round++) {
         for (size_t turn = 0; turn < SIDES; turn++) {
             size_t side = side_of(round, turn);
@@ -518,7 +645,7 @@ measure_growth(const struct parameters *parameters, size_t key_count)
                 uint64_t run_start = thread_time(), start = wall_time();
                 double time, run_time;
 
-                subject->put(producer, stream.keys + i * KEY_SIZE, CALL, i);
+                subject->put(producer, stream_keys(&stream, i, CALL), i);
                 time = (double)(wall_time() - start) / 1e3;
                 run_time = (double)(thread_time() - run_start) / 1e3;
                 series_add(&wall[side], time);
@@ -531,12 +658,12 @@ measure_growth(const struct parameters *parameters, size_t key_count)
         }
     }
     for (size_t i = 0; i < sizeof(percentiles) / sizeof(percentiles[0]); i++)
-        report(percentiles[i].name, key_count, 1, "us", LOWER_IS_BETTER,
+        report(percentiles[i].name, setting, "us", LOWER_IS_BETTER,
                series_percentile(&wall[0], percentiles[i].fraction),
                series_percentile(&wall[1], percentiles[i].fraction));
-    report("grow-longest-median", key_count, 1, "us", LOWER_IS_BETTER, series_median(&longest[0]),
+    report("grow-longest-median", setting, "us", LOWER_IS_BETTER, series_median(&longest[0]),
            series_median(&longest[1]));
-    report("grow-longest-cpu", key_count, 1, "us", LOWER_IS_BETTER,
+    report("grow-longest-cpu", setting, "us", LOWER_IS_BETTER,
            series_percentile(&running[0], 1), series_percentile(&running[1], 1));
     for (size_t side = 0; side < SIDES; side++) {
         series_free(&wall[side]);
@@ -579,10 +706,11 @@ listen_all(void *argument)
 void
 measure_wake(const struct parameters *parameters)
 {
+    static const struct setting setting = {.keys = 1, .key_size = KEY_SIZE, .call = 1, .threads = 1};
     static struct listener listeners[SIDES];
     struct stream stream;
 
-    stream_make(&stream, CALL, 1, parameters->seed);
+    stream_make(&stream, &(struct setting){CALL, KEY_SIZE, 1, 1}, 1, parameters->seed);
     for (size_t side = 0; side < SIDES; side++) {
         const struct subject *subject = sides[side];
         void *buffer = subject->create(), *producer = subject->producer_create(buffer);
@@ -595,7 +723,7 @@ measure_wake(const struct parameters *parameters)
         for (unsigned i = 0; i < parameters->wakes; i++) {
             /* Long enough that the loop has gone to sleep, and the processor too. */
             pause_for(0.5e-3 + 10e-6 * (i % 50));
-            subject->put(producer, stream.keys + (i % CALL) * KEY_SIZE, 1, wall_time());
+            subject->put(producer, stream_keys(&stream, i % CALL, 1), wall_time());
             while (atomic_load(&listener->heard) <= i)
                 pause_for(50e-6);
         }
@@ -605,9 +733,9 @@ measure_wake(const struct parameters *parameters)
         subject->producer_destroy(producer);
         subject->destroy(buffer);
     }
-    report("wake-p50", 1, 1, "us", LOWER_IS_BETTER, series_percentile(&listeners[0].delays, 0.5),
+    report("wake-p50", &setting, "us", LOWER_IS_BETTER, series_percentile(&listeners[0].delays, 0.5),
            series_percentile(&listeners[1].delays, 0.5));
-    report("wake-p99", 1, 1, "us", LOWER_IS_BETTER, series_percentile(&listeners[0].delays, 0.99),
+    report("wake-p99", &setting, "us", LOWER_IS_BETTER, series_percentile(&listeners[0].delays, 0.99),
            series_percentile(&listeners[1].delays, 0.99));
     for (size_t side = 0; side < SIDES; side++)
         series_free(&listeners[side].delays);

@@ -6,6 +6,8 @@
 #include <stddef.h>
 #include <stdint.h>
 
+#include "measure.h"
+
 struct parameters {
     unsigned repetitions;
     double seconds;       /* How long one repetition of a throughput lasts. */
@@ -15,11 +17,14 @@ struct parameters {
     uint64_t seed;
 };
 
-void measure_replace(const struct parameters *parameters, size_t key_count);
-void measure_rounds(const struct parameters *parameters, size_t key_count);
-void measure_together(const struct parameters *parameters, size_t key_count);
-void measure_allocations(const struct parameters *parameters, size_t key_count);
-void measure_growth(const struct parameters *parameters, size_t key_count);
+void measure_replace(const struct parameters *parameters, const struct setting *setting);
+void measure_replace_bytes(const struct parameters *parameters, const struct setting *setting);
+void measure_fresh(const struct parameters *parameters, const struct setting *setting);
+void measure_create(const struct parameters *parameters);
+void measure_rounds(const struct parameters *parameters, const struct setting *setting);
+void measure_together(const struct parameters *parameters, const struct setting *setting);
+void measure_allocations(const struct parameters *parameters, const struct setting *setting);
+void measure_growth(const struct parameters *parameters, const struct setting *setting);
 void measure_wake(const struct parameters *parameters);
 
 /*

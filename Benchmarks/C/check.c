@@ -71,7 +71,7 @@ check_yardstick(const struct parameters *parameters)
     struct stream stream;
     size_t items = 0;
 
-    stream_make(&stream, KEYS, 1, parameters->seed);
+    stream_make(&stream, &(struct setting){KEYS, KEY_SIZE, 1, 1}, 1, parameters->seed);
     for (unsigned round = 0; round < 200; round++) {
         /* Few keys, so that they meet; many, so that a batch does not take all. */
         unsigned keys = round % 2 == 0 ? 5 : KEYS;
@@ -84,12 +84,12 @@ check_yardstick(const struct parameters *parameters)
         }
         for (unsigned i = 0; i < 2000; i++) {
             unsigned what = (unsigned)rand_r(&seed) % 100;
-            const char *key = stream.keys + (unsigned)rand_r(&seed) % keys * KEY_SIZE;
+            struct keys key = stream_keys(&stream, (unsigned)rand_r(&seed) % keys, 1);
             int status = (int)((unsigned)rand_r(&seed) % 3);
 
             for (size_t side = 0; side < 2; side++) {
                 if (what < 55)
-                    sides[side]->put(producers[side], key, 1, i);
+                    sides[side]->put(producers[side], key, i);
                 else if (what < 80)
                     sides[side]->delete_key(producers[side], key);
                 else if (what < 90)

@@ -37,7 +37,7 @@ static void
 put_range(const struct subject *subject, void *producer, const struct stream *stream, size_t count)
 {
     for (size_t i = 0; i < count; i += CALL)
-        subject->put(producer, stream->keys + i * KEY_SIZE, CALL, i);
+        subject->put(producer, stream_keys(stream, i, CALL), i);
 }
 
 static void
@@ -80,7 +80,7 @@ main(void)
 {
     struct stream stream;
 
-    stream_make(&stream, KEYS, REPLACEMENTS / KEYS, 1);
+    stream_make(&stream, &(struct setting){KEYS, KEY_SIZE, CALL, 1}, REPLACEMENTS / KEYS, 1);
     /* Once without being counted: the dynamic linker looks up functions at their first call. */
     for (int counted = 0; counted < 2; counted++) {
         count_all(&ours, "ours", &stream, counted);

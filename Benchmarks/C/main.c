@@ -19,7 +19,8 @@ usage(const char *program)
     fprintf(stderr,
             "usage: %s [--output FILE] [--quick] [--only CASE,...] [--keys N,...]\n"
             "          [--repetitions N] [--seconds S] [--seed N] [--check]\n"
-            "cases: replace rounds together allocations grow wake; names of others are ignored\n",
+            "cases: replace bytes fresh rounds together allocations create grow wake;\n"
+            "names of others are ignored\n",
             program);
     exit(2);
 }
@@ -51,6 +52,52 @@ chosen(const char *list, const char *name)
     return false;
 }
 
+/*
+ * Replacing, for all kinds of calls. Calls of 10 lie between those of 1 and of 100, so one number of
+ * keys is enough to show them; and the number of producers matters for the lock and the caches, not
+ * for the sizes of keys.
+ */
+static void
+measure_replacing(const struct parameters *parameters, size_t keys)
+{
+    static const size_t key_sizes[] = {SHORT_KEY_SIZE, KEY_SIZE}, calls[] = {1, 10, CALL};
+
+    for (size_t i = 0; i < sizeof(key_sizes) / sizeof(key_sizes[0]); i++)
+        for (size_t j = 0; j < sizeof(calls) / sizeof(calls[0]); j++)
+            if (calls[j] != 10 || keys == 1000)
+                measure_replace(parameters,
+                                &(struct setting){keys, key_sizes[i], calls[j], 1});
+    for (unsigned threads = 2; keys >= 1000 && threads <= 8; threads *= 2) {
+        measure_replace(parameters, &(struct setting){keys, KEY_SIZE, 1, threads});
+        measure_replace(parameters, &(struct setting){keys, KEY_SIZE, CALL, threads});
+    }
+}
+
+/* The cases that depend on the number of keys. */
+static void
+measure_keys(const struct parameters *parameters, const char *only, size_t keys)
+{
+    static const size_t key_sizes[] = {SHORT_KEY_SIZE, KEY_SIZE};
+    struct setting long_keys = {keys, KEY_SIZE, CALL, 1}, together = {keys, KEY_SIZE, CALL, 2};
+
+    if (chosen(only, "replace"))
+        measure_replacing(parameters, keys);
+    for (size_t i = 0; i < 2; i++) {
+        if (chosen(only, "bytes") && keys >= 1000 && keys <= 100000)
+            measure_replace_bytes(parameters, &(struct setting){keys, key_sizes[i], 1, 1});
+        if (chosen(only, "fresh") && keys <= 1000)
+            measure_fresh(parameters, &(struct setting){keys, key_sizes[i], 1, 1});
+    }
+    if (keys < 1000)
+        return;
+    if (chosen(only, "rounds"))
+        measure_rounds(parameters, &long_keys);
+    if (chosen(only, "together"))
+        measure_together(parameters, &together);
+    if (chosen(only, "allocations"))
+        measure_allocations(parameters, &long_keys);
+}
+
 int
 main(int argc, char **argv)
 {
@@ -71,7 +118,7 @@ main(int argc, char **argv)
                                     .grow_rounds = 20,
                                     .wakes = 2000,
                                     .seed = 1};
-    size_t keys[8] = {1000, 100000, 1000000}, key_counts = 3;
+    size_t keys[8] = {10, 100, 1000, 100000, 1000000}, key_counts = 5;
     const char *output = "bench-c.json", *only = NULL;
     bool check = false;
     int option;
@@ -86,7 +133,7 @@ main(int argc, char **argv)
             parameters.seconds = 0.06;
             parameters.small_updates = 30000;
             parameters.wakes = 500;
-            key_counts = 2;
+            key_counts = 4;
             break;
         case 'c':
             only = optarg;
@@ -95,10 +142,10 @@ main(int argc, char **argv)
             key_counts = 0;
             for (char *at = strtok(optarg, ","); at != NULL && key_counts < 8;
                  at = strtok(NULL, ",")) {
-                /* A multiple of the call's size, and few enough for the streams' indices. */
+                /* Streams have whole calls, and indices of 32 bits. */
                 size_t count = (size_t)number(argv[0], at);
 
-                if (count < 100 || count % 100 != 0 || count > 10000000)
+                if (count < 10 || (count % 100 != 0 && 100 % count != 0) || count > 10000000)
                     usage(argv[0]);
                 keys[key_counts++] = count;
             }
@@ -127,18 +174,12 @@ main(int argc, char **argv)
     }
 
     report_open(output);
-    for (size_t i = 0; i < key_counts; i++) {
-        if (chosen(only, "replace"))
-            measure_replace(&parameters, keys[i]);
-        if (chosen(only, "rounds"))
-            measure_rounds(&parameters, keys[i]);
-        if (chosen(only, "together"))
-            measure_together(&parameters, keys[i]);
-        if (chosen(only, "allocations"))
-            measure_allocations(&parameters, keys[i]);
-    }
+    for (size_t i = 0; i < key_counts; i++)
+        measure_keys(&parameters, only, keys[i]);
+    if (chosen(only, "create"))
+        measure_create(&parameters);
     if (chosen(only, "grow"))
-        measure_growth(&parameters, keys[key_counts - 1]);
+        measure_growth(&parameters, &(struct setting){keys[key_counts - 1], KEY_SIZE, CALL, 1});
     if (chosen(only, "wake"))
         measure_wake(&parameters);
     report_close();

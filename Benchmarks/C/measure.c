@@ -118,10 +118,11 @@ next_random(uint64_t *state)
 }
 
 /*
- * The key with a given number: a path as in a datastore, in which only some of the digits differ.
+ * The key with a given number: the last bytes of a path as in a datastore, in which only some of the
+ * digits differ.
  */
 static void
-write_key(char *key, uint64_t number)
+write_key(char *key, size_t size, uint64_t number)
 {
     static const char digits[] = "0123456789abcdef";
     static const char form[] = "/calico/resources/v3/projectcalico.org/workloadendpoints/"
@@ -129,24 +130,25 @@ write_key(char *key, uint64_t number)
     uint64_t random = scramble(number + 1);
     size_t digit = 0;
 
-    /* The last KEY_SIZE bytes: they have all the digits. */
-    memcpy(key, form + sizeof(form) - 1 - KEY_SIZE, KEY_SIZE);
-    for (size_t i = 0; i < KEY_SIZE; i++) {
+    memcpy(key, form + sizeof(form) - 1 - size, size);
+    for (size_t i = 0; i < size; i++) {
         if (key[i] == '#')
             key[i] = digits[(random >> (4 * (digit++ % 16))) & 15];
     }
 }
 
 void
-stream_make(struct stream *stream, size_t key_count, size_t rounds, uint64_t seed)
+stream_make(struct stream *stream, const struct setting *setting, size_t rounds, uint64_t seed)
 {
+    size_t key_count = setting->keys, size = setting->key_size;
     uint32_t *order = malloc(key_count * sizeof(*order));
 
     if (rounds == 0)
         rounds = key_count >= 100000 ? 1 : 100000 / key_count;
     stream->key_count = key_count;
+    stream->key_size = size;
     stream->length = rounds * key_count;
-    stream->keys = malloc(stream->length * KEY_SIZE);
+    stream->keys = malloc(stream->length * size);
     if (order == NULL || stream->keys == NULL)
         fail("no memory");
     for (size_t i = 0; i < key_count; i++)
@@ -160,9 +162,18 @@ stream_make(struct stream *stream, size_t key_count, size_t rounds, uint64_t see
             order[j] = swapped;
         }
         for (size_t i = 0; i < key_count; i++)
-            write_key(stream->keys + (round * key_count + i) * KEY_SIZE, order[i]);
+            write_key(stream->keys + (round * key_count + i) * size, size, order[i]);
     }
     free(order);
+}
+
+struct keys
+stream_keys(const struct stream *stream, size_t position, size_t count)
+{
+    size_t left = stream->length - position;
+
+    return (struct keys){stream->keys + position * stream->key_size, stream->key_size,
+                         count < left ? count : left};
 }
 
 void
@@ -289,7 +300,7 @@ write_number(const char *name, double number)
 }
 
 void
-report(const char *name, size_t keys, unsigned threads, const char *unit, enum better better,
+report(const char *name, const struct setting *setting, const char *unit, enum better better,
        double value, double plain)
 {
     double ratio = better == NEITHER           ? NAN
@@ -297,8 +308,10 @@ report(const char *name, size_t keys, unsigned threads, const char *unit, enum b
                                                : value / plain;
 
     fprintf(list,
-            "%s\n{\"case\":\"%s\",\"layer\":\"c\",\"keys\":%zu,\"threads\":%u,\"unit\":\"%s\"",
-            first ? "" : ",", name, keys, threads, unit);
+            "%s\n{\"case\":\"%s\",\"layer\":\"c\",\"keys\":%zu,\"keySize\":%zu,\"call\":%zu,"
+            "\"threads\":%u,\"unit\":\"%s\"",
+            first ? "" : ",", name, setting->keys, setting->key_size, setting->call,
+            setting->threads, unit);
     write_number("value", value);
     write_number("yardstick", plain);
     write_number("ratio", ratio);
@@ -306,8 +319,11 @@ report(const char *name, size_t keys, unsigned threads, const char *unit, enum b
     fflush(list);
     first = false;
     /* What goes on; the table comes at the end, from another program. */
-    fprintf(stderr, "c  %-22s %8zu keys %2u threads  %.5g against %.5g %s\n", name, keys, threads,
-            value, plain, unit);
+    fprintf(stderr,
+            "c  %-22s %8zu keys of %2zu bytes  calls of %3zu  %u threads  %.5g against %.5g %s"
+            "  (%.3g)\n",
+            name, setting->keys, setting->key_size, setting->call, setting->threads, value, plain,
+            unit, ratio);
 }
 
 void

@@ -7,6 +7,8 @@
 #include <stddef.h>
 #include <stdint.h>
 
+#include "subject.h"
+
 /* Nanoseconds. */
 uint64_t wall_time(void);
 /* Nanoseconds that this thread has run: other processes on the machine do not lengthen it. */
@@ -29,6 +31,14 @@ void series_free(struct series *series);
 
 /* ---------------------------------------------------------------------------------------------- */
 
+/* What a case is measured with. */
+struct setting {
+    size_t keys;      /* Different ones. */
+    size_t key_size;  /* Bytes. */
+    size_t call;      /* Updates in a call. */
+    unsigned threads; /* Threads that are at work. */
+};
+
 /*
  * Keys as a producer sends them: end to end in memory, in random order. The stream is one
  * permutation of all keys after another, so that it can be sent round and round; its first
@@ -36,14 +46,17 @@ void series_free(struct series *series);
  */
 struct stream {
     char *keys;
-    size_t key_count;
-    size_t length; /* Keys in the stream; a multiple of the call's size. */
+    size_t key_count, key_size;
+    size_t length; /* Keys in the stream. */
 };
 
 /*
  * Zero rounds: as many permutations as it takes that no branch predictor learns the order by heart.
  */
-void stream_make(struct stream *stream, size_t key_count, size_t rounds, uint64_t seed);
+void stream_make(struct stream *stream, const struct setting *setting, size_t rounds,
+                 uint64_t seed);
+/* At most `count` keys from `position` on. */
+struct keys stream_keys(const struct stream *stream, size_t position, size_t count);
 void stream_free(struct stream *stream);
 
 /* ---------------------------------------------------------------------------------------------- */
@@ -62,7 +75,7 @@ enum better { LOWER_IS_BETTER, HIGHER_IS_BETTER, NEITHER };
 /* Opens the list of results. */
 void report_open(const char *path);
 /* One result: ours and the plain port's. */
-void report(const char *name, size_t keys, unsigned threads, const char *unit, enum better better,
+void report(const char *name, const struct setting *setting, const char *unit, enum better better,
             double value, double plain);
 void report_close(void);
 

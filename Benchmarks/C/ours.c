@@ -120,9 +120,10 @@ submit(struct producer *producer, size_t count)
 }
 
 static void
-put(void *argument, const char *keys, size_t count, uint64_t stamp)
+put(void *argument, struct keys keys, uint64_t stamp)
 {
     struct producer *producer = argument;
+    size_t count = keys.count;
 
     if (producer->spare_count < count) {
         check(cdedupe_acquire(producer->core, producer->spare + producer->spare_count,
@@ -135,8 +136,8 @@ put(void *argument, const char *keys, size_t count, uint64_t stamp)
         struct payload *payload = cdedupe_payload(producer->core, slot);
 
         *payload = (struct payload){stamp, {i, i, i}};
-        update->key = keys + i * KEY_SIZE;
-        update->key_length = KEY_SIZE;
+        update->key = keys.bytes + i * keys.size;
+        update->key_length = keys.size;
         update->slot = slot;
         update->deletion = false;
     }
@@ -144,12 +145,12 @@ put(void *argument, const char *keys, size_t count, uint64_t stamp)
 }
 
 static void
-delete_key(void *argument, const char *key)
+delete_key(void *argument, struct keys keys)
 {
     struct producer *producer = argument;
 
-    producer->updates[0].key = key;
-    producer->updates[0].key_length = KEY_SIZE;
+    producer->updates[0].key = keys.bytes;
+    producer->updates[0].key_length = keys.size;
     producer->updates[0].slot = 0;
     producer->updates[0].deletion = true;
     submit(producer, 1);

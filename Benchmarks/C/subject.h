@@ -2,8 +2,8 @@
 /*
  * What is measured, seen from the cases: a buffer of either kind, behind one set of functions.
  *
- * Everything passes here in calls of up to a hundred updates, so that the indirection costs the
- * same on both sides, and next to nothing.
+ * The indirection costs the same on both sides: one call through a pointer for each call of the
+ * buffer.
  */
 #ifndef SUBJECT_H
 #define SUBJECT_H
@@ -12,14 +12,21 @@
 #include <stddef.h>
 #include <stdint.h>
 
-/* Bytes of a key, and updates in a call and in a batch. */
+/* Bytes of a long and of a short key, and the most updates in a call and in a batch. */
 #define KEY_SIZE ((size_t)96)
+#define SHORT_KEY_SIZE ((size_t)16)
 #define CALL ((size_t)100)
 
 /* What one update carries. */
 struct payload {
     uint64_t stamp;
     uint64_t words[3];
+};
+
+/* Keys of the same size, which lie end to end. */
+struct keys {
+    const char *bytes;
+    size_t size, count;
 };
 
 /* Statuses and kinds have the same values on both sides: those of CDedupe.h. */
@@ -46,10 +53,10 @@ struct subject {
     void *(*producer_create)(void *buffer);
     void (*producer_destroy)(void *producer);
 
-    /* Puts `count` values, at most CALL, whose keys of KEY_SIZE bytes lie end to end. */
-    void (*put)(void *producer, const char *keys, size_t count, uint64_t stamp);
-    /* Puts the deletion of a key. */
-    void (*delete_key)(void *producer, const char *key);
+    /* Puts values, at most CALL. One value goes by the entry point for one, if there is one. */
+    void (*put)(void *producer, struct keys keys, uint64_t stamp);
+    /* Puts the deletion of the first key. */
+    void (*delete_key)(void *producer, struct keys keys);
     void (*put_status)(void *buffer, int status);
     void (*restart)(void *buffer);
 
@@ -69,6 +76,7 @@ struct subject {
 };
 
 extern const struct subject ours;      /* CDedupe, on the level of handles. */
+extern const struct subject our_bytes; /* CDedupe, on the level of bytes; takes one value a call. */
 extern const struct subject yardstick; /* The plain port. */
 
 /* Ends the program. */

@@ -390,26 +390,26 @@ producer_create(void *buffer)
 }
 
 static void
-put(void *argument, const char *keys, size_t count, uint64_t stamp)
+put(void *argument, struct keys keys, uint64_t stamp)
 {
     struct producer *producer = argument;
 
-    for (size_t i = 0; i < count; i++) {
+    for (size_t i = 0; i < keys.count; i++) {
         struct plain_update *update = &producer->updates[i];
 
-        update->key = keys + i * KEY_SIZE;
-        update->key_length = KEY_SIZE;
+        update->key = keys.bytes + i * keys.size;
+        update->key_length = keys.size;
         update->payload = (struct payload){stamp, {i, i, i}};
         update->deletion = false;
     }
-    plain_put(producer->plain, producer->updates, count);
+    plain_put(producer->plain, producer->updates, keys.count);
 }
 
 static void
-delete_key(void *argument, const char *key)
+delete_key(void *argument, struct keys keys)
 {
     struct producer *producer = argument;
-    struct plain_update update = {.key = key, .key_length = KEY_SIZE, .deletion = true};
+    struct plain_update update = {.key = keys.bytes, .key_length = keys.size, .deletion = true};
 
     plain_put(producer->plain, &update, 1);
 }
