@@ -79,18 +79,18 @@
  *     cdedupe_drain_next              one, no other call    handles: buffer -> caller
  *                                     is running
  *
- * A function cdedupe_bytes_... follows the threads column of the function without "bytes". It copies
- * keys and values in, lends them with a batch, and frees them. Its destroy needs no drain.
+ * A function cdedupe_bytes_... follows the threads column of the function without "bytes". It
+ * copies keys and values in, lends them with a batch, and frees them. Its destroy needs no drain.
  *
  * The buffer orders the calls of several producers; the updates of one call keep their order. A
  * call of cdedupe_put() with many updates need not be atomic towards the sink: the sink may take
  * some of them before the others are put.
  *
- * No call waits for the sink's work. A put into a merging buffer may let a waiting cdedupe_take() or
- * cdedupe_put_back() go first. A put that adds keys may wait until other puts have left their
- * look-ups. A call that changes the queue takes a spinlock for a bounded number of short steps. User
- * callbacks (allocator, wake, clock, merge) never run under that spinlock, and neither does any
- * other code of the caller's.
+ * No call waits for the sink's work. A put into a merging buffer may let a waiting cdedupe_take()
+ * or cdedupe_put_back() go first. A put that adds keys may wait until other puts have left their
+ * look-ups. A call that changes the queue takes a spinlock for a bounded number of short steps.
+ * User callbacks (allocator, wake, clock, merge) never run under that spinlock, and neither does
+ * any other code of the caller's.
  *
  * Counts of zero are allowed everywhere, and then the array may be NULL.
  *
@@ -286,15 +286,16 @@ typedef struct {
      * deletion or a restart.
      *
      * The thread that calls it holds a mutex of this buffer, and no other lock. cdedupe_put(),
-     * _put_status(), _put_back(), _restart(), _collect() and _validate() wait for that mutex, and so
-     * does the cdedupe_take() of a CDEDUPE_CLAIM_SINGLE_BATCH claim. The cdedupe_take() of a CDEDUPE_CLAIM_LOOP claim never
-     * waits: it returns CDEDUPE_EMPTY, and the loop is woken later. So a merge must be short.
+     * _put_status(), _put_back(), _restart(), _collect() and _validate() wait for that mutex, and
+     * so does the cdedupe_take() of a CDEDUPE_CLAIM_SINGLE_BATCH claim. The cdedupe_take() of a
+     * CDEDUPE_CLAIM_LOOP claim never waits: it returns CDEDUPE_EMPTY, and the loop is woken later.
+     * So a merge must be short.
      *
      * From inside the callback, the functions that wait for this mutex, and cdedupe_take() and
      * cdedupe_take_wait(), change nothing and return CDEDUPE_REENTRANT; cdedupe_validate() returns
-     * a text. The callback may call cdedupe_stop(), cdedupe_finish(), cdedupe_statistics(), cdedupe_acquire()
-     * and cdedupe_discard(). If the buffer is stopped during a merge, the merged value stays
-     * pending. NULL (the default) merges nothing.
+     * a text. The callback may call cdedupe_stop(), cdedupe_finish(), cdedupe_statistics(),
+     * cdedupe_acquire() and cdedupe_discard(). If the buffer is stopped during a merge, the merged
+     * value stays pending. NULL (the default) merges nothing.
      */
     void (*CDEDUPE_NULLABLE merge)(void *CDEDUPE_NULLABLE context, void *older, void *newer);
     /** The first argument of `merge`. */
