@@ -241,8 +241,9 @@ convert = docc convert Sources/$1/Documentation.docc --fallback-display-name $1 
     --additional-symbol-graph-dir $(DOCS)-parts/$1 --output-dir $(DOCS)-parts/$1.doccarchive \
     --enable-experimental-external-link-support --warnings-as-errors $2
 
-docs-check:
+docs-check: setup
 	Tests/Docs/names
+	swift build
 	Tests/Docs/check
 
 # ---- The C library for embedders ----

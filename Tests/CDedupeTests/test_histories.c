@@ -93,6 +93,7 @@ typedef struct world {
 static uint64_t seed;
 static uint64_t rounds;
 static world_t *_Atomic watched; /* What the watchdog looks at, while threads are at work. */
+static sem_t watch_end;          /* Posted when the watchdog must end. */
 
 /* ---------------------------------------------------------------------------------------------- */
 /* Small things                                                                                   */
@@ -180,12 +181,23 @@ tell_and_abort(world_t *world)
     abort();
 }
 
+/* Waits for a second. True: the watch is over. */
+static bool
+watch_is_over(void)
+{
+    struct timespec end;
+
+    clock_gettime(CLOCK_REALTIME, &end);
+    end.tv_sec++;
+    return sem_timedwait(&watch_end, &end) == 0;
+}
+
 static void *
 watch(void *unused)
 {
     uint64_t before = 0;
 
-    for (unsigned quiet = 0;; quiet++) {
+    for (unsigned quiet = 0; !watch_is_over(); quiet++) {
         world_t *world = atomic_load(&watched);
         uint64_t stamp = world == NULL ? 0 : atomic_load(&world->history.stamp);
 
@@ -194,7 +206,6 @@ watch(void *unused)
         if (quiet == PATIENCE)
             tell_and_abort(world);
         before = stamp;
-        sleep(1);
     }
     return unused;
 }
@@ -677,10 +688,11 @@ main(int argc, char **argv)
     seed = argc > 2 ? strtoull(argv[2], NULL, 10) : (uint64_t)time(NULL);
     check_describe = describe;
     check_test = "histories";
+    sem_init(&watch_end, 0, 0);
     start(&watchdog, watch, NULL);
     for (; (rounds < ROUNDS_MIN || now() < end) && check_failed == 0; rounds++)
         run_round(updates, &totals);
-    pthread_cancel(watchdog);
+    sem_post(&watch_end);
     pthread_join(watchdog, NULL);
     CHECK(totals.undecided <= rounds / 8);
     printf("%" PRIu64 " rounds: received %" PRIu64 ", delivered %" PRIu64 ", synthesized %" PRIu64

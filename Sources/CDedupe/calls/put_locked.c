@@ -191,7 +191,7 @@ static enum step
 revive(struct lock_scope *scope, struct entry *entry, uint64_t word, cdedupe_update_t *update)
 {
     struct cdedupe *buffer = scope->buffer;
-    uint64_t alone = merge_barrier_since_restart(buffer, word, update), before;
+    uint64_t barrier = merge_barrier_since_restart(buffer, word, update), before;
 
     if (refuse_queueing(scope, update))
         return STEP_DONE;
@@ -203,7 +203,7 @@ revive(struct lock_scope *scope, struct entry *entry, uint64_t word, cdedupe_upd
      */
     before = sync_exchange(
         &entry->word,
-        word_pending(word, update->slot, buffer->resync.restart, update->deletion) | alone);
+        word_pending(word, update->slot, buffer->resync.restart, update->deletion) | barrier);
     dropped_remove(scope, entry->link);
     queue_entry(scope, entry->link);
     finish_update(update, 0, word_slot(before), CDEDUPE_OUTCOME_QUEUED);
@@ -216,7 +216,7 @@ requeue(struct lock_scope *scope, uint32_t number, uint64_t word, cdedupe_update
 {
     struct cdedupe *buffer = scope->buffer;
     struct entry *entry = entry_at(&buffer->entries, number);
-    uint64_t alone = merge_barrier_since_restart(buffer, word, update);
+    uint64_t barrier = merge_barrier_since_restart(buffer, word, update);
 
     if (refuse_queueing(scope, update))
         return STEP_DONE;
@@ -231,7 +231,7 @@ requeue(struct lock_scope *scope, uint32_t number, uint64_t word, cdedupe_update
      */
     sync_store_release(&entry->word,
                        word_pending(word, update->slot, buffer->resync.restart, update->deletion) |
-                           alone);
+                           barrier);
     queue_entry(scope, entry->link);
     finish_update(update, 0, 0, CDEDUPE_OUTCOME_QUEUED);
     return STEP_DONE;

@@ -55,8 +55,8 @@
  *     function                        threads               ownership
  *     ------------------------------  --------------------  ------------------------------------
  *     cdedupe_create                  any                   the caller owns the buffer
- *     cdedupe_destroy                 one, no other call    the caller has drained it before, see
- *                                     is running            cdedupe_drain_next()
+ *     cdedupe_destroy                 one, no other call    the caller first drains payloads that
+ *                                     is running            need destruction: cdedupe_drain_next()
  *     cdedupe_acquire                 any, at any time      handles: buffer -> caller
  *     cdedupe_discard                 any, at any time      handles: caller -> buffer
  *     cdedupe_payload, _payloads      the handle's owner    memory belongs to the handle's owner
@@ -68,8 +68,9 @@
  *     cdedupe_claim                   any, at any time      the right to take: buffer -> caller
  *     cdedupe_release                 the claim's owner     the right to take: caller -> buffer
  *     cdedupe_take, _take_wait        the claim's owner     handles: buffer -> caller; the sink
- *                                                           borrows the keys until its next take,
- *                                                           put back or release
+ *                                                           borrows a key until its next take or
+ *                                                           release, or until it puts that item
+ *                                                           back
  *     cdedupe_put_back                the claim's owner     handles: caller -> buffer, and some
  *                                                           come back
  *     cdedupe_stop, _finish           any, at any time      -
@@ -78,16 +79,18 @@
  *     cdedupe_drain_next              one, no other call    handles: buffer -> caller
  *                                     is running
  *
- * A function cdedupe_bytes_... follows the row of the function without "bytes".
+ * A function cdedupe_bytes_... follows the threads column of the function without "bytes". It
+ * copies keys and values in, lends them with a batch, and frees them. Its destroy needs no drain.
  *
  * The buffer orders the calls of several producers; the updates of one call keep their order. A
  * call of cdedupe_put() with many updates need not be atomic towards the sink: the sink may take
  * some of them before the others are put.
  *
- * No call waits for the sink, except that a put into a merging buffer may yield to the sink for a
- * moment. A call that changes the queue takes a spinlock for a bounded number of short steps. User
- * callbacks (allocator, wake, clock, merge) never run under that spinlock, and neither does any
- * other code of the caller's.
+ * No call waits for the sink's work. A put into a merging buffer may let a waiting cdedupe_take()
+ * or cdedupe_put_back() go first. A put that adds keys may wait until other puts have left their
+ * look-ups. A call that changes the queue takes a spinlock for a bounded number of short steps.
+ * User callbacks (allocator, wake, clock, merge) never run under that spinlock, and neither does
+ * any other code of the caller's.
  *
  * Counts of zero are allowed everywhere, and then the array may be NULL.
  *
@@ -224,10 +227,11 @@ typedef struct {
     uint64_t hash_seed;
 
     /**
-     * The wake callback. The buffer calls it when the queue becomes non-empty, or when the buffer
-     * is stopped or finished, while the sink waits for it: the last cdedupe_take() of a
-     * CDEDUPE_CLAIM_LOOP claim returned CDEDUPE_EMPTY. The thread that caused the change calls it
-     * once per such wait, with no lock held. It may call any function of this buffer except
+     * The wake callback. A loop waits for it after its cdedupe_take() returned CDEDUPE_EMPTY. The
+     * buffer calls it when something can be taken again, or when the buffer stops or finishes. The
+     * thread that caused the change calls it once per such wait, with no lock held. There is one
+     * exception: if the merge callback calls cdedupe_stop() or cdedupe_finish(), the wake callback
+     * may run inside the merge callback. It may call any function of this buffer except
      * cdedupe_destroy(). It must not wait for the sink. A sink that uses cdedupe_take_wait() needs
      * none.
      */
@@ -281,15 +285,17 @@ typedef struct {
      * and the pending one as `newer`. Deletions are not merged, and no value is merged across a
      * deletion or a restart.
      *
-     * The thread that calls it holds a mutex of this buffer, and no other lock. Calls that put, put
-     * back, restart or collect wait for that mutex, and so does the cdedupe_take() of a
-     * CDEDUPE_CLAIM_SINGLE_BATCH claim. The cdedupe_take() of a CDEDUPE_CLAIM_LOOP claim never
-     * waits: it returns CDEDUPE_EMPTY, and the loop is woken later. So a merge must be short.
+     * The thread that calls it holds a mutex of this buffer, and no other lock. cdedupe_put(),
+     * _put_status(), _put_back(), _restart(), _collect() and _validate() wait for that mutex, and
+     * so does the cdedupe_take() of a CDEDUPE_CLAIM_SINGLE_BATCH claim. The cdedupe_take() of a
+     * CDEDUPE_CLAIM_LOOP claim never waits: it returns CDEDUPE_EMPTY, and the loop is woken later.
+     * So a merge must be short.
      *
-     * From inside the callback, these functions do nothing and return CDEDUPE_REENTRANT. The
-     * callback may call cdedupe_stop(), cdedupe_finish(), cdedupe_statistics(), cdedupe_acquire()
-     * and cdedupe_discard(). If the buffer is stopped during a merge, the merged value stays
-     * pending. NULL (the default) merges nothing.
+     * From inside the callback, the functions that wait for this mutex, and cdedupe_take() and
+     * cdedupe_take_wait(), change nothing and return CDEDUPE_REENTRANT; cdedupe_validate() returns
+     * a text. The callback may call cdedupe_stop(), cdedupe_finish(), cdedupe_statistics(),
+     * cdedupe_acquire() and cdedupe_discard(). If the buffer is stopped during a merge, the merged
+     * value stays pending. NULL (the default) merges nothing.
      */
     void (*CDEDUPE_NULLABLE merge)(void *CDEDUPE_NULLABLE context, void *older, void *newer);
     /** The first argument of `merge`. */
@@ -382,7 +388,8 @@ cdedupe_slot_t cdedupe_drain_next(cdedupe_t *buffer, uint64_t *cursor);
  * Takes free slots: all of `count`, or none.
  *
  * @param buffer  the buffer
- * @param slots   gets `count` handles, owned by the caller; their memory is not initialised
+ * @param slots   gets `count` handles, owned by the caller; their memory is not initialised. After
+ *                CDEDUPE_NO_MEMORY all handles are zero
  * @param count   how many
  *
  * Returns CDEDUPE_OK or CDEDUPE_NO_MEMORY. O(count).
@@ -419,8 +426,8 @@ typedef enum {
     CDEDUPE_OUTCOME_QUEUED,        /**< The update is at the back of the queue. */
     CDEDUPE_OUTCOME_REPLACED,      /**< It replaced the key's pending update, now `displaced`. */
     CDEDUPE_OUTCOME_CANCELLED, /**< A deletion met a value that was never taken: both are gone. */
-    CDEDUPE_OUTCOME_DROPPED,   /**< The buffer has been stopped, is finishing, or has overflowed. */
-    CDEDUPE_OUTCOME_REJECTED,  /**< Not possible; the call's result says why. */
+    CDEDUPE_OUTCOME_DROPPED,  /**< Stopped, overflowed, or the queue's end is closed by a finish. */
+    CDEDUPE_OUTCOME_REJECTED, /**< Not possible; the call's result says why. */
     CDEDUPE_OUTCOME_SUPPRESSED, /**< The sink has this value already; see suppress_unchanged. */
     CDEDUPE_OUTCOME_OVERFLOWED, /**< Everything pending was dropped; see maximum_pending_keys. */
 } cdedupe_outcome_t;
@@ -458,15 +465,22 @@ typedef struct {
  * @param updates  `count` updates; `slot`, `displaced` and `outcome` are written for each
  * @param count    how many
  *
- * For an update that was REPLACED or CANCELLED, `displaced` is the older payload of its key, if
- * that had one. For an update that was QUEUED or SUPPRESSED, `displaced` may be any payload that a
- * restart dropped, and after a put back that of a deletion that was cancelled.
+ * The table does not apply to updates that are SUPPRESSED, DROPPED or OVERFLOWED. With a merge
+ * callback, a value that meets a pending value is merged with it, and is REPLACED too.
  *
- * Returns CDEDUPE_OK if every update was put, or was dropped because the buffer was stopped or is
- * finishing. CDEDUPE_OVERFLOWED: an update overflowed, or was dropped because the buffer has
- * overflowed. CDEDUPE_KEY_TOO_LONG, CDEDUPE_NO_MEMORY, CDEDUPE_INVALID_ARGUMENT (a value without a
- * slot) or CDEDUPE_REENTRANT: one update was not possible. That update is REJECTED, the later ones
- * are UNTOUCHED, the earlier ones are done, and the call can be repeated from the rejected one on.
+ * For an update that was REPLACED or CANCELLED, `displaced` is the older payload of its key, if
+ * that had one. For QUEUED or SUPPRESSED, `displaced` may be the payload of any update that a
+ * restart or an overflow dropped. It may also be the payload of a deletion that a put back
+ * cancelled.
+ *
+ * Returns CDEDUPE_OK if every update was put, suppressed, or dropped by a stop or by
+ * CDEDUPE_FINISH_WHEN_DELIVERED. CDEDUPE_OVERFLOWED: an update overflowed, or was dropped because
+ * the buffer has overflowed. CDEDUPE_KEY_TOO_LONG, CDEDUPE_NO_MEMORY, CDEDUPE_INVALID_ARGUMENT (a
+ * value without a slot) or CDEDUPE_REENTRANT: one update was not possible. That update is REJECTED,
+ * the later ones are UNTOUCHED, and the earlier ones are done. The caller can put the rejected
+ * update and the later ones again after it has removed the cause. If an update is rejected, the
+ * result is that of the rejection, even if an earlier update of the call overflowed. A caller that
+ * sets a bound must therefore also look for CDEDUPE_OUTCOME_OVERFLOWED.
  *
  * Expected O(count + lengths of the keys).
  */
@@ -478,14 +492,21 @@ cdedupe_result_t cdedupe_put(cdedupe_t *buffer, cdedupe_update_t *CDEDUPE_NULLAB
  * CDEDUPE_STATUS_IN_SYNC that ends a resync. Otherwise it overwrites a status that is last in the
  * queue, or goes to the back of the queue.
  *
+ * A new buffer behaves as if it had received CDEDUPE_STATUS_WAIT_FOR_DATASTORE. After a restart,
+ * the latest status taken counts as the latest one received.
+ *
  * The first CDEDUPE_STATUS_IN_SYNC after a restart ends the resync. Before itself it queues a
  * deletion for each key that was live at the restart, still is, and was not seen since. The order
  * of these deletions is not specified.
  *
- * Returns CDEDUPE_OK; CDEDUPE_STOPPED (stopped or finishing; ignored); CDEDUPE_OVERFLOWED
- * (ignored); CDEDUPE_REENTRANT; CDEDUPE_INVALID_ARGUMENT; CDEDUPE_NO_MEMORY: the status was not
- * queued, deletions that were queued stay, and the call can be repeated. O(1), and O(keys) for the
- * CDEDUPE_STATUS_IN_SYNC that ends a resync, in short steps between which other calls get the lock.
+ * Returns CDEDUPE_OK; CDEDUPE_STOPPED: the status was ignored after a stop or
+ * CDEDUPE_FINISH_WHEN_DELIVERED; CDEDUPE_OVERFLOWED: it was ignored after an overflow;
+ * CDEDUPE_REENTRANT; CDEDUPE_INVALID_ARGUMENT; CDEDUPE_NO_MEMORY: the status was not queued,
+ * deletions that were queued stay, and the call can be repeated. If a restart comes during the
+ * call, the status is dropped and the result is CDEDUPE_OK.
+ *
+ * O(1), and O(keys) for the CDEDUPE_STATUS_IN_SYNC that ends a resync, in short steps between which
+ * other calls get the lock.
  */
 cdedupe_result_t cdedupe_put_status(cdedupe_t *buffer, cdedupe_status_t status);
 
@@ -495,14 +516,15 @@ cdedupe_result_t cdedupe_put_status(cdedupe_t *buffer, cdedupe_status_t status);
  * arrives. A batch that was taken is not disturbed. Dropped payloads come back through
  * cdedupe_put() and cdedupe_collect().
  *
- * Returns CDEDUPE_OK, CDEDUPE_STOPPED (ignored) or CDEDUPE_REENTRANT. O(1).
+ * Returns CDEDUPE_OK, CDEDUPE_STOPPED (ignored) or CDEDUPE_REENTRANT. O(1), except for
+ * one walk over all keys every 2^27 - 1 restarts.
  */
 cdedupe_result_t cdedupe_restart(cdedupe_t *buffer);
 
 /**
  * Hands back payloads that a restart or an overflow dropped. Call it after a restart, and again
- * until it returns CDEDUPE_EMPTY. Until then each key that was pending keeps one payload per
- * restart.
+ * until it returns CDEDUPE_EMPTY. Until then the buffer keeps the dropped payloads, at most one per
+ * key and restart.
  *
  * @param buffer    the buffer
  * @param slots     room for `capacity` handles
@@ -541,7 +563,8 @@ typedef enum {
 cdedupe_result_t cdedupe_claim(cdedupe_t *buffer, cdedupe_claim_t kind);
 
 /**
- * Ends the claim. The sink no longer borrows the keys of the last batch. If a cdedupe_finish()
+ * Ends the claim. The sink no longer borrows the keys of the last batch and can no longer put its
+ * items back; the handles of the batch stay the caller's. If a cdedupe_finish()
  * waits for this loop, the buffer stops. O(size of the last batch).
  */
 void cdedupe_release(cdedupe_t *buffer);
@@ -556,7 +579,8 @@ typedef enum {
 
 /** One item of a batch. */
 typedef struct {
-    const void *CDEDUPE_NULLABLE key; /**< Borrowed until the next take, put back or release. */
+    const void *CDEDUPE_NULLABLE key; /**< Borrowed until the next take or release, or until this
+                                           item is put back. */
     size_t key_length;                /**< Bytes. Zero for a status. */
     cdedupe_slot_t
         slot;       /**< The payload, now the caller's; zero for a deletion that carries none. */
@@ -567,18 +591,23 @@ typedef struct {
 } cdedupe_item_t;
 
 /**
- * Takes the next batch, in the order of the queue. The batch holds only what is queued when the
- * call begins, so no key is in a batch twice. The caller holds the claim.
+ * Takes the next batch, in the order of the queue. The batch takes only places that are in the
+ * queue when the call begins, so no key is in a batch twice. A restart or a stop during the call
+ * ends the batch. The caller holds the claim.
  *
  * @param buffer    the buffer
  * @param items     room for `capacity` items
  * @param capacity  1 or more; at most batch_size items are filled
  * @param count     gets the number of items
  *
- * Returns CDEDUPE_OK with 1 or more items; CDEDUPE_EMPTY if nothing is queued, and for a
- * CDEDUPE_CLAIM_LOOP also while another thread merges: the loop then counts as waiting for the wake
- * callback; CDEDUPE_STOPPED if the buffer was stopped, or has finished; CDEDUPE_REENTRANT;
- * CDEDUPE_INVALID_ARGUMENT if there is no claim or no room. O(batch).
+ * Returns
+ * - CDEDUPE_OK with 1 or more items;
+ * - CDEDUPE_EMPTY if nothing is queued. The take of a loop also returns it while another thread
+ *   merges. After CDEDUPE_EMPTY a loop counts as waiting for the wake callback;
+ * - CDEDUPE_STOPPED if the buffer was stopped or has finished;
+ * - CDEDUPE_REENTRANT; CDEDUPE_INVALID_ARGUMENT if there is no claim or no room.
+ *
+ * O(batch).
  */
 cdedupe_result_t cdedupe_take(cdedupe_t *buffer, cdedupe_item_t *items, size_t capacity,
                               size_t *count);
@@ -592,7 +621,8 @@ cdedupe_result_t cdedupe_take(cdedupe_t *buffer, cdedupe_item_t *items, size_t c
  * @param items       room for `capacity` items
  * @param capacity    1 or more
  * @param count       gets the number of items
- * @param timeout_ms  longest wait in milliseconds; 0 does not wait, a negative one waits forever
+ * @param timeout_ms  longest wait in milliseconds by the system's monotonic clock; 0 does not wait,
+ *                    a negative one waits forever
  *
  * Returns CDEDUPE_EMPTY if the time has passed; CDEDUPE_INVALID_ARGUMENT if the claim is not a
  * loop's. cdedupe_stop() and cdedupe_finish() end the wait. The wake callback, if there is one, is
@@ -609,31 +639,42 @@ uint32_t cdedupe_age(const cdedupe_t *buffer, const cdedupe_item_t *item);
 
 /**
  * Puts back what the sink could not deal with. The items are at the front of the queue again, in
- * the same order, and liveness and the latest status taken are as before the take.
+ * the same order, and liveness and the latest status taken are as before the take. If a status is
+ * first in the queue already, a status that is put back is dropped.
+ *
+ * The table's rows add up: a stop or a finish does not change what the other rows say.
  *
  *     since the take               the item
  *     ---------------------------  ------------------------------------------------------------
  *     a newer update is pending    gives way: the newer update gets the item's place, and counts
  *                                  as having replaced the item; with a merge callback both are
  *                                  merged, unless a deletion came between them
- *     a deletion of a value that   cancels with that deletion
- *     was new
- *     a restart                    is dropped, as if it had been pending then. A deletion is
- *                                  synthesized again at the next in-sync, or is at the front of
- *                                  the queue if that in-sync has come already
- *     a stop                       stays in the buffer: cdedupe_drain_next() hands it out
- *     a finish                     is delivered before the buffer stops
+ *     a deletion, and the item     leaves together with that deletion
+ *     is a value that was new
+ *     a restart or an overflow     a value or a status is dropped. The deletion of a key that was
+ *                                  not live is dropped too. The deletion of a live key is
+ *                                  synthesized by the next in-sync; if that in-sync has come
+ *                                  already, the deletion is at the front of the queue. If a newer
+ *                                  update of the key is pending, the deletion is dropped. `slot`
+ *                                  has the handle of each dropped item
+ *     a restart, then the same     a value is pending again, as if there had been no restart
+ *     value, which was suppressed
+ *     a stop                       is treated as above, and is not delivered:
+ *                                  cdedupe_drain_next() hands out what is pending
+ *     a finish that waits for      is delivered before the buffer stops, unless the loop releases
+ *     this loop                    its claim first
  *
  * @param buffer  the buffer
  * @param items   the last items of the last batch, in order and unchanged, with their payloads in
  *                their slots. `slot` of each gets the handle if it came back to the caller, else
  *                zero
- * @param count   how many; gets how many of them are still to be put back, which is zero unless
- *                memory ran out. The call goes from the last item to the first
+ * @param count   in: how many. Out: how many are still to be put back: zero after CDEDUPE_OK, and
+ *                unchanged after CDEDUPE_REENTRANT and CDEDUPE_INVALID_ARGUMENT. The call goes from
+ *                the last item to the first, so the remaining ones are the first of `items`
  *
  * The caller holds the claim, and has not called cdedupe_take() since, whatever that returned. The
- * sink no longer borrows the keys of items that were put back. A deletion with a payload that is
- * cancelled by this leaves that payload to cdedupe_put() and cdedupe_collect(), as a restart does.
+ * sink no longer borrows the keys of items that were put back. If the item cancels a pending
+ * deletion that has a payload, a later cdedupe_put() or cdedupe_collect() hands that payload back.
  *
  * Updates that were received between the take and the put back were processed against the state at
  * that time. The sink may therefore see a second deletion, or a deletion of a key that it does not
@@ -662,8 +703,10 @@ void cdedupe_stop(cdedupe_t *buffer);
 /** When a finishing buffer stops. */
 typedef enum {
     /**
-     * When everything that was queued at the time of the call has been taken. From the call on, an
-     * update that would go to the back of the queue is dropped, and statuses are ignored.
+     * The queue's end is closed. From the call on, the buffer drops each update that would go to
+     * the back of the queue, and ignores statuses. It still accepts an update that replaces or
+     * cancels a pending one, and items that the sink puts back. The buffer stops when a take finds
+     * the queue empty, or when the loop releases its claim.
      */
     CDEDUPE_FINISH_WHEN_DELIVERED = 0,
     /** When a take finds the queue empty. Until then updates are queued and delivered. */
@@ -796,8 +839,8 @@ void cdedupe_bytes_destroy(cdedupe_bytes_t *CDEDUPE_NULLABLE buffer);
  * @param revision      carried along, and read only if suppress_unchanged is set; zero is none
  * @param outcome       if not NULL, gets the outcome of the update
  *
- * Returns CDEDUPE_OK, also if the update was dropped because the buffer was stopped or is
- * finishing; CDEDUPE_OVERFLOWED as cdedupe_put(); CDEDUPE_KEY_TOO_LONG or CDEDUPE_NO_MEMORY: the
+ * Returns CDEDUPE_OK, also if a stop or CDEDUPE_FINISH_WHEN_DELIVERED dropped the update;
+ * CDEDUPE_OVERFLOWED as cdedupe_put(); CDEDUPE_KEY_TOO_LONG or CDEDUPE_NO_MEMORY: the
  * outcome is CDEDUPE_OUTCOME_REJECTED, and nothing has changed. Expected O(lengths).
  */
 cdedupe_result_t cdedupe_bytes_put(cdedupe_bytes_t *buffer, const void *CDEDUPE_NULLABLE key,
