@@ -358,7 +358,7 @@ check_nothing_is_held(void)
 {
     CHECK(!lock_is_held(&buffer->lock));
     for (uint64_t i = 0; i < buffer->contexts.count; i++)
-        CHECK_EQ(buffer->contexts.contexts[i]->claimed, 0);
+        CHECK_EQ(buffer->contexts.contexts[i]->record.active, 0);
 }
 
 static void

@@ -88,7 +88,7 @@ open_buffer(unsigned context_count)
     for (unsigned i = 0; i < context_count; i++)
         contexts[i] = context_claim(&buffer->contexts);
     for (unsigned i = 0; i < context_count; i++)
-        context_give_back(contexts[i]);
+        context_give_back(&buffer->contexts, contexts[i]);
     CHECK(cdedupe_claim(buffer, CDEDUPE_CLAIM_SINGLE_BATCH) == CDEDUPE_OK);
     return buffer;
 }

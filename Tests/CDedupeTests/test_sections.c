@@ -94,7 +94,6 @@ begin_read_section(struct reader *reader, cdedupe_t *buffer)
     uint32_t number = 0;
 
     reader->context = context_claim(&buffer->contexts);
-    read_section_begin(reader->context);
     reader->table_count = reader->entry_count = 0;
     note_table(reader, directory);
     for (size_t i = 0; i < (size_t)1 << directory->depth;
@@ -112,8 +111,7 @@ begin_read_section(struct reader *reader, cdedupe_t *buffer)
 static void
 end_read_section(struct reader *reader, cdedupe_t *buffer)
 {
-    read_section_end(&buffer->contexts, reader->context);
-    context_give_back(reader->context);
+    context_give_back(&buffer->contexts, reader->context);
     reader->context = NULL;
 }
 
@@ -405,7 +403,7 @@ magazines_are_empty_after_a_peak(void)
 
     /* Two contexts, each with a full magazine; one stays claimed. */
     one = context_claim(&buffer->contexts), two = context_claim(&buffer->contexts);
-    context_give_back(one), context_give_back(two);
+    context_give_back(&buffer->contexts, one), context_give_back(&buffer->contexts, two);
     CHECK(cdedupe_acquire(buffer, slots, MANY) == CDEDUPE_OK);
     CHECK_EQ(slots_in_magazines(buffer), 0);
     two = context_claim(&buffer->contexts);
@@ -421,7 +419,7 @@ magazines_are_empty_after_a_peak(void)
     for (next = 2 * MAGAZINE_SIZE; !buffer->magazines.sparse; next += SHARE)
         cdedupe_discard(buffer, slots + next, SHARE);
     CHECK_EQ(slots_in_magazines(buffer), MAGAZINE_SIZE);
-    context_give_back(two);
+    context_give_back(&buffer->contexts, two);
     for (end = next + buffer->slots.cells / 4; next < end; next += SHARE)
         cdedupe_discard(buffer, slots + next, SHARE);
     CHECK(buffer->magazines.sparse);

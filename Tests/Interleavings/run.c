@@ -593,7 +593,7 @@ add_contexts(void)
     for (unsigned i = 0; i < program->threads_count; i++)
         contexts[i] = context_claim(&buffer->contexts);
     for (unsigned i = 0; i < program->threads_count; i++)
-        context_give_back(contexts[i]);
+        context_give_back(&buffer->contexts, contexts[i]);
 }
 
 static bool
@@ -866,7 +866,7 @@ context_label(const volatile void *address)
         if (!lies_in(address, context, sizeof(*context)))
             continue;
         snprintf(text, sizeof(text), "context %u: %s", i,
-                 lies_in(address, &context->claimed, 8) ? "claimed" : "replaced");
+                 lies_in(address, &context->record.active, 4) ? "claimed" : "replaced");
         return text;
     }
     return NULL;

@@ -93,6 +93,17 @@ step_cas(uint64_t *target, uint64_t expected, uint64_t value)
     return true;
 }
 
+static inline bool
+step_cas_32(uint32_t *target, uint32_t expected, uint32_t value)
+{
+    step_before(target, true, "compare-and-swap");
+    if (*target != expected)
+        return false;
+    *target = value;
+    step_changed(target);
+    return true;
+}
+
 static inline uint64_t
 step_exchange(uint64_t *target, uint64_t value)
 {
@@ -121,6 +132,7 @@ step_exchange(uint64_t *target, uint64_t value)
 #define ck_pr_add_32(target, value) ((void)step_add_32((target), (value)))
 #define ck_pr_faa_64 step_add_64
 #define ck_pr_cas_64 step_cas
+#define ck_pr_cas_32 step_cas_32
 #define ck_pr_fas_64 step_exchange
 #define ck_pr_stall step_spin
 #define sched_yield step_yield
@@ -289,20 +301,17 @@ step_hs_grow(ck_hs_t *set, unsigned long capacity)
 #define ck_hs_remove step_hs_remove
 #define ck_hs_grow step_hs_grow
 
-/* Sections only concern what ends grace periods, not one another. */
-
-static inline void
-step_epoch_begin(ck_epoch_record_t *record, ck_epoch_section_t *section)
-{
-    step_before(record->global, false, "ck_epoch_begin");
-    ck_epoch_begin(record, section);
-}
-
+/*
+ * The end of a section concerns what ends grace periods, and the threads that want to claim the
+ * record.
+ */
 static inline void
 step_epoch_end(ck_epoch_record_t *record, ck_epoch_section_t *section)
 {
     step_before(record->global, false, "ck_epoch_end");
+    step_before(&record->active, true, "ck_epoch_end");
     ck_epoch_end(record, section);
+    step_changed(&record->active);
 }
 
 static inline void
@@ -326,7 +335,6 @@ step_epoch_register(ck_epoch_t *epoch, ck_epoch_record_t *record, void *context)
     ck_epoch_register(epoch, record, context);
 }
 
-#define ck_epoch_begin step_epoch_begin
 #define ck_epoch_end step_epoch_end
 #define ck_epoch_call step_epoch_call
 #define ck_epoch_poll step_epoch_poll

@@ -5,7 +5,7 @@
  *
  *     L  holders of the lock        retired.c: retired_add, retired_reclaim, close_entries,
  *                                   entry_grace_is_over
- *     X  readers in read sections   context.c: read_section_begin, read_section_end
+ *     X  readers in read sections   context.c: context_claim, context_give_back
  *
  * A lock holder unlinks objects and files them in generations (open, closed, ready). It frees the
  * ready generation. A reader in a read section looks whether an object is linked. An object that

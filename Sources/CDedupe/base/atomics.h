@@ -10,6 +10,7 @@
 #ifndef CDEDUPE_BASE_ATOMICS_H
 #define CDEDUPE_BASE_ATOMICS_H
 
+#include <ck_epoch.h>
 #include <ck_pr.h>
 #include <stdbool.h>
 #include <stdint.h>
@@ -59,16 +60,28 @@ sync_load_acquire(const uint64_t *target)
 #endif
 }
 
+static inline uint32_t
+sync_load_acquire_32(const uint32_t *target)
+{
+#ifdef SYNC_TSAN
+    return __atomic_load_n(target, __ATOMIC_ACQUIRE);
+#else
+    uint32_t value = ck_pr_load_32(target);
+
+    ck_pr_fence_acquire();
+    return value;
+#endif
+}
+
 /*
- * The only way in which a thread without the lock changes an entry's word or claims a context.
+ * The only way in which a thread without the lock changes an entry's word.
  *
  * Release: pairs with the acquire of sync_exchange(), or of another call of this function, in the
  * thread that takes or replaces the new payload. Without it that thread could read a payload that
  * is not written yet.
  *
  * Acquire: pairs with the release by which another thread put the displaced payload there. Without
- * it the caller could destroy a payload of which it sees only a part. For a context it pairs with
- * context_give_back(): without it the caller could see a magazine that is half changed.
+ * it the caller could destroy a payload of which it sees only a part.
  */
 static inline bool
 sync_compare_exchange(uint64_t *target, uint64_t expected, uint64_t value)
@@ -82,6 +95,27 @@ sync_compare_exchange(uint64_t *target, uint64_t expected, uint64_t value)
     ck_pr_fence_release();
     done = ck_pr_cas_64(target, expected, value);
     ck_pr_fence_acquire();
+    return done;
+#endif
+}
+
+/*
+ * Marks an epoch record as active, which claims its context. Returns false if it is active already.
+ *
+ * Full fence, as in ck_epoch_begin(): the mark is visible before the caller reads the epoch or
+ * anything that the read section protects. Acquire: pairs with sync_unclaim().
+ */
+static inline bool
+sync_claim(uint32_t *active)
+{
+#ifdef SYNC_TSAN
+    uint32_t idle = 0;
+
+    return __atomic_compare_exchange_n(active, &idle, 1, false, __ATOMIC_SEQ_CST, __ATOMIC_RELAXED);
+#else
+    bool done = ck_pr_cas_32(active, 0, 1);
+
+    ck_pr_fence_atomic_load();
     return done;
 #endif
 }
@@ -205,6 +239,17 @@ sync_read_section_end(void *retired)
     __tsan_release(retired);
 #else
     (void)retired;
+#endif
+}
+
+/* As ck_epoch_end(), visible to ThreadSanitizer, which reads no inline assembly. */
+static inline void
+sync_epoch_end(ck_epoch_record_t *record)
+{
+#ifdef SYNC_TSAN
+    __atomic_store_n(&record->active, 0, __ATOMIC_RELEASE);
+#else
+    ck_epoch_end(record, NULL);
 #endif
 }
 

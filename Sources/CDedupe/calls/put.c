@@ -72,7 +72,7 @@ put_replacing(struct put *put)
     put_look_up(put);
     put_replace_unlocked(put, context);
     put_rest(put);
-    put_end_reading(buffer, context);
+    context_give_back(&buffer->contexts, context);
 
     /*
      * If memory is missing, the call fetches it outside the read section, because the allocator is
@@ -84,7 +84,7 @@ put_replacing(struct put *put)
     while (put->step == STEP_NO_MEMORY && scope_refill(&put->scope)) {
         context = put_begin_reading(put);
         put_rest(put);
-        put_end_reading(buffer, context);
+        context_give_back(&buffer->contexts, context);
     }
 }
 
@@ -165,6 +165,9 @@ cdedupe_put(cdedupe_t *buffer, cdedupe_update_t *updates, size_t count)
     cdedupe_result_t result = CDEDUPE_OK;
     size_t done = 0;
 
+    if (count == 1 && buffer->merge == NULL && check_update(updates) == CDEDUPE_OK &&
+        put_one_unlocked(buffer, updates))
+        return CDEDUPE_OK;
     if (count > 0 && merge_is_calling(buffer))
         return reject(updates, count, CDEDUPE_REENTRANT);
     while (done < count) {

@@ -45,7 +45,6 @@ finish_update(cdedupe_update_t *update, cdedupe_slot_t back, cdedupe_slot_t disp
 
 /* Claims a context and begins a read section. Outside of both, user callbacks may run. */
 struct context *put_begin_reading(struct put *put);
-void put_end_reading(struct cdedupe *buffer, struct context *context);
 
 /* In a read section: finds the entries of the chunk's keys. */
 void put_look_up(struct put *put);
@@ -55,6 +54,9 @@ void put_forget_lookups(struct put *put, size_t from);
 
 /* In a read section: replaces pending updates, up to the first update that needs the lock. */
 void put_replace_unlocked(struct put *put, struct context *context);
+
+/* One update alone, if it replaces a pending one. False: put it as a chunk. */
+bool put_one_unlocked(struct cdedupe *buffer, cdedupe_update_t *update);
 
 /* One lock scope. True: there is more to do, and nothing is in the way. */
 bool put_locked(struct put *put);

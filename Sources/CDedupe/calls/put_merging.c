@@ -120,7 +120,7 @@ put_merging(struct put *put)
     merge_lock_after_sink(&put->scope);
     context = put_begin_reading(put);
     put_look_up(put);
-    put_end_reading(buffer, context);
+    context_give_back(&buffer->contexts, context);
     while (merge_some(put) && put_unmerged(put))
         ;
     merge_unlock(&put->scope);

@@ -7,7 +7,6 @@
  *                                    stages over the chunk; each stage prefetches for the next
  *     put_replace_unlocked
  *         replace_unlocked           current -> current by one compare-and-swap
- *     put_end_reading                ends the read section, gives the context back
  *
  *     state                     event           -> state                   function
  *     ------------------------  --------------  -------------------------  ------------------
@@ -118,6 +117,18 @@ replace_unlocked(struct entry *entry, uint32_t restart, cdedupe_update_t *update
     return false;
 }
 
+/*
+ * Model step U3: on a stopped buffer put_locked() drops the updates. With a bound of bytes every
+ * replacement needs the lock, because the sum of the pending weights is changed only under the
+ * lock.
+ */
+static bool
+can_replace_unlocked(const struct cdedupe *buffer)
+{
+    return !sync_load_relaxed_32(&buffer->end.stopped) &&
+           buffer->bounds.weight_offset == OFFSET_UNUSED;
+}
+
 void
 put_replace_unlocked(struct put *put, struct context *context)
 {
@@ -131,18 +142,37 @@ put_replace_unlocked(struct put *put, struct context *context)
     uint32_t restart = sync_load_relaxed_32(&buffer->resync.restart);
     size_t i = 0;
 
-    /*
-     * Model step U3: on a stopped buffer put_locked() drops the updates. With a bound of bytes
-     * every replacement needs the lock, because the sum of the pending weights is changed only
-     * under the lock.
-     */
-    if (sync_load_relaxed_32(&buffer->end.stopped) || buffer->bounds.weight_offset != OFFSET_UNUSED)
+    if (!can_replace_unlocked(buffer))
         return;
     while (i < put->count && put->numbers[i] != 0 &&
            replace_unlocked(put->entries[i], restart, &put->updates[i]))
         i++;
     put->done = i;
     sync_store_relaxed(&context->replaced, context->replaced + i);
+}
+
+/*
+ * One update alone: no chunk, and no lock scope. Returns false if put_chunk() must put it; then
+ * nothing has changed.
+ */
+bool
+put_one_unlocked(struct cdedupe *buffer, cdedupe_update_t *update)
+{
+    uint64_t hash = hash_key(&buffer->secret, update->key, update->key_length);
+    struct context *context = context_claim(&buffer->contexts);
+    uint32_t number = index_find_fingerprint(&buffer->index, hash);
+    bool done = false;
+
+    if (number != 0 && can_replace_unlocked(buffer)) {
+        struct entry *entry = entry_at(&buffer->entries, number);
+
+        done = is_key(entry, hash, update) &&
+               replace_unlocked(entry, sync_load_relaxed_32(&buffer->resync.restart), update);
+        if (done)
+            sync_store_relaxed(&context->replaced, context->replaced + 1);
+    }
+    context_give_back(&buffer->contexts, context);
+    return done;
 }
 
 /*
@@ -154,20 +184,10 @@ struct context *
 put_begin_reading(struct put *put)
 {
     struct cdedupe *buffer = put->scope.buffer;
-    struct context *context;
 
     if (!clock_is_ours(&buffer->clock))
         scope_note_time(&put->scope);
-    context = context_claim(&buffer->contexts);
-    read_section_begin(context);
-    return context;
-}
-
-void
-put_end_reading(struct cdedupe *buffer, struct context *context)
-{
-    read_section_end(&buffer->contexts, context);
-    context_give_back(context);
+    return context_claim(&buffer->contexts);
 }
 
 void

@@ -28,7 +28,7 @@ acquire_unlocked(struct cdedupe *buffer, cdedupe_slot_t *slots, size_t count)
 
     context->slot_count -= done;
     memcpy(slots, context->slots + context->slot_count, done * sizeof(*slots));
-    context_give_back(context);
+    context_give_back(&buffer->contexts, context);
     return done;
 }
 
@@ -108,7 +108,7 @@ discard_unlocked(struct cdedupe *buffer, const cdedupe_slot_t *slots, size_t cou
     for (; done < count && context->slot_count < MAGAZINE_SIZE; done++)
         if (slots[done] != 0)
             context->slots[context->slot_count++] = slots[done];
-    context_give_back(context);
+    context_give_back(&buffer->contexts, context);
     return done;
 }
 
@@ -166,7 +166,7 @@ empty_magazines(struct cdedupe *buffer)
         count = (size_t)context->slot_count;
         memcpy(slots, context->slots, count * sizeof(*slots));
         context->slot_count = 0;
-        context_give_back(context);
+        context_give_back(&buffer->contexts, context);
         discard_locked(buffer, slots, count);
     }
 }

@@ -290,7 +290,7 @@ static bool
 was_quiet(const struct cdedupe *buffer, uint64_t replaced_before)
 {
     for (uint64_t i = 0; i < buffer->contexts.count; i++)
-        if (sync_load_acquire(&buffer->contexts.contexts[i]->claimed) != 0)
+        if (sync_load_acquire_32(&buffer->contexts.contexts[i]->record.active) != 0)
             return false;
     return context_count_replaced(&buffer->contexts) == replaced_before;
 }

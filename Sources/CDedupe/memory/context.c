@@ -3,12 +3,11 @@
  * Producer contexts; see context.h.
  *
  *     context_claim
- *         try_any                  starts at a place that depends on the thread
- *             try_claim
+ *         try_any                  starts at the context that the thread had last
+ *             try_claim            begins the read section too
  *         add_context              if all contexts are claimed
  *     context_claim_number         the next unclaimed one of a walk
- *     context_give_back
- *     read_section_begin, read_section_end
+ *     context_give_back            ends the read section
  *     context_count_replaced       the sum over all contexts
  */
 #include "memory/context.h"
@@ -17,25 +16,33 @@
 
 #include "base/atomics.h"
 
+/* Where the thread looks first: the number of the context that it had last, in any buffer. */
+static _Thread_local uint64_t last_number;
+
 /*
- * Numbers the threads in the order of their first call, in order to spread them over the contexts.
+ * Claims the context and begins its read section. ck_epoch_begin() would mark the record as active
+ * by an exchange. Here a compare-and-swap does that, so that it also claims the context: one atomic
+ * operation instead of two.
+ *
+ * Model steps X1 and X2: the record is marked, then the epoch is read. The full fence in
+ * sync_claim() has the fence in close_generation() as its other side: without them, a thread that
+ * frees memory could miss this reader.
  */
-static uint64_t
-thread_number(void)
-{
-    static uint64_t threads;
-    static _Thread_local uint64_t number;
-
-    if (number == 0)
-        number = sync_fetch_add(&threads, 1) + 1;
-    return number;
-}
-
 static bool
 try_claim(struct context *context)
 {
-    return sync_load_relaxed(&context->claimed) == 0 &&
-           sync_compare_exchange(&context->claimed, 0, 1);
+    ck_epoch_record_t *record = &context->record;
+
+    if (sync_load_relaxed_32(&record->active) != 0 || !sync_claim(&record->active))
+        return false;
+    ck_pr_store_32(&record->epoch, ck_pr_load_32(&record->global->epoch));
+    /*
+     * Model step X3. On weakly ordered machines, ck_epoch 0.7.1 allows reads of the section to go
+     * before the read of the epoch. Without this fence, a reader in a later epoch could have found
+     * memory that was unlinked in an earlier one, and that is freed while the reader uses it.
+     */
+    ck_pr_fence_load();
+    return true;
 }
 
 static struct context *
@@ -45,13 +52,17 @@ try_any(struct context_pool *pool)
      * Acquire. The other side is the release of `count` in add_context(). Without it, this thread
      * could read a place of `contexts` that is not filled yet.
      */
-    uint64_t count = sync_load_acquire(&pool->count), first = thread_number();
+    uint64_t count = sync_load_acquire(&pool->count);
+    uint64_t number = last_number < count ? last_number : 0;
 
     for (uint64_t i = 0; i < count; i++) {
-        struct context *context = sync_load_pointer(&pool->contexts[(first + i) % count]);
+        struct context *context = sync_load_pointer(&pool->contexts[number]);
 
-        if (try_claim(context))
+        if (try_claim(context)) {
+            last_number = number;
             return context;
+        }
+        number = number + 1 < count ? number + 1 : 0;
     }
     return NULL;
 }
@@ -67,11 +78,11 @@ add_context(struct context_pool *pool)
     context = memory_allocate(pool->memory, sizeof(*context), _Alignof(struct context));
     if (context == NULL)
         return NULL;
-    context->claimed = 1;
 
     lock_acquire(pool->lock);
     if (pool->count < CONTEXTS_MAX) {
         ck_epoch_register(pool->epoch, &context->record, NULL);
+        try_claim(context);
         sync_store_pointer(&pool->contexts[pool->count], context);
         sync_store_release(&pool->count, pool->count + 1);
         lock_release(pool->lock);
@@ -94,7 +105,7 @@ context_pool_init(struct context_pool *pool, struct memory *memory, struct lock 
     context = add_context(pool);
 
     if (context != NULL)
-        context_give_back(context);
+        context_give_back(pool, context);
     return context != NULL;
 }
 
@@ -128,40 +139,17 @@ context_claim_number(struct context_pool *pool, uint64_t *number)
     return NULL;
 }
 
-void
-context_give_back(struct context *context)
-{
-    /*
-     * Release. The other side is the acquire in try_claim() of the next owner, and in was_quiet()
-     * of validate.c. Without it, the next owner could see a magazine or a counter that is half
-     * changed.
-     */
-    sync_store_release(&context->claimed, 0);
-}
-
 /*
- * Model steps X1 and X2: ck_epoch_begin() marks the record as active and then reads the epoch. Its
- * full fence has the fence in close_generation() as its other side: without them, a thread that
- * frees memory could miss this reader.
+ * Model step X5: the section ends, and the context is free.
+ *
+ * Release. The other sides are the acquire in try_claim() of the next owner, and in was_quiet() of
+ * validate.c. Without it, the next owner could see a magazine or a counter that is half changed.
  */
 void
-read_section_begin(struct context *context)
-{
-    ck_epoch_begin(&context->record, NULL);
-    /*
-     * Model step X3. On weakly ordered machines, ck_epoch 0.7.1 allows reads of the section to go
-     * before the read of the epoch. Without this fence, a reader in a later epoch could have found
-     * memory that was unlinked in an earlier one, and that is freed while the reader uses it.
-     */
-    ck_pr_fence_load();
-}
-
-/* Model step X5: from here on the reader no longer uses what it found. */
-void
-read_section_end(struct context_pool *pool, struct context *context)
+context_give_back(struct context_pool *pool, struct context *context)
 {
     sync_read_section_end(pool->epoch);
-    ck_epoch_end(&context->record, NULL);
+    sync_epoch_end(&context->record);
 }
 
 uint64_t

@@ -3,8 +3,9 @@
  * Producer contexts: what a call needs without a lock.
  *
  * A context holds a record for ck_epoch's read sections and a magazine of free slots. Contexts
- * belong to no thread: a call claims one, and gives it back before any user callback runs. A thread
- * tends to find the context that it had before. The pool grows when all contexts are claimed, up to
+ * belong to no thread: a call claims one, and gives it back before any user callback runs. As long
+ * as the call has the context it is in a read section: entries and tables that the index names stay
+ * readable. A thread tends to find the context that it had before. The pool grows when all contexts are claimed, up to
  * CONTEXTS_MAX; beyond that, calls yield until a context is free.
  */
 #ifndef CDEDUPE_MEMORY_CONTEXT_H
@@ -21,8 +22,7 @@
 enum { CONTEXTS_MAX = 128, MAGAZINE_SIZE = TEST_SIZED(224, 6) };
 
 struct context {
-    ck_epoch_record_t record;
-    uint64_t claimed;
+    ck_epoch_record_t record; /* Active while the context is claimed. */
     uint64_t replaced;   /* Updates that were replaced without the lock; only the owner writes. */
     uint64_t slot_count; /* Free slots in the magazine. */
     uint32_t slots[MAGAZINE_SIZE];
@@ -43,7 +43,7 @@ bool context_pool_init(struct context_pool *pool, struct memory *memory, struct 
                        ck_epoch_t *epoch);
 void context_pool_destroy(struct context_pool *pool);
 
-/* A context for the calling thread alone, until it is given back. */
+/* A context for the calling thread alone, and a read section, until it is given back. */
 struct context *context_claim(struct context_pool *pool);
 
 /*
@@ -52,11 +52,7 @@ struct context *context_claim(struct context_pool *pool);
  */
 struct context *context_claim_number(struct context_pool *pool, uint64_t *number);
 
-void context_give_back(struct context *context);
-
-/* A read section: entries and tables that the index names stay readable until its end. */
-void read_section_begin(struct context *context);
-void read_section_end(struct context_pool *pool, struct context *context);
+void context_give_back(struct context_pool *pool, struct context *context);
 
 /* Under the lock: updates that were replaced without it. */
 uint64_t context_count_replaced(const struct context_pool *pool);
