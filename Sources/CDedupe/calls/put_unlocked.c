@@ -37,8 +37,7 @@ static bool
 is_key(const struct entry *entry, uint64_t hash, const cdedupe_update_t *update)
 {
     return sync_load_acquire(&entry->word) != 0 && entry->hash == hash &&
-           entry->key_length == update->key_length &&
-           (update->key_length == 0 || memcmp(entry->key, update->key, update->key_length) == 0);
+           entry_has_key(entry, update->key, update->key_length);
 }
 
 static void

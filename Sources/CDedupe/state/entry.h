@@ -13,6 +13,7 @@
 #ifndef CDEDUPE_STATE_ENTRY_H
 #define CDEDUPE_STATE_ENTRY_H
 
+#include <stdbool.h>
 #include <stddef.h>
 #include <stdint.h>
 #include <string.h>
@@ -41,6 +42,31 @@ static inline struct entry *
 entry_at(const struct arena *entries, uint32_t number)
 {
     return arena_at(entries, number);
+}
+
+/*
+ * Whether the key is `length` bytes at `key`. Short keys are compared here, because a call of
+ * memcmp() takes longer than the comparison.
+ */
+static inline bool
+entry_has_key(const struct entry *entry, const void *key, size_t length)
+{
+    const unsigned char *one = entry->key, *two = key;
+    uint64_t left, right, difference = 0;
+
+    if (entry->key_length != length)
+        return false;
+    if (length < sizeof(left) || length > 4 * sizeof(left))
+        return length == 0 || memcmp(one, two, length) == 0;
+    for (size_t i = 0; i < length; i += sizeof(left)) {
+        /* The last eight bytes may overlap those before them. */
+        size_t at = i + sizeof(left) <= length ? i : length - sizeof(left);
+
+        memcpy(&left, one + at, sizeof(left));
+        memcpy(&right, two + at, sizeof(right));
+        difference |= left ^ right;
+    }
+    return difference == 0;
 }
 
 /* Under the lock: the revision that was taken last. The buffer must be one that suppresses. */

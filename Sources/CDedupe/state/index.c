@@ -145,12 +145,6 @@ struct lookup {
 
 _Static_assert(_Alignof(struct lookup) > 1, "a look-up record's address has a low bit of zero");
 
-static uint32_t
-hash_fingerprint(uint64_t hash)
-{
-    return (uint32_t)(hash >> 32);
-}
-
 static const void *
 stored_make(uint32_t fingerprint, uint32_t entry)
 {
@@ -172,7 +166,7 @@ stored_fingerprint(const void *word)
 static uint32_t
 stored_entry(const void *word)
 {
-    return (uint32_t)(uintptr_t)word >> 1;
+    return word_entry((uint64_t)(uintptr_t)word);
 }
 
 /* The hash that ck_hs uses is the fingerprint alone, so growing a map reads no entry. */
@@ -186,8 +180,7 @@ hook_hash(const void *word, unsigned long seed)
 static bool
 has_key(const struct entry *entry, const struct lookup *lookup)
 {
-    return entry->hash == lookup->hash && entry->key_length == lookup->length &&
-           (lookup->length == 0 || memcmp(entry->key, lookup->key, lookup->length) == 0);
+    return entry->hash == lookup->hash && entry_has_key(entry, lookup->key, lookup->length);
 }
 
 /*
@@ -292,6 +285,58 @@ find_set(const struct index *index, uint32_t fingerprint)
 }
 
 /* ---------------------------------------------------------------------------------------------- */
+/* Hints                                                                                          */
+
+/* Every word of the index goes into new hints. */
+static void
+fill_hints(struct hints *hints, const struct directory *directory)
+{
+    for (size_t i = 0; i < (size_t)1 << directory->depth;) {
+        struct set *set = directory->sets[i];
+        ck_hs_iterator_t iterator = CK_HS_ITERATOR_INITIALIZER;
+        void *stored;
+
+        while (ck_hs_next(&set->map, &iterator, &stored))
+            hints_add(hints, (uint64_t)(uintptr_t)stored);
+        i += (size_t)1 << (directory->depth - set->depth);
+    }
+}
+
+/* Hints of this size take the place of the present ones; zero: there are none. */
+static bool
+replace_hints(struct index *index, uint64_t size, struct reserve *reserve)
+{
+    struct hints *old = index->hints, *hints = NULL;
+
+    if (size > 0) {
+        hints = block_take(reserve, hints_bytes(size));
+        if (hints == NULL)
+            return false;
+        hints->size = size;
+        fill_hints(hints, index->directory);
+    }
+    sync_store_pointer(&index->hints, hints);
+    if (old != NULL)
+        block_defer(reserve, old, hints_bytes(old->size));
+    return true;
+}
+
+/* Before an insertion: two words for each key, as long as the index is small. */
+static bool
+make_room_for_hint(struct index *index, struct reserve *reserve)
+{
+    uint64_t wanted = 2 * (index->count + 1), size = HINTS_MIN;
+
+    if (index->hints != NULL ? wanted <= index->hints->size : wanted > HINTS_MAX / 2)
+        return true;
+    if (wanted > HINTS_MAX)
+        return replace_hints(index, 0, reserve);
+    while (size < wanted)
+        size *= 2;
+    return replace_hints(index, size, reserve);
+}
+
+/* ---------------------------------------------------------------------------------------------- */
 /* Splitting                                                                                      */
 
 static size_t
@@ -388,7 +433,7 @@ split(struct index *index, struct set *set, uint32_t fingerprint, struct reserve
 static uint32_t
 load_divisor(const struct index *index)
 {
-    return index->count < INDEX_SMALL ? 4 : 2;
+    return 2;
 }
 
 /*
@@ -410,6 +455,8 @@ index_make_room(struct index *index, uint64_t hash, struct reserve *reserve)
 {
     uint32_t fingerprint = hash_fingerprint(hash);
 
+    if (!make_room_for_hint(index, reserve))
+        return false;
     for (;;) {
         struct set *set = find_set(index, fingerprint);
         bool done;
@@ -594,6 +641,7 @@ index_init(struct index *index, struct memory *memory)
 
     reserve_init(&reserve);
     index->count = 0;
+    index->hints = NULL;
     do {
         struct directory *directory = block_take(&reserve, directory_size(0));
         struct set *set = set_create(0, SET_CAPACITY_MIN, &reserve);
@@ -625,6 +673,8 @@ index_destroy(struct index *index, struct memory *memory)
         set_discard(set, false, &reserve);
     }
     block_put_back(&reserve, directory, directory_size(directory->depth));
+    if (index->hints != NULL)
+        block_put_back(&reserve, index->hints, hints_bytes(index->hints->size));
     reserve_release(&reserve, memory);
 }
 
@@ -669,12 +719,9 @@ index_prefetch_cells(const struct index *index, uint64_t hash)
  * fingerprint.
  */
 uint32_t
-index_find_fingerprint(const struct index *index, uint64_t hash)
+index_find_in_set(const struct index *index, uint64_t hash)
 {
-    struct lookup lookup;
-
-    lookup.fingerprint = hash_fingerprint(hash);
-    lookup.entries = NULL;
+    struct lookup lookup = {.fingerprint = hash_fingerprint(hash), .entries = NULL};
 
     return stored_entry(
         ck_hs_get(&find_set(index, lookup.fingerprint)->map, lookup.fingerprint, &lookup));
@@ -688,6 +735,8 @@ index_add(struct index *index, uint64_t hash, uint32_t entry, struct reserve *re
 
     if (!set_add(find_set(index, fingerprint), stored_make(fingerprint, entry), reserve))
         return false;
+    if (index->hints != NULL)
+        hints_add(index->hints, (uint64_t)(uintptr_t)stored_make(fingerprint, entry));
     sync_store_relaxed(&index->count, index->count + 1);
     return true;
 }
@@ -700,6 +749,8 @@ index_remove(struct index *index, uint64_t hash, uint32_t entry)
     struct set *set = find_set(index, fingerprint);
 
     ck_hs_remove(&set->map, fingerprint, stored_make(fingerprint, entry));
+    if (index->hints != NULL)
+        hints_remove(index->hints, (uint64_t)(uintptr_t)stored_make(fingerprint, entry));
     set->count--;
     set->tombstones++;
     sync_store_relaxed(&index->count, index->count - 1);

@@ -46,6 +46,7 @@
 #include "memory/arena.h"
 #include "memory/allocator.h"
 #include "base/test_sizes.h"
+#include "state/hints.h"
 
 struct directory;
 
@@ -57,6 +58,7 @@ enum { INDEX_SMALL = TEST_SIZED(8192, 16) };
 
 struct index {
     struct directory *directory;
+    struct hints *hints; /* NULL in a large index. */
     uint64_t count; /* Entries in all sets. */
     /* Removals that index_tidy() has not yet worked off. A hint for readers without the lock. */
     uint64_t removed;
@@ -80,11 +82,34 @@ uint32_t index_find(const struct index *index, const struct arena *entries, uint
 void index_prefetch_set(const struct index *index, uint64_t hash);
 void index_prefetch_cells(const struct index *index, uint64_t hash);
 
+static inline uint32_t
+hash_fingerprint(uint64_t hash)
+{
+    return (uint32_t)(hash >> 32);
+}
+
+/* The entry's number in a stored word. */
+static inline uint32_t
+word_entry(uint64_t stored)
+{
+    return (uint32_t)stored >> 1;
+}
+
+/* As index_find_fingerprint(), without the hints. */
+uint32_t index_find_in_set(const struct index *index, uint64_t hash);
+
 /*
  * Without the lock, in a read section: returns the number of an entry with the hash's fingerprint,
  * or zero. The entry may have died, and its key may be another one.
  */
-uint32_t index_find_fingerprint(const struct index *index, uint64_t hash);
+static inline uint32_t
+index_find_fingerprint(const struct index *index, uint64_t hash)
+{
+    const struct hints *hints = sync_load_pointer(&index->hints);
+    uint64_t word = hints == NULL ? 0 : hints_find(hints, hash_fingerprint(hash));
+
+    return word != 0 ? word_entry(word) : index_find_in_set(index, hash);
+}
 
 /* Under the lock: makes room for one more key with this hash. False: the reserve wants memory. */
 bool index_make_room(struct index *index, uint64_t hash, struct reserve *reserve);
