@@ -21,6 +21,16 @@ struct clock {
     void *context;
 };
 
+/*
+ * The system's clock for what is queued is the one that is read fastest. It advances with the
+ * system's tick, so its reading is up to one tick old.
+ */
+#ifdef CLOCK_MONOTONIC_COARSE
+enum { CLOCK_QUICK = CLOCK_MONOTONIC_COARSE, CLOCK_TICK = 10 * 1000 * 1000 };
+#else
+enum { CLOCK_QUICK = CLOCK_MONOTONIC, CLOCK_TICK = 0 };
+#endif
+
 static inline uint64_t
 clock_nanoseconds(const struct clock *clock)
 {
@@ -43,13 +53,22 @@ clock_now(const struct clock *clock)
 }
 
 /*
- * The present time for an update that is queued, rounded up, so that no age exceeds the true one.
+ * The present time for an update that is queued, or up to a tick and a millisecond later, so that
+ * no age exceeds the true one.
  */
 static inline uint32_t
 clock_now_rounded_up(const struct clock *clock)
 {
-    uint64_t nanoseconds = clock_nanoseconds(clock);
+    uint64_t nanoseconds;
 
+    if (clock->read != NULL) {
+        nanoseconds = clock->read(clock->context);
+    } else {
+        struct timespec time;
+
+        clock_gettime(CLOCK_QUICK, &time);
+        nanoseconds = (uint64_t)time.tv_sec * 1000000000 + (uint64_t)time.tv_nsec + CLOCK_TICK;
+    }
     return (uint32_t)(nanoseconds / CLOCK_MILLISECOND + (nanoseconds % CLOCK_MILLISECOND != 0));
 }
 

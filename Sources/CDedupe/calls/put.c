@@ -17,12 +17,6 @@
 #include "calls/put.h"
 
 /*
- * A call that adds keys waits for readers while the buffer has more retired entries than this
- * number plus the number of keys in the index.
- */
-enum { RETIRED_MAX = TEST_SIZED(16 * 1024, 2) };
-
-/*
  * If keys come and go faster than readers leave their read sections, retired entries pile up. Then
  * this call waits until the readers have left. It is in no read section itself, and holds no lock
  * while it waits.
@@ -37,7 +31,7 @@ wait_for_readers(struct cdedupe *buffer)
 
         scope_init(&scope, buffer);
         scope_lock(&scope);
-        wait = retired_count(&buffer->retired) > RETIRED_MAX + buffer->index.count;
+        wait = put_readers_are_late(buffer);
         if (wait)
             reclaim(&scope);
         scope_unlock(&scope);
@@ -96,6 +90,30 @@ put_result(const struct put *put)
     return put->overflowed ? CDEDUPE_OVERFLOWED : CDEDUPE_OK;
 }
 
+static void
+begin_chunk(struct put *put, struct cdedupe *buffer, cdedupe_update_t *updates, size_t count)
+{
+    put->updates = updates;
+    put->count = count;
+    put->done = 0;
+    put->locked = false;
+    put->readers_late = false;
+    put->overflowed = false;
+    put->step = STEP_DONE;
+    scope_init(&put->scope, buffer);
+}
+
+static cdedupe_result_t
+end_chunk(struct put *put)
+{
+    scope_finish(&put->scope);
+    if (put->locked)
+        tidy_index(put->scope.buffer);
+    if (put->readers_late)
+        wait_for_readers(put->scope.buffer);
+    return put_result(put);
+}
+
 /*
  * Puts at most PUTS_PER_LOCK updates that check_update() accepts. Returns how many were put: at
  * least one, unless `result` is CDEDUPE_NO_MEMORY. On a buffer that merges the chunk may end early.
@@ -105,24 +123,12 @@ put_chunk(struct cdedupe *buffer, cdedupe_update_t *updates, size_t count, cdedu
 {
     struct put put;
 
-    put.updates = updates;
-    put.count = count;
-    put.done = 0;
-    put.locked = false;
-    put.inserted = false;
-    put.overflowed = false;
-    put.step = STEP_DONE;
-    scope_init(&put.scope, buffer);
+    begin_chunk(&put, buffer, updates, count);
     if (buffer->merge != NULL)
         put_merging(&put);
     else
         put_replacing(&put);
-    scope_finish(&put.scope);
-    if (put.locked)
-        tidy_index(buffer);
-    if (put.inserted)
-        wait_for_readers(buffer);
-    *result = put_result(&put);
+    *result = end_chunk(&put);
     return put.done;
 }
 
@@ -149,6 +155,33 @@ chunk_length(const cdedupe_update_t *updates, size_t count)
     return length;
 }
 
+/*
+ * A call with one valid update, on a buffer that does not merge. What put_one_unlocked() found is
+ * void after its read section, so put_locked() looks the key up again.
+ */
+static cdedupe_result_t
+put_single(struct cdedupe *buffer, cdedupe_update_t *update)
+{
+    uint64_t hash = hash_key(&buffer->secret, update->key, update->key_length);
+    struct put put;
+    cdedupe_result_t result;
+
+    if (put_one_unlocked(buffer, update, hash))
+        return CDEDUPE_OK;
+    begin_chunk(&put, buffer, update, 1);
+    put.hashes[0] = hash;
+    put.numbers[0] = 0;
+    do {
+        if (!clock_is_ours(&buffer->clock))
+            scope_note_time(&put.scope);
+        put_locked(&put);
+    } while (put.step == STEP_NO_MEMORY && scope_refill(&put.scope));
+    result = end_chunk(&put);
+    if (put.done == 0)
+        finish_update(update, update->slot, 0, CDEDUPE_OUTCOME_REJECTED);
+    return result;
+}
+
 /* Ends the call: the first of these updates was rejected, and the others were not looked at. */
 static cdedupe_result_t
 reject(cdedupe_update_t *updates, size_t count, cdedupe_result_t result)
@@ -165,9 +198,8 @@ cdedupe_put(cdedupe_t *buffer, cdedupe_update_t *updates, size_t count)
     cdedupe_result_t result = CDEDUPE_OK;
     size_t done = 0;
 
-    if (count == 1 && buffer->merge == NULL && check_update(updates) == CDEDUPE_OK &&
-        put_one_unlocked(buffer, updates))
-        return CDEDUPE_OK;
+    if (count == 1 && buffer->merge == NULL && check_update(updates) == CDEDUPE_OK)
+        return put_single(buffer, updates);
     if (count > 0 && merge_is_calling(buffer))
         return reject(updates, count, CDEDUPE_REENTRANT);
     while (done < count) {

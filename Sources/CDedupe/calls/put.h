@@ -25,7 +25,7 @@ struct put {
     size_t done;
     size_t copied;   /* Bytes of keys copied in this lock scope. */
     bool locked;     /* The chunk took the lock. */
-    bool inserted;   /* A key was absent, and insert() tried to add it. */
+    bool readers_late; /* A key was added while put_readers_are_late(). */
     bool overflowed; /* An update was dropped because a bound was exceeded. */
     bool removed;    /* An entry may have died in this lock scope. */
     enum step step;  /* The result of the last update that was tried under the lock. */
@@ -33,6 +33,19 @@ struct put {
     uint32_t numbers[PUTS_PER_LOCK]; /* Entries found without the lock, or zero. */
     struct entry *entries[PUTS_PER_LOCK];
 };
+
+/*
+ * A call that adds keys waits for readers while the buffer has more retired entries than this
+ * number plus the number of keys in the index.
+ */
+enum { RETIRED_MAX = TEST_SIZED(16 * 1024, 2) };
+
+/* Under the lock. */
+static inline bool
+put_readers_are_late(const struct cdedupe *buffer)
+{
+    return retired_count(&buffer->retired) > RETIRED_MAX + buffer->index.count;
+}
 
 static inline void
 finish_update(cdedupe_update_t *update, cdedupe_slot_t back, cdedupe_slot_t displaced,
@@ -55,8 +68,8 @@ void put_forget_lookups(struct put *put, size_t from);
 /* In a read section: replaces pending updates, up to the first update that needs the lock. */
 void put_replace_unlocked(struct put *put, struct context *context);
 
-/* One update alone, if it replaces a pending one. False: put it as a chunk. */
-bool put_one_unlocked(struct cdedupe *buffer, cdedupe_update_t *update);
+/* One update alone, if it replaces a pending one. False: put_locked() must put it. */
+bool put_one_unlocked(struct cdedupe *buffer, cdedupe_update_t *update, uint64_t hash);
 
 /* One lock scope. True: there is more to do, and nothing is in the way. */
 bool put_locked(struct put *put);

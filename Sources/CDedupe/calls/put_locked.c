@@ -387,7 +387,7 @@ put_anywhere(struct put *put, size_t i)
         number = index_find(&buffer->index, &buffer->entries, put->hashes[i], update->key,
                             update->key_length);
         if (number == 0) {
-            put->inserted = true;
+            put->readers_late |= put_readers_are_late(buffer);
             put->copied += update->key_length;
             return insert(&put->scope, put->hashes[i], update);
         }

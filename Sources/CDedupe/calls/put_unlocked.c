@@ -151,13 +151,12 @@ put_replace_unlocked(struct put *put, struct context *context)
 }
 
 /*
- * One update alone: no chunk, and no lock scope. Returns false if put_chunk() must put it; then
+ * One update alone: no chunk, and no lock scope. Returns false if put_locked() must put it; then
  * nothing has changed.
  */
 bool
-put_one_unlocked(struct cdedupe *buffer, cdedupe_update_t *update)
+put_one_unlocked(struct cdedupe *buffer, cdedupe_update_t *update, uint64_t hash)
 {
-    uint64_t hash = hash_key(&buffer->secret, update->key, update->key_length);
     struct context *context = context_claim(&buffer->contexts);
     uint32_t number = index_find_fingerprint(&buffer->index, hash);
     bool done = false;

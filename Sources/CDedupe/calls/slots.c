@@ -19,6 +19,9 @@
 /* An arena with at most this many slots never counts as sparse. */
 enum { SPARSE_CELLS = TEST_SIZED(4096, 16) };
 
+/* So many slots at once are taken for a call that acquires fewer. */
+enum { SLOTS_AHEAD = TEST_SIZED(16, 2) };
+
 /* Takes up to `count` slots from a magazine. Returns how many it took. */
 static size_t
 acquire_unlocked(struct cdedupe *buffer, cdedupe_slot_t *slots, size_t count)
@@ -64,6 +67,30 @@ acquire_locked(struct cdedupe *buffer, cdedupe_slot_t *slots, size_t count)
     return done;
 }
 
+/*
+ * Takes slots from the arena for calls that acquire a few at a time: the free cells at hand, in one
+ * lock scope. What the caller does not need fills the magazine. Returns how many the caller gets.
+ */
+static size_t
+acquire_ahead(struct cdedupe *buffer, cdedupe_slot_t *slots, size_t count)
+{
+    cdedupe_slot_t ahead[SLOTS_AHEAD];
+    struct arena *arena = &buffer->slots;
+    size_t done = 0;
+
+    lock_acquire(&buffer->lock);
+    while (done < SLOTS_AHEAD && arena->classes[0].head != 0)
+        ahead[done++] = arena_take(arena, 0);
+    lock_release(&buffer->lock);
+    if (done < count) {
+        memcpy(slots, ahead, done * sizeof(*slots));
+        return done;
+    }
+    memcpy(slots, ahead, count * sizeof(*slots));
+    cdedupe_discard(buffer, ahead + count, done - count);
+    return count;
+}
+
 cdedupe_result_t
 cdedupe_acquire(cdedupe_t *buffer, cdedupe_slot_t *slots, size_t count)
 {
@@ -72,6 +99,8 @@ cdedupe_acquire(cdedupe_t *buffer, cdedupe_slot_t *slots, size_t count)
     if (count == 0)
         return CDEDUPE_OK;
     done = acquire_unlocked(buffer, slots, count);
+    if (done < count && count < SLOTS_AHEAD)
+        done += acquire_ahead(buffer, slots + done, count - done);
     if (done < count)
         done += acquire_locked(buffer, slots + done, count - done);
     if (done == count)

@@ -16,7 +16,7 @@
 #include <string.h>
 
 /* Every arena_at() reads a table, so a table shares no cache line with other data. */
-enum { TABLE_ALIGNMENT = 64, TABLE_CAPACITY_MIN = TEST_SIZED(32, 2) };
+enum { TABLE_ALIGNMENT = 64, TABLE_CAPACITY_MIN = TEST_SIZED(8, 2) };
 
 _Static_assert(sizeof(struct slab_cells) == 16, "four of them share a cache line");
 
@@ -156,9 +156,12 @@ find_slab_number(struct arena *arena, struct reserve *reserve)
 static uint32_t
 next_slab_cells(const struct slab_class *class)
 {
-    size_t size = class->slabs < 6 ? SLAB_SIZE_MIN << class->slabs : SLAB_SIZE_MAX;
-    size_t cells = size / class->stride;
+    size_t cells = SLAB_SIZE_MIN / class->stride, most = SLAB_SIZE_MAX / class->stride;
 
+    if (cells < class->cells / 4)
+        cells = class->cells / 4;
+    if (cells > most)
+        cells = most;
     return cells == 0 ? 1 : cells > SLAB_CELLS_MAX ? SLAB_CELLS_MAX : (uint32_t)cells;
 }
 
@@ -196,6 +199,7 @@ arena_make_room(struct arena *arena, uint32_t class_index, struct reserve *reser
      */
     sync_store_pointer(&arena->table->cells[index].base, base);
     class->slabs++;
+    class->cells += cells;
     arena->cells += cells;
     count_empty(arena, index);
     append_partial(arena, index);
@@ -210,6 +214,7 @@ retire_slab(struct arena *arena, uint32_t index, struct reserve *reserve)
     remove_partial(arena, index);
     uncount_empty(arena, index);
     arena->classes[slab->class_index].slabs--;
+    arena->classes[slab->class_index].cells -= slab->cells;
     arena->cells -= slab->cells;
     reserve_retire(reserve, arena->table->cells[index].base, slab_size(arena, slab),
                    arena->alignment);

@@ -10,8 +10,9 @@
  *             | slab, from 1 |   cell    |       zero names nothing
  *             +--------------+-----------+
  *
- * The first slab of a class is small, so that a small buffer stays small. Each further slab has
- * twice the size of the one before, up to SLAB_SIZE_MAX.
+ * The first slab of a class is small, so that a small buffer stays small. Each further slab has a
+ * quarter of the cells that the class has already, up to SLAB_SIZE_MAX. So at most a fifth of a
+ * class's cells are in a slab that was added too early.
  *
  * The free cells of a slab form a list, first in, first out. The slabs of a class that have free
  * cells form a list too. Cells that are taken one after the other therefore lie near each other.
@@ -38,9 +39,9 @@
 
 enum { SLAB_SHIFT = TEST_SIZED(12, 4), SLAB_CELLS_MAX = 1 << SLAB_SHIFT };
 
-#define SLAB_SIZE_MIN ((size_t)TEST_SIZED(4 * 1024, 128))
-#define SLAB_SIZE_MAX (SLAB_SIZE_MIN << 6)   /* 256 KiB */
-#define EMPTY_BYTES_MAX (SLAB_SIZE_MIN << 5) /* 128 KiB */
+#define SLAB_SIZE_MIN ((size_t)TEST_SIZED(512, 128))
+#define SLAB_SIZE_MAX ((size_t)TEST_SIZED(256 * 1024, 8 * 1024))
+#define EMPTY_BYTES_MAX (SLAB_SIZE_MAX / 2)
 
 /* Where the cells of a slab are. A reader without the lock needs nothing else of the slab. */
 struct slab_cells {
@@ -68,6 +69,7 @@ struct slab_class {
     uint32_t head; /* The list of slabs with free cells. */
     uint32_t tail;
     uint32_t slabs; /* The number of slabs of the class. */
+    uint32_t cells; /* The number of cells in them. */
     uint32_t empty; /* The number of slabs of the class that have no cell in use. */
 };
 
