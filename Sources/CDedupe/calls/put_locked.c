@@ -339,12 +339,15 @@ insert(struct lock_scope *scope, uint64_t hash, cdedupe_update_t *update)
 {
     struct cdedupe *buffer = scope->buffer;
     uint32_t class_index = entry_class(entry_length(buffer, update->key_length)), number;
+    bool room;
 
     if (refuse_queueing(scope, update))
         return STEP_DONE;
-    if (!link_make_room(scope) ||
-        !arena_make_room(&buffer->entries, class_index, &scope->reserve) ||
-        !index_make_room(&buffer->index, hash, &scope->reserve))
+    /* All three are asked, so that one refill brings all that is missing. */
+    room = link_make_room(scope);
+    room &= arena_make_room(&buffer->entries, class_index, &scope->reserve);
+    room &= index_make_room(&buffer->index, hash, &scope->reserve);
+    if (!room)
         return STEP_NO_MEMORY;
     number = entry_new(scope, update, hash);
     if (!index_add(&buffer->index, hash, number, &scope->reserve)) {

@@ -158,8 +158,8 @@ next_slab_cells(const struct slab_class *class)
 {
     size_t cells = SLAB_SIZE_MIN / class->stride, most = SLAB_SIZE_MAX / class->stride;
 
-    if (cells < class->cells / 4)
-        cells = class->cells / 4;
+    if (cells < class->cells / 2)
+        cells = class->cells / 2;
     if (cells > most)
         cells = most;
     return cells == 0 ? 1 : cells > SLAB_CELLS_MAX ? SLAB_CELLS_MAX : (uint32_t)cells;
