@@ -301,7 +301,8 @@ measure_fresh(const struct parameters *parameters, const struct setting *setting
 void
 measure_create(const struct parameters *parameters)
 {
-    static const struct setting setting = {.keys = 1, .key_size = KEY_SIZE, .call = 1, .threads = 1};
+    static const struct setting setting = {
+        .keys = 1, .key_size = KEY_SIZE, .call = 1, .threads = 1};
     size_t rounds = parameters->small_updates / 10;
     struct series times[SIDES] = {0};
     double empty[SIDES], one[SIDES];
@@ -554,8 +555,8 @@ measure_together(const struct parameters *parameters, const struct setting *sett
            series_median(&in[1]));
     report("together-delivered", setting, "M/s", HIGHER_IS_BETTER, series_median(&out[0]),
            series_median(&out[1]));
-    report("together-conflation", setting, "offered/delivered", NEITHER,
-           series_median(&ratio[0]), series_median(&ratio[1]));
+    report("together-conflation", setting, "offered/delivered", NEITHER, series_median(&ratio[0]),
+           series_median(&ratio[1]));
     for (size_t side = 0; side < SIDES; side++) {
         series_free(&in[side]);
         series_free(&out[side]);
@@ -607,8 +608,7 @@ measure_allocations(const struct parameters *parameters, const struct setting *s
     }
     report("allocations-replace", setting, "allocations/update", LOWER_IS_BETTER, replace[0],
            replace[1]);
-    report("allocations-cycle", setting, "allocations/update", LOWER_IS_BETTER, cycle[0],
-           cycle[1]);
+    report("allocations-cycle", setting, "allocations/update", LOWER_IS_BETTER, cycle[0], cycle[1]);
     stream_free(&stream);
 }
 
@@ -663,8 +663,8 @@ measure_growth(const struct parameters *parameters, const struct setting *settin
                series_percentile(&wall[1], percentiles[i].fraction));
     report("grow-longest-median", setting, "us", LOWER_IS_BETTER, series_median(&longest[0]),
            series_median(&longest[1]));
-    report("grow-longest-cpu", setting, "us", LOWER_IS_BETTER,
-           series_percentile(&running[0], 1), series_percentile(&running[1], 1));
+    report("grow-longest-cpu", setting, "us", LOWER_IS_BETTER, series_percentile(&running[0], 1),
+           series_percentile(&running[1], 1));
     for (size_t side = 0; side < SIDES; side++) {
         series_free(&wall[side]);
         series_free(&running[side]);
@@ -706,7 +706,8 @@ listen_all(void *argument)
 void
 measure_wake(const struct parameters *parameters)
 {
-    static const struct setting setting = {.keys = 1, .key_size = KEY_SIZE, .call = 1, .threads = 1};
+    static const struct setting setting = {
+        .keys = 1, .key_size = KEY_SIZE, .call = 1, .threads = 1};
     static struct listener listeners[SIDES];
     struct stream stream;
 
@@ -733,9 +734,11 @@ measure_wake(const struct parameters *parameters)
         subject->producer_destroy(producer);
         subject->destroy(buffer);
     }
-    report("wake-p50", &setting, "us", LOWER_IS_BETTER, series_percentile(&listeners[0].delays, 0.5),
+    report("wake-p50", &setting, "us", LOWER_IS_BETTER,
+           series_percentile(&listeners[0].delays, 0.5),
            series_percentile(&listeners[1].delays, 0.5));
-    report("wake-p99", &setting, "us", LOWER_IS_BETTER, series_percentile(&listeners[0].delays, 0.99),
+    report("wake-p99", &setting, "us", LOWER_IS_BETTER,
+           series_percentile(&listeners[0].delays, 0.99),
            series_percentile(&listeners[1].delays, 0.99));
     for (size_t side = 0; side < SIDES; side++)
         series_free(&listeners[side].delays);

@@ -65,8 +65,7 @@ measure_replacing(const struct parameters *parameters, size_t keys)
     for (size_t i = 0; i < sizeof(key_sizes) / sizeof(key_sizes[0]); i++)
         for (size_t j = 0; j < sizeof(calls) / sizeof(calls[0]); j++)
             if (calls[j] != 10 || keys == 1000)
-                measure_replace(parameters,
-                                &(struct setting){keys, key_sizes[i], calls[j], 1});
+                measure_replace(parameters, &(struct setting){keys, key_sizes[i], calls[j], 1});
     for (unsigned threads = 2; keys >= 1000 && threads <= 8; threads *= 2) {
         measure_replace(parameters, &(struct setting){keys, KEY_SIZE, 1, threads});
         measure_replace(parameters, &(struct setting){keys, KEY_SIZE, CALL, threads});

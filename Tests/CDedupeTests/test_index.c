@@ -19,6 +19,7 @@ typedef struct bench {
     struct memory memory;
     struct reserve reserve;
     struct arena entries;
+    struct slab_class classes[ENTRY_CLASSES];
     struct index index;
 } bench_t;
 
@@ -39,7 +40,7 @@ bench_open(bench_t *bench)
     bench->memory = (struct memory){
         .allocate = hooks_allocate, .deallocate = hooks_deallocate, .context = &bench->hooks};
     reserve_init(&bench->reserve);
-    entry_init_arena(&bench->entries);
+    entry_init_arena(&bench->entries, bench->classes);
     CHECK(index_init(&bench->index, &bench->memory));
 }
 
@@ -318,10 +319,12 @@ come_and_go(uint64_t (*hash)(uint64_t key), uint64_t keys)
     tidy(&bench);
     CHECK_EQ(bench.index.directory->depth, 0);
     CHECK_EQ(bench.index.directory->sets[0]->capacity, SET_CAPACITY_MIN);
+    CHECK_EQ(bench.index.hints->size, HINTS_MIN);
+    held += hints_bytes(HINTS_MIN) + sizeof(struct block);
     free_deferred(&bench);
     reserve_release(&bench.reserve, &bench.memory);
     arena_destroy(&bench.entries, &bench.memory);
-    entry_init_arena(&bench.entries);
+    entry_init_arena(&bench.entries, bench.classes);
     CHECK_EQ(bench.memory.bytes, held);
     bench_close(&bench);
 }
@@ -369,17 +372,34 @@ sets_are_split_and_maps_are_used(void)
     bench_close(&bench);
 }
 
-/* While it is small, look-ups shall probe little. */
+/* The number of keys that the hints have. */
+static uint64_t
+hinted(const bench_t *bench)
+{
+    uint64_t count = 0;
+
+    for (uint64_t i = 0; bench->index.hints != NULL && i < bench->index.hints->size; i++)
+        count += bench->index.hints->words[i] != 0;
+    return count;
+}
+
+/* A small index has two words of hints for each key, and nine keys of ten are in them. */
 static void
-a_small_index_is_sparse(void)
+a_small_index_has_hints(void)
 {
     bench_t bench;
 
     bench_open(&bench);
-    for (uint64_t key = 0; key < INDEX_SMALL / 2; key++) {
+    for (uint64_t key = 0; key < HINTS_MAX / 2; key++) {
         add(&bench, spread_hash(key), key);
-        CHECK(shape_of(&bench.index).cells >= 4 * (key + 1));
+        CHECK(bench.index.hints->size >= 2 * (key + 1));
+        CHECK(bench.index.hints->size <= 4 * (key + 1) || bench.index.hints->size == HINTS_MIN);
+        if (key >= 100)
+            CHECK(hinted(&bench) * 10 >= (key + 1) * 8);
     }
+    CHECK_NO_FAULT(index_validate(&bench.index, &bench.entries));
+    add(&bench, spread_hash(HINTS_MAX / 2), HINTS_MAX / 2);
+    CHECK(bench.index.hints == NULL);
     bench_close(&bench);
 }
 
@@ -490,6 +510,8 @@ growing_wants_memory(void)
     bench_t bench;
 
     bench_open(&bench);
+    /* The first key brings the hints. */
+    add(&bench, spread_hash(key), key), key++;
     while (index_make_room(&bench.index, spread_hash(key), &bench.reserve))
         add(&bench, spread_hash(key), key), key++;
     CHECK_EQ(bench.index.directory->sets[0]->capacity, SET_CAPACITY_MIN);
@@ -591,7 +613,7 @@ main(void)
     RUN(keys_with_one_hash_are_told_apart);
     RUN(keys_with_one_fingerprint_are_told_apart);
     RUN(a_fingerprint_finds_its_own_entry);
-    RUN(a_small_index_is_sparse);
+    RUN(a_small_index_has_hints);
     RUN(sets_are_split_and_maps_are_used);
     RUN(hashes_that_begin_alike_grow_their_set);
     RUN(sparse_sets_shrink);

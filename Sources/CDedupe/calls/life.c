@@ -34,13 +34,13 @@ enum { TIDY_HOLDS = 4 };
 enum { SLOT_SIZE_MIN = 8 };
 
 static void
-init_slots(struct arena *arena, size_t size, size_t alignment)
+init_slots(struct arena *arena, struct slab_class *class, size_t size, size_t alignment)
 {
     if (size < SLOT_SIZE_MIN)
         size = SLOT_SIZE_MIN;
     if (alignment < SLOT_SIZE_MIN)
         alignment = SLOT_SIZE_MIN;
-    arena_init(arena, alignment < 64 ? 64 : alignment, 0, SLOT_SLAB_LIMIT);
+    arena_init(arena, class, alignment < 64 ? 64 : alignment, 0, SLOT_SLAB_LIMIT);
     arena_add_class(arena, (size + alignment - 1) & ~(alignment - 1));
 }
 
@@ -97,9 +97,11 @@ init_parts(struct cdedupe *buffer, const cdedupe_options_t *options)
     waiter_init(&buffer->waiter);
     merge_lock_init(buffer);
     retired_init(&buffer->retired);
-    entry_init_arena(&buffer->entries);
-    init_slots(&buffer->slots, options->payload_size, options->payload_alignment);
-    arena_init(&buffer->links, 64, offsetof(struct link, next), LINK_SLAB_LIMIT);
+    entry_init_arena(&buffer->entries, buffer->entry_classes);
+    init_slots(&buffer->slots, &buffer->slot_class, options->payload_size,
+               options->payload_alignment);
+    arena_init(&buffer->links, &buffer->link_class, 64, offsetof(struct link, next),
+               LINK_SLAB_LIMIT);
     arena_add_class(&buffer->links, sizeof(struct link));
 }
 

@@ -23,12 +23,12 @@ struct put {
     cdedupe_update_t *updates;
     size_t count;
     size_t done;
-    size_t copied;   /* Bytes of keys copied in this lock scope. */
-    bool locked;     /* The chunk took the lock. */
+    size_t copied;     /* Bytes of keys copied in this lock scope. */
+    bool locked;       /* The chunk took the lock. */
     bool readers_late; /* A key was added while put_readers_are_late(). */
-    bool overflowed; /* An update was dropped because a bound was exceeded. */
-    bool removed;    /* An entry may have died in this lock scope. */
-    enum step step;  /* The result of the last update that was tried under the lock. */
+    bool overflowed;   /* An update was dropped because a bound was exceeded. */
+    bool removed;      /* An entry may have died in this lock scope. */
+    enum step step;    /* The result of the last update that was tried under the lock. */
     uint64_t hashes[PUTS_PER_LOCK];
     uint32_t numbers[PUTS_PER_LOCK]; /* Entries found without the lock, or zero. */
     struct entry *entries[PUTS_PER_LOCK];

@@ -16,14 +16,16 @@
 #include <string.h>
 
 /* Every arena_at() reads a table, so a table shares no cache line with other data. */
-enum { TABLE_ALIGNMENT = 64, TABLE_CAPACITY_MIN = TEST_SIZED(8, 2) };
+enum { TABLE_ALIGNMENT = 64, TABLE_CAPACITY_MIN = TEST_SIZED(4, 2) };
 
 _Static_assert(sizeof(struct slab_cells) == 16, "four of them share a cache line");
 
 void
-arena_init(struct arena *arena, size_t alignment, uint32_t link_offset, uint32_t slab_limit)
+arena_init(struct arena *arena, struct slab_class *classes, size_t alignment, uint32_t link_offset,
+           uint32_t slab_limit)
 {
     memset(arena, 0, sizeof(*arena));
+    arena->classes = classes;
     arena->alignment = (uint32_t)alignment;
     arena->link_offset = link_offset;
     arena->slab_limit = slab_limit;
@@ -33,13 +35,13 @@ arena_init(struct arena *arena, size_t alignment, uint32_t link_offset, uint32_t
 void
 arena_add_class(struct arena *arena, size_t stride)
 {
-    arena->classes[arena->class_count++].stride = stride;
+    arena->classes[arena->class_count++] = (struct slab_class){.stride = (uint32_t)stride};
 }
 
 static size_t
 slab_size(const struct arena *arena, const struct slab *slab)
 {
-    return slab->cells * arena->classes[slab->class_index].stride;
+    return (size_t)slab->cells * arena->classes[slab->class_index].stride;
 }
 
 static void
@@ -180,7 +182,7 @@ arena_make_room(struct arena *arena, uint32_t class_index, struct reserve *reser
     if (index == 0)
         return false;
     cells = next_slab_cells(class);
-    base = reserve_take(reserve, cells * class->stride, arena->alignment);
+    base = reserve_take(reserve, (size_t)cells * class->stride, arena->alignment);
     if (base == NULL)
         return false;
 

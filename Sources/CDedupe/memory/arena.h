@@ -39,7 +39,7 @@
 
 enum { SLAB_SHIFT = TEST_SIZED(12, 4), SLAB_CELLS_MAX = 1 << SLAB_SHIFT };
 
-#define SLAB_SIZE_MIN ((size_t)TEST_SIZED(1024, 128))
+#define SLAB_SIZE_MIN ((size_t)TEST_SIZED(512, 128))
 #define SLAB_SIZE_MAX ((size_t)TEST_SIZED(256 * 1024, 8 * 1024))
 #define EMPTY_BYTES_MAX (SLAB_SIZE_MAX / 2)
 
@@ -65,7 +65,7 @@ struct slab {
 };
 
 struct slab_class {
-    size_t stride;
+    uint32_t stride;
     uint32_t head; /* The list of slabs with free cells. */
     uint32_t tail;
     uint32_t slabs; /* The number of slabs of the class. */
@@ -98,12 +98,14 @@ struct arena {
     uint32_t used;         /* The number of cells that are handed out. */
     uint32_t cells;        /* The number of cells in all slabs. */
     uint32_t class_count;
-    size_t empty_bytes;     /* The size of all empty slabs. */
-    size_t empty_bytes_max; /* EMPTY_BYTES_MAX, unless the owner changes it. */
-    struct slab_class classes[ARENA_CLASSES_MAX];
+    size_t empty_bytes;         /* The size of all empty slabs. */
+    size_t empty_bytes_max;     /* EMPTY_BYTES_MAX, unless the owner changes it. */
+    struct slab_class *classes; /* The owner's array. */
 };
 
-void arena_init(struct arena *arena, size_t alignment, uint32_t link_offset, uint32_t slab_limit);
+/* `classes` has room for the classes that the owner adds, and lives as long as the arena. */
+void arena_init(struct arena *arena, struct slab_class *classes, size_t alignment,
+                uint32_t link_offset, uint32_t slab_limit);
 void arena_add_class(struct arena *arena, size_t stride);
 void arena_destroy(struct arena *arena, struct memory *memory);
 

@@ -19,7 +19,7 @@
 #include "base/test_sizes.h"
 #include "memory/allocator.h"
 
-enum { CONTEXTS_MAX = 128, MAGAZINE_SIZE = TEST_SIZED(224, 6) };
+enum { CONTEXTS_MAX = 64, MAGAZINE_SIZE = TEST_SIZED(64, 6) };
 
 struct context {
     ck_epoch_record_t record; /* Active while the context is claimed. */

@@ -64,7 +64,7 @@ values_init(struct values *values, struct memory *memory)
     values->memory = memory;
     values->spare = 0;
     lock_init(&values->lock);
-    arena_init(&values->arena, SLAB_ALIGNMENT, 0, VALUE_SLAB_LIMIT);
+    arena_init(&values->arena, values->classes, SLAB_ALIGNMENT, 0, VALUE_SLAB_LIMIT);
     values->arena.empty_bytes_max = VALUE_EMPTY_BYTES_MAX;
     for (uint32_t i = 0; i <= values_class(VALUE_CELL_MAX); i++)
         arena_add_class(&values->arena, class_units(i) * UNIT);

@@ -48,6 +48,7 @@ struct values {
     _Alignas(64) uint64_t spare;
     _Alignas(64) struct lock lock;
     struct arena arena; /* Changed under the lock. */
+    struct slab_class classes[ARENA_CLASSES_MAX];
 };
 
 /* A stored value: its memory, aligned to 16 bytes, and what values_free() needs. */

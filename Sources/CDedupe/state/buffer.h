@@ -150,6 +150,9 @@ struct cdedupe {
     struct arena entries;
     struct arena slots;
     struct arena links;
+    struct slab_class entry_classes[ENTRY_CLASSES];
+    struct slab_class slot_class;
+    struct slab_class link_class;
     struct index index;
     struct retired retired;
     struct context_pool contexts; /* Claimed without the lock. */

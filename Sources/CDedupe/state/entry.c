@@ -26,9 +26,9 @@ class_units(uint32_t class_index)
 }
 
 void
-entry_init_arena(struct arena *entries)
+entry_init_arena(struct arena *entries, struct slab_class classes[ENTRY_CLASSES])
 {
-    arena_init(entries, ENTRY_UNIT, offsetof(struct entry, link), ENTRY_SLAB_LIMIT);
+    arena_init(entries, classes, ENTRY_UNIT, offsetof(struct entry, link), ENTRY_SLAB_LIMIT);
     for (uint32_t i = 0; i == 0 || class_units(i - 1) < UNITS_MAX; i++)
         arena_add_class(entries, class_units(i) * ENTRY_UNIT);
 }

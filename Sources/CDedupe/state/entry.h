@@ -30,7 +30,8 @@ struct entry {
 
 _Static_assert(offsetof(struct entry, key) == 24, "40 bytes of key fit into the first cache line");
 
-enum { ENTRY_UNIT = 64 };
+/* The classes are for keys of up to CDEDUPE_KEY_MAX bytes; see entry.c. */
+enum { ENTRY_UNIT = 64, ENTRY_CLASSES = 37 };
 
 /*
  * An entry's number has 31 bits, because a stored word of the index has no more room. The number
@@ -86,7 +87,7 @@ entry_set_revision(struct entry *entry, uint64_t revision)
 }
 
 /* Prepares an arena with the size classes of entries. */
-void entry_init_arena(struct arena *entries);
+void entry_init_arena(struct arena *entries, struct slab_class classes[ENTRY_CLASSES]);
 
 /*
  * The size class of an entry. `length` is the number of bytes behind the header: key and revision.

@@ -19,12 +19,12 @@
 #include "state/entry.h"
 
 /*
- * A set's map has 64 to 2,048 cells (16 KiB), at most half of them in use. A full set with 2,048
+ * A set's map has 32 to 2,048 cells (16 KiB), at most half of them in use. A full set with 2,048
  * cells is split into two. ck_hs would grow a map by itself, but it ignores a failure to do so.
  * Therefore index_make_room() makes room before each insertion and reports the failure.
  */
 enum {
-    SET_CAPACITY_MIN = TEST_SIZED(64, 8),
+    SET_CAPACITY_MIN = TEST_SIZED(32, 8),
     SET_CAPACITY_MAX = TEST_SIZED(2048, 32),
     SET_ALIGNMENT = 64
 };
@@ -336,6 +336,17 @@ make_room_for_hint(struct index *index, struct reserve *reserve)
     return replace_hints(index, size, reserve);
 }
 
+/* Hints with more than eight words for each key become smaller. False: the reserve wants memory. */
+static bool
+shrink_hints(struct index *index, struct reserve *reserve)
+{
+    const struct hints *hints = index->hints;
+
+    if (hints == NULL || hints->size == HINTS_MIN || hints->size <= 8 * index->count)
+        return true;
+    return replace_hints(index, hints->size / 2, reserve);
+}
+
 /* ---------------------------------------------------------------------------------------------- */
 /* Splitting                                                                                      */
 
@@ -426,17 +437,6 @@ split(struct index *index, struct set *set, uint32_t fingerprint, struct reserve
 }
 
 /*
- * Half of a map's cells may be in use, but in a small index only a quarter. The number of probes
- * decides what a look-up in a small index costs. A look-up in a large index waits for memory
- * instead.
- */
-static uint32_t
-load_divisor(const struct index *index)
-{
-    return 2;
-}
-
-/*
  * Whether a full set is split, or else gets a larger map. Splitting is useful as long as it halves
  * sets. If all hashes begin with the same bits, splitting would double the directory in vain.
  * Hashes do that only in tests with a bad hash function.
@@ -461,7 +461,7 @@ index_make_room(struct index *index, uint64_t hash, struct reserve *reserve)
         struct set *set = find_set(index, fingerprint);
         bool done;
 
-        if ((set->count + 1) * load_divisor(index) <= set->capacity) {
+        if ((set->count + 1) * 2 <= set->capacity) {
             if (set->tombstones <= set->capacity / 4)
                 return true;
             return set_rebuild(set, set->capacity, reserve);
@@ -599,6 +599,8 @@ tidy_next(struct index *index, struct reserve *reserve)
     const struct set *set;
 
     if (index->cursor >= (uint64_t)1 << directory->depth) {
+        if (!shrink_hints(index, reserve))
+            return false;
         if (!index->saw_deepest && directory->depth > 0 && !halve_directory(index, reserve))
             return false;
         index->cursor = 0;
@@ -790,6 +792,28 @@ validate_set(const struct set *set, size_t place, uint64_t directory_depth,
     return NULL;
 }
 
+/* Every hint names an entry that is alive, by its fingerprint. */
+static const char *
+validate_hints(const struct index *index, const struct arena *entries)
+{
+    const struct hints *hints = index->hints;
+
+    for (uint64_t i = 0; hints != NULL && i < hints->size; i++) {
+        const struct entry *entry;
+
+        if (hints->words[i] == 0)
+            continue;
+        if (hints_place(hints, hints->words[i] >> 32) >> 1 != i >> 1)
+            return "index: a hint is in the wrong place";
+        entry = entry_at(entries, word_entry(hints->words[i]));
+        if (sync_load_relaxed(&entry->word) == 0)
+            return "index: a hint names a dead entry";
+        if (hash_fingerprint(entry->hash) != hints->words[i] >> 32)
+            return "index: a hint's fingerprint is not its entry's";
+    }
+    return NULL;
+}
+
 const char *
 index_validate(const struct index *index, const struct arena *entries)
 {
@@ -809,5 +833,7 @@ index_validate(const struct index *index, const struct arena *entries)
         count += set->count;
         i += places;
     }
-    return count == index->count ? NULL : "index: the count is wrong";
+    if (count != index->count)
+        return "index: the count is wrong";
+    return validate_hints(index, entries);
 }

@@ -59,7 +59,7 @@ enum { INDEX_SMALL = TEST_SIZED(8192, 16) };
 struct index {
     struct directory *directory;
     struct hints *hints; /* NULL in a large index. */
-    uint64_t count; /* Entries in all sets. */
+    uint64_t count;      /* Entries in all sets. */
     /* Removals that index_tidy() has not yet worked off. A hint for readers without the lock. */
     uint64_t removed;
     uint64_t cursor; /* The place in the directory at which index_tidy() continues its round. */
