@@ -25,9 +25,9 @@ my @mutants = (
       'if (word_deletion_cancels(before)) { update->slot = word_slot(sync_exchange(&entry->word, 0));']],
     ['revive: exchange -> load, store', 'wrap', 'calls/put_locked.c',
      "/* An exchange: who read the restart number before the restart may still be replacing the stale payload. */\n" .
-     "    before = sync_exchange(&entry->word, word_pending(word, update->slot, buffer->resync.restart, update->deletion) | alone);",
+     "    before = sync_exchange(&entry->word, word_pending(word, update->slot, buffer->resync.restart, update->deletion) | barrier);",
      "before = sync_load_acquire(&entry->word);\n" .
-     "    sync_store_release(&entry->word, word_pending(word, update->slot, buffer->resync.restart, update->deletion) | alone);"],
+     "    sync_store_release(&entry->word, word_pending(word, update->slot, buffer->resync.restart, update->deletion) | barrier);"],
     ['take: exchange -> load, store', 'wrap', 'calls/take.c',
      'uint64_t before = sync_exchange(&entry->word, expected & WORD_DELETION ? 0 : word_idle(restart));',
      'uint64_t before = sync_load_acquire(&entry->word); sync_store_release(&entry->word, expected & WORD_DELETION ? 0 : word_idle(restart));'],
