@@ -450,13 +450,9 @@ should_split(const struct index *index, const struct set *set)
            places * (SET_CAPACITY_MAX / 16) <= index->count + SET_CAPACITY_MAX;
 }
 
-bool
-index_make_room(struct index *index, uint64_t hash, struct reserve *reserve)
+static bool
+make_room_in_set(struct index *index, uint32_t fingerprint, struct reserve *reserve)
 {
-    uint32_t fingerprint = hash_fingerprint(hash);
-
-    if (!make_room_for_hint(index, reserve))
-        return false;
     for (;;) {
         struct set *set = find_set(index, fingerprint);
         bool done;
@@ -471,6 +467,15 @@ index_make_room(struct index *index, uint64_t hash, struct reserve *reserve)
         if (!done)
             return false;
     }
+}
+
+bool
+index_make_room(struct index *index, uint64_t hash, struct reserve *reserve)
+{
+    /* Both are asked, so that one refill brings what both lack. */
+    bool room = make_room_for_hint(index, reserve);
+
+    return make_room_in_set(index, hash_fingerprint(hash), reserve) && room;
 }
 
 /* ---------------------------------------------------------------------------------------------- */
