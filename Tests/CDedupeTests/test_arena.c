@@ -241,8 +241,8 @@ cells_come_and_go(void)
 }
 
 /*
- * Each slab has half of the cells that there are already, so a million cells are a few hundred calls
- * of the allocator.
+ * Each slab has half of the cells that there are already, so a million cells are a few hundred
+ * calls of the allocator.
  */
 static void
 slabs_grow(void)

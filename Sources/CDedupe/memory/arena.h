@@ -10,9 +10,9 @@
  *             | slab, from 1 |   cell    |       zero names nothing
  *             +--------------+-----------+
  *
- * The first slab of a class is small, so that a small buffer stays small. Each further slab has half
- * of the cells that the class has already, up to SLAB_SIZE_MAX. So at most a third of a class's
- * cells are in a slab that was added too early.
+ * The first slab of a class is small, so that a small buffer stays small. Each further slab has
+ * half of the cells that the class has already, up to SLAB_SIZE_MAX. So at most a third of a
+ * class's cells are in a slab that was added too early.
  *
  * The free cells of a slab form a list, first in, first out. The slabs of a class that have free
  * cells form a list too. Cells that are taken one after the other therefore lie near each other.

@@ -3,7 +3,7 @@
  * Producer contexts; see context.h.
  *
  *     context_claim
- *         try_any                  starts at the context that the thread had last
+ *         try_any                  starts at a place that depends on the thread
  *             try_claim            begins the read section too
  *         add_context              if all contexts are claimed
  *     context_claim_number         the next unclaimed one of a walk
@@ -16,8 +16,19 @@
 
 #include "base/atomics.h"
 
-/* Where the thread looks first: the number of the context that it had last, in any buffer. */
-static _Thread_local uint64_t last_number;
+/*
+ * Numbers the threads in the order of their first call, in order to spread them over the contexts.
+ */
+static uint64_t
+thread_number(void)
+{
+    static uint64_t threads;
+    static _Thread_local uint64_t number;
+
+    if (number == 0)
+        number = sync_fetch_add(&threads, 1) + 1;
+    return number;
+}
 
 /*
  * Claims the context and begins its read section. ck_epoch_begin() would mark the record as active
@@ -53,15 +64,13 @@ try_any(struct context_pool *pool)
      * could read a place of `contexts` that is not filled yet.
      */
     uint64_t count = sync_load_acquire(&pool->count);
-    uint64_t number = last_number < count ? last_number : 0;
+    uint64_t number = count == 1 ? 0 : (uint32_t)thread_number() % (uint32_t)count;
 
     for (uint64_t i = 0; i < count; i++) {
         struct context *context = sync_load_pointer(&pool->contexts[number]);
 
-        if (try_claim(context)) {
-            last_number = number;
+        if (try_claim(context))
             return context;
-        }
         number = number + 1 < count ? number + 1 : 0;
     }
     return NULL;

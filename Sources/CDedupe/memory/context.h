@@ -5,8 +5,8 @@
  * A context holds a record for ck_epoch's read sections and a magazine of free slots. Contexts
  * belong to no thread: a call claims one, and gives it back before any user callback runs. As long
  * as the call has the context it is in a read section: entries and tables that the index names stay
- * readable. A thread tends to find the context that it had before. The pool grows when all contexts are claimed, up to
- * CONTEXTS_MAX; beyond that, calls yield until a context is free.
+ * readable. A thread tends to find the context that it had before. The pool grows when all contexts
+ * are claimed, up to CONTEXTS_MAX; beyond that, calls yield until a context is free.
  */
 #ifndef CDEDUPE_MEMORY_CONTEXT_H
 #define CDEDUPE_MEMORY_CONTEXT_H
