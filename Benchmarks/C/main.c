@@ -53,9 +53,9 @@ chosen(const char *list, const char *name)
 }
 
 /*
- * Replacing, for all kinds of calls. Calls of 10 lie between those of 1 and of 100, so one number of
- * keys is enough to show them; and the number of producers matters for the lock and the caches, not
- * for the sizes of keys.
+ * Replacing, for all kinds of calls. Calls of 10 lie between those of 1 and of 100, so one number
+ * of keys is enough to show them; and the number of producers matters for the lock and the caches,
+ * not for the sizes of keys.
  */
 static void
 measure_replacing(const struct parameters *parameters, size_t keys)

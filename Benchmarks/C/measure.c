@@ -118,8 +118,8 @@ next_random(uint64_t *state)
 }
 
 /*
- * The key with a given number: the last bytes of a path as in a datastore, in which only some of the
- * digits differ.
+ * The key with a given number: the last bytes of a path as in a datastore, in which only some of
+ * the digits differ.
  */
 static void
 write_key(char *key, size_t size, uint64_t number)

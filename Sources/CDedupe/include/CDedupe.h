@@ -632,8 +632,9 @@ cdedupe_result_t cdedupe_take_wait(cdedupe_t *buffer, cdedupe_item_t *items, siz
                                    size_t *count, int64_t timeout_ms);
 
 /**
- * The age of an item's place in the queue: milliseconds since its key was queued, rounded down, for
- * ages up to 49 days. A place keeps its age when its update is replaced or put back. O(1).
+ * The age of an item's place in the queue: milliseconds since its key was queued, for ages up to 49
+ * days. It is never more than the true age, and at most 12 ms less. A place keeps its age when its
+ * update is replaced or put back. O(1).
  */
 uint32_t cdedupe_age(const cdedupe_t *buffer, const cdedupe_item_t *item);
 
