@@ -319,8 +319,11 @@ come_and_go(uint64_t (*hash)(uint64_t key), uint64_t keys)
     tidy(&bench);
     CHECK_EQ(bench.index.directory->depth, 0);
     CHECK_EQ(bench.index.directory->sets[0]->capacity, SET_CAPACITY_MIN);
-    CHECK_EQ(bench.index.hints->size, HINTS_MIN);
-    held += hints_bytes(HINTS_MIN) + sizeof(struct block);
+    /* An index that was large has no hints before its next insertion. */
+    if (bench.index.hints != NULL) {
+        CHECK_EQ(bench.index.hints->size, HINTS_MIN);
+        held += hints_bytes(HINTS_MIN) + sizeof(struct block);
+    }
     free_deferred(&bench);
     reserve_release(&bench.reserve, &bench.memory);
     arena_destroy(&bench.entries, &bench.memory);
