@@ -201,7 +201,8 @@ typedef struct {
      * NULL. Set both `allocate` and `deallocate`, or neither. Any thread that is inside a call of
      * this buffer calls them, never under the spinlock; they must not call this buffer. By default
      * the library uses the system's allocator, and maps large blocks one by one, so that memory
-     * goes back to the system.
+     * goes back to the system. If the system refuses to unmap a block, because the process has too
+     * many mappings, the block's pages go back all the same. Its addresses stay in use then.
      */
     void *CDEDUPE_NULLABLE (*CDEDUPE_NULLABLE allocate)(void *CDEDUPE_NULLABLE context, size_t size,
                                                         size_t alignment);
