@@ -1158,20 +1158,48 @@ stop_a_sleeping_loop(uint64_t older, uint64_t newer)
 {
     loop_finds_nothing(older, newer);
     cdedupe_stop(buffer);
-    CHECK_EQ(atomic_load(&wakes), 1);
+    CHECK_EQ(atomic_load(&wakes), 0);
 }
 
+/* The wake callback comes after the merge callback, so it may call the buffer. */
 static void
-a_stop_wakes_a_loop_that_came_meanwhile(void)
+stop_insideTheMergeCallback_wakesTheLoopAfterIt(void)
 {
     put_value("a", 1);
     during = stop_a_sleeping_loop;
+    on_wake = take_stopped;
     put_value("a", 2);
     CHECK_EQ(atomic_load(&wakes), 1);
     CHECK_TEXT(take(), "stopped");
 }
 
 static cdedupe_finish_t finish_kind;
+
+static void
+finish_for_a_sleeping_loop(uint64_t older, uint64_t newer)
+{
+    loop_finds_nothing(older, newer);
+    CHECK_EQ(cdedupe_finish(buffer, finish_kind), CDEDUPE_OK);
+    CHECK_EQ(atomic_load(&wakes), 0);
+}
+
+static void
+take_merged_a(void)
+{
+    on_wake = NULL;
+    CHECK_TEXT(take(), "+a=12");
+}
+
+static void
+finish_insideTheMergeCallback_wakesTheLoopAfterIt(void)
+{
+    put_value("a", 1);
+    during = finish_for_a_sleeping_loop;
+    on_wake = take_merged_a;
+    put_value("a", 2);
+    CHECK_EQ(atomic_load(&wakes), 1);
+    CHECK_TEXT(take(), "stopped");
+}
 
 static void
 finish_meanwhile(uint64_t older, uint64_t newer)
@@ -1584,7 +1612,8 @@ run_ends(void)
 {
     RUN_WITH_A_LEFTOVER(after_a_stop_what_was_merged_is_a_leftover);
     RUN_WITH_A_LEFTOVER(what_follows_in_the_call_is_dropped);
-    RUN_WITH_A_LEFTOVER(a_stop_wakes_a_loop_that_came_meanwhile);
+    RUN_WITH_A_LEFTOVER(stop_insideTheMergeCallback_wakesTheLoopAfterIt);
+    RUN_WITH_BOTH_KINDS(finish_insideTheMergeCallback_wakesTheLoopAfterIt);
     RUN_WITH_BOTH_KINDS(a_finish_waits_for_what_is_merged);
     RUN_WITH_BOTH_KINDS(a_finishing_loop_that_came_meanwhile_is_woken_though_nothing_is_left);
 }

@@ -230,11 +230,9 @@ typedef struct {
     /**
      * The wake callback. A loop waits for it after its cdedupe_take() returned CDEDUPE_EMPTY. The
      * buffer calls it when something can be taken again, or when the buffer stops or finishes. The
-     * thread that caused the change calls it once per such wait, with no lock held. There is one
-     * exception: if the merge callback calls cdedupe_stop() or cdedupe_finish(), the wake callback
-     * may run inside the merge callback. It may call any function of this buffer except
-     * cdedupe_destroy(). It must not wait for the sink. A sink that uses cdedupe_take_wait() needs
-     * none.
+     * thread that caused the change calls it once per such wait, with no lock held and never inside
+     * the merge callback. It may call any function of this buffer except cdedupe_destroy(). It must
+     * not wait for the sink. A sink that uses cdedupe_take_wait() needs none.
      */
     void (*CDEDUPE_NULLABLE wake)(void *CDEDUPE_NULLABLE context);
     /** The argument of `wake`. */
