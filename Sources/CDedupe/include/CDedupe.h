@@ -515,8 +515,9 @@ cdedupe_result_t cdedupe_put_status(cdedupe_t *buffer, cdedupe_status_t status);
  * arrives. A batch that was taken is not disturbed. Dropped payloads come back through
  * cdedupe_put() and cdedupe_collect().
  *
- * Returns CDEDUPE_OK, CDEDUPE_STOPPED (ignored) or CDEDUPE_REENTRANT. O(1), except for
- * one walk over all keys every 2^27 - 1 restarts.
+ * Returns CDEDUPE_OK; CDEDUPE_STOPPED: the restart was ignored after a stop or
+ * CDEDUPE_FINISH_WHEN_DELIVERED; CDEDUPE_REENTRANT. O(1), except for one walk over all keys every
+ * 2^27 - 1 restarts.
  */
 cdedupe_result_t cdedupe_restart(cdedupe_t *buffer);
 
@@ -703,9 +704,9 @@ void cdedupe_stop(cdedupe_t *buffer);
 typedef enum {
     /**
      * The queue's end is closed. From the call on, the buffer drops each update that would go to
-     * the back of the queue, and ignores statuses. It still accepts an update that replaces or
-     * cancels a pending one, and items that the sink puts back. The buffer stops when a take finds
-     * the queue empty, or when the loop releases its claim.
+     * the back of the queue, and ignores statuses and restarts. It still accepts an update that
+     * replaces or cancels a pending one, and items that the sink puts back. The buffer stops when a
+     * take finds the queue empty, or when the loop releases its claim.
      */
     CDEDUPE_FINISH_WHEN_DELIVERED = 0,
     /** When a take finds the queue empty. Until then updates are queued and delivered. */
