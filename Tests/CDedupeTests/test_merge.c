@@ -951,6 +951,37 @@ a_place_keeps_its_age(void)
     drop_batch();
 }
 
+static void
+merge_for_two_seconds(uint64_t older, uint64_t newer)
+{
+    (void)older, (void)newer;
+    now += 2000 * UINT64_C(1000000);
+}
+
+/* The time of queueing is not that of the beginning of a call with long merges. */
+static void
+age_ofAKeyThatIsQueuedAfterLongMerges_isZero(void)
+{
+    cdedupe_update_t updates[4];
+
+    put_value("a", 1);
+    updates[0] = make_update("a", 2);
+    updates[1] = make_update("b", 3);
+    updates[2] = make_update("a", 4);
+    updates[3] = make_update("c", 5);
+    during = merge_for_two_seconds;
+    CHECK_EQ(cdedupe_put(buffer, updates, 4), CDEDUPE_OK);
+    CHECK_EQ(take_batch(), CDEDUPE_OK);
+    CHECK_EQ(taken, 3);
+    CHECK_EQ(cdedupe_age(buffer, &items[0]), 4000);
+    CHECK_EQ(cdedupe_age(buffer, &items[1]), 2000);
+    CHECK_EQ(cdedupe_age(buffer, &items[2]), 0);
+    drop_batch();
+    for (size_t i = 0; i < 4; i++) {
+        drop_update(&updates[i]);
+    }
+}
+
 /* What is pending weighs what it weighed when it was put, also if the callback changes it. */
 static void
 what_was_merged_weighs_what_it_says(void)
@@ -1598,6 +1629,7 @@ static void
 run_places_and_calls_from_inside(void)
 {
     RUN_WITH_A_LOOP(a_place_keeps_its_age);
+    RUN_WITH_A_LOOP(age_ofAKeyThatIsQueuedAfterLongMerges_isZero);
     RUN_WITH_A_LOOP(what_was_merged_weighs_what_it_says);
     RUN_WITH_A_LOOP(so_does_what_was_merged_with_what_went_back);
     RUN_WITH_A_LOOP(each_item_that_goes_back_is_merged_with_its_own_key);

@@ -359,8 +359,8 @@ cdedupe_put_status(cdedupe_t *buffer, cdedupe_status_t status)
 
     scope_init(&sweep.scope, buffer);
     do {
-        scope_note_time(&sweep.scope);
         merge_lock(&sweep.scope);
+        scope_note_time(&sweep.scope);
         scope_lock(&sweep.scope);
         progress = put_status_some(&sweep, status);
         if (progress != PROGRESS_MORE && progress != PROGRESS_NO_MEMORY)
