@@ -633,7 +633,9 @@ cdedupe_result_t cdedupe_take_wait(cdedupe_t *buffer, cdedupe_item_t *items, siz
 
 /**
  * The age of an item's place in the queue: milliseconds since its key was queued, rounded down, for
- * ages up to 49 days. A place keeps its age when its update is replaced or put back. O(1).
+ * ages up to 24 days (INT32_MAX milliseconds). The age of an older place is reported as zero, or as
+ * too small by a multiple of 49 days (2^32 milliseconds). A place keeps its age when its update is
+ * replaced or put back. O(1).
  */
 uint32_t cdedupe_age(const cdedupe_t *buffer, const cdedupe_item_t *item);
 
