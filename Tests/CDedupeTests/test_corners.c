@@ -330,6 +330,29 @@ statistics_are_as_long_as_the_caller_says(void)
     cdedupe_destroy(buffer);
 }
 
+/* A call that runs out of slots halfway asks for one slab, not for two of which it frees one. */
+static void
+acquire_withManySlabs_allocatesEachOnce(void)
+{
+    enum { SLOTS = 20000, CALL = 100 };
+    static cdedupe_slot_t slots[SLOTS];
+    cdedupe_options_t options = cdedupe_options();
+    cdedupe_t *buffer;
+
+    memset(&hooks, 0, sizeof(hooks));
+    hooks_use(&hooks, &options);
+    options.payload_size = 64;
+    buffer = open_buffer(options);
+    hooks.allocations = hooks.deallocations = 0;
+    for (size_t i = 0; i < SLOTS; i += CALL)
+        CHECK_EQ(cdedupe_acquire(buffer, slots + i, CALL), CDEDUPE_OK);
+    CHECK(hooks.allocations >= SLOTS * 64 / (256 * 1024));
+    CHECK_EQ(hooks.deallocations, 0);
+    cdedupe_discard(buffer, slots, SLOTS);
+    cdedupe_destroy(buffer);
+    hooks_close(&hooks);
+}
+
 int
 main(void)
 {
@@ -340,6 +363,7 @@ main(void)
     RUN(what_restarts_drop_is_bounded_without_collecting);
     RUN(long_values_are_freed_however_they_end);
     RUN(a_value_without_memory_keeps_nothing);
+    RUN(acquire_withManySlabs_allocatesEachOnce);
     RUN(options_of_an_older_caller_end_early);
     RUN(statistics_are_as_long_as_the_caller_says);
     return check_finish();
