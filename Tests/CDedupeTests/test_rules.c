@@ -1329,6 +1329,21 @@ finish_when_empty_goes_on_until_it_is(void)
 }
 
 static void
+finish_ofAnUnknownKind_isRejected(void)
+{
+    open_loop(100);
+    CHECK_EQ(subject_finish(s, (cdedupe_finish_t)2), CDEDUPE_INVALID_ARGUMENT);
+    CHECK_EQ(subject_finish(s, (cdedupe_finish_t)-1), CDEDUPE_INVALID_ARGUMENT);
+    put(s, "a", 1);
+    EXPECT_STEP("+a=1");
+    EXPECT_STEP("empty");
+    subject_release(s);
+    CHECK_EQ(subject_finish(s, (cdedupe_finish_t)2), CDEDUPE_INVALID_ARGUMENT);
+    CHECK_EQ(put(s, "b", 2), CDEDUPE_OUTCOME_QUEUED);
+    close_it();
+}
+
+static void
 finish_of_an_empty_buffer_ends_the_loop(void)
 {
     cdedupe_finish_t when;
@@ -3024,6 +3039,7 @@ static const named_test_t both_levels[] = {
     TEST(restart_afterAFinishWhenDelivered_letsUpdatesReplacePendingOnes),
     TEST(restart_afterAFinishWhenEmpty_dropsWhatIsPending),
     TEST(finish_when_empty_goes_on_until_it_is),
+    TEST(finish_ofAnUnknownKind_isRejected),
     TEST(finish_of_an_empty_buffer_ends_the_loop),
     TEST(finish_can_be_repeated_and_stop_beats_it),
     TEST(the_hook_is_called_once_per_sleep),

@@ -260,6 +260,8 @@ cdedupe_finish(cdedupe_t *buffer, cdedupe_finish_t when)
     cdedupe_result_t result = CDEDUPE_OK;
     struct lock_scope scope;
 
+    if (when != CDEDUPE_FINISH_WHEN_DELIVERED && when != CDEDUPE_FINISH_WHEN_EMPTY)
+        return CDEDUPE_INVALID_ARGUMENT;
     scope_init(&scope, buffer);
     scope_lock(&scope);
     if (buffer->sink.claim != CLAIM_LOOP) {

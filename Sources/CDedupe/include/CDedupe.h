@@ -723,7 +723,7 @@ typedef enum {
  * May be called again: CDEDUPE_FINISH_WHEN_DELIVERED overrides CDEDUPE_FINISH_WHEN_EMPTY.
  *
  * Returns CDEDUPE_OK if a loop still has something to deliver or has yet to learn of the end;
- * CDEDUPE_STOPPED if there is no loop. O(1).
+ * CDEDUPE_STOPPED if there is no loop; CDEDUPE_INVALID_ARGUMENT if `when` is unknown. O(1).
  */
 cdedupe_result_t cdedupe_finish(cdedupe_t *buffer, cdedupe_finish_t when);
 
