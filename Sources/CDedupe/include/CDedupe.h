@@ -884,13 +884,16 @@ typedef struct {
     uint64_t reserved[2]; /**< Zero. */
 } cdedupe_bytes_item_t;
 
-/** Takes the next batch, as cdedupe_take(). Frees the values of the batch before. */
+/**
+ * Takes the next batch, as cdedupe_take(). Frees the values of the batch before, except if it
+ * returns CDEDUPE_INVALID_ARGUMENT: then the sink still borrows them and can put them back.
+ */
 cdedupe_result_t cdedupe_bytes_take(cdedupe_bytes_t *buffer, cdedupe_bytes_item_t *items,
                                     size_t capacity, size_t *count);
 
 /**
- * Takes the next batch, and waits for it, as cdedupe_take_wait(). Frees the values of the batch
- * before.
+ * Takes the next batch, and waits for it, as cdedupe_take_wait(). What it frees is as for
+ * cdedupe_bytes_take().
  */
 cdedupe_result_t cdedupe_bytes_take_wait(cdedupe_bytes_t *buffer, cdedupe_bytes_item_t *items,
                                          size_t capacity, size_t *count, int64_t timeout_ms);
