@@ -268,7 +268,9 @@ typedef struct {
     /**
      * A bound of pending bytes: of the sum of the uint64_t at `weight_offset` of the pending
      * payloads. Each weight counts as at most CDEDUPE_WEIGHT_MAX. With this bound, replacing takes
-     * the lock. Zero (the default) is no bound.
+     * the lock. The sum is exact up to UINT64_MAX, and beyond that it wraps. That needs at least
+     * 65,536 pending payloads, because each one counts as at most 2^48. Zero (the default) is no
+     * bound.
      */
     uint64_t maximum_pending_bytes;
     /** Where in a payload the weight lies. */
@@ -502,7 +504,10 @@ cdedupe_result_t cdedupe_put(cdedupe_t *buffer, cdedupe_update_t *CDEDUPE_NULLAB
  * CDEDUPE_FINISH_WHEN_DELIVERED; CDEDUPE_OVERFLOWED: it was ignored after an overflow;
  * CDEDUPE_REENTRANT; CDEDUPE_INVALID_ARGUMENT; CDEDUPE_NO_MEMORY: the status was not queued,
  * deletions that were queued stay, and the call can be repeated. If a restart comes during the
- * call, the status is dropped and the result is CDEDUPE_OK.
+ * call, the status is dropped and the result is CDEDUPE_OK. If a stop or a
+ * CDEDUPE_FINISH_WHEN_DELIVERED comes during the CDEDUPE_STATUS_IN_SYNC that ends a resync, the
+ * deletions that the call has queued by then stay queued, so a finish delivers them. The other
+ * deletions and the status are never queued, and the result is CDEDUPE_STOPPED.
  *
  * O(1), and O(keys) for the CDEDUPE_STATUS_IN_SYNC that ends a resync, in short steps between which
  * other calls get the lock.
