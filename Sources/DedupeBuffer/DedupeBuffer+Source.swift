@@ -71,7 +71,8 @@ extension DedupeBuffer {
     ///
     /// Drops all that is pending. Keys that are live at the sink and are not heard of before the
     /// next ``SyncStatus/inSync`` are deleted then. A batch that is being delivered is not
-    /// disturbed.
+    /// disturbed. After ``stop()`` or `finish()` a restart is ignored, so that a finish still
+    /// delivers what was received before it.
     ///
     /// - Complexity: O(1) under the lock; the dropped values are destroyed afterwards, in small
     ///   steps: by this call, or if there are many, by the loop when it has nothing else to do.

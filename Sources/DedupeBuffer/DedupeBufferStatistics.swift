@@ -47,7 +47,7 @@ public struct DedupeBufferStatistics: Sendable, Hashable {
     /// ``DedupeBufferConfiguration/maximumPendingBytes``.
     public var pendingBytes = 0
     /// How long the oldest update in the queue has been pending, counted from when its place in the
-    /// queue was taken. In whole milliseconds, rounded down, for ages up to 49 days. Zero if the
+    /// queue was taken. In whole milliseconds, rounded down, for ages up to 24 days. Zero if the
     /// queue holds no update.
     public var oldestPendingAge = Duration.zero
     /// How long all calls of the sink took that have returned, also those that threw. For the

@@ -62,6 +62,7 @@ typedef enum history_kind {
     HISTORY_TAKEN_STATUS,
     HISTORY_EMPTIED,  /* A take that came to the end of the queue. */
     HISTORY_RETURNED, /* A payload that was collected, or drained at the end. */
+    HISTORY_IGNORED,  /* A restart that came after a stop or a finish when delivered. */
 } history_kind_t;
 
 typedef struct history_event {

@@ -349,7 +349,7 @@ model_status(model_t *model, cdedupe_status_t status)
 cdedupe_result_t
 model_restart(model_t *model)
 {
-    if (model->stopped) {
+    if (model->stopped || model->finish_when_delivered) {
         return CDEDUPE_STOPPED;
     }
     model->statistics.overflowed = 0;

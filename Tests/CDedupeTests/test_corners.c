@@ -330,6 +330,60 @@ statistics_are_as_long_as_the_caller_says(void)
     cdedupe_destroy(buffer);
 }
 
+/* The sink still borrows the batch, and can put it back. */
+static void
+bytesTake_thatIsRejected_keepsTheLastBatch(void)
+{
+    cdedupe_bytes_t *buffer = open_bytes();
+    cdedupe_bytes_item_t items[BATCH], rejected[BATCH];
+    size_t count = 1;
+
+    CHECK_EQ(put_long(buffer, 1, CDEDUPE_OUTCOME_QUEUED), CDEDUPE_OK);
+    CHECK_EQ(cdedupe_bytes_take_wait(buffer, items, BATCH, &count, 0), CDEDUPE_INVALID_ARGUMENT);
+    CHECK_EQ(count, 0);
+    CHECK_EQ(cdedupe_bytes_claim(buffer, CDEDUPE_CLAIM_SINGLE_BATCH), CDEDUPE_OK);
+    CHECK_EQ(cdedupe_bytes_claim(buffer, CDEDUPE_CLAIM_LOOP), CDEDUPE_BUSY);
+    CHECK_EQ(cdedupe_bytes_take(buffer, items, BATCH, &count), CDEDUPE_OK);
+    CHECK_EQ(cdedupe_bytes_take(buffer, rejected, 0, &count), CDEDUPE_INVALID_ARGUMENT);
+    CHECK_EQ(count, 0);
+    CHECK_EQ(cdedupe_bytes_take_wait(buffer, rejected, BATCH, &count, 0), CDEDUPE_INVALID_ARGUMENT);
+    CHECK_EQ(count, 0);
+    CHECK(memcmp(items[0].value, long_value, LONG) == 0);
+    count = 1;
+    CHECK_EQ(cdedupe_bytes_put_back(buffer, &count), CDEDUPE_OK);
+    cdedupe_bytes_release(buffer);
+
+    CHECK_EQ(cdedupe_bytes_claim(buffer, CDEDUPE_CLAIM_LOOP), CDEDUPE_OK);
+    CHECK_EQ(cdedupe_bytes_take_wait(buffer, items, BATCH, &count, 0), CDEDUPE_OK);
+    CHECK_EQ(cdedupe_bytes_take_wait(buffer, rejected, 0, &count, 0), CDEDUPE_INVALID_ARGUMENT);
+    CHECK(memcmp(items[0].value, long_value, LONG) == 0);
+    cdedupe_bytes_destroy(buffer);
+    hooks_close(&hooks);
+}
+
+/* A call that runs out of slots halfway asks for one slab, not for two of which it frees one. */
+static void
+acquire_withManySlabs_allocatesEachOnce(void)
+{
+    enum { SLOTS = 20000, CALL = 100 };
+    static cdedupe_slot_t slots[SLOTS];
+    cdedupe_options_t options = cdedupe_options();
+    cdedupe_t *buffer;
+
+    memset(&hooks, 0, sizeof(hooks));
+    hooks_use(&hooks, &options);
+    options.payload_size = 64;
+    buffer = open_buffer(options);
+    hooks.allocations = hooks.deallocations = 0;
+    for (size_t i = 0; i < SLOTS; i += CALL)
+        CHECK_EQ(cdedupe_acquire(buffer, slots + i, CALL), CDEDUPE_OK);
+    CHECK(hooks.allocations >= SLOTS * 64 / (256 * 1024));
+    CHECK_EQ(hooks.deallocations, 0);
+    cdedupe_discard(buffer, slots, SLOTS);
+    cdedupe_destroy(buffer);
+    hooks_close(&hooks);
+}
+
 int
 main(void)
 {
@@ -340,6 +394,8 @@ main(void)
     RUN(what_restarts_drop_is_bounded_without_collecting);
     RUN(long_values_are_freed_however_they_end);
     RUN(a_value_without_memory_keeps_nothing);
+    RUN(bytesTake_thatIsRejected_keepsTheLastBatch);
+    RUN(acquire_withManySlabs_allocatesEachOnce);
     RUN(options_of_an_older_caller_end_early);
     RUN(statistics_are_as_long_as_the_caller_says);
     return check_finish();

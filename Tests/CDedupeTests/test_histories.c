@@ -299,7 +299,12 @@ restart(actor_t *actor)
     do_now(actor, "restarts");
     result = cdedupe_restart(actor->world->buffer);
     end_event(actor, event);
-    CHECK(result == CDEDUPE_OK || result == CDEDUPE_STOPPED);
+    if (result == CDEDUPE_STOPPED) {
+        event->kind = HISTORY_IGNORED;
+        CHECK(atomic_load(&actor->world->ending_now));
+    } else {
+        CHECK_EQ(result, CDEDUPE_OK);
+    }
 }
 
 static void

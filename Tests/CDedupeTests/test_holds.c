@@ -9,6 +9,7 @@
  */
 #include "calls/calls.h"
 
+#include <errno.h>
 #include <pthread.h>
 #include <semaphore.h>
 #include <stdlib.h>
@@ -659,6 +660,34 @@ the_clock_is_read_with_no_lock_held_and_in_no_section(void)
 }
 
 static uint64_t
+look_at_the_merge_lock(void *context)
+{
+    bool is_held = pthread_mutex_trylock(&buffer->merge_lock.mutex) == EBUSY;
+
+    (void)context;
+    readings++;
+    CHECK(is_held);
+    if (!is_held)
+        pthread_mutex_unlock(&buffer->merge_lock.mutex);
+    return 0;
+}
+
+/* So the wait for another call's merge is no part of the age of what a status queues. */
+static void
+status_onABufferThatMerges_readsTheClockAfterItHasTheMergeLock(void)
+{
+    cdedupe_options_t options = cdedupe_options();
+
+    options.clock = look_at_the_merge_lock;
+    options.merge = merge_digits;
+    readings = 0;
+    CHECK_EQ(cdedupe_create(&options, &buffer), CDEDUPE_OK);
+    CHECK_EQ(cdedupe_put_status(buffer, CDEDUPE_STATUS_IN_SYNC), CDEDUPE_OK);
+    CHECK_EQ(readings, 1);
+    cdedupe_destroy(buffer);
+}
+
+static uint64_t
 slow_clock(void *context)
 {
     (void)context;
@@ -759,6 +788,7 @@ main(void)
     run_batches();
     run_merges();
     RUN(the_clock_is_read_with_no_lock_held_and_in_no_section);
+    RUN(status_onABufferThatMerges_readsTheClockAfterItHasTheMergeLock);
     RUN(a_slow_clock_in_one_call_stops_no_other);
     return check_finish();
 }

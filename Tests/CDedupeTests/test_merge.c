@@ -951,6 +951,37 @@ a_place_keeps_its_age(void)
     drop_batch();
 }
 
+static void
+merge_for_two_seconds(uint64_t older, uint64_t newer)
+{
+    (void)older, (void)newer;
+    now += 2000 * UINT64_C(1000000);
+}
+
+/* The time of queueing is not that of the beginning of a call with long merges. */
+static void
+age_ofAKeyThatIsQueuedAfterLongMerges_isZero(void)
+{
+    cdedupe_update_t updates[4];
+
+    put_value("a", 1);
+    updates[0] = make_update("a", 2);
+    updates[1] = make_update("b", 3);
+    updates[2] = make_update("a", 4);
+    updates[3] = make_update("c", 5);
+    during = merge_for_two_seconds;
+    CHECK_EQ(cdedupe_put(buffer, updates, 4), CDEDUPE_OK);
+    CHECK_EQ(take_batch(), CDEDUPE_OK);
+    CHECK_EQ(taken, 3);
+    CHECK_EQ(cdedupe_age(buffer, &items[0]), 4000);
+    CHECK_EQ(cdedupe_age(buffer, &items[1]), 2000);
+    CHECK_EQ(cdedupe_age(buffer, &items[2]), 0);
+    drop_batch();
+    for (size_t i = 0; i < 4; i++) {
+        drop_update(&updates[i]);
+    }
+}
+
 /* What is pending weighs what it weighed when it was put, also if the callback changes it. */
 static void
 what_was_merged_weighs_what_it_says(void)
@@ -1158,20 +1189,48 @@ stop_a_sleeping_loop(uint64_t older, uint64_t newer)
 {
     loop_finds_nothing(older, newer);
     cdedupe_stop(buffer);
-    CHECK_EQ(atomic_load(&wakes), 1);
+    CHECK_EQ(atomic_load(&wakes), 0);
 }
 
+/* The wake callback comes after the merge callback, so it may call the buffer. */
 static void
-a_stop_wakes_a_loop_that_came_meanwhile(void)
+stop_insideTheMergeCallback_wakesTheLoopAfterIt(void)
 {
     put_value("a", 1);
     during = stop_a_sleeping_loop;
+    on_wake = take_stopped;
     put_value("a", 2);
     CHECK_EQ(atomic_load(&wakes), 1);
     CHECK_TEXT(take(), "stopped");
 }
 
 static cdedupe_finish_t finish_kind;
+
+static void
+finish_for_a_sleeping_loop(uint64_t older, uint64_t newer)
+{
+    loop_finds_nothing(older, newer);
+    CHECK_EQ(cdedupe_finish(buffer, finish_kind), CDEDUPE_OK);
+    CHECK_EQ(atomic_load(&wakes), 0);
+}
+
+static void
+take_merged_a(void)
+{
+    on_wake = NULL;
+    CHECK_TEXT(take(), "+a=12");
+}
+
+static void
+finish_insideTheMergeCallback_wakesTheLoopAfterIt(void)
+{
+    put_value("a", 1);
+    during = finish_for_a_sleeping_loop;
+    on_wake = take_merged_a;
+    put_value("a", 2);
+    CHECK_EQ(atomic_load(&wakes), 1);
+    CHECK_TEXT(take(), "stopped");
+}
 
 static void
 finish_meanwhile(uint64_t older, uint64_t newer)
@@ -1570,6 +1629,7 @@ static void
 run_places_and_calls_from_inside(void)
 {
     RUN_WITH_A_LOOP(a_place_keeps_its_age);
+    RUN_WITH_A_LOOP(age_ofAKeyThatIsQueuedAfterLongMerges_isZero);
     RUN_WITH_A_LOOP(what_was_merged_weighs_what_it_says);
     RUN_WITH_A_LOOP(so_does_what_was_merged_with_what_went_back);
     RUN_WITH_A_LOOP(each_item_that_goes_back_is_merged_with_its_own_key);
@@ -1584,7 +1644,8 @@ run_ends(void)
 {
     RUN_WITH_A_LEFTOVER(after_a_stop_what_was_merged_is_a_leftover);
     RUN_WITH_A_LEFTOVER(what_follows_in_the_call_is_dropped);
-    RUN_WITH_A_LEFTOVER(a_stop_wakes_a_loop_that_came_meanwhile);
+    RUN_WITH_A_LEFTOVER(stop_insideTheMergeCallback_wakesTheLoopAfterIt);
+    RUN_WITH_BOTH_KINDS(finish_insideTheMergeCallback_wakesTheLoopAfterIt);
     RUN_WITH_BOTH_KINDS(a_finish_waits_for_what_is_merged);
     RUN_WITH_BOTH_KINDS(a_finishing_loop_that_came_meanwhile_is_woken_though_nothing_is_left);
 }

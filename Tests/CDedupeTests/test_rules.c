@@ -1267,29 +1267,48 @@ finish_is_over_when_all_it_waits_for_is_cancelled(void)
     close_it();
 }
 
+/* A restart would drop what the finish promised to deliver. */
 static void
-finish_then_restart_owes_nothing(void)
+restart_afterAFinishWhenDelivered_isIgnored(void)
 {
     open_loop(100);
     put(s, "a", 1);
+    EXPECT_STEP("+a=1");
+    del(s, "a");
+    put(s, "b", 2);
     resync();
     CHECK_EQ(subject_finish(s, CDEDUPE_FINISH_WHEN_DELIVERED), CDEDUPE_OK);
-    subject_restart(s);
+    CHECK_EQ(subject_restart(s), CDEDUPE_STOPPED);
+    CHECK_EQ(subject_statistics(s).dropped, 0);
+    EXPECT_STEP("-a +b=2 | <resync>");
     EXPECT_STEP("stopped");
     close_it();
 }
 
 static void
-finish_then_restart_then_input_ends_all_the_same(void)
+restart_afterAFinishWhenDelivered_letsUpdatesReplacePendingOnes(void)
 {
-    subject_update_t update = {"a", 1, false, 2, CDEDUPE_OUTCOME_UNTOUCHED, 0};
-
     open_loop(100);
     put(s, "a", 1);
     CHECK_EQ(subject_finish(s, CDEDUPE_FINISH_WHEN_DELIVERED), CDEDUPE_OK);
-    subject_restart(s);
-    subject_put(s, &update, 1);
-    subject_status(s, CDEDUPE_STATUS_IN_SYNC);
+    CHECK_EQ(subject_restart(s), CDEDUPE_STOPPED);
+    CHECK_EQ(put(s, "a", 2), CDEDUPE_OUTCOME_REPLACED);
+    CHECK_EQ(put(s, "b", 3), CDEDUPE_OUTCOME_DROPPED);
+    CHECK_EQ(subject_status(s, CDEDUPE_STATUS_IN_SYNC), CDEDUPE_STOPPED);
+    EXPECT_STEP("+a=2");
+    EXPECT_STEP("stopped");
+    close_it();
+}
+
+static void
+restart_afterAFinishWhenEmpty_dropsWhatIsPending(void)
+{
+    open_loop(100);
+    put(s, "a", 1);
+    CHECK_EQ(subject_finish(s, CDEDUPE_FINISH_WHEN_EMPTY), CDEDUPE_OK);
+    CHECK_EQ(subject_restart(s), CDEDUPE_OK);
+    CHECK_EQ(put(s, "b", 2), CDEDUPE_OUTCOME_QUEUED);
+    EXPECT_STEP("+b=2");
     EXPECT_STEP("stopped");
     close_it();
 }
@@ -1306,6 +1325,21 @@ finish_when_empty_goes_on_until_it_is(void)
     EXPECT_STEP("+c=3");
     EXPECT_STEP("stopped");
     CHECK_EQ(put(s, "d", 4), CDEDUPE_OUTCOME_DROPPED);
+    close_it();
+}
+
+static void
+finish_ofAnUnknownKind_isRejected(void)
+{
+    open_loop(100);
+    CHECK_EQ(subject_finish(s, (cdedupe_finish_t)2), CDEDUPE_INVALID_ARGUMENT);
+    CHECK_EQ(subject_finish(s, (cdedupe_finish_t)-1), CDEDUPE_INVALID_ARGUMENT);
+    put(s, "a", 1);
+    EXPECT_STEP("+a=1");
+    EXPECT_STEP("empty");
+    subject_release(s);
+    CHECK_EQ(subject_finish(s, (cdedupe_finish_t)2), CDEDUPE_INVALID_ARGUMENT);
+    CHECK_EQ(put(s, "b", 2), CDEDUPE_OUTCOME_QUEUED);
     close_it();
 }
 
@@ -3001,9 +3035,11 @@ static const named_test_t both_levels[] = {
     TEST(finish_twice_onAnEmptyQueue_dropsWhatComesBetween),
     TEST(finishWhenEmpty_onAnEmptyQueue_deliversWhatComesBeforeTheTake),
     TEST(finish_is_over_when_all_it_waits_for_is_cancelled),
-    TEST(finish_then_restart_owes_nothing),
-    TEST(finish_then_restart_then_input_ends_all_the_same),
+    TEST(restart_afterAFinishWhenDelivered_isIgnored),
+    TEST(restart_afterAFinishWhenDelivered_letsUpdatesReplacePendingOnes),
+    TEST(restart_afterAFinishWhenEmpty_dropsWhatIsPending),
     TEST(finish_when_empty_goes_on_until_it_is),
+    TEST(finish_ofAnUnknownKind_isRejected),
     TEST(finish_of_an_empty_buffer_ends_the_loop),
     TEST(finish_can_be_repeated_and_stop_beats_it),
     TEST(the_hook_is_called_once_per_sleep),

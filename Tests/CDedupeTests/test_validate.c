@@ -255,6 +255,21 @@ merges_and_weights_are_checked(void)
     cdedupe_destroy(buffer);
 }
 
+/*
+ * After a stop inside the merge callback the loop sleeps until the merging call has unlocked the
+ * merge lock and looked for it. Validation may come between the two.
+ */
+static void
+validate_afterAStopInsideAMerge_acceptsALoopThatIsAboutToBeWoken(void)
+{
+    cdedupe_t *buffer = make_merging_buffer();
+
+    buffer->sink.asleep = true;
+    buffer->end.stopped = 1;
+    CHECK_NO_FAULT(cdedupe_validate(buffer));
+    cdedupe_destroy(buffer);
+}
+
 static void
 arenas_are_checked(void)
 {
@@ -277,6 +292,7 @@ main(void)
     RUN(the_queue_is_checked);
     RUN(counters_are_checked);
     RUN(merges_and_weights_are_checked);
+    RUN(validate_afterAStopInsideAMerge_acceptsALoopThatIsAboutToBeWoken);
     RUN(arenas_are_checked);
     return check_finish();
 }

@@ -830,7 +830,11 @@ status_done:
 put_restart:
     atomic {
         GET_LOCK;                                                               /* R1 lock; drop the queue */
+#ifdef MUTANT_FINISH_RESTARTS
         if :: stopped -> unlock(); goto next_call :: else -> skip fi;
+#else
+        if :: stopped || finishing == 1 -> unlock(); goto next_call :: else -> skip fi;
+#endif
         resync = 1;
 #ifdef OVERFLOW
         overflowed = 0;
@@ -876,7 +880,9 @@ next_restart:
     atomic {
         restart = (restart == RMAX -> 1 : restart + 1);                         /* R4 the next number */
         restarts++;
-        i_ = 1; do :: i_ <= K -> newest[i_] = 0; newest_deletes[i_] = 0; finish_version[i_] = 0; i_++ :: else -> break od;
+        i_ = 1; do :: i_ <= K -> newest[i_] = 0; newest_deletes[i_] = 0; i_++ :: else -> break od;
+        /* What a finish "when empty" found is dropped. What one "when delivered" found must arrive. */
+        i_ = 1; do :: i_ <= K && finishing != 1 -> finish_version[i_] = 0; i_++ :: else -> break od;
         i_ = 1; do :: i_ <= NE -> version[i_] = 0; i_++ :: else -> break od; i_ = 0;
         next = 0;
 #ifdef OVERFLOW

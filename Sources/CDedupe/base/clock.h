@@ -8,11 +8,11 @@
 #include <time.h>
 
 /*
- * A larger difference of two readings means a negative one. A call reads the clock before it gets
- * the lock. Therefore the time of a queued update may be later than the reading of a caller that
- * asks for the update's age.
+ * The largest age, 24 days. A larger difference of two readings means a negative one. A call reads
+ * the clock before it gets the lock, and may lose any time between the two. Therefore the time of a
+ * queued update may be later than the reading of a caller that asks for the update's age.
  */
-#define CLOCK_AGE_MAX (UINT32_MAX - 60 * 1000)
+#define CLOCK_AGE_MAX ((uint32_t)INT32_MAX)
 
 enum { CLOCK_MILLISECOND = 1000000 };
 

@@ -1,7 +1,11 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 #include "base/hash.h"
 
+#ifdef __APPLE__
+#include <sys/random.h>
+#else
 #include <unistd.h>
+#endif
 
 bool
 hash_secret_init(struct hash_secret *secret, uint64_t seed)

@@ -48,6 +48,7 @@ struct cdedupe_bytes {
     cdedupe_t *core;
     struct memory memory; /* For this struct, the items and the store. */
     size_t batch_size;
+    cdedupe_claim_t claim; /* The last claim that was granted. Only its owner reads it. */
     size_t batch;          /* The items of the last batch that the sink still borrows. */
     cdedupe_item_t *items; /* Room for one batch. */
     struct values values;
@@ -344,7 +345,11 @@ cdedupe_bytes_restart(cdedupe_bytes_t *buffer)
 cdedupe_result_t
 cdedupe_bytes_claim(cdedupe_bytes_t *buffer, cdedupe_claim_t kind)
 {
-    return cdedupe_claim(buffer->core, kind);
+    cdedupe_result_t result = cdedupe_claim(buffer->core, kind);
+
+    if (result == CDEDUPE_OK)
+        buffer->claim = kind;
+    return result;
 }
 
 void
@@ -370,9 +375,18 @@ describe(struct cdedupe_bytes *buffer, const cdedupe_item_t *item, cdedupe_bytes
     }
 }
 
+/* Rejects a take before it frees anything, so the sink still borrows the last batch. */
+static cdedupe_result_t
+reject_take(size_t *count)
+{
+    *count = 0;
+    return CDEDUPE_INVALID_ARGUMENT;
+}
+
 /*
- * The beginning of every take. Frees the values of the batch before, and clears some of what
- * restarts and overflows dropped. Returns the largest batch that the caller and the buffer allow.
+ * The beginning of every take that is not rejected. Frees the values of the batch before, and
+ * clears some of what restarts and overflows dropped. Returns the largest batch that the caller and
+ * the buffer allow.
  */
 static size_t
 begin_take(struct cdedupe_bytes *buffer, size_t capacity)
@@ -395,9 +409,11 @@ cdedupe_result_t
 cdedupe_bytes_take(cdedupe_bytes_t *buffer, cdedupe_bytes_item_t *items, size_t capacity,
                    size_t *count)
 {
-    cdedupe_result_t result =
-        cdedupe_take(buffer->core, buffer->items, begin_take(buffer, capacity), count);
+    cdedupe_result_t result;
 
+    if (capacity == 0)
+        return reject_take(count);
+    result = cdedupe_take(buffer->core, buffer->items, begin_take(buffer, capacity), count);
     end_take(buffer, items, *count);
     return result;
 }
@@ -406,9 +422,12 @@ cdedupe_result_t
 cdedupe_bytes_take_wait(cdedupe_bytes_t *buffer, cdedupe_bytes_item_t *items, size_t capacity,
                         size_t *count, int64_t timeout_ms)
 {
-    cdedupe_result_t result = cdedupe_take_wait(buffer->core, buffer->items,
-                                                begin_take(buffer, capacity), count, timeout_ms);
+    cdedupe_result_t result;
 
+    if (capacity == 0 || buffer->claim != CDEDUPE_CLAIM_LOOP)
+        return reject_take(count);
+    result = cdedupe_take_wait(buffer->core, buffer->items, begin_take(buffer, capacity), count,
+                               timeout_ms);
     end_take(buffer, items, *count);
     return result;
 }

@@ -217,7 +217,10 @@ tidy_index(struct cdedupe *buffer)
 /* ---------------------------------------------------------------------------------------------- */
 /* The end                                                                                        */
 
-/* Model step E1: stops the buffer and wakes the loop. */
+/*
+ * Model step E1: stops the buffer and wakes the loop. The wake callback must not run inside the
+ * merge callback. There merge_unlock() wakes the loop afterwards.
+ */
 void
 cdedupe_stop(cdedupe_t *buffer)
 {
@@ -228,7 +231,8 @@ cdedupe_stop(cdedupe_t *buffer)
     sync_store_relaxed_32(&buffer->end.stopped, 1);
     /* The stop is final, so an update that is put back now is not delivered. */
     buffer->end.finishing = FINISHING_NOT;
-    notify(&scope);
+    if (!merge_is_calling(buffer))
+        notify(&scope);
     scope_unlock(&scope);
     scope_finish(&scope);
 }
@@ -236,7 +240,8 @@ cdedupe_stop(cdedupe_t *buffer)
 /*
  * Model step E2. The delivery loop stops the buffer when it finds the queue empty. A finish "when
  * delivered" also closes the queue's end: later updates and statuses are dropped, so the queue runs
- * empty. A loop that has nothing to deliver is woken to find that out.
+ * empty. A loop that has nothing to deliver is woken to find that out. That never happens inside
+ * the merge callback, because the update that is merged is in the queue.
  */
 static void
 start_finishing(struct lock_scope *scope, cdedupe_finish_t when)
@@ -257,6 +262,8 @@ cdedupe_finish(cdedupe_t *buffer, cdedupe_finish_t when)
     cdedupe_result_t result = CDEDUPE_OK;
     struct lock_scope scope;
 
+    if (when != CDEDUPE_FINISH_WHEN_DELIVERED && when != CDEDUPE_FINISH_WHEN_EMPTY)
+        return CDEDUPE_INVALID_ARGUMENT;
     scope_init(&scope, buffer);
     scope_lock(&scope);
     if (buffer->sink.claim != CLAIM_LOOP) {

@@ -434,6 +434,20 @@ put_one(struct put *put, size_t i)
     return STEP_DONE;
 }
 
+/*
+ * Reads the clock for what this lock scope queues. In a read section no user callback may run, so
+ * the caller's clock was read before the section. A buffer that merges is in no read section here,
+ * and the merges since the last reading may have taken long.
+ */
+static void
+note_time(struct put *put)
+{
+    const struct cdedupe *buffer = put->scope.buffer;
+
+    if (clock_is_ours(&buffer->clock) || buffer->merge != NULL)
+        scope_note_time(&put->scope);
+}
+
 bool
 put_locked(struct put *put)
 {
@@ -441,8 +455,7 @@ put_locked(struct put *put)
     put->removed = false;
     put->locked = true;
     put->step = STEP_DONE;
-    if (clock_is_ours(&put->scope.buffer->clock))
-        scope_note_time(&put->scope);
+    note_time(put);
     scope_lock(&put->scope);
     while (put->done < put->count && put->copied < KEY_BYTES_PER_LOCK &&
            (put->step = put_one(put, put->done)) == STEP_DONE)

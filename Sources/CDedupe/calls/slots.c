@@ -60,7 +60,8 @@ acquire_locked(struct cdedupe *buffer, cdedupe_slot_t *slots, size_t count)
         size_t more = acquire_some(&scope, slots + done, count - done);
 
         done += more;
-        if (more == 0 && !scope_refill(&scope))
+        /* The arena lacked room. Without the refill now, the next step would want a second slab. */
+        if (done < count && more < SLOTS_PER_LOCK && !scope_refill(&scope))
             break;
     }
     scope_finish(&scope);

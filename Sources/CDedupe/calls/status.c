@@ -96,6 +96,16 @@ drop_everything(struct lock_scope *scope)
     buffer->resync.received_since_restart = false;
 }
 
+/*
+ * Whether nothing more is queued: after a stop, and after a finish "when delivered". A restart is
+ * ignored then too, because it would drop what the finish promised to deliver.
+ */
+static bool
+is_closed(const struct cdedupe *buffer)
+{
+    return buffer->end.stopped || buffer->end.finishing == FINISHING_WHEN_DELIVERED;
+}
+
 cdedupe_result_t
 cdedupe_restart(cdedupe_t *buffer)
 {
@@ -107,7 +117,7 @@ cdedupe_restart(cdedupe_t *buffer)
     scope_init(&scope, buffer);
     merge_lock(&scope);
     scope_lock(&scope);
-    if (buffer->end.stopped) {
+    if (is_closed(buffer)) {
         result = CDEDUPE_STOPPED;
     } else {
         buffer->resync.deletions_due = true;
@@ -281,8 +291,7 @@ put_status_some(struct sweep *sweep, cdedupe_status_t status)
     struct cdedupe *buffer = sweep->scope.buffer;
     enum progress progress = PROGRESS_DONE;
 
-    /* After a finish "when delivered", nothing more is queued. */
-    if (buffer->end.stopped || buffer->end.finishing == FINISHING_WHEN_DELIVERED)
+    if (is_closed(buffer))
         return PROGRESS_STOPPED;
     /*
      * The status belongs to updates that the overflow dropped. In particular, an in-sync must not
@@ -350,8 +359,8 @@ cdedupe_put_status(cdedupe_t *buffer, cdedupe_status_t status)
 
     scope_init(&sweep.scope, buffer);
     do {
-        scope_note_time(&sweep.scope);
         merge_lock(&sweep.scope);
+        scope_note_time(&sweep.scope);
         scope_lock(&sweep.scope);
         progress = put_status_some(&sweep, status);
         if (progress != PROGRESS_MORE && progress != PROGRESS_NO_MEMORY)

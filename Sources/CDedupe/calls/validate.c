@@ -307,14 +307,14 @@ validate_slots(const struct cdedupe *buffer, const struct census *census)
 
 /*
  * Whether the loop must have been woken. On a buffer that merges, the loop may sleep for a moment
- * although something is queued: the call that has just unlocked the merge lock is about to look for
- * a sleeping loop.
+ * although something is queued or the buffer was stopped: the call that has just unlocked the merge
+ * lock is about to look for a sleeping loop.
  */
 static bool
 must_be_awake(const struct cdedupe *buffer)
 {
-    return buffer->end.stopped ||
-           (buffer->merge == NULL && !ring_is_empty(&buffer->links, buffer->queue.ring));
+    return buffer->merge == NULL &&
+           (buffer->end.stopped || !ring_is_empty(&buffer->links, buffer->queue.ring));
 }
 
 static const char *

@@ -7,6 +7,7 @@
  *         begin_waiting             only a loop may wait
  *         cdedupe_take              EMPTY marks the loop as waiting for the wake callback
  *         wait_for_wake             a condition variable; scope_wake() signals it by waiter_wake()
+ *             wait_until            by the monotonic clock; not the same on every system
  *
  * This file uses a mutex and a condition variable instead of ck_ec. They exist on every system,
  * whereas ck_ec would need us to make the system's futex calls. Their cost does not matter: the
@@ -35,6 +36,53 @@ deadline_after(int64_t timeout_ms)
     return time;
 }
 
+#ifdef __APPLE__
+
+/* The system has no condition variables on the monotonic clock, but it has relative timeouts. */
+static void
+init_condition(pthread_cond_t *condition)
+{
+    pthread_cond_init(condition, NULL);
+}
+
+static int
+wait_until(struct waiter *waiter, const struct timespec *deadline)
+{
+    struct timespec now, left;
+
+    clock_gettime(CLOCK_MONOTONIC, &now);
+    left.tv_sec = deadline->tv_sec - now.tv_sec;
+    left.tv_nsec = deadline->tv_nsec - now.tv_nsec;
+    if (left.tv_nsec < 0) {
+        left.tv_nsec += 1000000000;
+        left.tv_sec--;
+    }
+    if (left.tv_sec < 0)
+        return ETIMEDOUT;
+    return pthread_cond_timedwait_relative_np(&waiter->condition, &waiter->mutex, &left);
+}
+
+#else
+
+static void
+init_condition(pthread_cond_t *condition)
+{
+    pthread_condattr_t attributes;
+
+    pthread_condattr_init(&attributes);
+    pthread_condattr_setclock(&attributes, CLOCK_MONOTONIC);
+    pthread_cond_init(condition, &attributes);
+    pthread_condattr_destroy(&attributes);
+}
+
+static int
+wait_until(struct waiter *waiter, const struct timespec *deadline)
+{
+    return pthread_cond_timedwait(&waiter->condition, &waiter->mutex, deadline);
+}
+
+#endif
+
 /* Waits for waiter_wake(). False: the deadline passed. A negative timeout is no deadline. */
 static bool
 wait_for_wake(struct waiter *waiter, int64_t timeout_ms, const struct timespec *deadline)
@@ -44,9 +92,8 @@ wait_for_wake(struct waiter *waiter, int64_t timeout_ms, const struct timespec *
 
     pthread_mutex_lock(&waiter->mutex);
     while (!waiter->woken && error != ETIMEDOUT)
-        error = timeout_ms < 0
-                    ? pthread_cond_wait(&waiter->condition, &waiter->mutex)
-                    : pthread_cond_timedwait(&waiter->condition, &waiter->mutex, deadline);
+        error = timeout_ms < 0 ? pthread_cond_wait(&waiter->condition, &waiter->mutex)
+                               : wait_until(waiter, deadline);
     woken = waiter->woken;
     waiter->woken = false;
     pthread_mutex_unlock(&waiter->mutex);
@@ -56,13 +103,8 @@ wait_for_wake(struct waiter *waiter, int64_t timeout_ms, const struct timespec *
 void
 waiter_init(struct waiter *waiter)
 {
-    pthread_condattr_t attributes;
-
     pthread_mutex_init(&waiter->mutex, NULL);
-    pthread_condattr_init(&attributes);
-    pthread_condattr_setclock(&attributes, CLOCK_MONOTONIC);
-    pthread_cond_init(&waiter->condition, &attributes);
-    pthread_condattr_destroy(&attributes);
+    init_condition(&waiter->condition);
 }
 
 void

@@ -201,7 +201,8 @@ typedef struct {
      * NULL. Set both `allocate` and `deallocate`, or neither. Any thread that is inside a call of
      * this buffer calls them, never under the spinlock; they must not call this buffer. By default
      * the library uses the system's allocator, and maps large blocks one by one, so that memory
-     * goes back to the system.
+     * goes back to the system. If the system refuses to unmap a block, because the process has too
+     * many mappings, the block's pages go back all the same. Its addresses stay in use then.
      */
     void *CDEDUPE_NULLABLE (*CDEDUPE_NULLABLE allocate)(void *CDEDUPE_NULLABLE context, size_t size,
                                                         size_t alignment);
@@ -229,11 +230,9 @@ typedef struct {
     /**
      * The wake callback. A loop waits for it after its cdedupe_take() returned CDEDUPE_EMPTY. The
      * buffer calls it when something can be taken again, or when the buffer stops or finishes. The
-     * thread that caused the change calls it once per such wait, with no lock held. There is one
-     * exception: if the merge callback calls cdedupe_stop() or cdedupe_finish(), the wake callback
-     * may run inside the merge callback. It may call any function of this buffer except
-     * cdedupe_destroy(). It must not wait for the sink. A sink that uses cdedupe_take_wait() needs
-     * none.
+     * thread that caused the change calls it once per such wait, with no lock held and never inside
+     * the merge callback. It may call any function of this buffer except cdedupe_destroy(). It must
+     * not wait for the sink. A sink that uses cdedupe_take_wait() needs none.
      */
     void (*CDEDUPE_NULLABLE wake)(void *CDEDUPE_NULLABLE context);
     /** The argument of `wake`. */
@@ -269,7 +268,9 @@ typedef struct {
     /**
      * A bound of pending bytes: of the sum of the uint64_t at `weight_offset` of the pending
      * payloads. Each weight counts as at most CDEDUPE_WEIGHT_MAX. With this bound, replacing takes
-     * the lock. Zero (the default) is no bound.
+     * the lock. The sum is exact up to UINT64_MAX, and beyond that it wraps. That needs at least
+     * 65,536 pending payloads, because each one counts as at most 2^48. Zero (the default) is no
+     * bound.
      */
     uint64_t maximum_pending_bytes;
     /** Where in a payload the weight lies. */
@@ -503,7 +504,10 @@ cdedupe_result_t cdedupe_put(cdedupe_t *buffer, cdedupe_update_t *CDEDUPE_NULLAB
  * CDEDUPE_FINISH_WHEN_DELIVERED; CDEDUPE_OVERFLOWED: it was ignored after an overflow;
  * CDEDUPE_REENTRANT; CDEDUPE_INVALID_ARGUMENT; CDEDUPE_NO_MEMORY: the status was not queued,
  * deletions that were queued stay, and the call can be repeated. If a restart comes during the
- * call, the status is dropped and the result is CDEDUPE_OK.
+ * call, the status is dropped and the result is CDEDUPE_OK. If a stop or a
+ * CDEDUPE_FINISH_WHEN_DELIVERED comes during the CDEDUPE_STATUS_IN_SYNC that ends a resync, the
+ * deletions that the call has queued by then stay queued, so a finish delivers them. The other
+ * deletions and the status are never queued, and the result is CDEDUPE_STOPPED.
  *
  * O(1), and O(keys) for the CDEDUPE_STATUS_IN_SYNC that ends a resync, in short steps between which
  * other calls get the lock.
@@ -516,8 +520,9 @@ cdedupe_result_t cdedupe_put_status(cdedupe_t *buffer, cdedupe_status_t status);
  * arrives. A batch that was taken is not disturbed. Dropped payloads come back through
  * cdedupe_put() and cdedupe_collect().
  *
- * Returns CDEDUPE_OK, CDEDUPE_STOPPED (ignored) or CDEDUPE_REENTRANT. O(1), except for
- * one walk over all keys every 2^27 - 1 restarts.
+ * Returns CDEDUPE_OK; CDEDUPE_STOPPED: the restart was ignored after a stop or
+ * CDEDUPE_FINISH_WHEN_DELIVERED; CDEDUPE_REENTRANT. O(1), except for one walk over all keys every
+ * 2^27 - 1 restarts.
  */
 cdedupe_result_t cdedupe_restart(cdedupe_t *buffer);
 
@@ -632,9 +637,10 @@ cdedupe_result_t cdedupe_take_wait(cdedupe_t *buffer, cdedupe_item_t *items, siz
                                    size_t *count, int64_t timeout_ms);
 
 /**
- * The age of an item's place in the queue: milliseconds since its key was queued, for ages up to 49
- * days. It is never more than the true age, and at most 12 ms less. A place keeps its age when its
- * update is replaced or put back. O(1).
+ * The age of an item's place in the queue: milliseconds since its key was queued, for ages up to 24
+ * days (INT32_MAX milliseconds). It is never more than the true age, and at most 12 ms less. The
+ * age of an older place is reported as zero, or as too small by a multiple of 49 days (2^32
+ * milliseconds). A place keeps its age when its update is replaced or put back. O(1).
  */
 uint32_t cdedupe_age(const cdedupe_t *buffer, const cdedupe_item_t *item);
 
@@ -705,9 +711,9 @@ void cdedupe_stop(cdedupe_t *buffer);
 typedef enum {
     /**
      * The queue's end is closed. From the call on, the buffer drops each update that would go to
-     * the back of the queue, and ignores statuses. It still accepts an update that replaces or
-     * cancels a pending one, and items that the sink puts back. The buffer stops when a take finds
-     * the queue empty, or when the loop releases its claim.
+     * the back of the queue, and ignores statuses and restarts. It still accepts an update that
+     * replaces or cancels a pending one, and items that the sink puts back. The buffer stops when a
+     * take finds the queue empty, or when the loop releases its claim.
      */
     CDEDUPE_FINISH_WHEN_DELIVERED = 0,
     /** When a take finds the queue empty. Until then updates are queued and delivered. */
@@ -722,7 +728,7 @@ typedef enum {
  * May be called again: CDEDUPE_FINISH_WHEN_DELIVERED overrides CDEDUPE_FINISH_WHEN_EMPTY.
  *
  * Returns CDEDUPE_OK if a loop still has something to deliver or has yet to learn of the end;
- * CDEDUPE_STOPPED if there is no loop. O(1).
+ * CDEDUPE_STOPPED if there is no loop; CDEDUPE_INVALID_ARGUMENT if `when` is unknown. O(1).
  */
 cdedupe_result_t cdedupe_finish(cdedupe_t *buffer, cdedupe_finish_t when);
 
@@ -883,13 +889,16 @@ typedef struct {
     uint64_t reserved[2]; /**< Zero. */
 } cdedupe_bytes_item_t;
 
-/** Takes the next batch, as cdedupe_take(). Frees the values of the batch before. */
+/**
+ * Takes the next batch, as cdedupe_take(). Frees the values of the batch before, except if it
+ * returns CDEDUPE_INVALID_ARGUMENT: then the sink still borrows them and can put them back.
+ */
 cdedupe_result_t cdedupe_bytes_take(cdedupe_bytes_t *buffer, cdedupe_bytes_item_t *items,
                                     size_t capacity, size_t *count);
 
 /**
- * Takes the next batch, and waits for it, as cdedupe_take_wait(). Frees the values of the batch
- * before.
+ * Takes the next batch, and waits for it, as cdedupe_take_wait(). What it frees is as for
+ * cdedupe_bytes_take().
  */
 cdedupe_result_t cdedupe_bytes_take_wait(cdedupe_bytes_t *buffer, cdedupe_bytes_item_t *items,
                                          size_t capacity, size_t *count, int64_t timeout_ms);

@@ -86,12 +86,24 @@ default_allocate(void *context, size_t size, size_t alignment)
     return allocate_aligned(size, alignment);
 }
 
+/*
+ * The system refuses to unmap a block if that would split a mapping and the process already has as
+ * many mappings as it may have (vm.max_map_count on Linux). The pages go back to the system all the
+ * same; only the addresses stay in use.
+ */
+static void
+unmap(void *block, size_t size)
+{
+    if (munmap(block, size) != 0)
+        madvise(block, size, MADV_DONTNEED);
+}
+
 static void
 default_deallocate(void *context, void *block, size_t size, size_t alignment)
 {
     (void)context;
     if (is_mapped(size, alignment))
-        munmap(block, size);
+        unmap(block, size);
     else
         free_aligned(block);
 }

@@ -26,7 +26,7 @@ struct link {
     uint32_t next;
     uint32_t previous;
     uint32_t item;
-    uint32_t queued; /* The time at which the item was queued, in ticks (clock.h). */
+    uint32_t queued; /* The time at which the item was queued, in milliseconds (clock.h). */
 };
 
 _Static_assert(sizeof(struct link) == 16, "a pending key pays for one link");
