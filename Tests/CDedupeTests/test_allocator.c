@@ -24,7 +24,7 @@ refuse_to_unmap(void *block, size_t size)
 
 #include "check.h"
 
-enum { SIZE = 64 * 1024 };
+enum { SIZE = 256 * 1024 };
 
 static bool
 is_resident(unsigned char *block)
