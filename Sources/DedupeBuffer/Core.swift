@@ -25,9 +25,8 @@ final class Core: @unchecked Sendable {
     /// stands.
     private let delivering = Locked(false)
 
-    init(_ configuration: DedupeBufferConfiguration, layout: CoreLayout, merger: PayloadMerger?) {
+    init(_ configuration: DedupeBufferConfiguration, limits: CoreLimits, layout: CoreLayout, merger: PayloadMerger?) {
         let batchSize = configuration.batchSize
-        precondition((1...maximumBatchSize).contains(batchSize), "batchSize must be between 1 and 65,536")
         precondition(layout.payloadSize <= maximumPayloadSize, "a value may take 64 KiB at most: box large ones")
         taken = TakenBatch(capacity: batchSize)
         self.merger = merger
@@ -35,7 +34,8 @@ final class Core: @unchecked Sendable {
         var options = cdedupe_options()
         options.batch_size = batchSize
         layout.write(to: &options)
-        configuration.write(to: &options)
+        options.suppress_unchanged = configuration.skipsUnchangedRevisions
+        limits.write(to: &options)
         // The hook's context is this object; it is filled in below because `self` does not exist
         // yet.
         let context = WakeContext()
@@ -348,5 +348,5 @@ protocol WakeTarget: AnyObject {
 }
 
 /// What the core allows.
-private let maximumBatchSize = 65_536
+let maximumBatchSize = 65_536
 private let maximumPayloadSize = 65_536

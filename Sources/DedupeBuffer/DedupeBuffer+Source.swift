@@ -174,7 +174,7 @@ extension DedupeBuffer {
     func report(_ refused: [Int]) {
         guard let onRejection else { return }
         for length in refused {
-            onRejection(DedupeBufferRejection(keyLength: length, maximumKeyLength: maximumKeyLength))
+            onRejection(DedupeBufferConfiguration.Rejection(keyLength: length, maximumKeyLength: maximumKeyLength))
         }
     }
 

@@ -23,7 +23,7 @@ public struct DedupeBufferStatistics: Sendable, Hashable {
     public var replaced = 0
     /// Values that never left, and the deletions that met them: two for each pair.
     public var cancelled = 0
-    /// Values that the sink had already; see ``DedupeBufferConfiguration/suppressesUnchanged``.
+    /// Values that the sink had already; see ``DedupeBufferConfiguration/skipsUnchangedRevisions``.
     public var suppressed = 0
     /// Updates that a restart or an overflow dropped; that came in after ``DedupeBuffer/stop()``,
     /// or after `finish()` and were not for a pending key; or that were ``rejected``.
@@ -43,8 +43,8 @@ public struct DedupeBufferStatistics: Sendable, Hashable {
     /// Whether the last overflow has still to be ended by ``DedupeBuffer/onConnectionRestarted()``:
     /// until then all that comes in is dropped.
     public var isOverflowed = false
-    /// What the pending values weigh together; 0 without
-    /// ``DedupeBufferConfiguration/maximumPendingBytes``.
+    /// The weight of all pending values together. 0 without a bound of bytes; see
+    /// ``DedupeBufferConfiguration/Bound``.
     public var pendingBytes = 0
     /// How long the oldest update in the queue has been pending, counted from when its place in the
     /// queue was taken. In whole milliseconds, rounded down, for ages up to 49 days. Zero if the

@@ -13,7 +13,7 @@ final class MetricsReporter: @unchecked Sendable {
     private let timeInSink: Timer
     private let oldestPendingAge: Timer
     private let resync: Timer
-    private let destroysAtEnd: Bool
+    private let destroysMetricsOnDeinit: Bool
     private let reporting = OneAtATime()
 
     private let interval: Duration
@@ -21,8 +21,7 @@ final class MetricsReporter: @unchecked Sendable {
     /// When a call of the source reported last, in nanoseconds since `epoch`.
     private let latestReport = Atomic<Int64>(0)
 
-    init(_ metrics: DedupeBufferMetrics, core: Core) {
-        precondition(metrics.interval >= .zero, "interval must not be negative")
+    init(_ metrics: DedupeBufferConfiguration.Metrics, core: Core) {
         self.core = core
         let make = MetricsMaker(metrics)
         gauges = [
@@ -44,13 +43,13 @@ final class MetricsReporter: @unchecked Sendable {
         oldestPendingAge = make.timer("oldest_pending_age_seconds")
         resync = make.timer("resync_seconds")
         interval = metrics.interval
-        destroysAtEnd = metrics.destroysAtEnd
+        destroysMetricsOnDeinit = metrics.destroysMetricsOnDeinit
     }
 
     deinit {
         report()
         for gauge in gauges { gauge.gauge.record(0) }
-        if destroysAtEnd { destroy() }
+        if destroysMetricsOnDeinit { destroy() }
     }
 
     // MARK: - Gauges and counters
@@ -97,10 +96,10 @@ final class MetricsReporter: @unchecked Sendable {
 
 /// Metrics of one configuration.
 private struct MetricsMaker {
-    private let metrics: DedupeBufferMetrics
+    private let metrics: DedupeBufferConfiguration.Metrics
     private let factory: any MetricsFactory
 
-    init(_ metrics: DedupeBufferMetrics) {
+    init(_ metrics: DedupeBufferConfiguration.Metrics) {
         self.metrics = metrics
         factory = metrics.factory ?? MetricsSystem.factory
     }

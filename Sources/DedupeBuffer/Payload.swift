@@ -51,16 +51,14 @@ struct CoreLayout {
     }
 }
 
-extension DedupeBufferConfiguration {
+/// How much may be pending, as the core wants it.
+struct CoreLimits {
+    let keys: Int?
+    let bytes: Int?
+
     func write(to options: inout cdedupe_options_t) {
-        options.suppress_unchanged = suppressesUnchanged
-        if let maximumPendingKeys {
-            precondition(maximumPendingKeys > 0, "maximumPendingKeys must be 1 or more")
-            options.maximum_pending_keys = UInt64(maximumPendingKeys)
-        }
-        if let maximumPendingBytes {
-            precondition(maximumPendingBytes > 0, "maximumPendingBytes must be 1 or more")
-            options.maximum_pending_bytes = UInt64(maximumPendingBytes)
-        }
+        // The core takes 0 for "no bound".
+        options.maximum_pending_keys = UInt64(keys ?? 0)
+        options.maximum_pending_bytes = UInt64(bytes ?? 0)
     }
 }

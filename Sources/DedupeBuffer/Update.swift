@@ -30,9 +30,9 @@ public struct Update<Key: DedupeKey, Value: Sendable>: Sendable {
     public var key: Key
     /// The value; `nil`: the key was deleted.
     public var value: Value?
-    /// The datastore's revision, carried along; read only for
-    /// ``DedupeBufferConfiguration/suppressesUnchanged``. 0: none, as in deletions that a resync
-    /// found.
+    /// The datastore's revision, which the buffer carries along. It reads the revision only for
+    /// ``DedupeBufferConfiguration/skipsUnchangedRevisions``. 0 means "no revision", as in
+    /// deletions that a resync found.
     public var revision: UInt64
     /// Set by the buffer on delivery; ignored on the way in.
     public var updateType: UpdateType

@@ -361,9 +361,9 @@ struct KeyTests {
     func keyBytes_givenTwiceAndTooLongTheLastTime_areRefused(others: [UInt8]) throws {
         let refused = Kept<[Int]>([])
         let buffer = DedupeBuffer<ManyFacedKey, Int>(
-            configuration: DedupeBufferConfiguration(onRejection: { rejection in
-                refused.change { $0.append(rejection.keyLength) }
-            }))
+            configuration: .with {
+                $0.onRejection = { rejection in refused.change { $0.append(rejection.keyLength) } }
+            })
         let two = Update(key: ManyFacedKey([0], Self.tooLong), value: 2)
         buffer.onUpdates(
             [Update(key: ManyFacedKey([9]), value: 1), two] + others.map { Update(key: ManyFacedKey([$0]), value: 3) })

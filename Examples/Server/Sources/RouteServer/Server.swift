@@ -79,24 +79,22 @@ struct Server {
         let logger = Logger(label: "routes")
 
         let datastore = Datastore()
-        let configuration = DedupeBufferConfiguration(
-            retry: .init(initialDelay: .milliseconds(5), maximumDelay: .milliseconds(50), maximumAttempts: nil),
-            logger: logger,
-            metrics: .init(label: "routes"),
-            suppressesUnchanged: true,
-            // More than a snapshot has, or a resync would end in an overflow again.
-            maximumPendingKeys: 2_000,
-            // A resync is what the client does when it has lost its connection: so let it lose
-            // that.
-            onOverflow: {
-                logger.warning("more than 2,000 routes pending: resync")
-                datastore.loseConnection()
-            })
-        let buffer = DedupeBuffer<String, Route>(configuration: configuration)
+        var configuration = DedupeBufferConfiguration(
+            retry: .init(initialDelay: .milliseconds(5), maximumDelay: .milliseconds(50), maximumAttempts: nil))
+        configuration.logger = logger
+        configuration.metrics = .init(label: "routes")
+        configuration.skipsUnchangedRevisions = true
+        // A resync is what the client does when it has lost its connection: so let it lose that.
+        configuration.onOverflow = {
+            logger.warning("more than 2,000 routes pending: resync")
+            datastore.loseConnection()
+        }
+        // More than a snapshot has. Otherwise a resync would overflow again.
+        let buffer = DedupeBuffer<String, Route>(configuration: configuration, bound: .keys(2_000))
         let table = RouteTable()
 
-        let delivery = DedupeBufferService(buffer: buffer, sink: table, gracePeriod: .seconds(5)) { leftovers in
-            logger.notice("delivery has ended", metadata: ["undelivered": "\(leftovers.updates)"])
+        let delivery = DedupeBufferService(buffer: buffer, sink: table, gracePeriod: .seconds(5)) { undelivered in
+            logger.notice("delivery has ended", metadata: ["undelivered": "\(undelivered.updates)"])
         }
         let client = DatastoreClient(datastore: datastore, buffer: buffer, logger: logger)
         // From the last to the first is how a group shuts down: the client ends before the

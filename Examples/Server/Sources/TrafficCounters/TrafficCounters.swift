@@ -82,14 +82,13 @@ func collect(_ events: DedupeBufferEvents<String, Traffic>) async throws -> [Str
 struct TrafficCounters {
     static func main() async throws {
         let overflow = Overflow()
-        let configuration = DedupeBufferConfiguration(
-            // More than a snapshot of 1,000 endpoints weighs, or a resync would end in an overflow
-            // again.
-            maximumPendingBytes: 1_000 * Traffic(isTotal: true, bytes: 0).weight + 16_384,
-            // Not from in here, which is inside the meter's own call: it looks at this afterwards.
-            onOverflow: { overflow.hasHappened.store(true, ordering: .relaxed) })
+        var configuration = DedupeBufferConfiguration()
+        // The meter must not begin again in here, inside its own call. It looks at this afterwards.
+        configuration.onOverflow = { overflow.hasHappened.store(true, ordering: .relaxed) }
+        // More than a snapshot of 1,000 endpoints weighs. Otherwise a resync would overflow again.
+        let bytes = 1_000 * Traffic(isTotal: true, bytes: 0).weight + 16_384
         let buffer = DedupeBuffer<String, Traffic>(
-            configuration: configuration, weight: \.weight, merge: Traffic.merged)
+            configuration: configuration, bound: .bytes(bytes, weight: \.weight), merge: Traffic.merged)
 
         var meter = Meter(buffer: buffer, overflow: overflow)
         // Nobody collects as yet. Of half of the endpoints several rounds are merged; with the
