@@ -255,6 +255,52 @@ struct KeyTests {
         #expect(try buffer.flush().items() == keys.enumerated().map { .new($1, $0 + 1) })
     }
 
+    @Test func substrings_areTheSameKeysAsStrings_withTheirText() throws {
+        let buffer = DedupeBuffer<Substring, Int>()
+        let text = "ä/b/ä"
+        buffer.set(text.prefix(1), 1)
+        buffer.set(text.dropFirst(2).prefix(1), 2)
+        buffer.set(text.suffix(1), 3)
+        buffer.set("", 4)
+        #expect(try buffer.flush().items() == [.new("ä", 3), .new("b", 2), .new("", 4)])
+        #expect("ä".withKeyBytes { $0.byteCount } == text.prefix(1).withKeyBytes { $0.byteCount })
+        #expect([UInt8]([0xC3]).withKeyBytes { Substring(keyBytes: $0) } == nil)
+    }
+
+    // MARK: Keys with raw values
+
+    enum Region: String, DedupeKey, CaseIterable { case east, west }
+
+    enum Port: Int, DedupeKey {
+        case http = 80
+        case https = 443
+    }
+
+    struct EndpointID: RawRepresentable, DedupeKey, Hashable { var rawValue: UInt64 }
+
+    @Test func keysWithRawValues_areDelivered_alsoInOwedDeletions() throws {
+        let regions = DedupeBuffer<Region, Int>()
+        for region in Region.allCases { regions.set(region, 1) }
+        _ = try regions.flush()
+        regions.onConnectionRestarted()
+        regions.set(.west, 2)
+        regions.onStatusUpdated(.inSync)
+        #expect(try regions.flush().items() == [.updated(.west, 2), .deleted(.east)])
+        let ports = DedupeBuffer<Port, Int>()
+        for port in [Port.https, .http, .https] { ports.set(port, port.rawValue) }
+        #expect(try ports.flush().items() == [.new(.https, 443), .new(.http, 80)])
+        let endpoints = DedupeBuffer<EndpointID, Int>()
+        for n in [1, 2, 1 << 40] { endpoints.set(EndpointID(rawValue: UInt64(n)), n) }
+        #expect(try endpoints.flush().items().map(\.key.rawValue) == [1, 2, 1 << 40])
+    }
+
+    @Test func bytesOfNoRawValue_areNoKey() {
+        #expect("east".withKeyBytes { Region(keyBytes: $0) } == .east)
+        #expect("north".withKeyBytes { Region(keyBytes: $0) } == nil)
+        #expect(1.withKeyBytes { Port(keyBytes: $0) } == nil)
+        #expect("80".withKeyBytes { Port(keyBytes: $0) } == nil)
+    }
+
     // MARK: A key of the user's own
 
     struct Route: DedupeKey, Equatable {
