@@ -33,8 +33,44 @@ extension DedupeBuffer {
     /// - Complexity: O(*n*) plus the keys' lengths, expected.
     @inlinable
     public func onUpdates(_ updates: [Update<Key, Value>]) {
-        putAll(updates) { page, key, _ in key.withKeyBytes { page.write(key: $0) } }
+        updates.withUnsafeBufferPointer { updates in
+            putAll(updates) { page, key, _ in key.withKeyBytes { page.write(key: $0) } }
+        }
         observer?.received(updates: updates.count)
+    }
+
+    /// Puts one update: `key` has this value now.
+    ///
+    /// The same as ``onUpdates(_:)`` with this update alone, without an array. A source that has
+    /// several updates at hand passes them in one call of ``onUpdates(_:)``, which costs less for
+    /// each.
+    ///
+    /// ```swift
+    /// buffer.update("sensor/1", to: 20)
+    /// buffer.remove("sensor/2")
+    /// ```
+    ///
+    /// - Parameters:
+    ///   - key: what the update is about.
+    ///   - value: its new value.
+    ///   - revision: the datastore's revision. 0 means "no revision".
+    /// - Complexity: O(1) plus the key's length, expected.
+    @inlinable
+    public func update(_ key: Key, to value: Value, revision: UInt64 = 0) {
+        put(Update(key: key, value: .some(value), revision: revision))
+    }
+
+    /// Puts one deletion: `key` is gone.
+    ///
+    /// The same as ``onUpdates(_:)`` with this deletion alone, without an array.
+    ///
+    /// - Parameters:
+    ///   - key: what was deleted.
+    ///   - revision: the datastore's revision. 0 means "no revision".
+    /// - Complexity: O(1) plus the key's length, expected.
+    @inlinable
+    public func remove(_ key: Key, revision: UInt64 = 0) {
+        put(Update(key: key, value: nil, revision: revision))
     }
 
     /// Puts updates whose keys' bytes are known already, as strings; else as ``onUpdates(_:)``.
@@ -45,9 +81,11 @@ extension DedupeBuffer {
     ///     UTF-8. Where one is empty, or the array is shorter than `updates`, they are computed.
     @inlinable
     public func onUpdatesKeysKnown(_ updates: [Update<Key, Value>], keys: [String]) {
-        putAll(updates) { page, key, i in
-            guard i < keys.count, !keys[i].isEmpty else { return key.withKeyBytes { page.write(key: $0) } }
-            return keys[i].withKeyBytes { page.write(key: $0) }
+        updates.withUnsafeBufferPointer { updates in
+            putAll(updates) { page, key, i in
+                guard i < keys.count, !keys[i].isEmpty else { return key.withKeyBytes { page.write(key: $0) } }
+                return keys[i].withKeyBytes { page.write(key: $0) }
+            }
         }
         observer?.received(updates: updates.count, keysKnown: keys.count)
     }
@@ -60,9 +98,11 @@ extension DedupeBuffer {
     ///     they are empty, or the array is shorter than `updates`, they are computed.
     @inlinable
     public func onUpdatesKeysKnown(_ updates: [Update<Key, Value>], keys: [[UInt8]]) {
-        putAll(updates) { page, key, i in
-            guard i < keys.count, !keys[i].isEmpty else { return key.withKeyBytes { page.write(key: $0) } }
-            return keys[i].withKeyBytes { page.write(key: $0) }
+        updates.withUnsafeBufferPointer { updates in
+            putAll(updates) { page, key, i in
+                guard i < keys.count, !keys[i].isEmpty else { return key.withKeyBytes { page.write(key: $0) } }
+                return keys[i].withKeyBytes { page.write(key: $0) }
+            }
         }
         observer?.received(updates: updates.count, keysKnown: keys.count)
     }
@@ -83,33 +123,44 @@ extension DedupeBuffer {
 
     // MARK: - Implementation
 
-    /// Puts all updates, a share at a time; `writeKey` writes the key of an update, whose number it
+    /// Puts one update from the stack, without an array.
+    @inlinable
+    func put(_ update: Update<Key, Value>) {
+        withUnsafePointer(to: update) { update in
+            putAll(UnsafeBufferPointer(start: update, count: 1)) { page, key, _ in
+                key.withKeyBytes { page.write(key: $0) }
+            }
+        }
+        observer?.received(updates: 1)
+    }
+
+    /// Puts all updates, a chunk at a time. `writeKey` writes the key of an update, whose number it
     /// is told, to a batch.
     @inlinable
     @inline(__always)
-    func putAll(_ updates: [Update<Key, Value>], writeKey: (inout PutPage, borrowing Key, Int) -> Void) {
+    func putAll(
+        _ updates: UnsafeBufferPointer<Update<Key, Value>>, writeKey: (inout PutPage, borrowing Key, Int) -> Void
+    ) {
+        guard let first = updates.baseAddress else { return }
         var hasOverflowed = false
         var refused: [Int] = []
-        updates.withUnsafeBufferPointer { updates in
-            guard let first = updates.baseAddress else { return }
-            var next = 0
-            while next < updates.count {
-                var end = min(next + PutBatch.capacity, updates.count)
-                let batch = core.beginPut(count: end - next)
-                var page = batch.page
-                for i in next..<end where !fill(&page, first + i, i, writeKey) {
-                    if page.nextLength == PutPage.noRoom {
-                        end = i
-                        break
-                    }
-                    batch.refuse(keyLength: -page.nextLength)
+        var next = 0
+        while next < updates.count {
+            var end = min(next + PutBatch.capacity, updates.count)
+            let batch = core.beginPut(count: end - next)
+            var page = batch.page
+            for i in next..<end where !fill(&page, first + i, i, writeKey) {
+                if page.nextLength == PutPage.noRoom {
+                    end = i
+                    break
                 }
-                batch.page = page
-                core.put(batch)
-                hasOverflowed = hasOverflowed || batch.hasOverflowed
-                refused += endPut(batch)
-                next = end
+                batch.refuse(keyLength: -page.nextLength)
             }
+            batch.page = page
+            core.put(batch)
+            hasOverflowed = hasOverflowed || batch.hasOverflowed
+            refused += endPut(batch)
+            next = end
         }
         // Not before the last of the updates: what the handlers put comes after them.
         if !refused.isEmpty { report(refused) }

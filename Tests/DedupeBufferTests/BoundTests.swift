@@ -69,7 +69,7 @@ struct BoundTests {
         #expect(try buffer.flush().items().count == bound)
     }
 
-    @Test(arguments: [1, 2, 100], Intake.allCases)
+    @Test(arguments: [1, 2, 100], Intake.inOneCall)
     func oneMore_dropsTheBacklog_andIsToldOnce(bound: Int, intake: Intake) throws {
         let buffer = makeBuffer(keys: bound)
         intake.send(list(0..<bound), to: buffer)
@@ -241,7 +241,7 @@ struct BoundTests {
             })
     }
 
-    @Test(arguments: Intake.allCases)
+    @Test(arguments: Intake.inOneCall)
     func callback_maySendEverythingAgain(intake: Intake) throws {
         try withBuffer(
             keys: 10,
