@@ -20,6 +20,8 @@ final class Core: @unchecked Sendable {
     private let merger: PayloadMerger?
     private let scratch = PutBatchPool()
     private let rejected = Atomic<Int>(0)
+    /// Updates of sessions that had ended.
+    private let late = Atomic<Int>(0)
     private let nanosecondsInSink = Atomic<Int64>(0)
     /// Whether a batch is with the sink. Locked while one is taken, so that after a stop the answer
     /// stands.
@@ -135,6 +137,14 @@ final class Core: @unchecked Sendable {
         return refused
     }
 
+    /// Drops the batch's updates, whose payloads the caller has destroyed. Their slots stay with
+    /// the batch.
+    @usableFromInline
+    func drop(_ batch: PutBatch) {
+        late.add(batch.count, ordering: .relaxed)
+        batch.page.count = 0
+    }
+
     /// Puts a status. Returns false if the core ignored it: after a stop, during a finish, and from
     /// an overflow to the restart that ends it.
     func put(_ status: SyncStatus) -> Bool {
@@ -222,7 +232,8 @@ final class Core: @unchecked Sendable {
         case CDEDUPE_EMPTY:
             discardIdleSlots()
             return .empty
-        case CDEDUPE_STOPPED: return .stopped
+        case CDEDUPE_STOPPED:
+            return .stopped
         default: Core.fail(result)
         }
     }
@@ -280,7 +291,9 @@ final class Core: @unchecked Sendable {
     /// `whenEmpty`: until the queue is empty, updates are still queued. If it is false, an update
     /// that would go to the back of the queue is dropped from now on.
     func finish(whenEmpty: Bool) -> Bool {
-        cdedupe_finish(buffer, whenEmpty ? CDEDUPE_FINISH_WHEN_EMPTY : CDEDUPE_FINISH_WHEN_DELIVERED) == CDEDUPE_OK
+        let when = whenEmpty ? CDEDUPE_FINISH_WHEN_EMPTY : CDEDUPE_FINISH_WHEN_DELIVERED
+        let hasLoop = cdedupe_finish(buffer, when) == CDEDUPE_OK
+        return hasLoop
     }
 
     // MARK: - Inspection
@@ -295,20 +308,21 @@ final class Core: @unchecked Sendable {
     }
 
     var statistics: DedupeBufferStatistics {
-        // Read first: an update that is refused in between is counted next time, on both sides of
+        // Read first: an update that is rejected in between is counted next time, on both sides of
         // the sum.
         let rejected = rejected.load(ordering: .relaxed)
+        let late = late.load(ordering: .relaxed)
         let raw = rawStatistics
         var statistics = DedupeBufferStatistics()
         statistics.pendingKeys = Int(raw.pending_keys)
         statistics.pendingStatuses = Int(raw.pending_statuses)
         statistics.peakPendingKeys = Int(raw.peak_pending_keys)
         statistics.liveKeys = Int(raw.live_keys)
-        statistics.received = Int(raw.received) + rejected
+        statistics.received = Int(raw.received) + rejected + late
         statistics.delivered = Int(raw.delivered)
         statistics.replaced = Int(raw.replaced)
         statistics.cancelled = Int(raw.cancelled)
-        statistics.dropped = Int(raw.dropped) + rejected
+        statistics.dropped = Int(raw.dropped) + rejected + late
         statistics.rejected = rejected
         statistics.synthesizedDeletions = Int(raw.synthesized_deletions)
         statistics.statusesReceived = Int(raw.statuses_received)

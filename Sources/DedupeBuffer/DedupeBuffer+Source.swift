@@ -33,10 +33,7 @@ extension DedupeBuffer {
     /// - Complexity: O(*n*) plus the keys' lengths, expected.
     @inlinable
     public func onUpdates(_ updates: [Update<Key, Value>]) {
-        updates.withUnsafeBufferPointer { updates in
-            putAll(updates) { page, key, _ in key.withKeyBytes { page.write(key: $0) } }
-        }
-        observer?.received(updates: updates.count)
+        put(updates, of: nil)
     }
 
     /// Puts one update: `key` has this value now.
@@ -57,7 +54,7 @@ extension DedupeBuffer {
     /// - Complexity: O(1) plus the key's length, expected.
     @inlinable
     public func update(_ key: Key, to value: Value, revision: UInt64 = 0) {
-        put(Update(key: key, value: .some(value), revision: revision))
+        put(Update(key: key, value: .some(value), revision: revision), of: nil)
     }
 
     /// Puts one deletion: `key` is gone.
@@ -70,7 +67,7 @@ extension DedupeBuffer {
     /// - Complexity: O(1) plus the key's length, expected.
     @inlinable
     public func remove(_ key: Key, revision: UInt64 = 0) {
-        put(Update(key: key, value: nil, revision: revision))
+        put(Update(key: key, value: nil, revision: revision), of: nil)
     }
 
     /// Puts updates whose keys' bytes are known already, as strings; else as ``onUpdates(_:)``.
@@ -82,7 +79,7 @@ extension DedupeBuffer {
     @inlinable
     public func onUpdatesKeysKnown(_ updates: [Update<Key, Value>], keys: [String]) {
         updates.withUnsafeBufferPointer { updates in
-            putAll(updates) { page, key, i in
+            putAll(updates, of: nil) { page, key, i in
                 guard i < keys.count, !keys[i].isEmpty else { return key.withKeyBytes { page.write(key: $0) } }
                 return keys[i].withKeyBytes { page.write(key: $0) }
             }
@@ -99,7 +96,7 @@ extension DedupeBuffer {
     @inlinable
     public func onUpdatesKeysKnown(_ updates: [Update<Key, Value>], keys: [[UInt8]]) {
         updates.withUnsafeBufferPointer { updates in
-            putAll(updates) { page, key, i in
+            putAll(updates, of: nil) { page, key, i in
                 guard i < keys.count, !keys[i].isEmpty else { return key.withKeyBytes { page.write(key: $0) } }
                 return keys[i].withKeyBytes { page.write(key: $0) }
             }
@@ -111,23 +108,34 @@ extension DedupeBuffer {
     ///
     /// Drops all that is pending. Keys that are live at the sink and are not heard of before the
     /// next ``SyncStatus/inSync`` are deleted then. A batch that is being delivered is not
-    /// disturbed.
+    /// disturbed. A resync of ``withResync(isolation:_:)`` that is under way is superseded.
     ///
     /// - Complexity: O(1) under the lock; the dropped values are destroyed afterwards, in small
     ///   steps: by this call, or if there are many, by the loop when it has nothing else to do.
     public func onConnectionRestarted() {
-        core.restart()
+        resyncs.restart()
         observer?.restarted()
         clearUp()
     }
 
     // MARK: - Implementation
 
-    /// Puts one update from the stack, without an array.
+    /// Puts updates, if `resync` is the current one, or is `nil`.
     @inlinable
-    func put(_ update: Update<Key, Value>) {
+    @inline(__always)
+    func put(_ updates: [Update<Key, Value>], of resync: ResyncGate.ID?) {
+        updates.withUnsafeBufferPointer { updates in
+            putAll(updates, of: resync) { page, key, _ in key.withKeyBytes { page.write(key: $0) } }
+        }
+        observer?.received(updates: updates.count)
+    }
+
+    /// The same with one update, which lies on the stack and not in an array.
+    @inlinable
+    @inline(__always)
+    func put(_ update: Update<Key, Value>, of resync: ResyncGate.ID?) {
         withUnsafePointer(to: update) { update in
-            putAll(UnsafeBufferPointer(start: update, count: 1)) { page, key, _ in
+            putAll(UnsafeBufferPointer(start: update, count: 1), of: resync) { page, key, _ in
                 key.withKeyBytes { page.write(key: $0) }
             }
         }
@@ -139,7 +147,8 @@ extension DedupeBuffer {
     @inlinable
     @inline(__always)
     func putAll(
-        _ updates: UnsafeBufferPointer<Update<Key, Value>>, writeKey: (inout PutPage, borrowing Key, Int) -> Void
+        _ updates: UnsafeBufferPointer<Update<Key, Value>>, of resync: ResyncGate.ID?,
+        writeKey: (inout PutPage, borrowing Key, Int) -> Void
     ) {
         guard let first = updates.baseAddress else { return }
         var hasOverflowed = false
@@ -157,7 +166,7 @@ extension DedupeBuffer {
                 batch.refuse(keyLength: -page.nextLength)
             }
             batch.page = page
-            core.put(batch)
+            if let resync { put(batch, of: resync) } else { core.put(batch) }
             hasOverflowed = hasOverflowed || batch.hasOverflowed
             refused += endPut(batch)
             next = end
@@ -165,6 +174,14 @@ extension DedupeBuffer {
         // Not before the last of the updates: what the handlers put comes after them.
         if !refused.isEmpty { report(refused) }
         if hasOverflowed { reportOverflow() }
+    }
+
+    /// Puts a chunk of a session's updates, or drops it if the session has ended.
+    @inlinable
+    func put(_ batch: PutBatch, of resync: ResyncGate.ID) {
+        if resyncs.whileCurrent(resync, { core.put(batch) }) { return }
+        for i in 0..<batch.count { Storage<Key, Value>.destroy(batch.page.payloads[i]!) }
+        core.drop(batch)
     }
 
     /// One update into the batch. What is retained is the value alone. False: its key is not there,
@@ -231,7 +248,7 @@ extension DedupeBuffer {
 
     /// Destroys what restarts and overflows dropped: all of it, unless it is much and a loop can do
     /// the rest.
-    private func clearUp() {
+    func clearUp() {
         var steps = 0
         while core.hasDropped && core.collect(Storage<Key, Value>.destroy) {
             steps += 1

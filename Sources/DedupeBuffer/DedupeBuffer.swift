@@ -44,6 +44,7 @@ public final class DedupeBuffer<Key: DedupeKey, Value: Sendable>: RestartAwareCa
     @usableFromInline let retry: RetryState
 
     @usableFromInline let onOverflow: (@Sendable () -> Void)?
+    @usableFromInline let resyncs: ResyncGate
 
     /// A buffer with nothing in it.
     ///
@@ -93,6 +94,7 @@ public final class DedupeBuffer<Key: DedupeKey, Value: Sendable>: RestartAwareCa
         onRejection = configuration.onRejection
         onOverflow = configuration.onOverflow
         retry = RetryState(configuration.retry)
+        resyncs = ResyncGate(core)
     }
 
     deinit {

@@ -9,7 +9,7 @@ extension DedupeBufferConfiguration {
     /// ```swift
     /// let names = DedupeBuffer<String, String>(bound: .bytes(64 << 20))
     /// let routes = DedupeBuffer<String, Route>(bound: .keys(100_000))
-    /// let documents = DedupeBuffer<String, Document>(bound: .bytes(64 << 20, weight: \.text.count))
+    /// let files = DedupeBuffer<String, File>(bound: .bytes(64 << 20, weight: \.contents.count))
     /// ```
     ///
     /// When an update would make one more key pending, and exceed the bound, nothing is lost

@@ -63,7 +63,8 @@ public struct DedupeBufferConfiguration: Sendable {
     public var skipsUnchangedRevisions = false
 
     /// Called when a bound was exceeded. The source must then send everything again, beginning with
-    /// ``DedupeBuffer/onConnectionRestarted()``.
+    /// ``DedupeBuffer/onConnectionRestarted()``, which ``DedupeBuffer/withResync(isolation:_:)``
+    /// does in one call. ``DedupeBuffer/overflows`` tells tasks of the same overflows.
     ///
     /// Until the restart the buffer drops everything that comes in, statuses too. The callback is
     /// called once for each overflow, by the thread whose update exceeded the bound, after the
