@@ -22,6 +22,7 @@ final class Core: @unchecked Sendable {
     private let rejected = Atomic<Int>(0)
     /// Updates of sessions that had ended.
     private let late = Atomic<Int>(0)
+    @usableFromInline let overflows = OverflowSignal()
     private let nanosecondsInSink = Atomic<Int64>(0)
     /// Whether a batch is with the sink. Locked while one is taken, so that after a stop the answer
     /// stands.
@@ -54,6 +55,7 @@ final class Core: @unchecked Sendable {
         guard result == CDEDUPE_OK, let created else { Core.fail(result) }
         buffer = created
         context.core = self
+        overflows.watch(self)
     }
 
     deinit {
@@ -209,6 +211,7 @@ final class Core: @unchecked Sendable {
     @usableFromInline
     func release() {
         cdedupe_release(buffer)
+        overflows.endIfStopped()
     }
 
     @usableFromInline
@@ -233,6 +236,7 @@ final class Core: @unchecked Sendable {
             discardIdleSlots()
             return .empty
         case CDEDUPE_STOPPED:
+            overflows.endIfStopped()
             return .stopped
         default: Core.fail(result)
         }
@@ -284,6 +288,7 @@ final class Core: @unchecked Sendable {
 
     func stop() {
         cdedupe_stop(buffer)
+        overflows.endIfStopped()
     }
 
     /// Begins to finish. Returns whether there is a loop that has yet to end.
@@ -293,6 +298,7 @@ final class Core: @unchecked Sendable {
     func finish(whenEmpty: Bool) -> Bool {
         let when = whenEmpty ? CDEDUPE_FINISH_WHEN_EMPTY : CDEDUPE_FINISH_WHEN_DELIVERED
         let hasLoop = cdedupe_finish(buffer, when) == CDEDUPE_OK
+        if !hasLoop { overflows.endIfStopped() }
         return hasLoop
     }
 
@@ -300,6 +306,12 @@ final class Core: @unchecked Sendable {
 
     /// Whether nothing is taken any more.
     var isStopped: Bool { rawStatistics.stopped != 0 }
+
+    var overflowFigures: OverflowFigures {
+        let raw = rawStatistics
+        return OverflowFigures(
+            number: Int(raw.overflows), isOverflowed: raw.overflowed != 0, isStopped: raw.stopped != 0)
+    }
 
     private var rawStatistics: cdedupe_statistics_t {
         var raw = cdedupe_statistics_t()

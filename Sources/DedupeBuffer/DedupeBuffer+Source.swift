@@ -235,6 +235,7 @@ extension DedupeBuffer {
     func reportOverflow() {
         clearUp()
         observer?.overflowed()
+        core.overflows.overflowed()
         onOverflow?()
     }
 

@@ -98,6 +98,7 @@ public final class DedupeBuffer<Key: DedupeKey, Value: Sendable>: RestartAwareCa
     }
 
     deinit {
+        core.overflows.end()
         delivery.abandon()
     }
 

@@ -12,6 +12,7 @@ extension DedupeBufferConfiguration {
     /// | `…_pending_keys` | gauge | updates in the queue |
     /// | `…_live_keys` | gauge | keys that are live at the sink |
     /// | `…_memory_bytes` | gauge | bytes that the buffer holds, without what values refer to |
+    /// | `…_is_overflowed` | gauge | 1 from an overflow to the restart that ends it, else 0 |
     /// | `…_received_total` | counter | updates that came in |
     /// | `…_delivered_total` | counter | updates that were taken |
     /// | `…_replaced_total` | counter | updates that a newer one displaced |

@@ -28,6 +28,7 @@ final class MetricsReporter: @unchecked Sendable {
             GaugeOfFigure(gauge: make.gauge("pending_keys")) { $0.pendingKeys },
             GaugeOfFigure(gauge: make.gauge("live_keys")) { $0.liveKeys },
             GaugeOfFigure(gauge: make.gauge("memory_bytes")) { $0.memory },
+            GaugeOfFigure(gauge: make.gauge("is_overflowed")) { $0.isOverflowed ? 1 : 0 },
         ]
         counters = [
             CounterOfFigure(counter: make.counter("received_total")) { $0.received },

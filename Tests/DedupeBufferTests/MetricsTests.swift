@@ -289,8 +289,8 @@ struct MetricsTests {
             }
         }
         try bounded("a call") { buffer.set("b", 1) }
-        // Two rounds of three gauges.
-        #expect(count.value == 6)
+        // Two rounds of four gauges.
+        #expect(count.value == 8)
         calling.callNoMore()
     }
 
@@ -423,7 +423,7 @@ struct MetricsTests {
         #expect(try watch.figures() == buffer.statistics.figures)
         let labels =
             watch.kept.counters.map(\.label) + watch.kept.recorders.map(\.label) + watch.kept.timers.map(\.label)
-        #expect(labels.count == 14)
+        #expect(labels.count == 15)
         #expect(labels.allSatisfy { $0.hasPrefix("routes_") })
     }
 
@@ -465,6 +465,20 @@ struct MetricsTests {
             buffer.set("b", 2)
         }
         #expect(try watch.figures() == [0, 0, 0, 3, 1, 1, 0, 0, 0, 0, 0])
+    }
+
+    @Test func isOverflowed_isOne_fromAnOverflowToTheRestart() throws {
+        do {
+            let buffer = watch.makeBuffer()
+            #expect(try watch.gauge("is_overflowed").values.allSatisfy { $0 == 0 })
+            buffer.onUpdates((0...1_000).map { Update(key: "key \($0)", value: 1) })
+            #expect(try watch.gauge("is_overflowed").lastValue == 1)
+            buffer.onConnectionRestarted()
+            #expect(try watch.gauge("is_overflowed").lastValue == 0)
+            buffer.onUpdates((0...1_000).map { Update(key: "key \($0)", value: 1) })
+            #expect(try watch.gauge("is_overflowed").lastValue == 1)
+        }
+        #expect(try watch.gauge("is_overflowed").lastValue == 0)
     }
 
     @Test func metrics_areDestroyed_whereAskedFor() throws {
