@@ -78,7 +78,7 @@ extension DedupeBuffer {
     ///     UTF-8. Where one is empty, or the array is shorter than `updates`, they are computed.
     @inlinable
     public func onUpdatesKeysKnown(_ updates: [Update<Key, Value>], keys: [String]) {
-        updates.withUnsafeBufferPointer { updates in
+        BorrowedUpdates.with(updates) { updates in
             putAll(updates, of: nil) { page, key, i in
                 guard i < keys.count, !keys[i].isEmpty else { return key.withKeyBytes { page.write(key: $0) } }
                 return keys[i].withKeyBytes { page.write(key: $0) }
@@ -95,7 +95,7 @@ extension DedupeBuffer {
     ///     they are empty, or the array is shorter than `updates`, they are computed.
     @inlinable
     public func onUpdatesKeysKnown(_ updates: [Update<Key, Value>], keys: [[UInt8]]) {
-        updates.withUnsafeBufferPointer { updates in
+        BorrowedUpdates.with(updates) { updates in
             putAll(updates, of: nil) { page, key, i in
                 guard i < keys.count, !keys[i].isEmpty else { return key.withKeyBytes { page.write(key: $0) } }
                 return keys[i].withKeyBytes { page.write(key: $0) }
@@ -124,7 +124,7 @@ extension DedupeBuffer {
     @inlinable
     @inline(__always)
     func put(_ updates: [Update<Key, Value>], of resync: ResyncGate.ID?) {
-        updates.withUnsafeBufferPointer { updates in
+        BorrowedUpdates.with(updates) { updates in
             putAll(updates, of: resync) { page, key, _ in key.withKeyBytes { page.write(key: $0) } }
         }
         observer?.received(updates: updates.count)
@@ -134,10 +134,8 @@ extension DedupeBuffer {
     @inlinable
     @inline(__always)
     func put(_ update: Update<Key, Value>, of resync: ResyncGate.ID?) {
-        withUnsafePointer(to: update) { update in
-            putAll(UnsafeBufferPointer(start: update, count: 1), of: resync) { page, key, _ in
-                key.withKeyBytes { page.write(key: $0) }
-            }
+        BorrowedUpdates.with(update) { update in
+            putAll(update, of: resync) { page, key, _ in key.withKeyBytes { page.write(key: $0) } }
         }
         observer?.received(updates: 1)
     }
@@ -147,32 +145,31 @@ extension DedupeBuffer {
     @inlinable
     @inline(__always)
     func putAll(
-        _ updates: UnsafeBufferPointer<Update<Key, Value>>, of resync: ResyncGate.ID?,
+        _ updates: BorrowedUpdates<Key, Value>, of resync: ResyncGate.ID?,
         writeKey: (inout PutPage, borrowing Key, Int) -> Void
     ) {
-        guard let first = updates.baseAddress else { return }
         var hasOverflowed = false
-        var refused: [Int] = []
+        var rejected: [Int] = []
         var next = 0
         while next < updates.count {
             var end = min(next + PutBatch.capacity, updates.count)
             let batch = core.beginPut(count: end - next)
             var page = batch.page
-            for i in next..<end where !fill(&page, first + i, i, writeKey) {
+            for i in next..<end where !fill(&page, updates, i, writeKey) {
                 if page.nextLength == PutPage.noRoom {
                     end = i
                     break
                 }
-                batch.refuse(keyLength: -page.nextLength)
+                batch.reject(keyLength: -page.nextLength)
             }
             batch.page = page
             if let resync { put(batch, of: resync) } else { core.put(batch) }
             hasOverflowed = hasOverflowed || batch.hasOverflowed
-            refused += endPut(batch)
+            rejected += endPut(batch)
             next = end
         }
         // Not before the last of the updates: what the handlers put comes after them.
-        if !refused.isEmpty { report(refused) }
+        if !rejected.isEmpty { report(rejected) }
         if hasOverflowed { reportOverflow() }
     }
 
@@ -180,54 +177,31 @@ extension DedupeBuffer {
     @inlinable
     func put(_ batch: PutBatch, of resync: ResyncGate.ID) {
         if resyncs.whileCurrent(resync, { core.put(batch) }) { return }
-        for i in 0..<batch.count { Storage<Key, Value>.destroy(batch.page.payloads[i]!) }
+        for i in 0..<batch.count { batch.page.slots[i].destroy(Value.self) }
         core.drop(batch)
     }
 
-    /// One update into the batch. What is retained is the value alone. False: its key is not there,
-    /// the page says why.
+    /// Writes update `i` into the batch. Returns false if its key is not there; the page says why.
     @inlinable
     @inline(__always)
     func fill(
-        _ page: inout PutPage, _ update: UnsafePointer<Update<Key, Value>>, _ i: Int,
+        _ page: inout PutPage, _ updates: BorrowedUpdates<Key, Value>, _ i: Int,
         _ writeKey: (inout PutPage, borrowing Key, Int) -> Void
     ) -> Bool {
         page.nextLength = PutPage.missing
-        withKey(of: update) { writeKey(&page, $0, i) }
+        updates.withKey(i) { writeKey(&page, $0, i) }
         let keyLength = page.nextLength
         guard keyLength >= 0 else { return false }
-        let payload = page.payloads[page.count]!
-        payload.initializeMemory(
-            as: Payload<Value>.self,
-            to: Payload(revision: update.pointee.revision, value: update.pointee.value))
-        storage.values.weigh(payload)
-        page.commit(keyLength: keyLength, deletion: update.pointee.value == nil)
+        let slot = page.slots[page.count]
+        slot.initialize(updates.payload(i))
+        storage.values.weigh(slot)
+        page.commit(keyLength: keyLength, deletion: updates.isDeletion(i))
         return true
-    }
-
-    /// Lends the key of an update in the caller's array without retaining it.
-    ///
-    /// The compiler cannot know that nobody changes the array meanwhile, so it would retain a key
-    /// that it reads there. For types that are known to have no address of their own, the key's
-    /// bits are borrowed: what is moved out of a copy of them goes back there, and that is never
-    /// destroyed. The array keeps the original alive.
-    @inlinable
-    @inline(__always)
-    func withKey(of update: UnsafePointer<Update<Key, Value>>, _ body: (borrowing Key) -> Void) {
-        guard Key.self == String.self || Key.self == [UInt8].self else { return body(update.pointee.key) }
-        let original = UnsafeRawPointer(update) + MemoryLayout<Update<Key, Value>>.offset(of: \.key)!
-        withUnsafeTemporaryAllocation(of: Key.self, capacity: 1) { copy in
-            let copy = copy.baseAddress!
-            UnsafeMutableRawPointer(copy).copyMemory(from: original, byteCount: MemoryLayout<Key>.size)
-            let key = copy.move()
-            body(key)
-            copy.initialize(to: consume key)
-        }
     }
 
     @inlinable
     func endPut(_ batch: PutBatch) -> [Int] {
-        for i in 0..<batch.payloadsBack { Storage<Key, Value>.destroy(batch.backPayloads[i]!) }
+        for i in 0..<batch.returnedCount { batch.returned[i].destroy(Value.self) }
         return core.endPut(batch)
     }
 
@@ -240,9 +214,9 @@ extension DedupeBuffer {
     }
 
     @usableFromInline
-    func report(_ refused: [Int]) {
+    func report(_ rejected: [Int]) {
         guard let onRejection else { return }
-        for length in refused {
+        for length in rejected {
             onRejection(DedupeBufferConfiguration.Rejection(keyLength: length, maximumKeyLength: maximumKeyLength))
         }
     }

@@ -220,8 +220,8 @@ struct KeyTests {
             #expect(page.nextLength == length)
             page.commit(keyLength: length, deletion: false)
         }
-        #expect(page.keysLength == 65_536 && page.keysCapacity == 65_536)
-        let written = UnsafeRawBufferPointer(start: page.keys, count: page.keysLength)
+        #expect(page.keysLength == 65_536 && page.keys.capacity == 65_536)
+        let written = UnsafeRawBufferPointer(start: page.keys.pointer(at: 0), count: page.keysLength)
         #expect(Array(written) == lengths.enumerated().flatMap { Array(repeating: UInt8($0), count: $1) })
         page.write(key: ([1] as [UInt8]).span.bytes)
         #expect(page.nextLength == PutPage.noRoom)
