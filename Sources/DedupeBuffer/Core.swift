@@ -215,6 +215,7 @@ final class Core: @unchecked Sendable {
     @usableFromInline
     func release() {
         cdedupe_release(buffer)
+        // A finish ends with the release of the loop.
         overflows.endIfStopped()
     }
 
@@ -239,9 +240,7 @@ final class Core: @unchecked Sendable {
         case CDEDUPE_EMPTY:
             discardIdleSlots()
             return .empty
-        case CDEDUPE_STOPPED:
-            overflows.endIfStopped()
-            return .stopped
+        case CDEDUPE_STOPPED: return .stopped
         default: Core.fail(result)
         }
     }

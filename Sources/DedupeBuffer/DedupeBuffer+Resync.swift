@@ -70,8 +70,9 @@ extension DedupeBuffer {
     /// An overflow during the body drops the snapshot, and the in-sync too. The buffer then waits
     /// for the next resync; see ``overflows``.
     ///
-    /// Other calls may put changes at the same time. After ``stop()`` the call runs its body, and
-    /// the buffer drops what the body puts.
+    /// Other calls may put changes at the same time, but no statuses: an in-sync would end the
+    /// resync too early. After ``stop()`` the call runs its body, and the buffer drops what the
+    /// body puts.
     ///
     /// - Parameters:
     ///   - isolation: the caller's actor, on which the body runs.

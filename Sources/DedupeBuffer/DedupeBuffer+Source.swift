@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0
 
-// The source's side: what an upstream calls.
+// The source's side: the calls of an upstream.
 
 extension DedupeBuffer {
     /// Puts a status at the back of the queue.
@@ -22,9 +22,9 @@ extension DedupeBuffer {
 
     /// Puts updates, in order.
     ///
-    /// An update of a key that is pending replaces what is pending, in its place; others go to the
-    /// back of the queue. The deletion of a key whose value the sink has never got cancels that
-    /// value. The update types are ignored. Never waits for the sink.
+    /// An update of a key that is pending replaces the pending update, in its place. Other updates
+    /// go to the back of the queue. The deletion of a key whose value the sink has never got
+    /// cancels that value. The buffer ignores the update types. The call never waits for the sink.
     ///
     /// After ``stop()`` every update is dropped. After `finish()` an update that would go to the
     /// back of the queue is dropped, and one that replaces a pending update is delivered.
@@ -70,12 +70,17 @@ extension DedupeBuffer {
         put(Update(key: key, value: nil, revision: revision), of: nil)
     }
 
-    /// Puts updates whose keys' bytes are known already, as strings; else as ``onUpdates(_:)``.
+    /// Puts updates whose keys' bytes are known already, as strings. Otherwise as
+    /// ``onUpdates(_:)``.
+    ///
+    /// Prefer ``onUpdates(_:)`` unless the bytes are at hand. Bytes that are not those of the key
+    /// end the program at the latest when the update is delivered, or they make two keys one.
     ///
     /// - Parameters:
     ///   - updates: the updates.
     ///   - keys: for each update the bytes of its key, exactly as `withKeyBytes` gives them, as
-    ///     UTF-8. Where one is empty, or the array is shorter than `updates`, they are computed.
+    ///     UTF-8. If a string is empty, or the array is shorter than `updates`, the buffer computes
+    ///     the bytes.
     @inlinable
     public func onUpdatesKeysKnown(_ updates: [Update<Key, Value>], keys: [String]) {
         BorrowedUpdates.with(updates) { updates in
@@ -87,12 +92,13 @@ extension DedupeBuffer {
         observer?.received(updates: updates.count, keysKnown: keys.count)
     }
 
-    /// Puts updates whose keys' bytes are known already; else as ``onUpdates(_:)``.
+    /// Puts updates whose keys' bytes are known already. Otherwise as ``onUpdates(_:)``. Prefer
+    /// that unless the bytes are at hand.
     ///
     /// - Parameters:
     ///   - updates: the updates.
-    ///   - keys: for each update the bytes of its key, exactly as `withKeyBytes` gives them. Where
-    ///     they are empty, or the array is shorter than `updates`, they are computed.
+    ///   - keys: for each update the bytes of its key, exactly as `withKeyBytes` gives them. If the
+    ///     bytes are empty, or the array is shorter than `updates`, the buffer computes them.
     @inlinable
     public func onUpdatesKeysKnown(_ updates: [Update<Key, Value>], keys: [[UInt8]]) {
         BorrowedUpdates.with(updates) { updates in
@@ -106,12 +112,13 @@ extension DedupeBuffer {
 
     /// The source lost its connection and will send everything again.
     ///
-    /// Drops all that is pending. Keys that are live at the sink and are not heard of before the
-    /// next ``SyncStatus/inSync`` are deleted then. A batch that is being delivered is not
-    /// disturbed. A resync of ``withResync(isolation:_:)`` that is under way is superseded.
+    /// The buffer drops everything that is pending. At the next ``SyncStatus/inSync`` it deletes
+    /// the keys that are live at the sink and that were not seen since the restart. The restart
+    /// does not disturb a batch that is being delivered. It supersedes a resync of
+    /// ``withResync(isolation:_:)`` that is under way.
     ///
-    /// - Complexity: O(1) under the lock; the dropped values are destroyed afterwards, in small
-    ///   steps: by this call, or if there are many, by the loop when it has nothing else to do.
+    /// - Complexity: O(1) under the lock. Afterwards this call destroys the dropped values in small
+    ///   steps. If there are many, the loop does so when it has nothing else to do.
     public func onConnectionRestarted() {
         resyncs.restart()
         observer?.restarted()
@@ -221,8 +228,8 @@ extension DedupeBuffer {
         }
     }
 
-    /// Destroys what restarts and overflows dropped: all of it, unless it is much and a loop can do
-    /// the rest.
+    /// Destroys what restarts and overflows dropped. If that is much and there is a loop, the loop
+    /// does the rest.
     func clearUp() {
         var steps = 0
         while core.hasDropped && core.collect(Storage<Key, Value>.destroy) {

@@ -8,8 +8,8 @@
 
 /// A key that can be written as bytes and read back.
 ///
-/// Two keys are one exactly if their bytes are equal. `==` is not asked: canonically equivalent
-/// strings, such as "é" in its two spellings, are two keys.
+/// Two keys are one exactly if their bytes are equal. The buffer does not use `==`: canonically
+/// equivalent strings, such as "é" in its two spellings, are two keys.
 ///
 /// Strings, substrings, arrays of bytes, integers and `UUID`s are keys. For other integers, and for
 /// types with a raw value that is a key, the declaration is enough, as in
@@ -20,12 +20,12 @@
 public protocol DedupeKey: Sendable {
     /// Calls `body` with the key's bytes, which are valid during the call.
     ///
-    /// Called by any thread that hands updates to a buffer, once for each update, or a second time
-    /// where many long keys come together, with no lock held. If it calls `body` more than once,
-    /// the last call counts; not to call it is a programming error, and ends the program.
+    /// Any thread that puts updates calls this once for each update, or twice if many long keys
+    /// come together, with no lock held. If it calls `body` more than once, the last call counts.
+    /// Not to call `body` is a programming error, and ends the program.
     func withKeyBytes<R, E: Error>(_ body: (RawSpan) throws(E) -> R) throws(E) -> R
 
-    /// The key that wrote these bytes, or `nil` if none could have.
+    /// The key that wrote these bytes, or `nil` if no key writes them.
     ///
     /// The buffer keeps a key's bytes, and not the key. It calls this initialiser for each update
     /// that it delivers, with no lock held, on the thread that delivers. The bytes are always those
