@@ -49,8 +49,8 @@ extension DedupeBuffer {
     ///
     /// While it runs, it keeps the buffer and the sink alive.
     ///
-    /// - Important: `finish()` returns at once where it is called by the sink, or by a task that
-    ///   the sink began: it would wait for itself.
+    /// `finish()` returns at once if the sink calls it, because it would wait for itself.
+    ///
     /// - Throws: ``DedupeBufferError/alreadySending`` if somebody else consumes or delivers,
     ///   ``DedupeBufferError/stopped`` if the buffer was stopped before; `CancellationError` if the
     ///   task was cancelled; else what the sink has thrown.
@@ -66,7 +66,7 @@ extension DedupeBuffer {
         try turn.begin()
         defer { turn.end() }
         whenBegun()
-        try await turn.loop.asCurrent { try await deliver(turn, to: sink) }
+        try await deliver(turn, to: sink)
     }
 
     @inlinable
@@ -75,11 +75,11 @@ extension DedupeBuffer {
         var failure: (any Error)?
         while let event = await turn.next() {
             do {
-                try await sink.handle(event)
+                try await delivery.selfWait.whileInSink { try await sink.handle(event) }
                 retries.succeeded()
                 failure = nil
             } catch {
-                turn.giveBack(event)
+                delivery.selfWait.whileInside { turn.giveBack(event) }
                 failure = error
                 guard !Task.isCancelled else { break }
                 let delay = retries.failed()

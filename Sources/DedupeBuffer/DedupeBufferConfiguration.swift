@@ -17,6 +17,15 @@ public struct DedupeBufferConfiguration: Sendable {
     /// How ``DedupeBuffer/run(sink:)`` goes on after its sink has failed.
     public var retry: DedupeBufferRetry
 
+    /// How long a finish waits for a loop or a consumer to begin, if something is pending. Not
+    /// negative; 1 second by default.
+    ///
+    /// The task that is to deliver may not have run yet when the buffer is finished.
+    public var gracePeriod: Duration
+
+    /// What ``gracePeriod`` is measured by.
+    public var clock: any Clock<Duration>
+
     /// What the buffer is logged to; `nil`: it is not.
     ///
     /// - `debug`: each call that the source or the owner makes, and each batch.
@@ -77,7 +86,8 @@ public struct DedupeBufferConfiguration: Sendable {
         batchSize: Int = 100, label: String = "dedupe-buffer", retry: DedupeBufferRetry = .init(),
         logger: Logger? = nil, metrics: DedupeBufferMetrics? = nil, suppressesUnchanged: Bool = false,
         maximumPendingKeys: Int? = nil, maximumPendingBytes: Int? = nil, onOverflow: (@Sendable () -> Void)? = nil,
-        onRejection: (@Sendable (DedupeBufferRejection) -> Void)? = nil
+        onRejection: (@Sendable (DedupeBufferRejection) -> Void)? = nil, gracePeriod: Duration = .seconds(1),
+        clock: any Clock<Duration> = ContinuousClock()
     ) {
         self.batchSize = batchSize
         self.label = label
@@ -89,6 +99,8 @@ public struct DedupeBufferConfiguration: Sendable {
         self.maximumPendingBytes = maximumPendingBytes
         self.onOverflow = onOverflow
         self.onRejection = onRejection
+        self.gracePeriod = gracePeriod
+        self.clock = clock
     }
 }
 

@@ -47,7 +47,7 @@ final class EventTurn<Key: DedupeKey, Value: Sendable> {
     @inlinable
     func next(isolation: isolated (any Actor)? = #isolation) async -> DedupeBufferEvent<Key, Value>? {
         while true {
-            switch storage.delivery.whileInside(step) {
+            switch storage.delivery.selfWait.whileInside(step) {
             case .event(let event): return event
             case .busy: await Task.yield()
             case .asleep: await loop.sleep()
@@ -107,7 +107,7 @@ final class EventTurn<Key: DedupeKey, Value: Sendable> {
     func end() {
         defer { state = .ended }
         guard state == .open else { return }
-        storage.delivery.whileInside {
+        storage.delivery.selfWait.whileInside {
             endEvent()
             storage.putBack(from: position)
             storage.delivery.endTask()

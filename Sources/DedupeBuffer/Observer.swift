@@ -130,13 +130,13 @@ final class Observer: Sendable {
     // MARK: - Delivery
 
     /// A loop on a queue, a thread or a task has its claim, and is about to begin.
-    func starting(_ way: StaticString) {
+    func starting(_ way: String) {
         logger?.debug("Starting to deliver", metadata: ["dedupe.delivery": "\(way)"])
     }
 
     /// A loop could not begin, or one batch not be delivered.
     @usableFromInline
-    func didNotDeliver(_ way: StaticString, _ error: DedupeBufferError) {
+    func didNotDeliver(_ way: String, _ error: DedupeBufferError) {
         logger?.debug("Did not deliver", metadata: ["dedupe.delivery": "\(way)", "dedupe.error": "\(error)"])
     }
 
