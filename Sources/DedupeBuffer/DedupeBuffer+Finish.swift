@@ -145,7 +145,7 @@ extension DedupeBuffer {
     /// Returns whether there is a loop that has still to end. If not, the buffer has stopped.
     private func beginFinish(whenEmpty: Bool) -> Bool {
         let hasLoop = core.finish(whenEmpty: whenEmpty)
-        if !hasLoop { delivery.stopped() }
+        if hasLoop { delivery.finish() } else { delivery.stopped() }
         return hasLoop
     }
 

@@ -84,7 +84,9 @@ public final class DedupeBuffer<Key: DedupeKey, Value: Sendable>: RestartAwareCa
         let layout = CoreLayout(Value.self, isWeighed: values.weight != nil)
         core = Core(configuration, layout: layout, merger: values.merger)
         observer = Observer(configuration, core: core)
-        delivery = DeliveryLoop(core: core, label: configuration.label, observer: observer)
+        delivery = DeliveryLoop(core: core, configuration: configuration, observer: observer) { [core] start in
+            values.replaced.whileKept { core.putBackTail(from: start, destroy: Storage<Key, Value>.destroy) }
+        }
         storage = Storage(core: core, delivery: delivery, values: values)
         onRejection = configuration.onRejection
         onOverflow = configuration.onOverflow

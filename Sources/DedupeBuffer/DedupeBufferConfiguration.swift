@@ -23,7 +23,23 @@ public struct DedupeBufferConfiguration: Sendable {
     /// The task that is to deliver may not have run yet when the buffer is finished.
     public var gracePeriod: Duration
 
-    /// What ``gracePeriod`` is measured by.
+    /// The shortest time from the beginning of one round of delivery to the next. `nil`, the default:
+    /// a round begins as soon as something is pending.
+    ///
+    /// A round delivers what was pending when it began, in as many batches as that takes, so each
+    /// key comes at most once in a round. The first update after an idle time goes at once. What
+    /// comes in during the interval is conflated until the next round begins. An attempt after a
+    /// failure of the sink begins a round, too.
+    ///
+    /// This holds for all ways to deliver; ``DedupeBuffer/sendNextBatchToSink(_:)`` throws
+    /// ``DedupeBufferError/emptyQueue`` when it is too early. `finish()` does not wait for the
+    /// interval: what is pending then is delivered at once. Until the interval is over, a loop on a
+    /// queue keeps the buffer alive.
+    ///
+    /// Not negative.
+    public var minimumInterval: Duration?
+
+    /// What ``gracePeriod`` and ``minimumInterval`` are measured by.
     public var clock: any Clock<Duration>
 
     /// What the buffer is logged to; `nil`: it is not.
@@ -87,6 +103,7 @@ public struct DedupeBufferConfiguration: Sendable {
         logger: Logger? = nil, metrics: DedupeBufferMetrics? = nil, suppressesUnchanged: Bool = false,
         maximumPendingKeys: Int? = nil, maximumPendingBytes: Int? = nil, onOverflow: (@Sendable () -> Void)? = nil,
         onRejection: (@Sendable (DedupeBufferRejection) -> Void)? = nil, gracePeriod: Duration = .seconds(1),
+        minimumInterval: Duration? = nil,
         clock: any Clock<Duration> = ContinuousClock()
     ) {
         self.batchSize = batchSize
@@ -100,6 +117,7 @@ public struct DedupeBufferConfiguration: Sendable {
         self.onOverflow = onOverflow
         self.onRejection = onRejection
         self.gracePeriod = gracePeriod
+        self.minimumInterval = minimumInterval
         self.clock = clock
     }
 }

@@ -45,6 +45,10 @@ final class DeliveryLoop: WakeTarget, @unchecked Sendable {
         let place: Place
         /// Not of a task.
         var body: LoopBody?
+
+        var keepAlive: AnyObject? {
+            if case .queue(_, _, let keepAlive) = place { keepAlive() } else { nil }
+        }
     }
 
     private let core: Core
@@ -52,12 +56,20 @@ final class DeliveryLoop: WakeTarget, @unchecked Sendable {
     @usableFromInline let observer: Observer?
     let lifetime = LoopLifetime()
     @usableFromInline let selfWait = SelfWait()
-    private let state = Locked(DeliveryStateMachine<Loop>())
+    private let state = Locked(DeliveryStateMachine<Loop, Task<Void, Never>>())
+    private let pacing: Pacing?
+    /// Puts the taken batch's items from some number on back.
+    private let putBackTail: @Sendable (Int) -> Void
 
-    init(core: Core, label: String, observer: Observer?) {
+    init(
+        core: Core, configuration: DedupeBufferConfiguration, observer: Observer?,
+        putBackTail: @escaping @Sendable (Int) -> Void
+    ) {
         self.core = core
-        self.label = label
+        self.label = configuration.label
         self.observer = observer
+        self.putBackTail = putBackTail
+        pacing = Pacing(configuration)
         core.owner = self
     }
 
@@ -94,7 +106,7 @@ final class DeliveryLoop: WakeTarget, @unchecked Sendable {
     }
 
     private func begin(
-        _ loop: Loop, at place: DeliveryStateMachine<Loop>.Place, claim: () throws(DedupeBufferError) -> Void
+        _ loop: Loop, at place: DeliveryStateMachine<Loop, Task<Void, Never>>.Place, claim: () throws(DedupeBufferError) -> Void
     ) throws(DedupeBufferError) {
         do throws(DedupeBufferError) {
             try claim()
@@ -164,6 +176,10 @@ final class DeliveryLoop: WakeTarget, @unchecked Sendable {
             switch take() {
             case .batch: body.deliver()
             case .empty: if !body.collect() { return .asleep }
+            case .later(let pause):
+                if body.collect() { continue }
+                sleep(for: pause)
+                return .asleep
             case .stopped:
                 end()
                 return .ended
@@ -174,12 +190,86 @@ final class DeliveryLoop: WakeTarget, @unchecked Sendable {
 
     // MARK: - Batches
 
-    /// Takes the next batch. The caller holds the claim, as for all of these.
+    /// How long a loop has nothing to do although something may be pending.
     @usableFromInline
-    func take() -> Core.TakeResult {
-        let result = core.take()
-        if result == .batch, let observer, let age = core.ageOfTakenBatch { observer.tookBatch(ofAge: age) }
-        return result
+    struct Pause: Sendable {
+        let duration: Duration
+        let clock: any Clock<Duration>
+        let endsWithFinish: Bool
+    }
+
+    @usableFromInline
+    enum TakeResult {
+        case batch, empty, stopped
+        case later(Pause)
+    }
+
+    /// Takes the next batch, except the items of keys that wait for another attempt. The caller
+    /// holds the claim, as for all of these.
+    @usableFromInline
+    func take(except backOff: KeyBackOff? = nil) -> TakeResult {
+        if let pacing, let delay = pacing.delay { return .later(pause(of: pacing, delay)) }
+        let heldBack = backOff.flatMap { $0.isEmpty ? nil : $0 }
+        if heldBack != nil { core.wakeForNextEntry() }
+        switch core.take(extra: heldBack?.count ?? 0) {
+        case .batch: break
+        case .stopped: return .stopped
+        case .empty:
+            pacing?.foundEmpty()
+            return .empty
+        }
+        let isFull = core.isTakenBatchFull
+        if let heldBack {
+            guard keepInBatch(heldBack.separate(core.taken)) else {
+                return .later(Pause(duration: heldBack.delay, clock: heldBack.clock, endsWithFinish: false))
+            }
+            // The loop takes again before it sleeps.
+            core.wakeForNothing()
+        }
+        if let pacing, !keepInBatch(pacing.took(core.taken, isFull: isFull)) {
+            return .later(pause(of: pacing, pacing.delay ?? .zero))
+        }
+        if let observer, let age = core.ageOfTakenBatch { observer.tookBatch(ofAge: age) }
+        return .batch
+    }
+
+    private func pause(of pacing: Pacing, _ delay: Duration) -> Pause {
+        Pause(duration: delay, clock: pacing.clock, endsWithFinish: true)
+    }
+
+    /// Puts the other items back. Returns whether any is left.
+    private func keepInBatch(_ count: Int) -> Bool {
+        if count < core.taken.count { putBackTail(count) }
+        if count == 0 { core.countEmptiedBatch() }
+        return count > 0
+    }
+
+    /// Wakes the loop when the pause is over. Meanwhile the timer keeps alive what a drain does.
+    @usableFromInline
+    func sleep(for pause: Pause) {
+        guard let loop = state.withLock({ $0.loop }) else { return }
+        nonisolated(unsafe) let alive = loop.keepAlive
+        let timer = Task {
+            try? await pause.clock.sleep(for: pause.duration)
+            // A cancelled timer does not wake: the code that cancels it does, if that is needed.
+            if !Task.isCancelled { self.wake() }
+            withExtendedLifetime(alive) {}
+        }
+        let (cancelled, isRefused) = state.withLock { $0.pause(timer, endsWithFinish: pause.endsWithFinish) }
+        cancelled?.cancel()
+        if isRefused { wake(loop) }
+    }
+
+    /// A finish has begun: nothing waits for an interval any more.
+    func finish() {
+        pacing?.lift()
+        end(state.withLock { $0.finish() })
+    }
+
+    private func end(_ pause: DeliveryStateMachine<Loop, Task<Void, Never>>.PauseEnd?) {
+        guard let pause else { return }
+        pause.timer.cancel()
+        wake(pause.loop)
     }
 
     /// The sink has returned, or the consumer is done with its event.
@@ -205,7 +295,8 @@ final class DeliveryLoop: WakeTarget, @unchecked Sendable {
 
     /// Returns the loop, so that the sink is released without the lock.
     private func takeLoop() -> Loop? {
-        let loop = state.withLock { $0.end() }
+        let (loop, timer) = state.withLock { $0.end() }
+        timer?.cancel()
         lifetime.willEnd()
         if case .queue(_, let target?, _) = loop?.place { selfWait.unmark(target) }
         return loop
@@ -237,6 +328,7 @@ final class DeliveryLoop: WakeTarget, @unchecked Sendable {
     /// Called before the core is stopped: a task that finds the core stopped then knows that this
     /// was a stop, and not the end of a finish.
     func stop() {
+        pacing?.lift()
         if let loop = state.withLock({ $0.stop() }) { tellOfStop(loop) }
     }
 
@@ -244,13 +336,19 @@ final class DeliveryLoop: WakeTarget, @unchecked Sendable {
         if case .task(let loop) = loop.place { loop.stop() }
     }
 
-    /// The core was stopped: no loop can begin any more.
-    func stopped() { lifetime.close() }
+    /// The core was stopped: no loop can begin any more, and the one that pauses has to end.
+    func stopped() {
+        lifetime.close()
+        end(state.withLock { $0.finish() })
+    }
 
     /// The buffer is being destroyed. A loop on a queue sleeps, and ends with the buffer. Tasks
     /// take what is left, now or later.
     func abandon() {
-        switch state.withLock({ $0.abandon() }) {
+        pacing?.lift()
+        let (action, timer) = state.withLock { ($0.abandon(), $0.takeTimer()) }
+        timer?.cancel()
+        switch action {
         case .end(let loop):
             lifetime.willEnd()
             if case .queue(_, let target?, _) = loop.place { selfWait.unmark(target) }

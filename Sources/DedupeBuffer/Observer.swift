@@ -161,6 +161,20 @@ final class Observer: Sendable {
             metadata: ["dedupe.error": "\(error)", "dedupe.failures": "\(failures)"])
     }
 
+    /// The sink failed on one key, so many times in a row.
+    func keyFailed(_ error: any Error, failures: Int) {
+        logger?.warning(
+            "Sink failed on a key", metadata: ["dedupe.error": "\(error)", "dedupe.failures": "\(failures)"])
+    }
+
+    /// The pauses between attempts do not become longer any more.
+    @usableFromInline
+    func backOffReachedMaximum(_ delay: Duration) {
+        logger?.warning(
+            "Sink still fails, the back-off has reached its maximum",
+            metadata: ["dedupe.delay_seconds": "\(delay / .seconds(1))"])
+    }
+
     /// A loop has given back its claim.
     func ended() {
         logger?.debug("Delivery ended")

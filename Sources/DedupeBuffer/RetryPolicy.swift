@@ -9,7 +9,7 @@ public struct DedupeBufferRetry: Sendable {
     public var initialDelay: Duration
     /// How much longer each further wait is. 1 or more.
     public var factor: Double
-    /// The longest wait.
+    /// The longest wait. A century is the limit.
     public var maximumDelay: Duration
     /// How many failures in a row are one too many, 1 or more: that error is thrown. 1: nothing is
     /// tried again. `nil`: no number is.
@@ -38,6 +38,9 @@ struct RetryState: Sendable {
     /// In a row.
     @usableFromInline private(set) var failures = 0
     private var delay: Duration
+    private var hasReachedMaximum = false
+    /// Whether the latest wait is the longest that the policy has, and the one before was not.
+    @usableFromInline private(set) var hasJustReachedMaximum = false
 
     @usableFromInline
     init(_ policy: DedupeBufferRetry) {
@@ -45,7 +48,7 @@ struct RetryState: Sendable {
         precondition(policy.factor >= 1, "factor must be 1 or more")
         precondition(policy.maximumAttempts ?? 1 >= 1, "maximumAttempts must be 1 or more")
         self.policy = policy
-        delay = min(policy.initialDelay, policy.maximumDelay)
+        delay = min(policy.initialDelay, policy.maximumDelay).bounded
     }
 
     @usableFromInline
@@ -57,9 +60,18 @@ struct RetryState: Sendable {
     /// How long to wait before the next attempt; `nil`: give up.
     @usableFromInline
     mutating func failed() -> Duration? {
-        failures += 1
+        let delay = failedWithoutLimit()
         if let maximum = policy.maximumAttempts, failures >= maximum { return nil }
-        defer { delay = delay >= policy.maximumDelay / policy.factor ? policy.maximumDelay : delay * policy.factor }
+        return delay
+    }
+
+    /// How long to wait before the next attempt, however many there were.
+    mutating func failedWithoutLimit() -> Duration {
+        failures += 1
+        let maximum = policy.maximumDelay.bounded
+        hasJustReachedMaximum = delay == maximum && !hasReachedMaximum
+        hasReachedMaximum = delay == maximum
+        defer { delay = delay >= maximum / policy.factor ? maximum : delay * policy.factor }
         return delay
     }
 }

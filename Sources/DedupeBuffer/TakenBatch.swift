@@ -7,9 +7,9 @@ internal import CDedupe
 final class TakenBatch {
     @exclusivity(unchecked) @usableFromInline var count = 0
     /// The payload of each item; `nil`: a status, or a deletion that nobody sent.
-    @usableFromInline let payloads: UnsafeMutablePointer<UnsafeMutableRawPointer?>
-    let raw: UnsafeMutablePointer<cdedupe_item_t>
-    let capacity: Int
+    @exclusivity(unchecked) @usableFromInline private(set) var payloads: UnsafeMutablePointer<UnsafeMutableRawPointer?>
+    @exclusivity(unchecked) private(set) var raw: UnsafeMutablePointer<cdedupe_item_t>
+    private(set) var capacity: Int
 
     init(capacity: Int) {
         self.capacity = capacity
@@ -25,6 +25,33 @@ final class TakenBatch {
     deinit {
         raw.deallocate()
         payloads.deallocate()
+    }
+
+    /// Makes room for as many items. The batch is empty.
+    func reserve(_ needed: Int) {
+        guard needed > capacity else { return }
+        raw.deallocate()
+        payloads.deallocate()
+        (capacity, raw, payloads) = (needed, .allocate(capacity: needed), .allocate(capacity: needed))
+    }
+
+    /// Moves the items of `range` that `isLast` names behind all others of the batch. The order is
+    /// kept otherwise. Returns how many items are before them.
+    ///
+    /// Only for updates: the core puts statuses back in the order in which they were taken.
+    @usableFromInline
+    func moveToEnd(_ range: Range<Int>, where isLast: (Int) -> Bool) -> Int {
+        let moved = range.filter { status($0) == nil && isLast($0) }
+        guard let first = moved.first else { return count }
+        let items = moved.map { (raw[$0], payloads[$0]) }
+        let last = Set(moved)
+        var next = first
+        for i in first..<count where !last.contains(i) {
+            (raw[next], payloads[next]) = (raw[i], payloads[i])
+            next += 1
+        }
+        for (i, item) in items.enumerated() { (raw[next + i], payloads[next + i]) = item }
+        return next
     }
 
     /// The status that item `i` is, or `nil`: it is an update.

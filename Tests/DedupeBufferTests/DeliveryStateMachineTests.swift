@@ -8,7 +8,7 @@ import Testing
 
 @Suite("Delivery state machine")
 struct DeliveryStateMachineTests {
-    typealias Machine = DeliveryStateMachine<String>
+    typealias Machine = DeliveryStateMachine<String, Int>
 
     private var machine = Machine()
 
@@ -16,7 +16,8 @@ struct DeliveryStateMachineTests {
         var machine = machine
         #expect(machine.loop == nil)
         #expect(machine.stop() == nil)
-        #expect(machine.end() == nil)
+        #expect(machine.end().loop == nil)
+        #expect(machine.finish() == nil)
         guard case .none = machine.abandon() else {
             Issue.record("an action")
             return
@@ -29,7 +30,7 @@ struct DeliveryStateMachineTests {
         var machine = machine
         #expect(machine.begin("loop", at: place) == .none)
         #expect(machine.loop == "loop")
-        #expect(machine.end() == "loop")
+        #expect(machine.end().loop == "loop")
         #expect(machine.loop == nil)
         #expect(machine.begin("another", at: place) == .none)
         #expect(machine.loop == "another")
@@ -84,6 +85,56 @@ struct DeliveryStateMachineTests {
         }
         #expect(machine.loop == "loop")
     }
+}
+
+extension DeliveryStateMachineTests {
+    // MARK: Pauses
+
+    private func delivering() -> Machine {
+        var machine = Machine()
+        _ = machine.begin("loop", at: .queue)
+        return machine
+    }
+
+    @Test func pause_whenDelivering_cancelsTheOneBefore() {
+        var machine = delivering()
+        #expect(machine.pause(1, endsWithFinish: true) == (nil, false))
+        #expect(machine.pause(2, endsWithFinish: true) == (1, false))
+    }
+
+    @Test(arguments: [true, false])
+    func finish_inAPause_endsIt_once(endsWithFinish: Bool) {
+        var machine = delivering()
+        _ = machine.pause(1, endsWithFinish: endsWithFinish)
+        #expect(machine.finish() == Machine.PauseEnd(timer: 1, loop: "loop"))
+        #expect(machine.finish() == nil)
+    }
+
+    /// A finish does not wait for an interval, and waits for a key that the sink failed on.
+    @Test func pause_afterAFinish_isRefusedIfTheFinishEndsIt() {
+        var machine = delivering()
+        _ = machine.finish()
+        #expect(machine.pause(1, endsWithFinish: true) == (1, true))
+        #expect(machine.pause(2, endsWithFinish: false) == (nil, false))
+    }
+
+    @Test func pause_afterAStop_isRefused() {
+        var machine = delivering()
+        _ = machine.stop()
+        #expect(machine.pause(1, endsWithFinish: false) == (1, true))
+    }
+
+    @Test func end_inAPause_givesTheTimerBack() {
+        var machine = delivering()
+        _ = machine.pause(1, endsWithFinish: true)
+        let ended = machine.end()
+        #expect(ended == ("loop", 1))
+        #expect(machine.finish() == nil)
+    }
+}
+
+extension DeliveryStateMachine.PauseEnd: Equatable where Loop: Equatable, Timer: Equatable {
+    public static func == (left: Self, right: Self) -> Bool { left.timer == right.timer && left.loop == right.loop }
 }
 
 @Suite("Waiting for a loop to begin")

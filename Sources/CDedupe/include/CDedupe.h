@@ -627,7 +627,8 @@ uint32_t cdedupe_age(const cdedupe_t *buffer, const cdedupe_item_t *item);
  * @param buffer  the buffer
  * @param items   the last items of the last batch, in order and unchanged, with their payloads in
  *                their slots. `slot` of each gets the handle if it came back to the caller, else
- *                zero
+ *                zero. Before the call, the caller may move items of updates behind the others, and
+ *                so put back only some of them; statuses must stay in order
  * @param count   how many; gets how many of them are still to be put back, which is zero unless
  *                memory ran out. The call goes from the last item to the first
  *
