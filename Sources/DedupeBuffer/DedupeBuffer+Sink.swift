@@ -69,8 +69,9 @@ extension DedupeBuffer {
     /// Delivers one batch to `sink` on the calling thread. Waits for no other call, except a merge.
     ///
     /// - Throws: ``DedupeBufferError/emptyQueue`` if there is nothing to deliver, or nothing before
-    ///   ``DedupeBufferConfiguration/minimumInterval`` is over; ``DedupeBufferError/alreadySending`` if a loop
-    ///   runs, or from inside the sink; ``DedupeBufferError/stopped``.
+    ///   ``DedupeBufferConfiguration/minimumInterval`` is over;
+    ///   ``DedupeBufferError/alreadySending`` if a loop runs, or from inside the sink;
+    ///   ``DedupeBufferError/stopped``.
     @inlinable
     public func sendNextBatchToSink(_ sink: some SyncerCallbacks<Key, Value>) throws(DedupeBufferError) {
         do throws(DedupeBufferError) {

@@ -23,8 +23,8 @@ public struct DedupeBufferConfiguration: Sendable {
     /// The task that is to deliver may not have run yet when the buffer is finished.
     public var gracePeriod: Duration
 
-    /// The shortest time from the beginning of one round of delivery to the next. `nil`, the default:
-    /// a round begins as soon as something is pending.
+    /// The shortest time from the beginning of one round of delivery to the next. `nil`, the
+    /// default: a round begins as soon as something is pending.
     ///
     /// A round delivers what was pending when it began, in as many batches as that takes, so each
     /// key comes at most once in a round. The first update after an idle time goes at once. What

@@ -26,7 +26,8 @@ public struct DedupeBufferStatistics: Sendable, Hashable {
     /// Values that the sink had already; see ``DedupeBufferConfiguration/suppressesUnchanged``.
     public var suppressed = 0
     /// Updates that a restart or an overflow dropped; that came in after ``DedupeBuffer/stop()``,
-    /// or after `finish()` and were not for a pending key; or that were ``rejected``.
+    /// or after `finish()` and were not for a pending key; or that were ``rejected``; or
+    /// that a sink failed on and goes without, see ``DeliveryFailure``.
     public var dropped = 0
     /// Updates whose key was too long; a part of ``dropped``.
     public var rejected = 0

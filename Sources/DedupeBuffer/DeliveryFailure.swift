@@ -26,9 +26,10 @@
 /// the key's back-off. When `run(sink:)` ends, the update stays in the queue, and the next consumer
 /// gets it at once.
 ///
-/// After each failure of a key, ``AsyncSyncerCallbacks/onFailure(of:failures:)`` decides whether
-/// the buffer tries again or drops the update. At most 1,000 keys wait at a time; when more fail,
-/// the whole call counts as failed.
+/// After each failure of a key, the sink's `onFailure(of:failures:)` decides whether the buffer
+/// tries again or drops the update. At most 1,000 keys wait at a time; when more fail,
+/// the whole call counts as failed. Each batch takes the updates of waiting keys and puts them back
+/// at once, so for a moment ``DedupeBufferStatistics/pendingKeys`` does not count them.
 public struct DeliveryFailure<Key: DedupeKey>: Error {
     /// The keys whose updates have to be tried again. A key that was not in the call is ignored.
     public var keys: [Key]

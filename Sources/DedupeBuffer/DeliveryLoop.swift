@@ -106,7 +106,8 @@ final class DeliveryLoop: WakeTarget, @unchecked Sendable {
     }
 
     private func begin(
-        _ loop: Loop, at place: DeliveryStateMachine<Loop, Task<Void, Never>>.Place, claim: () throws(DedupeBufferError) -> Void
+        _ loop: Loop, at place: DeliveryStateMachine<Loop, Task<Void, Never>>.Place,
+        claim: () throws(DedupeBufferError) -> Void
     ) throws(DedupeBufferError) {
         do throws(DedupeBufferError) {
             try claim()

@@ -16,8 +16,8 @@
 ///     delivering  abandon      idle         of a loop on a queue: end it, nothing is left
 ///     delivering  abandon      delivering   of a task: wake it, so that it takes what is left
 ///
-/// `Loop` is what runs the loop, and `Timer` is what wakes it after a pause; the machine never looks
-/// into them.
+/// `Loop` is what runs the loop, and `Timer` is what wakes it after a pause. The machine never
+/// looks into them.
 struct DeliveryStateMachine<Loop, Timer> {
     /// Where a loop runs.
     enum Place: String {

@@ -3,13 +3,14 @@
 // The service in a group, and alone.
 
 import DedupeBuffer
-@testable import DedupeBufferService
 import Dispatch
 import Foundation
 import Logging
 import ServiceLifecycle
 import ServiceLifecycleTestKit
 import Testing
+
+@testable import DedupeBufferService
 
 @Suite("Service")
 struct ServiceTests {

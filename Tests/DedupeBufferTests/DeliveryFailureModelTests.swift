@@ -216,8 +216,8 @@ final class KeyedPlay: AsyncSyncerCallbacks {
         }
     }
 
-    /// Each key but one that the sink has is sent again first: of several deletions that a resync owes the
-    /// buffer chooses the order, and the model cannot know it.
+    /// All keys but one that the sink has are sent again first: the buffer chooses the order of
+    /// several synthesized deletions, and the model cannot know it.
     private func endResync(_ state: inout State) {
         for key in state.model.sink.keys.sorted().dropFirst() { put(&state, key) }
         buffer.onStatusUpdated(.inSync)

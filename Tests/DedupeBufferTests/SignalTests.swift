@@ -99,7 +99,8 @@ struct RetryPolicyTests {
         #expect(long.failed() == .seconds(1))
         #expect(long.failed() == .longest)
         var first = RetryState(
-            DedupeBufferRetry(initialDelay: .seconds(Int64.max), maximumDelay: .seconds(Int64.max), maximumAttempts: nil))
+            DedupeBufferRetry(
+                initialDelay: .seconds(Int64.max), maximumDelay: .seconds(Int64.max), maximumAttempts: nil))
         #expect(first.failed() == .longest)
     }
 }
