@@ -61,6 +61,21 @@ struct RetryPolicyTests {
         #expect(once.failed() == nil)
     }
 
+    @Test func maximum_isReachedOnceInARow() {
+        let policy = DedupeBufferConfiguration.RetryPolicy(
+            initialDelay: .seconds(1), factor: 2, maximumDelay: .seconds(4), maximumAttempts: nil)
+        var state = RetryState(policy)
+        for _ in 0..<2 {
+            var reached: [Bool] = []
+            for _ in 0..<5 {
+                _ = state.failed()
+                reached.append(state.hasJustReachedMaximum)
+            }
+            #expect(reached == [false, false, true, false, false])
+            state.succeeded()
+        }
+    }
+
     @Test func success_startsOver() {
         let policy = DedupeBufferConfiguration.RetryPolicy(initialDelay: .seconds(1), factor: 2, maximumAttempts: 3)
         var state = RetryState(policy)
@@ -82,6 +97,10 @@ struct RetryPolicyTests {
             DedupeBufferConfiguration.RetryPolicy(
                 initialDelay: .seconds(1), factor: 1e300, maximumDelay: .seconds(Int64.max), maximumAttempts: nil))
         #expect(long.failed() == .seconds(1))
-        #expect(long.failed() == .seconds(Int64.max))
+        #expect(long.failed() == .longest)
+        var first = RetryState(
+            DedupeBufferConfiguration.RetryPolicy(
+                initialDelay: .seconds(Int64.max), maximumDelay: .seconds(Int64.max), maximumAttempts: nil))
+        #expect(first.failed() == .longest)
     }
 }
