@@ -101,7 +101,8 @@ extension DedupeBuffer {
     /// finish will wait.
     @inlinable
     package func run(
-        sink: some AsyncSyncerCallbacks<Key, Value>, retry policy: DedupeBufferConfiguration.RetryPolicy, whenBegun: () -> Void
+        sink: some AsyncSyncerCallbacks<Key, Value>, retry policy: DedupeBufferConfiguration.RetryPolicy,
+        whenBegun: () -> Void
     ) async throws {
         let turn = EventTurn(storage)
         try turn.begin()

@@ -149,5 +149,5 @@ extension Duration {
     static var longest: Duration { .seconds(100 * 365 * 86_400) }
 
     /// Not negative, and not so long that a timer's arithmetic overflows.
-    var bounded: Duration { min(max(self, .zero), .longest) }
+    @usableFromInline package var bounded: Duration { min(max(self, .zero), .longest) }
 }

@@ -35,7 +35,8 @@ public struct DedupeBufferService<Sink: AsyncSyncerCallbacks>: Service {
     @inlinable
     public init(
         buffer: DedupeBuffer<Sink.Key, Sink.Value>, sink: Sink,
-        retry: DedupeBufferConfiguration.RetryPolicy = .init(maximumAttempts: nil), gracePeriod: Duration = .seconds(10),
+        retry: DedupeBufferConfiguration.RetryPolicy = .init(maximumAttempts: nil),
+        gracePeriod: Duration = .seconds(10),
         onShutdown: @escaping @Sendable (DedupeBufferUndelivered) -> Void = { _ in }
     ) {
         self.buffer = buffer
@@ -93,7 +94,7 @@ public struct DedupeBufferService<Sink: AsyncSyncerCallbacks>: Service {
                 if deadline.map({ $0 > .now }) ?? true { end = result }
                 group.cancelAll()
             case .shutdown:
-                let last = ContinuousClock.now + gracePeriod
+                let last = ContinuousClock.now + gracePeriod.bounded
                 deadline = last
                 group.addTask {
                     onShutdown(await buffer.finish(deadline: last))

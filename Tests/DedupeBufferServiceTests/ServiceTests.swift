@@ -169,13 +169,14 @@ struct ServiceTests {
         }
     }
 
-    @Test func gracePeriod_forEver_takesAsLongAsTheSink() async throws {
+    @Test(arguments: [.seconds(Int64.max), Duration(attoseconds: .max)])
+    func gracePeriod_forEver_takesAsLongAsTheSink(_ gracePeriod: Duration) async throws {
         let sink = Sink()
         sink.onEachCall { _ in try await Task.sleep(for: .milliseconds(20)) }
         put(1)
         try await testGracefulShutdown { trigger in
             trigger.triggerGracefulShutdown()
-            try await service(sink, gracePeriod: .seconds(Int64.max)).run()
+            try await service(sink, gracePeriod: gracePeriod).run()
         }
         #expect(sink.updates == 1)
         #expect(shutdowns.value.map(\.isEmpty) == [true])

@@ -103,4 +103,40 @@ struct RetryPolicyTests {
                 initialDelay: .seconds(Int64.max), maximumDelay: .seconds(Int64.max), maximumAttempts: nil))
         #expect(first.failed() == .longest)
     }
+
+    // MARK: With a sink
+
+    private func policyWithoutBound(clock: any Clock<Duration>) -> DedupeBufferConfiguration.RetryPolicy {
+        .init(initialDelay: .seconds(Int64.max), maximumDelay: .seconds(Int64.max), clock: clock)
+    }
+
+    @Test func run_whoseDelayExceedsACentury_sleepsACentury_andTriesAgain() async throws {
+        let clock = TestClock()
+        let buffer = StringBuffer(retry: policyWithoutBound(clock: clock))
+        let sink = ScriptedSink<Int> { _, number in if number < 2 { throw SinkFailure() } }
+        buffer.set("a", 1)
+        let running = Task { try await buffer.run(sink: sink) }
+        for number in 1...2 {
+            try await clock.waitForSleeper(number)
+            clock.advance()
+        }
+        try await sink.wait(forCalls: 3)
+        buffer.stop()
+        try await outcome(of: running, "run")
+        #expect(clock.asked == [.longest, .longest])
+        #expect(sink.delivered == [.updates([.new("a", 1)])])
+    }
+
+    /// The system's clock accepts the delay.
+    @Test func run_whoseDelayExceedsACentury_onTheSystemsClock_endsWithAStop() async throws {
+        let buffer = StringBuffer(retry: policyWithoutBound(clock: ContinuousClock()))
+        let sink = ScriptedSink<Int> { _, _ in throw SinkFailure() }
+        buffer.set("a", 1)
+        let running = Task { try await buffer.run(sink: sink) }
+        try await sink.wait(forCalls: 1)
+        try await eventually("the pause") { buffer.statistics.pendingKeys == 1 }
+        buffer.stop()
+        await #expect(throws: SinkFailure.self) { try await outcome(of: running, "run") }
+        #expect(sink.calls.count == 1)
+    }
 }
