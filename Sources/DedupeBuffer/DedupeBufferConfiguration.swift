@@ -152,10 +152,7 @@ extension DedupeBufferConfiguration {
     /// - Complexity: O(1).
     public func validate() throws(ValidationError) {
         try require(1...maximumBatchSize ~= batchSize, "batchSize", "between 1 and \(maximumBatchSize)")
-        try require(retry.initialDelay >= .zero, "retry.initialDelay", "zero or more")
-        try require(retry.factor >= 1, "retry.factor", "1 or more")
-        try require(retry.maximumDelay >= .zero, "retry.maximumDelay", "zero or more")
-        try require(retry.maximumAttempts ?? 1 >= 1, "retry.maximumAttempts", "1 or more, or nil")
+        try retry.validate()
         try require(gracePeriod >= .zero, "gracePeriod", "zero or more")
         try require(minimumInterval ?? .zero >= .zero, "minimumInterval", "zero or more")
         try require(metrics?.interval ?? .zero >= .zero, "metrics.interval", "zero or more")
@@ -163,7 +160,8 @@ extension DedupeBufferConfiguration {
 
     /// Ends the program if `validate` throws. Not by `precondition`, which has no message in
     /// release builds.
-    static func trapUnlessValid(_ validate: () throws(ValidationError) -> Void) {
+    @usableFromInline
+    package static func trapUnlessValid(_ validate: () throws(ValidationError) -> Void) {
         do { try validate() } catch { fatalError("DedupeBuffer: \(error)") }
     }
 }

@@ -31,6 +31,19 @@ extension DedupeBufferConfiguration {
             self.maximumAttempts = maximumAttempts
             self.clock = clock
         }
+
+        /// Checks that every property has a value that a buffer and a service accept.
+        ///
+        /// ``DedupeBufferConfiguration/validate()`` calls it.
+        ///
+        /// - Throws: the first property that is out of range.
+        /// - Complexity: O(1).
+        public func validate() throws(ValidationError) {
+            try require(initialDelay >= .zero, "retry.initialDelay", "zero or more")
+            try require(factor >= 1, "retry.factor", "1 or more")
+            try require(maximumDelay >= .zero, "retry.maximumDelay", "zero or more")
+            try require(maximumAttempts ?? 1 >= 1, "retry.maximumAttempts", "1 or more, or nil")
+        }
     }
 }
 

@@ -32,6 +32,8 @@ public struct DedupeBufferService<Sink: AsyncSyncerCallbacks>: Service {
     ///   - gracePeriod: how long a graceful shutdown may go on delivering.
     ///   - onShutdown: called once in a graceful shutdown, with what was not delivered in that
     ///     time.
+    /// - Precondition: the `validate()` of `retry` does not throw. Otherwise the program ends, with
+    ///   a message that names the property.
     @inlinable
     public init(
         buffer: DedupeBuffer<Sink.Key, Sink.Value>, sink: Sink,
@@ -39,6 +41,7 @@ public struct DedupeBufferService<Sink: AsyncSyncerCallbacks>: Service {
         gracePeriod: Duration = .seconds(10),
         onShutdown: @escaping @Sendable (DedupeBufferUndelivered) -> Void = { _ in }
     ) {
+        DedupeBufferConfiguration.trapUnlessValid(retry.validate)
         self.buffer = buffer
         self.sink = sink
         self.retry = retry

@@ -294,6 +294,15 @@ struct ServiceTests {
         #expect(shutdowns.value.map(\.isEmpty) == [true])
     }
 
+    @Test func policyOutOfRange_endsTheProgram_withAMessageThatNamesTheProperty() async throws {
+        let result = await #expect(processExitsWith: .failure, observing: [\.standardErrorContent]) {
+            _ = DedupeBufferService(
+                buffer: DedupeBuffer<String, Int>(), sink: Sink(), retry: .init(factor: .nan))
+        }
+        let message = String(decoding: try #require(result).standardErrorContent, as: UTF8.self)
+        #expect(message.contains("DedupeBuffer: retry.factor must be 1 or more"))
+    }
+
     @Test func description_hasTheBuffersLabel() {
         let buffer = DedupeBuffer<String, Int>(configuration: DedupeBufferConfiguration(label: "routes"))
         #expect("\(DedupeBufferService(buffer: buffer, sink: Sink()))" == "DedupeBufferService(routes)")
