@@ -184,7 +184,7 @@ bench-filter: setup
 # The name has the version, because other versions format differently.
 CLANG_FORMAT = clang-format-14
 SOURCES = find .ci API Makefile Package.swift Sources Tests Benchmarks Examples -name .build -prune -o -type f
-C_SOURCES = $(SOURCES) \( -name '*.[ch]' -o -name '*.cpp' \) -print
+C_SOURCES = $(SOURCES) \( -name '*.[ch]' -o -name '*.[ch]pp' \) -print
 SWIFT_SOURCES = $(SOURCES) -name '*.swift' -print
 
 format:
@@ -201,7 +201,7 @@ format-check: licence-check
 
 # Checks every file that is written by hand, except texts and data. An executable file is a script.
 licence-check:
-	@without=$$($(SOURCES) \( -name '*.swift' -o -name '*.[ch]' -o -name '*.cpp' -o -name '*.pml' -o -name '*.pl' \
+	@without=$$($(SOURCES) \( -name '*.swift' -o -name '*.[ch]' -o -name '*.[ch]pp' -o -name '*.pml' -o -name '*.pl' \
 	        -o -name '*.sh' -o -name Makefile -o -perm -u+x \) -print | \
 	    xargs grep -L '^\(#\|//\|/\*\) SPDX-License-Identifier: Apache-2.0'); \
 	if [ -n "$$without" ]; then echo "without a line that names the licence:"; echo "$$without"; exit 1; fi
