@@ -26,9 +26,12 @@ final class DeletionLines: Sendable {
     private let state = Mutex(State())
     private let count = Atomic(0)
 
+    /// The number of lines that are kept.
+    var keptLines: Int { count.load(ordering: .acquiring) }
+
     /// Whether the line of a deletion of this key is kept. Without any lines this takes no lock.
     func mayHold(_ key: LineKey) -> Bool {
-        count.load(ordering: .acquiring) > 0 && state.withLock { $0.entries[key] != nil }
+        keptLines > 0 && state.withLock { $0.entries[key] != nil }
     }
 
     /// Keeps the line of a deletion that is about to be put.

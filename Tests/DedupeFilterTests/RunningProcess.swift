@@ -93,10 +93,9 @@ final class RunningProcess {
     ///   - standardOutput: Where output goes, if it is not to be read here.
     ///   - standardError: Where messages go, if it is not a file to look at in the end.
     ///   - nonBlocking: Whether input and output do not block the process.
-    ///   - ignored: Signals that the process begins with ignoring.
     init(
         _ arguments: [String], of program: String = executable, input text: String? = nil, standardOutput: CInt? = nil,
-        standardError: CInt? = nil, nonBlocking: Bool = false, ignoring ignored: [CInt] = []
+        standardError: CInt? = nil, nonBlocking: Bool = false
     ) throws {
         // Writing to a process that has ended must not end us. The process itself gets the default.
         Self.ignoreBrokenPipes
@@ -125,8 +124,7 @@ final class RunningProcess {
         identifier = Identifier(
             try Self.spawn(
                 program, arguments,
-                descriptors: [theirInput, standardOutput ?? theirOutput, standardError ?? errors!.descriptor],
-                ignoring: ignored))
+                descriptors: [theirInput, standardOutput ?? theirOutput, standardError ?? errors!.descriptor]))
 
         DispatchQueue.global().asyncAfter(deadline: .now() + 120) { [identifier] in
             identifier.signal(SIGKILL)
@@ -225,9 +223,7 @@ final class RunningProcess {
         return (ends[0], ends[1])
     }
 
-    private static func spawn(_ program: String, _ arguments: [String], descriptors: [CInt], ignoring: [CInt]) throws
-        -> pid_t
-    {
+    private static func spawn(_ program: String, _ arguments: [String], descriptors: [CInt]) throws -> pid_t {
         #if canImport(Darwin)
             var actions: posix_spawn_file_actions_t?
             var attributes: posix_spawnattr_t?
@@ -247,16 +243,6 @@ final class RunningProcess {
         sigemptyset(&none)
         var all = sigset_t()
         sigfillset(&all)
-        for number in ignoring {
-            // What is ignored here is ignored there, unless it is reset.
-            sigdelset(&all, number)
-            Foundation.signal(number, SIG_IGN)
-        }
-        defer {
-            for number in ignoring {
-                Foundation.signal(number, SIG_DFL)
-            }
-        }
         posix_spawnattr_setsigmask(&attributes, &none)
         posix_spawnattr_setsigdefault(&attributes, &all)
         posix_spawnattr_setflags(&attributes, Int16(POSIX_SPAWN_SETSIGMASK) | Int16(POSIX_SPAWN_SETSIGDEF))
