@@ -185,7 +185,7 @@ extension InputFormat.Preset: ExpressibleByArgument {}
 
 /// What is passed on, and how.
 struct RuleOptions: ParsableArguments {
-    @Flag(help: "Write {\"type\":…,\"key\":…,\"value\":…} instead of the line.")
+    @Flag(help: "Write an object with type, key, value and revision instead of the line.")
     var envelope = false
 
     @Option(
