@@ -92,10 +92,6 @@ cevent_error string_decoder::decode(text content, arena &memory, text &decoded) 
         simdjson::SUCCESS) {
         return CEVENT_ERROR_SURROGATE;
     }
-    // The second half of a surrogate pair gets through alone, as three bytes that are not UTF-8.
-    if (!simdjson::validate_utf8(view.data(), view.size())) {
-        return CEVENT_ERROR_SURROGATE;
-    }
     decoded = {room, view.size()};
     return CEVENT_ERROR_NONE;
 }

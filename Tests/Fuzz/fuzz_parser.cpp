@@ -7,6 +7,7 @@
  *     is behind the chunk, the events are the same.
  *   - If every line is a JSON value of its own, as a second parser, nlohmann's, sees it, then each
  *     line gives the event that CEventParser.h makes of what that parser finds.
+ *   - A line by itself gives an error, or events for values that together are the line.
  *   - The same values with a line break behind each token give the same events, except for
  *     whitespace in values.
  *   - A good value on a line of its own behind the input is read, whatever came before it.
@@ -162,7 +163,7 @@ bytes(const uint8_t *begin, uint32_t length)
 }
 
 event
-copy(const cevent_event &from)
+copy(const cevent_event &from, bool is_text)
 {
     event to;
     to.kind = from.kind;
@@ -185,6 +186,8 @@ copy(const cevent_event &from)
     CHECK((from.key != nullptr) ==
           (from.kind == CEVENT_KIND_UPDATE || from.kind == CEVENT_KIND_DELETION));
     CHECK(from.kind != CEVENT_KIND_UPDATE || from.value != nullptr);
+    CHECK(is_text || to.key.empty() || static_cast<uint8_t>(to.key[0]) == CEVENT_KEY_IS_JSON ||
+          json::accept(json(to.key).dump(-1, ' ', false, json::error_handler_t::strict)));
     CHECK(from.kind != CEVENT_KIND_ERROR || (from.line >= from.first_line && from.column > 0));
     CHECK(from.kind != CEVENT_KIND_SKIPPED || from.line > from.first_line);
     CHECK(to.value.find('\n') == string::npos || from.value == nullptr);
@@ -194,7 +197,8 @@ copy(const cevent_event &from)
 // What comes to the parser, as a reader hands it over: what was not consumed stays in front.
 class feeder {
 public:
-    explicit feeder(const format &of, size_t capacity) : parser_(make_parser(of)), room_(capacity)
+    explicit feeder(const format &of, size_t capacity)
+        : parser_(make_parser(of)), room_(capacity), is_text_(of.shape == CEVENT_FORMAT_TEXT)
     {}
 
     std::vector<event> events;
@@ -214,7 +218,7 @@ public:
                                     is_last, room_.data(), room_.size(), &used);
             CHECK(count <= room_.size() && used <= rest_.size() - consumed);
             for (size_t i = 0; i < count; i++) {
-                events.push_back(copy(room_[i]));
+                events.push_back(copy(room_[i], is_text_));
             }
             consumed += used;
             if (count == 0) {
@@ -231,6 +235,7 @@ private:
     static const guarded_memory guarded_;
     parser_pointer parser_;
     std::vector<cevent_event> room_;
+    const bool is_text_;
     string rest_;
 };
 
@@ -261,7 +266,14 @@ struct value {
 class depth_counter : public nlohmann::detail::json_sax_acceptor<json> {
 public:
     size_t deepest = 0;
+    // What nlohmann's cannot hold: a number, or half of a surrogate pair.
+    bool is_unknown = false;
 
+    bool parse_error(size_t, const std::string &, const nlohmann::detail::exception &error)
+    {
+        is_unknown = error.id == 406 || std::strstr(error.what(), "surrogate") != nullptr;
+        return false;
+    }
     bool start_object(size_t) { return enter(); }
     bool start_array(size_t) { return enter(); }
     bool end_object() { return leave(); }
@@ -569,6 +581,52 @@ check_values(const format &of, string_view text, const std::vector<event> &event
 }
 
 bool
+is_json(string_view text)
+{
+    depth_counter counter;
+    const bool is_read = json::sax_parse(text.begin(), text.end(), &counter);
+
+    return counter.is_unknown || (is_read && counter.deepest <= CEVENT_MAX_DEPTH);
+}
+
+// A line by itself: an error, or values that together are the line. The format has whole values.
+void
+check_alone(const format &of, string_view line)
+{
+    const string text = string(line) + "\n";
+    string together;
+
+    for (const event &event : parse(of, text, 64, text.size())) {
+        if (event.kind == CEVENT_KIND_ERROR) {
+            return;
+        }
+        CHECK(is_json(event.value));
+        together += respaced(event.value, "");
+    }
+    CHECK(together == respaced(line.substr(line.substr(0, 3) == "\xEF\xBB\xBF" ? 3 : 0), ""));
+}
+
+void
+check_lines(const format &of, string_view text)
+{
+    while (!text.empty()) {
+        const size_t end = text.find('\n');
+        value value;
+        input_in_work = text.substr(0, end);
+        if (of.shape == CEVENT_FORMAT_JSON && of.key[0][0] == '\0') {
+            check_alone(of, input_in_work);
+        }
+        if (read_value(trimmed(input_in_work), value)) {
+            const string line = string(input_in_work) + "\n";
+            const std::vector<event> events = parse(of, line, 64, line.size());
+            CHECK(events.size() == 1);
+            check_line(of, value, events[0]);
+        }
+        text.remove_prefix(end + 1);
+    }
+}
+
+bool
 is_utf16(const std::vector<event> &events)
 {
     return !events.empty() && events[0].kind == CEVENT_KIND_ERROR &&
@@ -665,6 +723,8 @@ LLVMFuzzerTestOneInput(const uint8_t *bytes, size_t length)
         if (format.shape == CEVENT_FORMAT_TEXT) {
             check_text(format, text, events);
         } else {
+            check_lines(format, text);
+            input_in_work = text;
             check_values(format, text, events);
             check_recovery(format, text);
         }
