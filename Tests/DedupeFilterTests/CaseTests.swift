@@ -3,6 +3,8 @@
 import Foundation
 import Testing
 
+@testable import dedupe
+
 /// Small inputs as other programs write them, and what the filter makes of them.
 @Suite(.serialized) struct CaseTests {
     static let folder = URL(filePath: #filePath).deletingLastPathComponent().appending(path: "Cases").path
@@ -63,13 +65,20 @@ import Testing
         #expect(filter.end().status == 0)
     }
 
-    @Test func debezium() throws {
-        let outcome = try run(
-            "debezium.ndjson", "--key", "/key/id", "--value", "/value/after", "--delete-when", #"/value/op="d""#,
-            "--delete-when", "/value=null", "--revision", "/value/source/lsn", "--envelope")
-        #expect(outcome.status == 0)
+    /// Everything comes before the reader takes anything.
+    @Test func debeziumAtOnce() throws {
+        var format = FormatTests.json(
+            "/key/id", value: ["/value/after"], revision: ["/value/source/lsn"],
+            deletions: [#"/value/op="d""#, "/value=null"])
+        let bench = try FeedTests.Bench(format, hasEnvelope: true)
+        try bench.give(try lines("debezium.ndjson"))
         // The value never left, so it and its deletion cancel; the tombstone is a deletion again.
-        #expect(outcome.output == [#"{"type":"deleted","key":7,"value":null}"#])
+        #expect(bench.take() == [#"{"type":"deleted","key":7,"value":null}"#])
+
+        format.value = []
+        let whole = try FeedTests.Bench(format)
+        try whole.give(try lines("debezium.ndjson"))
+        #expect(whole.take() == [try lines("debezium.ndjson")[3]])
     }
 
     @Test func debeziumLineByLine() throws {
@@ -90,11 +99,18 @@ import Testing
 
     @Test func debeziumPreset() throws {
         let input = try lines("debezium_products.ndjson")
+        var format = InputFormat(preset: .debezium, keyFields: [])
+        format.value = []  // The reader gets whole lines.
+        let bench = try FeedTests.Bench(format)
+        try bench.give(input)
+        // 101 to 105, 108, 109 are snapshot rows; 106, 107 and 110 were updated, 111 came and went.
+        let states = [0, 1, 2, 3, 4, 9, 10, 7, 8, 13].map { input[$0] }
+        #expect(bench.take() == states)
+
         let outcome = try run("debezium_products.ndjson", "--from", "debezium")
         #expect(outcome.status == 0 && outcome.errors == "")
-        // 101 to 105, 108, 109 are snapshot rows; 106, 107 and 110 were updated, 111 came and went.
-        let expected = Array(input[0...4]) + [input[9], input[10]] + Array(input[7...8]) + [input[13]]
-        #expect(outcome.output == expected)
+        // However fast the reader is, it gets the last state of each key.
+        #expect(Set(outcome.output).isSuperset(of: states))
 
         let named = try run("debezium_products.ndjson", "--from", "debezium", "--key-field", "name", "--envelope")
         #expect(named.output.first?.contains(#""key":["inventory",null,"products","item 101"]"#) == true)
@@ -149,7 +165,8 @@ import Testing
 
     @Test func loneSurrogate() throws {
         let outcome = try run("lone_surrogate.ndjson")
-        #expect(outcome.status == 0 && outcome.output == [#"{"type":"new","key":"msg","value":"cut emoji \ud83d"}"#])
+        #expect(outcome.status == 0 && outcome.errors == "")
+        #expect(outcome.output.last?.hasSuffix(#""key":"msg","value":"cut emoji \ud83d"}"#) == true)
     }
 
     @Test func lateSnapshotRow() throws {

@@ -19,20 +19,28 @@ import Testing
         private let file = ScratchFile()
         private let reader: LineReader
         private var feed: EventFeed<DedupeBuffer<LineKey, LineValue>>
-        private var writer: LineWriter!
         /// Called once, in the middle of a delivery.
         var inDelivery: (() -> Void)?
 
-        init(_ format: InputFormat, onMissing: MissingKeyRule = .error, newerOnly: Bool = false) throws {
+        private let hasEnvelope: Bool
+
+        init(
+            _ format: InputFormat, onMissing: MissingKeyRule = .error, newerOnly: Bool = false,
+            hasEnvelope: Bool = false
+        ) throws {
+            self.hasEnvelope = hasEnvelope
             reader = try LineReader(format: format, descriptor: file.descriptor)
             let buffer = buffer
             let rules = EventFeed<DedupeBuffer<LineKey, LineValue>>.Rules(
-                format: format, onMissing: onMissing, newerOnly: newerOnly, deletionLines: deletionLines,
+                format: format, onMissing: onMissing, newerOnly: newerOnly,
+                deletionLines: hasEnvelope ? nil : deletionLines,
                 passedLines: passedLines, statistics: { buffer.statistics })
             feed = EventFeed(target: buffer, rules: rules, counters: counters, log: BadInputLog { _ in })
         }
 
-        func give(_ lines: String...) throws {
+        func give(_ lines: String...) throws { try give(lines) }
+
+        func give(_ lines: [String]) throws {
             file.append(Array(lines.map { $0 + "\n" }.joined().utf8))
             _ = try pump(reader, into: &feed)
         }
@@ -41,7 +49,8 @@ import Testing
         func take() -> [String] {
             let hook = Mutex(inDelivery.map { Hook(run: $0) })
             inDelivery = nil
-            let writer = LineWriter(style: .lines(deletions: deletionLines), passedLines: passedLines) {
+            let style: LineWriter.Style = hasEnvelope ? .envelopes : .lines(deletions: deletionLines)
+            let writer = LineWriter(style: style, passedLines: passedLines) {
                 [collector] bytes in
                 hook.withLock { hook in
                     defer { hook = nil }
