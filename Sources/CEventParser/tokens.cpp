@@ -7,7 +7,7 @@ namespace cevent {
 
 // The capacity grows by doubling, because simdjson does not grow it.
 cevent_error token_index::reserve(size_t length) noexcept {
-    constexpr size_t smallest = 1 << 15;
+    constexpr size_t smallest = 1 << 12;
     constexpr size_t depth = 1; // Only the second stage needs depth.
     size_t capacity = smallest;
 

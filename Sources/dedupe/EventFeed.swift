@@ -66,9 +66,10 @@ struct EventFeed<Target: RestartAwareCallbacks> where Target.Key == LineKey, Tar
         updates.reserveCapacity(events.count)
         defer { handOver() }
 
+        let lines = rules.deletionLines
         for event in events {
             switch event.kind {
-            case .CEVENT_KIND_UPDATE, .CEVENT_KIND_DELETION: takeUpdate(event)
+            case .CEVENT_KIND_UPDATE, .CEVENT_KIND_DELETION: takeUpdate(event, keeping: lines)
             case .CEVENT_KIND_STATUS:
                 handOver()
                 counters.statuses.add(1, ordering: .relaxed)
@@ -96,22 +97,24 @@ struct EventFeed<Target: RestartAwareCallbacks> where Target.Key == LineKey, Tar
 
     // MARK: - Updates
 
-    private mutating func takeUpdate(_ event: cevent_event) {
+    /// - Parameter lines: The rules' lines of deletions. The caller has them at hand for many events,
+    ///   because counting references for each one would take longer than the rest.
+    @inline(__always)
+    private mutating func takeUpdate(_ event: cevent_event, keeping lines: DeletionLines?) {
         let isDeletion = event.kind == .CEVENT_KIND_DELETION
         let line = Line(
             key: UnsafeRawBufferPointer(start: event.key, count: Int(event.key_length)),
             value: UnsafeRawBufferPointer(start: event.value, count: Int(event.value_length)))
-        let key = LineKey(of: line)
-        if rules.newerOnly && isOlder(key, revision: event.revision) {
+        if rules.newerOnly && isOlder(LineKey(of: line), revision: event.revision) {
             counters.older.add(1, ordering: .relaxed)
             return
         }
-        let update = Update(key: key, value: isDeletion ? nil : LineValue(of: line), revision: event.revision)
-        if let lines = rules.deletionLines, isDeletion || lines.mayHold(key) {
-            putAlone(update, line: line, keeping: lines)
-        } else {
-            updates.append(update)
+        if let lines, isDeletion || lines.keptLines > 0 {
+            putBesideDeletions(line, isDeletion: isDeletion, revision: event.revision, keeping: lines)
+            return
         }
+        let value = isDeletion ? nil : LineValue(of: line)
+        updates.append(Update(key: LineKey(of: line), value: value, revision: event.revision))
     }
 
     /// Whether the key has had a greater revision. 0 is no revision.
@@ -131,25 +134,31 @@ struct EventFeed<Target: RestartAwareCallbacks> where Target.Key == LineKey, Tar
         return false
     }
 
-    /// Puts an update by itself, and tells from the buffer's counts what became of it. Only this
-    /// thread puts, so what is replaced or cancelled meanwhile is this update's doing.
-    private mutating func putAlone(
-        _ update: Update<LineKey, LineValue>, line: Line, keeping lines: DeletionLines
+    /// Puts a deletion, or what comes while lines of deletions are kept.
+    ///
+    /// An update whose key has such a line is put by itself, and the buffer's counts tell what
+    /// became of it. Only this thread puts, so what is replaced or cancelled meanwhile is this
+    /// update's doing.
+    private mutating func putBesideDeletions(
+        _ line: Line, isDeletion: Bool, revision: UInt64, keeping lines: DeletionLines
     ) {
-        handOver()
-        let number = update.value == nil ? lines.keep(line, for: update.key) : nil
-        var update = update
-        if let number {
-            update.revision = number
+        let key = LineKey(of: line)
+        var update = Update(key: key, value: isDeletion ? nil : LineValue(of: line), revision: revision)
+        if !isDeletion && !lines.mayHold(key) {
+            updates.append(update)
+            return
         }
+        handOver()
+        let number = isDeletion ? lines.keep(line, for: key) : nil
+        update.revision = number ?? revision
         let before = rules.statistics()
         updates.append(update)
         handOver()
         let after = rules.statistics()
         if let number, after.cancelled > before.cancelled {
-            lines.wasCancelled(number, of: update.key)
+            lines.wasCancelled(number, of: key)
         } else {
-            lines.wasPut(number, of: update.key, replaced: after.replaced > before.replaced)
+            lines.wasPut(number, of: key, replaced: after.replaced > before.replaced)
         }
     }
 
