@@ -94,8 +94,3 @@ cevent_event cevent_parser_give_up(cevent_parser *parser, const uint8_t *chunk,
 uint64_t cevent_parser_lines(const cevent_parser *parser) noexcept {
     return const_cast<cevent_parser *>(parser)->stream().lines();
 }
-
-const char *cevent_kernel(void) noexcept {
-    static const std::string name = simdjson::get_active_implementation()->name();
-    return name.c_str();
-}

@@ -110,15 +110,16 @@ bool value_walk::take_scalar(text token) noexcept {
         }
         finish(kind::null, begin, token.length);
         return true;
-    case '-':
-    case '0' ... '9':
-        if (!is_number(token)) {
-            return fail(CEVENT_ERROR_NUMBER, token.begin);
-        }
-        finish(kind::number, begin, token.length);
-        return true;
-    default: return fail_value(token.begin);
+    default: break;
     }
+    if (*token.begin != '-' && (*token.begin < '0' || *token.begin > '9')) {
+        return fail_value(token.begin);
+    }
+    if (!is_number(token)) {
+        return fail(CEVENT_ERROR_NUMBER, token.begin);
+    }
+    finish(kind::number, begin, token.length);
+    return true;
 }
 
 bool value_walk::take_name(const uint8_t *token, const uint8_t *next) noexcept {

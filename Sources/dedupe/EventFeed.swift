@@ -97,8 +97,8 @@ struct EventFeed<Target: RestartAwareCallbacks> where Target.Key == LineKey, Tar
 
     // MARK: - Updates
 
-    /// - Parameter lines: The rules' lines of deletions. The caller has them at hand for many events,
-    ///   because counting references for each one would take longer than the rest.
+    /// - Parameter lines: The rules' lines of deletions. The caller has them at hand for many
+    ///   events, because counting references for each one would take longer than the rest.
     @inline(__always)
     private mutating func takeUpdate(_ event: cevent_event, keeping lines: DeletionLines?) {
         let isDeletion = event.kind == .CEVENT_KIND_DELETION

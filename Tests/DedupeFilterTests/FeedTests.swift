@@ -2,7 +2,6 @@
 
 import DedupeBuffer
 import Foundation
-import Synchronization
 import Testing
 
 @testable import dedupe
@@ -19,7 +18,7 @@ import Testing
         private let file = ScratchFile()
         private let reader: LineReader
         private var feed: EventFeed<DedupeBuffer<LineKey, LineValue>>
-        /// Called once, in the middle of a delivery.
+        /// Called once, between the taking and the writing of a batch.
         var inDelivery: (() -> Void)?
 
         private let hasEnvelope: Bool
@@ -47,24 +46,34 @@ import Testing
 
         /// Delivers all that is pending.
         func take() -> [String] {
-            let hook = Mutex(inDelivery.map { Hook(run: $0) })
-            inDelivery = nil
             let style: LineWriter.Style = hasEnvelope ? .envelopes : .lines(deletions: deletionLines)
-            let writer = LineWriter(style: style, passedLines: passedLines) {
-                [collector] bytes in
-                hook.withLock { hook in
-                    defer { hook = nil }
-                    return hook
-                }?.run()
-                collector.write(bytes)
-            }
-            while (try? buffer.sendNextBatchToSink(writer)) != nil {}
+            let writer = LineWriter(style: style, passedLines: passedLines) { [collector] in collector.write($0) }
+            let sink = HookedSink(writer, hook: inDelivery)
+            inDelivery = nil
+            while (try? buffer.sendNextBatchToSink(sink)) != nil {}
             return String(decoding: collector.take().joined(), as: UTF8.self).split(separator: "\n").map(String.init)
         }
+    }
 
-        /// The delivery runs on the thread of the test.
-        private struct Hook: @unchecked Sendable {
-            let run: () -> Void
+    /// Calls a hook when the buffer has taken the first batch, and before it is written.
+    ///
+    /// `@unchecked Sendable`: the delivery runs on the thread of the test.
+    private final class HookedSink: SyncerCallbacks, @unchecked Sendable {
+        private let writer: LineWriter
+        private var hook: (() -> Void)?
+
+        init(_ writer: LineWriter, hook: (() -> Void)?) {
+            self.writer = writer
+            self.hook = hook
+        }
+
+        func onStatusUpdated(_ status: SyncStatus) { writer.onStatusUpdated(status) }
+
+        func onUpdates(_ updates: [Update<LineKey, LineValue>]) {
+            let hook = hook
+            self.hook = nil
+            hook?()
+            writer.onUpdates(updates)
         }
     }
 
@@ -133,7 +142,6 @@ import Testing
                 try? bench.give(line)
             }
         }
-        // The hook runs before the bytes of the deletion are written.
         #expect(bench.take() == [#"{"k":"a","gone":1}"#] + expected)
         #expect(bench.deletionLines.keptLines == 0)
     }

@@ -260,6 +260,15 @@ import Testing
         #expect(outcome.keys == ["good"])
     }
 
+    /// What is inside the wrong value is no value of the stream, even on a line of its own.
+    @Test func errorBeforeObjectsInsideAValue() throws {
+        let inner = #"{"key":"inner","value":1}"#
+        let outcome = try messages(
+            of: "{\n  \"x\": tru,\n  \"list\": [\n    \(inner),\n    \(inner)\n  ]\n}\n\(Self.good)")
+        #expect(outcome.messages.count == 2 && outcome.messages.last == "lines 1 to 7 were passed over")
+        #expect(outcome.keys == ["good"])
+    }
+
     @Test func errorInTheFirstLineOfAValue() throws {
         let outcome = try messages(of: "  {\"key\": tru,\n    \"value\": {\n      \"x\": 1 }\n  }\n  \(Self.good)\n")
         #expect(outcome.messages.count == 2 && outcome.messages[1] == "lines 1 to 4 were passed over")

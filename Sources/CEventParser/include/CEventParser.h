@@ -151,9 +151,6 @@ enum CEVENT_CLOSED_ENUM cevent_error {
 };
 typedef enum cevent_error cevent_error;
 
-/* The number of errors, for counts of each. */
-#define CEVENT_ERRORS (CEVENT_ERROR_MEMORY + 1)
-
 /*
  * What one value or one line says. Lengths fit 32 bits because no value is longer than 4 GiB (see
  * cevent_parser_create).
@@ -275,9 +272,6 @@ uint64_t cevent_parser_lines(const cevent_parser *_Nonnull parser) CEVENT_NOEXCE
 
 /* @return what is wrong, in a few English words, for a person who looks at the line */
 const char *_Nonnull cevent_error_message(cevent_error error) CEVENT_NOEXCEPT;
-
-/* @return the name of simdjson's kernel for this processor, such as "haswell" */
-const char *_Nonnull cevent_kernel(void) CEVENT_NOEXCEPT;
 
 #ifdef __cplusplus
 }
