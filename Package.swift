@@ -41,7 +41,7 @@ let package = Package(
             name: "DedupeBufferService",
             dependencies: ["DedupeBuffer", .product(name: "ServiceLifecycle", package: "swift-service-lifecycle")]),
 
-        // One line of JSON to an event, by simdjson (libsimdjson-dev).
+        // JSON and text to events, on simdjson's first stage (libsimdjson-dev).
         .target(name: "CEventParser", linkerSettings: [.linkedLibrary("simdjson")]),
 
         // The command-line filter.
@@ -50,7 +50,7 @@ let package = Package(
             dependencies: [
                 "DedupeBuffer", "CEventParser",
                 .product(name: "ArgumentParser", package: "swift-argument-parser"),
-            ]),
+            ], exclude: ["Manual"]),
 
         .testTarget(
             name: "DedupeBufferTests",
@@ -68,7 +68,7 @@ let package = Package(
                 .product(name: "ServiceLifecycle", package: "swift-service-lifecycle"),
                 .product(name: "ServiceLifecycleTestKit", package: "swift-service-lifecycle"),
             ]),
-        .testTarget(name: "DedupeFilterTests", dependencies: ["dedupe", "DedupeBuffer"]),
+        .testTarget(name: "DedupeFilterTests", dependencies: ["dedupe", "DedupeBuffer"], exclude: ["Cases"]),
     ],
     swiftLanguageModes: [.v6],
     cxxLanguageStandard: .cxx17

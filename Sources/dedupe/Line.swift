@@ -48,8 +48,11 @@ struct Line {
 // it is shared.
 extension Line: @unchecked Sendable {}
 
-/// The key of a line: the decoded bytes of the string. Two keys are one only if their bytes are.
-struct LineKey: DedupeKey {
+/// The key of a line. Two keys are one only if their bytes are equal.
+///
+/// A key that is a string is the bytes of its text. JSON of any other kind stands behind a mark,
+/// see `CEVENT_KEY_IS_JSON`. The key of a line of delimited text is the bytes of its fields.
+struct LineKey: DedupeKey, Hashable {
     let line: Line
 
     init(of line: Line) {
@@ -58,6 +61,19 @@ struct LineKey: DedupeKey {
 
     init(keyBytes: RawSpan) {
         line = keyBytes.withUnsafeBytes { Line(key: $0, value: UnsafeRawBufferPointer(start: nil, count: 0)) }
+    }
+
+    static func == (left: LineKey, right: LineKey) -> Bool {
+        left.line.withKey { left in
+            right.line.withKey { right in
+                left.count == right.count
+                    && (left.isEmpty || memcmp(left.baseAddress!, right.baseAddress!, left.count) == 0)
+            }
+        }
+    }
+
+    func hash(into hasher: inout Hasher) {
+        line.withKey { hasher.combine(bytes: $0) }
     }
 
     func withKeyBytes<R, E: Error>(_ body: (RawSpan) throws(E) -> R) throws(E) -> R {

@@ -2,11 +2,11 @@
 
 import CEventParser
 
-/// Bytes of a descriptor to events: reads chunks, keeps the line that has not ended yet, and has
-/// complete lines parsed.
+/// Turns the bytes of a descriptor into events: it reads chunks, keeps the value that has not ended
+/// yet, and has complete lines parsed.
 ///
-/// It reads when it is told to and never ahead, so that whoever reads decides what to do before it
-/// waits.
+/// The reader reads when it is told to and never ahead, so its owner decides what to do before a
+/// wait.
 final class LineReader {
     /// What one wait for input came to.
     enum Input {
@@ -15,7 +15,8 @@ final class LineReader {
         case interrupted
     }
 
-    /// Longer lines are bad. They are passed over as they come, so they cost no memory either.
+    /// Longer lines and values are bad. They are passed over as they come, so they cost no memory
+    /// either.
     static let maximumLineLength = 64 << 20
 
     private let descriptor: CInt
@@ -39,16 +40,18 @@ final class LineReader {
     /// Whether what comes up to the next newline belongs to a line that is too long.
     private var isPassingOver = false
 
+    private var isAtEnd = false
+
     /// - Parameters:
+    ///   - format: What the input looks like; the program has checked it.
     ///   - descriptor: What to read. It stays the caller's.
     ///   - interruption: A descriptor that ends the waiting when it can be read, or -1.
     init(
-        descriptor: CInt, interruption: CInt = -1, maximumLineLength: Int = LineReader.maximumLineLength,
-        chunkSize: Int = 256 << 10, eventsAtOnce: Int = 256
-    ) {
-        precondition(maximumLineLength > 0 && chunkSize > 1 && eventsAtOnce > 0)
-        guard let parser = cevent_parser_create(maximumLineLength) else { fatalError("out of memory") }
-        self.parser = parser
+        format: InputFormat = InputFormat(), descriptor: CInt, interruption: CInt = -1,
+        maximumLineLength: Int = LineReader.maximumLineLength, chunkSize: Int = 256 << 10, eventsAtOnce: Int = 512
+    ) throws(InputFormat.Problem) {
+        precondition(maximumLineLength > 0 && chunkSize > 1 && eventsAtOnce > 1)
+        parser = try format.makeParser(maximumLength: maximumLineLength)
         self.descriptor = descriptor
         self.interruption = interruption
         self.maximumLineLength = maximumLineLength
@@ -85,17 +88,22 @@ final class LineReader {
                 return .bytes
             }
             if count == 0 {
-                // The last line may end with the input. The padding has room for what it lacks.
-                if start < end && !isPassingOver {
-                    chunk.storeBytes(of: UInt8(Self.newline), toByteOffset: end, as: UInt8.self)
-                    end += 1
-                    mayHoldLine = true
-                }
+                isAtEnd = true
+                endLastLine()
                 return .end
             }
             if errno != EINTR && errno != EAGAIN && errno != EWOULDBLOCK {
                 throw .last
             }
+        }
+    }
+
+    /// Ends the line that ends with the input. The padding has room for the newline.
+    private func endLastLine() {
+        let newline = UInt8(Self.newline)
+        if start < end && !isPassingOver && chunk.load(fromByteOffset: end - 1, as: UInt8.self) != newline {
+            chunk.storeBytes(of: newline, toByteOffset: end, as: UInt8.self)
+            end += 1
         }
     }
 
@@ -107,24 +115,23 @@ final class LineReader {
         if isPassingOver && !passOver() {
             return nil
         }
-        if mayHoldLine {
+        if mayHoldLine || isAtEnd {
             var consumed = 0
             let bytes = (chunk + start).assumingMemoryBound(to: UInt8.self)
-            let count = cevent_parser_parse(parser, bytes, end - start, events.baseAddress!, events.count, &consumed)
+            let count = cevent_parser_parse(
+                parser, bytes, end - start, isAtEnd, events.baseAddress!, events.count, &consumed)
             start += consumed
-            mayHoldLine = count == events.count
             if count > 0 {
                 return UnsafeBufferPointer(rebasing: events[..<count])
             }
+            mayHoldLine = false
         }
-        // What is left is the beginning of a line.
+        // What is left is the beginning of a value.
         if end - start > maximumLineLength {
+            let bytes = (chunk + start).assumingMemoryBound(to: UInt8.self)
+            events[0] = cevent_parser_give_up(parser, bytes, end - start)
             isPassingOver = true
             start = end
-            events[0] = cevent_event()
-            events[0].line = cevent_parser_skip_line(parser)
-            events[0].kind = .CEVENT_KIND_ERROR
-            events[0].error = .CEVENT_ERROR_LINE_LENGTH
             return UnsafeBufferPointer(rebasing: events[..<1])
         }
         return nil

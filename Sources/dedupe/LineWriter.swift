@@ -1,5 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0
 
+import CEventParser
 import DedupeBuffer
 
 #if canImport(FoundationEssentials)
@@ -19,14 +20,32 @@ final class LineWriter: SyncerCallbacks, @unchecked Sendable {
     typealias Key = LineKey
     typealias Value = LineValue
 
+    /// What is written of an update.
+    enum Style {
+        /// An object with the type, the key, the value and the revision.
+        case envelopes
+        /// The same about lines of text, which become strings.
+        case envelopesOfText
+        /// The line that the update came in.
+        case lines(deletions: DeletionLines)
+    }
+
+    private let style: Style
+    private let passedLines: PassedLines
     private let pacer: Pacer?
     private let write: (UnsafeRawBufferPointer) -> Void
     private var text = ByteText()
 
     /// - Parameters:
+    ///   - passedLines: The keys of lines that have none.
     ///   - pacer: What slows the writing down, if anything.
     ///   - write: Writes all the bytes, or does not return.
-    init(pacer: Pacer? = nil, write: @escaping @Sendable (UnsafeRawBufferPointer) -> Void) {
+    init(
+        style: Style = .envelopes, passedLines: PassedLines = PassedLines(), pacer: Pacer? = nil,
+        write: @escaping @Sendable (UnsafeRawBufferPointer) -> Void
+    ) {
+        self.style = style
+        self.passedLines = passedLines
         self.pacer = pacer
         self.write = write
     }
@@ -57,13 +76,30 @@ final class LineWriter: SyncerCallbacks, @unchecked Sendable {
 
     private func writeLines(of updates: ArraySlice<Update<LineKey, LineValue>>) {
         for update in updates {
-            text.append(update)
+            append(update)
             // Large values must not add up to all that there is in a batch.
             if text.count >= Self.enough {
                 flush()
             }
         }
         flush()
+    }
+
+    private func append(_ update: Update<LineKey, LineValue>) {
+        switch style {
+        case .envelopes: text.append(update, isText: false, hasKey: !passedLines.release(update.key))
+        case .envelopesOfText: text.append(update, isText: true, hasKey: !passedLines.release(update.key))
+        case .lines(let deletions):
+            if let value = update.value {
+                _ = passedLines.release(update.key)
+                value.withBytes { text.append($0) }
+            } else if let line = deletions.take(update.revision, of: update.key) {
+                line.withValue { text.append($0) }
+            } else {
+                return
+            }
+            text.append("\n")
+        }
     }
 
     private func flush() {
@@ -112,18 +148,26 @@ private struct ByteText: ~Copyable {
         count += other.count
     }
 
-    /// Appends the line for an update.
-    mutating func append(_ update: Update<LineKey, LineValue>) {
+    /// Appends the object for an update.
+    ///
+    /// - Parameters:
+    ///   - isText: Whether key and value are text rather than what the parser makes of JSON.
+    ///   - hasKey: Whether the key means anything.
+    mutating func append(_ update: Update<LineKey, LineValue>, isText: Bool, hasKey: Bool) {
         switch update.updateType {
-        case .new: append(#"{"type":"new","key":""#)
-        case .updated: append(#"{"type":"updated","key":""#)
-        case .deleted: append(#"{"type":"deleted","key":""#)
-        case .unknown: append(#"{"type":"unknown","key":""#)
+        case .new: append(#"{"type":"new","key":"#)
+        case .updated: append(hasKey ? #"{"type":"updated","key":"# : #"{"type":"new","key":"#)
+        case .deleted: append(#"{"type":"deleted","key":"#)
+        case .unknown: append(#"{"type":"unknown","key":"#)
         }
-        update.key.line.withKey { appendContent(ofKey: $0) }
-        append(#"","value":"#)
+        if hasKey {
+            update.key.line.withKey { isText ? appendText($0) : appendKey($0) }
+        } else {
+            append("null")
+        }
+        append(#","value":"#)
         if let value = update.value {
-            value.withBytes { append($0) }
+            value.withBytes { isText ? appendText($0) : append($0) }
         } else {
             append("null")
         }
@@ -134,17 +178,37 @@ private struct ByteText: ~Copyable {
         append("}\n")
     }
 
-    /// Appends what stands between the quotes. Hardly any key needs an escape.
-    private mutating func appendContent(ofKey key: UnsafeRawBufferPointer) {
-        let needsEscape = key.contains { $0 < 0x20 || $0 == UInt8(ascii: "\"") || $0 == UInt8(ascii: "\\") }
-        if !needsEscape {
-            append(key)
-            return
+    /// Appends a key as JSON.
+    private mutating func appendKey(_ key: UnsafeRawBufferPointer) {
+        if key.first == UInt8(CEVENT_KEY_IS_JSON) {
+            append(UnsafeRawBufferPointer(rebasing: key.dropFirst()))
+        } else {
+            appendString(key)
         }
+    }
+
+    /// Appends text as a JSON string. Bytes that are not UTF-8 become replacement characters.
+    private mutating func appendText(_ text: UnsafeRawBufferPointer) {
+        appendString(text, isValid: !text.contains { $0 >= 0x80 })
+    }
+
+    /// Appends a string as JSON. Hardly any needs an escape.
+    private mutating func appendString(_ content: UnsafeRawBufferPointer, isValid: Bool = true) {
+        let isPlain = !content.contains { $0 < 0x20 || $0 == UInt8(ascii: "\"") || $0 == UInt8(ascii: "\\") }
+        append("\"")
+        if isPlain && isValid {
+            append(content)
+        } else {
+            appendEncoded(content)
+        }
+        append("\"")
+    }
+
+    private mutating func appendEncoded(_ content: UnsafeRawBufferPointer) {
         let encoder = JSONEncoder()
         encoder.outputFormatting = .withoutEscapingSlashes
         // This cannot fail: a string holds no number that JSON lacks, and no invalid Unicode.
-        let string = try! encoder.encode(String(decoding: key, as: UTF8.self))
+        let string = try! encoder.encode(String(decoding: content, as: UTF8.self))
         string.dropFirst().dropLast().withUnsafeBytes { append($0) }
     }
 

@@ -24,6 +24,9 @@ final class Pacer: @unchecked Sendable {
 
     private var nextTurn: UInt64 = 0
 
+    /// A century. A clock that counts in 64 bits does not overflow with it.
+    private static let longestWait = 3.2e18
+
     private let isDraining = Atomic(false)
     private let drainingBegins = DispatchSemaphore(value: 0)
     private let nothingIsLeft = Mutex<(@Sendable () -> Bool)?>(nil)
@@ -33,14 +36,14 @@ final class Pacer: @unchecked Sendable {
         self.linesAtOnce = linesAtOnce
     }
 
-    /// - Parameter linesPerSecond: The rate, at least 1.
-    convenience init(linesPerSecond: Int) {
-        self.init(nanosecondsPerLine: 1e9 / Double(linesPerSecond), linesAtOnce: max(1, linesPerSecond / 1000))
+    convenience init(_ rate: LineRate) {
+        let atOnce = max(1, min(1e6, rate.linesPerSecond / 1000))
+        self.init(nanosecondsPerLine: 1e9 / rate.linesPerSecond, linesAtOnce: Int(atOnce))
     }
 
     /// The size of a batch that keeps what is committed to about 100 ms.
-    static func batchSize(_ batchSize: Int, linesPerSecond: Int) -> Int {
-        max(1, min(batchSize, linesPerSecond / 10))
+    static func batchSize(_ batchSize: Int, _ rate: LineRate) -> Int {
+        max(1, Int(min(Double(batchSize), rate.linesPerSecond / 10)))
     }
 
     /// Says that no more input will come, so that the last line need not be waited after.
@@ -72,7 +75,7 @@ final class Pacer: @unchecked Sendable {
     func rest(afterLines count: Int, isInBatch: Bool = false) {
         let now = DispatchTime.now().uptimeNanoseconds
         let turn = now > nextTurn + slack ? now : nextTurn
-        nextTurn = turn + UInt64(Double(count) * nanosecondsPerLine)
+        nextTurn = turn + UInt64(min(Double(count) * nanosecondsPerLine, Self.longestWait))
         if isInBatch {
             return
         }

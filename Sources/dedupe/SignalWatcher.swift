@@ -3,17 +3,30 @@
 import Dispatch
 import Synchronization
 
-/// SIGINT and SIGTERM: the first asks for an orderly end, the second ends the process at once.
+/// Watches signals. The first SIGHUP, SIGINT or SIGTERM asks for an orderly end, the second ends
+/// the process at once, and so does SIGQUIT. SIGUSR1 asks for the statistics.
 ///
 /// The signals are blocked in every thread, and one thread waits for them. So none is lost, however
-/// early it comes; and no system call elsewhere is interrupted by one. (A signal source of Dispatch
-/// wants the signals ignored, and those that come before it is ready are then gone.)
+/// early it comes, and none interrupts a system call elsewhere. (A signal source of Dispatch wants
+/// the signals ignored, and those that come before it is ready are then gone.)
 final class SignalWatcher: Sendable {
+    /// What a signal makes the filter do, on the thread that waits for signals.
+    struct Actions: Sendable {
+        /// The first signal that asks for the end has come.
+        var ending: @Sendable (CInt) -> Void = { _ in }
+        /// The process ends at once after this.
+        var quitting: @Sendable () -> Void = {}
+        /// The statistics are wanted.
+        var reporting: @Sendable () -> Void = {}
+    }
+
     /// Becomes readable with the first signal, and stays so.
     let descriptor: CInt
 
     private let writeEnd: CInt
+    private let numbers: [CInt]
     private let firstSignal = Atomic<CInt>(0)
+    private let actions = Mutex(Actions())
 
     /// The signal that asked for the end, if one did.
     var received: CInt? {
@@ -21,7 +34,8 @@ final class SignalWatcher: Sendable {
         return signal == 0 ? nil : signal
     }
 
-    /// Watches from now on, and for as long as the process lives.
+    /// Watches from now on, and for as long as the process lives. A signal that is ignored now
+    /// stays ignored, as `nohup` and shells want it.
     ///
     /// - Important: Threads inherit what is blocked, so this comes before the first thread is made.
     init() throws(SystemError) {
@@ -33,17 +47,12 @@ final class SignalWatcher: Sendable {
             throw .last
         }
         (descriptor, writeEnd) = ends
-
-        Self.blockSignals()
-        for number in Self.numbers {
-            // A shell has SIGINT ignored in what it starts in the background, and an ignored signal
-            // need not arrive.
-            signal(number, SIG_DFL)
-        }
+        numbers = [SIGHUP, SIGINT, SIGTERM, SIGQUIT, SIGUSR1].filter { !Self.isIgnored($0) }
+        block()
         DispatchQueue(label: "dedupe.signals", qos: .userInitiated).async { [self] in
-            Self.blockSignals()
-            var signals = Self.signals
-            while true {
+            block()
+            var signals = set
+            while !numbers.isEmpty {
                 var number: CInt = 0
                 if sigwait(&signals, &number) == 0 {
                     handle(number)
@@ -52,9 +61,23 @@ final class SignalWatcher: Sendable {
         }
     }
 
-    private static let numbers = [SIGINT, SIGTERM]
+    /// Says what signals do. Until then the first one only makes the descriptor readable.
+    func set(_ actions: Actions) {
+        self.actions.withLock { $0 = actions }
+    }
 
-    private static var signals: sigset_t {
+    private static func isIgnored(_ number: CInt) -> Bool {
+        var action = sigaction()
+        guard sigaction(number, nil, &action) == 0 else { return false }
+        #if canImport(Darwin)
+            let handler = action.__sigaction_u.__sa_handler
+        #else
+            let handler = action.__sigaction_handler.sa_handler
+        #endif
+        return unsafeBitCast(handler, to: Int.self) == unsafeBitCast(SIG_IGN, to: Int.self)
+    }
+
+    private var set: sigset_t {
         var set = sigset_t()
         sigemptyset(&set)
         for number in numbers {
@@ -63,20 +86,29 @@ final class SignalWatcher: Sendable {
         return set
     }
 
-    private static func blockSignals() {
-        var set = signals
+    private func block() {
+        var set = set
         pthread_sigmask(SIG_BLOCK, &set, nil)
     }
 
     private func handle(_ number: CInt) {
+        let actions = actions.withLock { $0 }
+        if number == SIGUSR1 {
+            actions.reporting()
+            return
+        }
         let isFirst = firstSignal.compareExchange(expected: 0, desired: number, ordering: .acquiringAndReleasing)
             .exchanged
-        if !isFirst {
-            // Not exit(): whatever the other threads are in, a write that blocks included, is not
-            // waited for.
+        if number == SIGQUIT {
+            actions.quitting()
+        }
+        if !isFirst || number == SIGQUIT {
+            // Not exit(): the other threads may be anywhere, also in a write that blocks, and the
+            // process does not wait for them.
             _exit(ExitStatus.signal(number))
         }
         var byte: UInt8 = 0
         _ = write(writeEnd, &byte, 1)
+        actions.ending(number)
     }
 }

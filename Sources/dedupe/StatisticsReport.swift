@@ -9,6 +9,8 @@ struct StatisticsReport {
     var statuses: Int
     var restarts: Int
     var badLines: Int
+    var withoutKey: Int
+    var older: Int
     var buffer: DedupeBufferStatistics
     var nanoseconds: UInt64
 
@@ -17,6 +19,8 @@ struct StatisticsReport {
         statuses = input.statuses.load(ordering: .relaxed)
         restarts = input.restarts.load(ordering: .relaxed)
         badLines = input.badLines.load(ordering: .relaxed)
+        withoutKey = input.withoutKey.load(ordering: .relaxed)
+        older = input.older.load(ordering: .relaxed)
         self.buffer = buffer
         self.nanoseconds = nanoseconds
     }
@@ -29,21 +33,42 @@ struct StatisticsReport {
     private var linesOut: Int { buffer.delivered + buffer.statusesDelivered }
 
     /// The line that is shown while it goes on.
-    var live: String {
-        "in \(lines), out \(linesOut), pending \(buffer.pendingKeys), conflation \(conflation)"
+    ///
+    /// - Parameter earlier: What was reported before; the rates are those since then.
+    func live(since earlier: StatisticsReport?) -> String {
+        let seconds = Double(nanoseconds - (earlier?.nanoseconds ?? 0)) / 1e9
+        func rate(_ count: Int, _ before: Int?) -> String {
+            seconds > 0 ? Self.short(Double(count - (before ?? 0)) / seconds) : "-"
+        }
+        let age = Self.decimal(Self.seconds(buffer.oldestPendingAge), places: 1)
+        return "in \(rate(lines, earlier?.lines))/s, out \(rate(linesOut, earlier?.linesOut))/s, "
+            + "pending \(buffer.pendingKeys), x\(conflation), oldest \(age)s"
     }
 
     /// The lines that are shown at the end.
     var summary: [String] {
         [
             "in: \(lines) lines, \(buffer.received) updates, \(statuses) statuses, \(restarts) restarts, "
-                + "\(badLines) bad",
+                + "\(badLines) bad, \(withoutKey) without a key",
             "out: \(linesOut) lines, \(buffer.delivered) updates, \(buffer.statusesDelivered) statuses, "
                 + "in \(buffer.batches) batches",
-            "on the way: \(buffer.replaced) replaced, \(buffer.cancelled) cancelled, \(buffer.dropped) dropped, "
+            "on the way: \(buffer.replaced) replaced, \(buffer.cancelled) cancelled, \(buffer.suppressed) suppressed, "
+                + "\(older) older, \(buffer.dropped) dropped, "
                 + "\(buffer.synthesizedDeletions) deletions synthesized, at most \(buffer.peakPendingKeys) pending",
             "conflation \(conflation), \(Self.decimal(Double(nanoseconds) / 1e9, places: 3)) seconds",
         ]
+    }
+
+    private static func seconds(_ duration: Duration) -> Double {
+        Double(duration.components.seconds) + Double(duration.components.attoseconds) / 1e18
+    }
+
+    /// A number in few characters: 999, 1.5k, 20M.
+    private static func short(_ number: Double) -> String {
+        for (unit, name) in [(1e9, "G"), (1e6, "M"), (1e3, "k")] where number >= unit {
+            return decimal(number / unit, places: number >= 10 * unit ? 0 : 1) + name
+        }
+        return decimal(number, places: number >= 10 || number == 0 ? 0 : 1)
     }
 
     /// A number that is not negative, with a fixed number of digits behind the point.
@@ -53,6 +78,9 @@ struct StatisticsReport {
             scale *= 10
         }
         let scaled = Int((number * Double(scale)).rounded())
+        if places == 0 {
+            return "\(scaled)"
+        }
         let fraction = String(scaled % scale)
         return "\(scaled / scale)." + String(repeating: "0", count: places - fraction.count) + fraction
     }

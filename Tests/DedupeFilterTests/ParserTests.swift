@@ -48,7 +48,8 @@ import Testing
             """
         #expect(
             try events(of: input) == [
-                .update("a", "1"), .update("b", "2"), .status(.inSync), .bad(line: 4, reason: "not an object"),
+                .update("a", "1"), .update("b", "2"), .status(.inSync),
+                .bad(line: 4, reason: "a value is expected here"),
                 .update("a", "3"), .restart, .deletion("c"),
             ])
     }
@@ -103,14 +104,13 @@ import Testing
 
     @Test func fieldNamesAreDecoded() throws {
         #expect(try events(of: #"{"\u006bey":"a","v\u0061lue":1}"# + "\n") == [.update("a", "1")])
-        #expect(
-            try events(of: #"{"key":"a","value":1,"k\u0065y":"b"}"# + "\n") == [.bad(line: 1, reason: "\"key\" twice")])
+        #expect(try events(of: #"{"key":"a","value":1,"k\u0065y":"b"}"# + "\n") == [.update("b", "1")])
     }
 
     @Test func longKeys() throws {
         func line(_ key: String) -> String { #"{"key":"\#(key)","value":1}"# + "\n" }
         let longest = String(repeating: "k", count: 65_536)
-        let tooLong = [Event.bad(line: 1, reason: "\"key\" is longer than 65536 bytes")]
+        let tooLong = [Event.bad(line: 1, reason: "the key is longer than 65536 bytes")]
         #expect(try events(of: line(longest)) == [.update(longest, "1")])
         #expect(try events(of: line(longest + "k")) == tooLong)
 
@@ -122,82 +122,75 @@ import Testing
 
     @Test(arguments: [
         // Not JSON.
-        ("{", "not valid JSON: the object does not end with the line"),
-        (#"{"key":"a","value":1"#, "not valid JSON: the object does not end with the line"),
-        (#"{"key":"a","value":[1}"#, "not valid JSON"),
-        (#"{"key":"a","value":{}"#, "not valid JSON: the object does not end with the line"),
-        (#"{"key":"a","value":{"b":1}"#, "not valid JSON: the object does not end with the line"),
-        (#"{"key":"a","value":1}}"#, "not valid JSON: the line goes on after the object"),
-        (#"{"key":"a","value":1}{"key":"b","value":2}"#, "not valid JSON: the line goes on after the object"),
-        (#"{"key":"a","value":1} x"#, "not valid JSON: the object does not end with the line"),
-        (#"{"key":"a","value":1,}"#, "not valid JSON"),
-        (#"{"key":"a" "value":1}"#, "not valid JSON"),
-        (#"{"key":"a","value" 1}"#, "not valid JSON"),
-        (#"{"key":"a","value":}"#, "not valid JSON"),
-        (#"{,"key":"a","value":1}"#, "not valid JSON"),
-        (#"{key:"a","value":1}"#, "not valid JSON"),
-        (#"{'key':"a","value":1}"#, "not valid JSON"),
-        (#"{"key":"a","value":[1,]}"#, "not valid JSON"),
-        (#"{"key":"a","value":[,1]}"#, "not valid JSON"),
-        (#"{"key":"a","value":["b":1]}"#, "not valid JSON"),
-        (#"{"key":"a","value":{"b"}}"#, "not valid JSON"),
-        (#"{"key":"a","value":{1:2}}"#, "not valid JSON"),
-        (#"{"key":"a","value":abc}"#, "not valid JSON"),
-        (#"{"key":"a","value":tru}"#, "not valid JSON: a bad literal"),
-        (#"{"key":"a","value":truex}"#, "not valid JSON: a bad literal"),
-        (#"{"key":"a","value":nul}"#, "not valid JSON: a bad literal"),
-        (#"{"key":"a","value":[falsy]}"#, "not valid JSON: a bad literal"),
-        (#"{"key":"a","value":NaN}"#, "not valid JSON"),
-        (#"{"key":"a","value":01}"#, "not valid JSON: a bad number"),
-        (#"{"key":"a","value":-}"#, "not valid JSON: a bad number"),
-        (#"{"key":"a","value":1.}"#, "not valid JSON: a bad number"),
-        (#"{"key":"a","value":1e}"#, "not valid JSON: a bad number"),
-        (#"{"key":"a","value":1e+}"#, "not valid JSON: a bad number"),
-        (#"{"key":"a","value":0x10}"#, "not valid JSON: a bad number"),
-        (#"{"key":"a","value":+1}"#, "not valid JSON"),
-        (#"{"key":"a","value":.5}"#, "not valid JSON"),
-        (#"{"key":"a","value":1 2}"#, "not valid JSON"),
-        (#"{"key":"a","value":[1 2]}"#, "not valid JSON"),
-        (#"{"key":"a","value":1"b"}"#, "not valid JSON: a bad number"),
-        (#"{"key":"a","value":"b"}"# + "\u{0}", "not valid JSON: the object does not end with the line"),
-        (#"{"key":"a","value":"b}"#, "not valid JSON: a string does not end"),
-        (#"{"key":"a","value":"b\"}"#, "not valid JSON: a string does not end"),
-        (#"{"key":"a","value":"\x"}"#, "not valid JSON: a bad escape in a string"),
-        (#"{"key":"a","value":"\u12"}"#, "not valid JSON: a bad escape in a string"),
-        (#"{"key":"a","value":["\u12x4"]}"#, "not valid JSON: a bad escape in a string"),
-        (#"{"key":"a","value":{"\q":1}}"#, "not valid JSON: a bad escape in a string"),
-        (#"{"key":"a","value":1,"\q":1}"#, "not valid JSON: a bad escape in a string"),
-        (#"{"key":"\ud800","value":1}"#, "not valid JSON: a bad escape in a string"),
-        (#"{"key":"\udc00","value":1}"#, "not valid JSON: a bad escape in a string"),
-        (#"{"key":"a","value":"\ud800x"}"#, "not valid JSON: a bad escape in a string"),
-        (#"{"key":"a","value":"\ude00\ud83d"}"#, "not valid JSON: a bad escape in a string"),
-        ("{\"key\":\"a\tb\",\"value\":1}", "not valid JSON: a control character in a string"),
-        ("{\"key\":\"a\",\"value\":\"\u{0}\"}", "not valid JSON: a control character in a string"),
+        (#"{"key":"a","value":[1}"#, "a comma or ] is expected behind an element"),
+        (#"{"key":"a","value":1}}"#, "a closing bracket that nothing opens"),
+        (#"{"key":"a","value":1}]"#, "a closing bracket that nothing opens"),
+        (#"{"key":"a","value":1},"#, "a comma between values; a stream of values has none"),
+        (#"{"key":"a","value":1} x"#, "only another value may follow a value"),
+        (#"{"key":"a","value":1,}"#, "a comma before }"),
+        (#"{"key":"a" "value":1}"#, "a comma or } is expected behind a member"),
+        (#"{"key":"a","value" 1}"#, "a colon is expected behind a member's name"),
+        (#"{"key":"a","value":}"#, "a value is expected here"),
+        (#"{"key":"a","value":,}"#, "a value is expected here"),
+        (#"{,"key":"a","value":1}"#, "a member's name in double quotes is expected here"),
+        (#"{key:"a","value":1}"#, "a member's name in double quotes is expected here"),
+        (#"{'key':"a","value":1}"#, "JSON has double quotes only"),
+        (#"{"key":'a',"value":1}"#, "JSON has double quotes only"),
+        (#"{"key":"a","value":[1,]}"#, "a comma before ]"),
+        (#"{"key":"a","value":[,1]}"#, "a value is expected here"),
+        (#"{"key":"a","value":["b":1]}"#, "a comma or ] is expected behind an element"),
+        (#"{"key":"a","value":{"b"}}"#, "a colon is expected behind a member's name"),
+        (#"{"key":"a","value":{1:2}}"#, "a member's name in double quotes is expected here"),
+        (#"{"key":"a","value":abc}"#, "a value is expected here"),
+        (#"{"key":"a","value":tru}"#, "a bad literal; JSON has true, false and null"),
+        (#"{"key":"a","value":truex}"#, "a bad literal; JSON has true, false and null"),
+        (#"{"key":"a","value":nul}"#, "a bad literal; JSON has true, false and null"),
+        (#"{"key":"a","value":[falsy]}"#, "a bad literal; JSON has true, false and null"),
+        (#"{"key":"a","value":NaN}"#, "a value is expected here"),
+        (#"{"key":"a","value":01}"#, "a bad number"),
+        (#"{"key":"a","value":-}"#, "a bad number"),
+        (#"{"key":"a","value":1.}"#, "a bad number"),
+        (#"{"key":"a","value":1e}"#, "a bad number"),
+        (#"{"key":"a","value":1e+}"#, "a bad number"),
+        (#"{"key":"a","value":0x10}"#, "a bad number"),
+        (#"{"key":"a","value":+1}"#, "a value is expected here"),
+        (#"{"key":"a","value":.5}"#, "a value is expected here"),
+        (#"{"key":"a","value":1 2}"#, "a comma or } is expected behind a member"),
+        (#"{"key":"a","value":[1 2]}"#, "a comma or ] is expected behind an element"),
+        (#"{"key":"a","value":1"b"}"#, "a bad number"),
+        (#"{"key":"a","value":"b"}"# + "\u{0}", "only another value may follow a value"),
+        (#"{"key":"a","value":"b}"#, "a string that does not end in its line"),
+        (#"{"key":"a","value":"b\"}"#, "a string that does not end in its line"),
+        (#"{"key":"a","value":"\x"}"#, "a bad escape in a string"),
+        (#"{"key":"a","value":"\u12"}"#, "a bad escape in a string"),
+        (#"{"key":"a","value":["\u12x4"]}"#, "a bad escape in a string"),
+        (#"{"key":"a","value":{"\q":1}}"#, "a bad escape in a string"),
+        (#"{"key":"a","value":1,"\q":1}"#, "a bad escape in a string"),
+        (#"{"key":"\ud800","value":1}"#, "half of a surrogate pair in a key"),
+        (#"{"key":"\udc00","value":1}"#, "half of a surrogate pair in a key"),
+        (#"{"key":"\ude00\ud83d","value":1}"#, "half of a surrogate pair in a key"),
+        ("{\"key\":\"a\tb\",\"value\":1}", "a control character in a string; JSON needs it escaped"),
+        ("{\"key\":\"a\",\"value\":\"\u{0}\"}", "a control character in a string; JSON needs it escaped"),
+        ("bad", "a value is expected here"),
+        ("}", "a closing bracket that nothing opens"),
+        (",", "a comma between values; a stream of values has none"),
 
         // JSON, but no event.
-        ("[]", "not an object"),
-        (#"[{"key":"a","value":1}]"#, "not an object"),
-        (#""key""#, "not an object"),
-        ("1", "not an object"),
-        ("null", "not an object"),
-        ("{}", #"neither "key" nor "status" nor "restart""#),
-        (#"{"value":1}"#, #"neither "key" nor "status" nor "restart""#),
-        (#"{"Key":"a","Value":1}"#, #"neither "key" nor "status" nor "restart""#),
-        (#"{"key":"a"}"#, #""key" without "value""#),
-        (#"{"key":"a","revision":1}"#, #""key" without "value""#),
-        (#"{"key":1,"value":1}"#, #""key" is not a string"#),
-        (#"{"key":null,"value":1}"#, #""key" is not a string"#),
-        (#"{"key":["a"],"value":1}"#, #""key" is not a string"#),
-        (#"{"key":"a","key":"a","value":1}"#, #""key" twice"#),
-        (#"{"key":"a","value":1,"value":1}"#, #""value" twice"#),
-        (#"{"key":"a","value":null,"value":null}"#, #""value" twice"#),
-        (#"{"key":"a","value":1,"revision":1,"revision":1}"#, #""revision" twice"#),
-        (#"{"status":"in-sync","status":"in-sync"}"#, #""status" twice"#),
-        (#"{"restart":true,"restart":true}"#, #""restart" twice"#),
+        ("[]", "an array of updates is no stream of updates; use: jq -c '.[]' | dedupe"),
+        (#"[{"key":"a","value":1}]"#, "an array of updates is no stream of updates; use: jq -c '.[]' | dedupe"),
+        (#""key""#, "a value that is no object"),
+        ("1", "a value that is no object"),
+        ("null", "a value that is no object"),
+        ("{}", noKnownField),
+        (#"{"value":1}"#, noKnownField),
+        (#"{"Key":"a","Value":1}"#, noKnownField),
+        (#"{"key":"a"}"#, "there is a key and no value"),
+        (#"{"key":"a","revision":1}"#, "there is a key and no value"),
+        (#"{"key":1,"value":1}"#, notString),
+        (#"{"key":null,"value":1}"#, notString),
+        (#"{"key":["a"],"value":1}"#, notString),
         (#"{"key":"a","value":1,"status":"in-sync"}"#, #"more than one of "key", "status" and "restart""#),
         (#"{"restart":true,"status":"in-sync"}"#, #"more than one of "key", "status" and "restart""#),
-        (#"{"status":"in-sync","value":1}"#, #""value" or "revision" without "key""#),
-        (#"{"restart":true,"revision":1}"#, #""value" or "revision" without "key""#),
         (#"{"status":"ready"}"#, #""status" is not "wait-for-ready", "resync" or "in-sync""#),
         (#"{"status":"In-Sync"}"#, #""status" is not "wait-for-ready", "resync" or "in-sync""#),
         (#"{"status":2}"#, #""status" is not "wait-for-ready", "resync" or "in-sync""#),
@@ -217,6 +210,58 @@ import Testing
                 == [.update("good", "1"), .bad(line: 2, reason: reason), .update("good", "1")], "\(line)")
     }
 
+    private static let noKnownField =
+        #"neither "key" nor "status" nor "restart"; --key says where the key of another format is"#
+    private static let notString = #""key" is not a string; --key /key takes any JSON"#
+
+    /// A value that has not ended with its line may go on in the next one. The next line says that
+    /// it does not.
+    @Test(arguments: [
+        "{", #"{"key":"a","value":1"#, #"{"key":"a","value":{}"#, #"{"key":"a","value":{"b":1}"#, #"{"key":"a","#,
+        #"{"key":"a","value":"#, #"{"key":"#, #"{"key":"a","value":[1,2"#,
+    ])
+    func unendedLine(_ line: String) throws {
+        #expect(try events(of: line) == [.bad(line: 1, reason: "the input ends inside a value")], "\(line)")
+
+        let good = #"{"key":"good","value":1}"#
+        let outcome = try events(of: "\(good)\n\(line)\n\(good)\n\(good)\n")
+        #expect(outcome.filter { $0 == .update("good", "1") }.count == 3, "\(line): \(outcome)")
+        #expect(outcome.count == 4, "\(line): \(outcome)")
+    }
+
+    /// A lone surrogate is an escape that JSON has. Only a key needs to be text.
+    @Test(arguments: [#""\ud800x""#, #""\ude00\ud83d""#, #"["\ud83d"]"#, #"{"\ud83d":1}"#])
+    func loneSurrogatesPassInValues(_ value: String) throws {
+        #expect(try events(of: #"{"key":"a","value":\#(value)}"#) == [.update("a", value)])
+    }
+
+    /// As in jq.
+    @Test func lastOfDuplicatesCounts() throws {
+        #expect(try events(of: #"{"key":"a","key":"b","value":1,"value":2}"#) == [.update("b", "2")])
+        #expect(try events(of: #"{"key":"a","value":1,"value":null}"#) == [.deletion("a")])
+        #expect(try events(of: #"{"key":"a","value":null,"value":1}"#) == [.update("a", "1")])
+        #expect(
+            try events(of: #"{"key":"a","value":1,"revision":7,"revision":8}"#) == [.update("a", "1", revision: 8)])
+        #expect(try events(of: #"{"status":"resync","status":"in-sync"}"#) == [.status(.inSync)])
+    }
+
+    @Test func deletionWithValue() throws {
+        #expect(
+            try events(of: #"{"type":"deleted","key":"a","value":{"b":1},"revision":3}"#) == [
+                .deletion("a", revision: 3)
+            ])
+        #expect(try events(of: #"{"type":"deleted","key":"a"}"#) == [.deletion("a")])
+        #expect(
+            try events(of: #"{"type":"new","key":"a","value":{"type":"deleted"}}"#) == [
+                .update("a", #"{"type":"deleted"}"#)
+            ])
+    }
+
+    @Test func statusesMayHaveMore() throws {
+        #expect(try events(of: #"{"status":"in-sync","revision":42,"value":1}"#) == [.status(.inSync)])
+        #expect(try events(of: #"{"restart":true,"revision":"x"}"#) == [.restart])
+    }
+
     @Test(arguments: [
         "-1", "1.0", "1e3", "18446744073709551616", "123456789012345678901234567890", #""1""#, "null", "true", "[1]",
         "-0",
@@ -224,14 +269,14 @@ import Testing
     func badRevision(_ revision: String) throws {
         #expect(
             try events(of: #"{"key":"a","value":1,"revision":\#(revision)}"# + "\n") == [
-                .bad(line: 1, reason: "\"revision\" is not an integer from 0 to 18446744073709551615")
+                .bad(line: 1, reason: "the revision is not an integer from 0 to 18446744073709551615")
             ])
     }
 
     /// That it is not JSON is more worth knowing than what else is wrong.
     @Test func brokenGoesBeforeWrong() throws {
-        #expect(try events(of: #"{"key":1,"value":01}"#) == [.bad(line: 1, reason: "not valid JSON: a bad number")])
-        #expect(try events(of: #"{"status":"x","y":}"#) == [.bad(line: 1, reason: "not valid JSON")])
+        #expect(try events(of: #"{"key":1,"value":01}"#) == [.bad(line: 1, reason: "a bad number")])
+        #expect(try events(of: #"{"status":"x","y":}"#) == [.bad(line: 1, reason: "a value is expected here")])
     }
 
     @Test(
@@ -240,7 +285,7 @@ import Testing
             [0xF8, 0x88, 0x80, 0x80, 0x80],
         ] as [[UInt8]])
     func invalidUTF8(_ bytes: [UInt8]) throws {
-        let bad = [Event.bad(line: 1, reason: "not valid UTF-8")]
+        let bad = [Event.bad(line: 1, reason: "bytes that are not UTF-8")]
         #expect(try events(of: Array(#"{"key":""#.utf8) + bytes + Array("\",\"value\":1}\n".utf8)) == bad)
         #expect(try events(of: Array(#"{"key":"a","value":[""#.utf8) + bytes + Array("\"]}\n".utf8)) == bad)
     }
@@ -265,10 +310,10 @@ import Testing
             try events(of: #"{"key":"a","value":"# + String(repeating: "[", count: 1_000_000) + "}\n") == tooDeep)
         #expect(
             try events(of: String(repeating: "[", count: 1_000_000) + "\n")
-                == [.bad(line: 1, reason: "not an object")])
+                == [.bad(line: 1, reason: "nested deeper than 1024 levels")])
     }
 
-    /// Whatever comes in: one event for each line that is not blank, and no crash.
+    /// Where one read ends and the next begins makes no difference, whatever comes in.
     @Test(arguments: 1...20) func mutatedLines(_ seed: UInt64) throws {
         var random = SplitMix(state: seed)
         let seeds = [
@@ -280,7 +325,6 @@ import Testing
             .map { Array($0.utf8) } + [[0x80], [0xC3], [0xFF]]
 
         var input: [UInt8] = []
-        var lines = 0
         for _ in 0..<300 {
             var line = seeds.randomElement(using: &random)!
             for _ in 0..<Int.random(in: 0...4, using: &random) where !line.isEmpty {
@@ -292,14 +336,12 @@ import Testing
                 default: line.removeSubrange(max(at, 1)...)
                 }
             }
-            lines += line.allSatisfy { [0x20, 0x09, 0x0D].contains($0) } ? 0 : 1
             input += line + [0x0A]
         }
         let whole = try events(of: input)
-        #expect(whole.count == lines, "seed \(seed)")
-        // Where one read ends and the next begins makes no difference.
+        #expect(whole.count > 100, "seed \(seed)")
         let chunkSize = Int.random(in: 2...200, using: &random)
-        let eventsAtOnce = Int.random(in: 1...9, using: &random)
+        let eventsAtOnce = Int.random(in: 2...9, using: &random)
         #expect(
             try events(of: input, chunkSize: chunkSize, eventsAtOnce: eventsAtOnce) == whole,
             "seed \(seed), chunks of \(chunkSize), \(eventsAtOnce) events")

@@ -149,9 +149,9 @@ import Testing
         #expect(outcome.output == [Self.written("a"), Self.written("b")])
         #expect(
             outcome.errors == """
-                dedupe: line 3: not an object
-                dedupe: line 5: "key" without "value"
-                dedupe: line 7: not an object
+                dedupe: line 3, column 1: a value is expected here
+                dedupe: line 5, column 1: there is a key and no value
+                dedupe: line 7, column 1: an array of updates is no stream of updates; use: jq -c '.[]' | dedupe
 
                 """)
     }
@@ -160,7 +160,7 @@ import Testing
         let outcome = try run("--strict", input: Self.update("a") + Self.update("b") + "{]\n" + Self.update("c"))
         #expect(outcome.status == 1)
         #expect(outcome.output == [Self.written("a"), Self.written("b")])
-        #expect(outcome.errors == "dedupe: line 3: not valid JSON: the object does not end with the line\n")
+        #expect(outcome.errors == "dedupe: line 3, column 2: a member's name in double quotes is expected here\n")
         #expect(try run("--strict", input: Self.update("a")).status == 0)
     }
 
@@ -252,7 +252,7 @@ import Testing
 
     // MARK: - Signals
 
-    @Test(arguments: [SIGINT, SIGTERM]) func firstSignal(_ signal: Int32) throws {
+    @Test(arguments: [SIGHUP, SIGINT, SIGTERM]) func firstSignal(_ signal: Int32) throws {
         let filter = try RunningProcess(["--max-rate", "50"])
         filter.write((0..<40).map { Self.update("key-\($0)") }.joined())
         #expect(filter.readLine() == Self.written("key-0"))
@@ -349,15 +349,21 @@ import Testing
     // MARK: - Options
 
     @Test(arguments: [
-        ["--max-rate", "0"], ["--max-rate", "-1"], ["--max-rate", "1.5"], ["--max-rate", "x"], ["--batch-size", "0"],
-        ["--batch-size", "65537"], ["--unknown"], ["one", "two"],
+        ["--max-rate", "0"], ["--max-rate", "-1"], ["--max-rate", "1/week"], ["--max-rate", "x"],
+        ["--max-rate", "inf"],
+        ["--batch-size", "0"], ["--batch-size", "65537"], ["--unknown"], ["one", "two"], ["--max-errors", "0"],
+        ["--drain-timeout", "soon"], ["--key", "id"], ["--key", "/a~2"], ["--key", "/id", "-k", "1"],
+        ["--key", "/id", "--from", "kcat"], ["--from", "kafka"], ["-k", "0"], ["-t", ",,", "-k", "1"], ["-t", ","],
+        ["--header"], ["--value", "/v", "--key", "/k"], ["--revision", "/r"], ["--envelope"], ["--on-missing", "skip"],
+        ["--key", "/k", "--delete-when", "/op=d"], ["--key-field", "id"], ["--key-field", "id", "--from", "kcat"],
     ])
     func badCommandLine(_ arguments: [String]) throws {
         let outcome = try RunningProcess(arguments, input: "").end()
         #expect(outcome.status == 64 && outcome.output == [] && outcome.errors.contains("Usage"))
     }
 
-    @Test(arguments: ["1", "1000", "9223372036854775807"]) func anyRate(_ rate: String) throws {
+    @Test(arguments: ["1", "0.5", "3/min", "1000", "1000/s", "9223372036854775807"]) func anyRate(_ rate: String) throws
+    {
         #expect(try run("--max-rate", rate, input: Self.update("a")).output == [Self.written("a")])
     }
 
@@ -365,7 +371,10 @@ import Testing
         let outcome = try run("--help")
         #expect(outcome.status == 0)
         let text = outcome.output.joined(separator: "\n")
-        for part in ["--max-rate", "--batch-size", "--stats", "--strict", "EXIT STATUS", #"{"restart":true}"#] {
+        for part in [
+            "--max-rate", "--batch-size", "--stats", "--strict", "EXIT STATUS", #"{"restart":true}"#, "--key", "--from",
+            "--newer-only", "--drain-timeout", "141", "SIGHUP", "SIGUSR1", "A revision is",
+        ] {
             #expect(text.contains(part))
         }
         #expect(outcome.output.allSatisfy { $0.count <= 90 })
@@ -384,33 +393,17 @@ import Testing
 
     #if os(Linux)
         @Test func liveLineOnATerminal() throws {
-            // posix_openpt() and its kin are not in the module; these are what they do.
-            let terminal = open("/dev/ptmx", O_RDWR | O_NOCTTY)
-            var number: CInt = 0
-            var lock: CInt = 0
-            let setLock: UInt = 0x4004_5431  // TIOCSPTLCK
-            let getNumber: UInt = 0x8004_5430  // TIOCGPTN
-            try #require(ioctl(terminal, setLock, &lock) == 0 && ioctl(terminal, getNumber, &number) == 0)
-            let other = open("/dev/pts/\(number)", O_RDWR | O_NOCTTY)
+            let (terminal, other) = try openTerminal()
             let filter = try RunningProcess(["--stats", "--max-rate", "2"], standardError: other)
             filter.write((0..<6).map { Self.update("key-\($0)") }.joined() + "bad\n")
             filter.closeInput()
             #expect(filter.end().status == 1)
 
-            // The system brings what was written to the other side in pieces, when it likes.
-            var buffer = [UInt8](repeating: 0, count: 1 << 16)
-            var text = ""
-            while !text.contains("7 lines, 6 updates") {
-                var ready = pollfd(fd: terminal, events: Int16(POLLIN), revents: 0)
-                guard poll(&ready, 1, 10_000) > 0 else { break }
-                let count = read(terminal, &buffer, buffer.count)
-                guard count > 0 else { break }
-                text += String(decoding: buffer.prefix(count), as: UTF8.self)
-            }
+            let text = readTerminal(terminal) { $0.contains("7 lines, 6 updates") }
             close(terminal)
             close(other)
-            #expect(text.contains("dedupe: line 7: not an object"))
-            #expect(text.contains("\r\u{1B}[Kin 7, out "))
+            #expect(text.contains("dedupe: line 7, column 1: a value is expected here"))
+            #expect(text.contains("\r\u{1B}[Kin "))
             #expect(text.contains("pending"))
             #expect(text.contains("7 lines, 6 updates"))
         }

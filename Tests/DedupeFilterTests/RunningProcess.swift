@@ -83,18 +83,19 @@ final class RunningProcess {
     private var status: CInt?
     /// Our ends of pipes, or -1.
     private var input: CInt = -1
-    private let output: CInt
+    private var output: CInt
     private let errors: ScratchFile?
     private var unread: [UInt8] = []
 
     /// - Parameters:
     ///   - arguments: What the program gets, without its name.
     ///   - input: All the input there is; nil for a pipe to write to.
+    ///   - standardOutput: Where output goes, if it is not to be read here.
     ///   - standardError: Where messages go, if it is not a file to look at in the end.
     ///   - nonBlocking: Whether input and output do not block the process.
     init(
-        _ arguments: [String], of program: String = executable, input text: String? = nil, standardError: CInt? = nil,
-        nonBlocking: Bool = false
+        _ arguments: [String], of program: String = executable, input text: String? = nil, standardOutput: CInt? = nil,
+        standardError: CInt? = nil, nonBlocking: Bool = false
     ) throws {
         // Writing to a process that has ended must not end us. The process itself gets the default.
         Self.ignoreBrokenPipes
@@ -122,7 +123,8 @@ final class RunningProcess {
         }
         identifier = Identifier(
             try Self.spawn(
-                program, arguments, descriptors: [theirInput, theirOutput, standardError ?? errors!.descriptor]))
+                program, arguments,
+                descriptors: [theirInput, standardOutput ?? theirOutput, standardError ?? errors!.descriptor]))
 
         DispatchQueue.global().asyncAfter(deadline: .now() + 120) { [identifier] in
             identifier.signal(SIGKILL)
@@ -135,7 +137,7 @@ final class RunningProcess {
             _ = identifier.wait()
         }
         closeInput()
-        close(output)
+        if output >= 0 { close(output) }
     }
 
     func write(_ text: String) {
@@ -182,6 +184,12 @@ final class RunningProcess {
             }
             unread += buffer[..<count]
         }
+    }
+
+    /// Closes our end of the output.
+    func closeOutput() {
+        close(output)
+        output = -1
     }
 
     /// Waits for the end without reading the output, for a process that ends all the same.
@@ -281,3 +289,37 @@ final class NamedFile {
         unlink(path)
     }
 }
+
+#if os(Linux)
+    /// A terminal: the side that a person sees, and the side that the program has.
+    func openTerminal(columns: UInt16 = 80) throws -> (terminal: CInt, other: CInt) {
+        // posix_openpt() and its kin are not in the module; these are what they do.
+        let terminal = open("/dev/ptmx", O_RDWR | O_NOCTTY | O_CLOEXEC)
+        var number: CInt = 0
+        var lock: CInt = 0
+        let setLock: UInt = 0x4004_5431  // TIOCSPTLCK
+        let getNumber: UInt = 0x8004_5430  // TIOCGPTN
+        guard ioctl(terminal, setLock, &lock) == 0, ioctl(terminal, getNumber, &number) == 0 else {
+            throw POSIXError(.ENODEV)
+        }
+        let other = open("/dev/pts/\(number)", O_RDWR | O_NOCTTY | O_CLOEXEC)
+        var size = winsize(ws_row: 25, ws_col: columns, ws_xpixel: 0, ws_ypixel: 0)
+        guard ioctl(other, UInt(TIOCSWINSZ), &size) == 0 else { throw POSIXError(.ENODEV) }
+        return (terminal, other)
+    }
+
+    /// What a person sees, until it is enough. The system brings what was written to the other side
+    /// in pieces, when it likes.
+    func readTerminal(_ terminal: CInt, until isEnough: (String) -> Bool) -> String {
+        var buffer = [UInt8](repeating: 0, count: 1 << 16)
+        var text = ""
+        while !isEnough(text) {
+            var ready = pollfd(fd: terminal, events: Int16(POLLIN), revents: 0)
+            guard poll(&ready, 1, 10_000) > 0 else { break }
+            let count = read(terminal, &buffer, buffer.count)
+            guard count > 0 else { break }
+            text += String(decoding: buffer.prefix(count), as: UTF8.self)
+        }
+        return text
+    }
+#endif

@@ -124,23 +124,48 @@ func pump<Target>(_ reader: LineReader, into feed: inout EventFeed<Target>) thro
 
 /// What the reader and the feed make of the input.
 func events(
-    of input: [UInt8], maximumLineLength: Int = LineReader.maximumLineLength, chunkSize: Int = 256 << 10,
-    eventsAtOnce: Int = 256, isStrict: Bool = false
+    of input: [UInt8], format: InputFormat = InputFormat(), onMissing: MissingKeyRule = .error,
+    maximumLineLength: Int = LineReader.maximumLineLength, chunkSize: Int = 256 << 10, eventsAtOnce: Int = 256,
+    maximumErrors: Int? = nil
 ) throws -> [Event] {
     let file = ScratchFile(input)
     let recorder = Recorder()
-    let reader = LineReader(
-        descriptor: file.descriptor, maximumLineLength: maximumLineLength, chunkSize: chunkSize,
+    let reader = try LineReader(
+        format: format, descriptor: file.descriptor, maximumLineLength: maximumLineLength, chunkSize: chunkSize,
         eventsAtOnce: eventsAtOnce)
-    var feed = EventFeed(target: recorder, counters: InputCounters(), isStrict: isStrict) { line, reason in
-        recorder.append(.bad(line: line, reason: reason))
+    let log = BadInputLog(maximum: maximumErrors, mostMessages: .max) { message in
+        if case .bad(let bad) = message {
+            recorder.append(.bad(line: bad.line, reason: bad.reason))
+        }
     }
+    let rules = EventFeed<Recorder>.Rules(format: format, onMissing: onMissing)
+    var feed = EventFeed(target: recorder, rules: rules, counters: InputCounters(), log: log)
     _ = try pump(reader, into: &feed)
     return recorder.events
 }
 
-func events(of input: String, isStrict: Bool = false) throws -> [Event] {
-    try events(of: Array(input.utf8), isStrict: isStrict)
+func events(
+    of input: String, format: InputFormat = InputFormat(), onMissing: MissingKeyRule = .error,
+    maximumErrors: Int? = nil
+) throws -> [Event] {
+    try events(of: Array(input.utf8), format: format, onMissing: onMissing, maximumErrors: maximumErrors)
+}
+
+/// What is said about bad input, and the keys of the updates.
+func messages(of input: String, format: InputFormat = InputFormat()) throws -> (messages: [String], keys: [String]) {
+    let file = ScratchFile(Array(input.utf8))
+    let recorder = Recorder()
+    let reader = try LineReader(format: format, descriptor: file.descriptor)
+    var messages: [String] = []
+    let log = BadInputLog(mostMessages: .max) { messages.append($0.description) }
+    var feed = EventFeed(
+        target: recorder, rules: EventFeed<Recorder>.Rules(format: format), counters: InputCounters(), log: log)
+    _ = try pump(reader, into: &feed)
+    let keys = recorder.events.compactMap { event -> String? in
+        guard case .update(let key, _, _) = event else { return nil }
+        return String(decoding: key, as: UTF8.self)
+    }
+    return (messages, keys)
 }
 
 /// Collects what a writer writes: one element for each time it does.

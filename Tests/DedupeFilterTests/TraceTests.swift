@@ -34,11 +34,10 @@ import Testing
     private func replay(ops: [[Any]], expected: [Any], name: String) throws {
         let buffer = DedupeBuffer<LineKey, LineValue>()
         let file = ScratchFile()
-        let reader = LineReader(descriptor: file.descriptor)
+        let reader = try LineReader(descriptor: file.descriptor)
         var bad: [String] = []
-        var feed = EventFeed(target: buffer, counters: InputCounters(), isStrict: false) { line, reason in
-            bad.append("\(line): \(reason)")
-        }
+        let log = BadInputLog { bad.append($0.description) }
+        var feed = EventFeed(target: buffer, counters: InputCounters(), log: log)
         let collector = Collector()
         let writer = LineWriter { collector.write($0) }
         var expected = expected[...]

@@ -1,0 +1,51 @@
+// SPDX-License-Identifier: Apache-2.0
+
+/// What the help says besides the options.
+enum Help {
+    static let discussion = """
+        Reads JSON or lines of text as fast as they come and writes lines as fast as the reader takes them. In between \
+        it keeps at most one update of each key: a newer one takes the place of the older. So the source never waits, \
+        memory is bounded by the number of keys, and a slow reader skips ahead to recent state.
+
+        INPUT
+          {"key":"k","value":…}        an update; it may have a "revision":N
+          {"key":"k","value":null}     a deletion; so is one with "type":"deleted"
+          {"status":"in-sync"}         or "resync", or "wait-for-ready"
+          {"restart":true}             a complete snapshot follows; keys that
+                                       it lacks are deleted at "in-sync"
+
+        With --key or --from, any JSON values; with -k, lines of text. JSON may be any sequence of values: one on each \
+        line, several on a line, or one over many lines. A value is read when its line has ended. Of duplicate members \
+        the last counts. Other members are ignored, so the output of one dedupe may be the input of another. A value \
+        may have 64 MiB, a key 65536 bytes and 1024 levels, and a revision 64 bits; revision 0 is none.
+
+        A revision is a number that grows with each change of the source. It is passed on, and --suppress-unchanged \
+        and --newer-only compare it.
+
+        OUTPUT
+          {"type":"new","key":"k","value":…}       or "updated", or "deleted"
+          {"status":"in-sync"}
+
+        A value keeps its bytes; one that spans lines is written on one line, without spaces. Of a deletion it is \
+        null. A revision comes behind the value. With --key, -k or --from, and without --envelope, the lines \
+        themselves are written, those of deletions too.
+
+        EXIT STATUS
+          0    everything was read and written
+          1    so it was, but there were bad lines; or --strict stopped at one
+          2    the input could not be read, or the output not be written
+          64   the command line is wrong
+          70   there was no memory, or the program has a fault
+          129  ended by SIGHUP (130: SIGINT, 143: SIGTERM), after writing what
+               was queued, for --drain-timeout at most
+          131  ended at once by SIGQUIT
+          141  the reader went away (SIGPIPE)
+
+        SIGNALS
+          SIGHUP, SIGINT, SIGTERM    write what was queued, and end; a second
+                                     one ends at once
+          SIGQUIT                    end at once
+          SIGUSR1                    print the statistics on standard error
+          A signal that was ignored at the start stays ignored.
+        """
+}
