@@ -20,14 +20,16 @@ final class Core: @unchecked Sendable {
     private let merger: PayloadMerger?
     private let scratch = PutBatchPool()
     private let rejected = Atomic<Int>(0)
+    /// Updates of sessions that had ended.
+    private let late = Atomic<Int>(0)
+    @usableFromInline let overflows = OverflowSignal()
     private let nanosecondsInSink = Atomic<Int64>(0)
     /// Whether a batch is with the sink. Locked while one is taken, so that after a stop the answer
     /// stands.
     private let delivering = Locked(false)
 
-    init(_ configuration: DedupeBufferConfiguration, layout: CoreLayout, merger: PayloadMerger?) {
+    init(_ configuration: DedupeBufferConfiguration, limits: CoreLimits, layout: CoreLayout, merger: PayloadMerger?) {
         let batchSize = configuration.batchSize
-        precondition((1...maximumBatchSize).contains(batchSize), "batchSize must be between 1 and 65,536")
         precondition(layout.payloadSize <= maximumPayloadSize, "a value may take 64 KiB at most: box large ones")
         taken = TakenBatch(capacity: batchSize)
         self.merger = merger
@@ -35,7 +37,8 @@ final class Core: @unchecked Sendable {
         var options = cdedupe_options()
         options.batch_size = batchSize
         layout.write(to: &options)
-        configuration.write(to: &options)
+        options.suppress_unchanged = configuration.skipsUnchangedRevisions
+        limits.write(to: &options)
         // The hook's context is this object; it is filled in below because `self` does not exist
         // yet.
         let context = WakeContext()
@@ -44,7 +47,9 @@ final class Core: @unchecked Sendable {
         wakeContext = context
         if let merger {
             options.merge_context = Unmanaged.passUnretained(merger).toOpaque()
-            options.merge = { Unmanaged<PayloadMerger>.fromOpaque($0!).takeUnretainedValue().merge($1, $2) }
+            options.merge = {
+                Unmanaged<PayloadMerger>.fromOpaque($0!).takeUnretainedValue().merge(.init($1), .init($2))
+            }
         }
 
         var created: OpaquePointer?
@@ -52,6 +57,7 @@ final class Core: @unchecked Sendable {
         guard result == CDEDUPE_OK, let created else { Core.fail(result) }
         buffer = created
         context.core = self
+        overflows.watch(self)
     }
 
     deinit {
@@ -82,9 +88,11 @@ final class Core: @unchecked Sendable {
 
     private func acquireSlots(for batch: PutBatch, count: Int) {
         let had = batch.slotCount
-        let result = cdedupe_acquire(buffer, batch.slots + had, count - had)
+        let (slots, added) = (batch.page.slots, count - had)
+        let handles = slots.handles.pointer(at: had, count: added)
+        let result = cdedupe_acquire(buffer, handles, added)
         guard result == CDEDUPE_OK else { Core.fail(result) }
-        cdedupe_payloads(buffer, batch.slots + had, count - had, batch.page.payloads + had)
+        cdedupe_payloads(buffer, handles, added, slots.memory.pointer(at: had, count: added))
         batch.slotCount = count
     }
 
@@ -96,7 +104,7 @@ final class Core: @unchecked Sendable {
     }
 
     private func discardSlots(of batch: PutBatch) {
-        cdedupe_discard(buffer, batch.slots, batch.slotCount)
+        cdedupe_discard(buffer, batch.page.slots.handles.base, batch.slotCount)
         batch.slotCount = 0
     }
 
@@ -105,34 +113,42 @@ final class Core: @unchecked Sendable {
     @usableFromInline
     func put(_ batch: PutBatch) {
         batch.prepareUpdates()
-        let result = cdedupe_put(buffer, batch.updates, batch.count)
-        for i in 0..<batch.count {
-            keepReturned(batch.updates + i, in: batch)
-            if UInt32(batch.updates[i].outcome) == CDEDUPE_OUTCOME_OVERFLOWED.rawValue { batch.hasOverflowed = true }
-        }
-        cdedupe_payloads(buffer, batch.backSlots, batch.payloadsBack, batch.backPayloads)
+        let result = cdedupe_put(buffer, batch.updates.base, batch.count)
+        for i in 0..<batch.count { noteOutcome(batch.updates.pointer(at: i, count: 1), in: batch) }
+        let returned = batch.returned
+        cdedupe_payloads(buffer, returned.handles.base, batch.returnedCount, returned.memory.base)
         guard result == CDEDUPE_OK || result == CDEDUPE_OVERFLOWED else { Core.fail(result) }
     }
 
-    private func keepReturned(_ update: UnsafePointer<cdedupe_update_t>, in batch: PutBatch) {
-        if update.pointee.slot != 0 { keepReturned(payload: update.pointee.slot, in: batch) }
-        if update.pointee.displaced != 0 { keepReturned(payload: update.pointee.displaced, in: batch) }
+    private func noteOutcome(_ update: UnsafePointer<cdedupe_update_t>, in batch: PutBatch) {
+        if update.pointee.slot != 0 { noteReturned(update.pointee.slot, in: batch) }
+        if update.pointee.displaced != 0 { noteReturned(update.pointee.displaced, in: batch) }
+        if UInt32(update.pointee.outcome) == CDEDUPE_OUTCOME_OVERFLOWED.rawValue { batch.hasOverflowed = true }
     }
 
-    private func keepReturned(payload slot: cdedupe_slot_t, in batch: PutBatch) {
-        batch.backSlots[batch.payloadsBack] = slot
-        batch.payloadsBack += 1
+    private func noteReturned(_ slot: cdedupe_slot_t, in batch: PutBatch) {
+        batch.returned.handles[batch.returnedCount] = slot
+        batch.returnedCount += 1
     }
 
-    /// What came back is destroyed; says which keys were refused.
+    /// The caller has destroyed what came back. Returns the lengths of the keys that were rejected.
     @usableFromInline
     func endPut(_ batch: PutBatch) -> [Int] {
         let kept = batch.keepReturnedSlots()
-        if kept < batch.payloadsBack { cdedupe_discard(buffer, batch.backSlots + kept, batch.payloadsBack - kept) }
-        let refused = batch.refused
-        if !refused.isEmpty { rejected.add(refused.count, ordering: .relaxed) }
+        let left = batch.returnedCount - kept
+        if left > 0 { cdedupe_discard(buffer, batch.returned.handles.pointer(at: kept, count: left), left) }
+        let lengths = batch.rejected
+        if !lengths.isEmpty { rejected.add(lengths.count, ordering: .relaxed) }
         if !scratch.giveBack(batch) { discardSlots(of: batch) }
-        return refused
+        return lengths
+    }
+
+    /// Drops the batch's updates, whose payloads the caller has destroyed. Their slots stay with
+    /// the batch.
+    @usableFromInline
+    func drop(_ batch: PutBatch) {
+        late.add(batch.count, ordering: .relaxed)
+        batch.page.count = 0
     }
 
     /// Puts a status. Returns false if the core ignored it: after a stop, during a finish, and from
@@ -155,8 +171,8 @@ final class Core: @unchecked Sendable {
     /// Whether ``collect(_:)`` has something to do.
     var hasDropped: Bool { cdedupe_has_dropped(buffer) }
 
-    /// Destroys a payload.
-    @usableFromInline typealias Destroy = (UnsafeMutableRawPointer) -> Void
+    /// Destroys the payload in a slot.
+    @usableFromInline typealias Destroy = (UnsafeSlot) -> Void
 
     /// Destroys some of the payloads that restarts and overflows dropped, by calls of `destroy`.
     /// Returns whether there may be more.
@@ -169,7 +185,7 @@ final class Core: @unchecked Sendable {
                 guard result == CDEDUPE_EMPTY else { Core.fail(result) }
                 return false
             }
-            for slot in slots.prefix(count) { destroy(cdedupe_payload(buffer, slot)) }
+            for handle in slots.prefix(count) { slot(handle).map(destroy) }
             cdedupe_discard(buffer, slots.baseAddress!, count)
             return true
         }
@@ -178,11 +194,11 @@ final class Core: @unchecked Sendable {
     /// Before the end: `destroy` gets all that is still pending.
     func destroyLeftovers(_ destroy: Destroy) {
         var cursor: UInt64 = 0
-        while let payload = payload(cdedupe_drain_next(buffer, &cursor)) { destroy(payload) }
+        while let slot = slot(cdedupe_drain_next(buffer, &cursor)) { destroy(slot) }
     }
 
-    private func payload(_ slot: cdedupe_slot_t) -> UnsafeMutableRawPointer? {
-        slot == 0 ? nil : cdedupe_payload(buffer, slot)
+    private func slot(_ handle: cdedupe_slot_t) -> UnsafeSlot? {
+        handle == 0 ? nil : UnsafeSlot(cdedupe_payload(buffer, handle))
     }
 
     // MARK: - Sink
@@ -199,6 +215,8 @@ final class Core: @unchecked Sendable {
     @usableFromInline
     func release() {
         cdedupe_release(buffer)
+        // A finish ends with the release of the loop.
+        overflows.endIfStopped()
     }
 
     @usableFromInline
@@ -211,12 +229,12 @@ final class Core: @unchecked Sendable {
     func take() -> TakeResult {
         var count = 0
         let result = delivering.withLock { delivering in
-            let result = cdedupe_take(buffer, taken.raw, taken.capacity, &count)
+            let result = cdedupe_take(buffer, taken.items.base, taken.items.capacity, &count)
             delivering = result == CDEDUPE_OK
             return result
         }
         taken.count = count
-        for i in 0..<count { taken.payloads[i] = payload(taken.raw[i].slot) }
+        for i in 0..<count { taken.slots[i] = slot(taken.items[i].slot) }
         switch result {
         case CDEDUPE_OK: return .batch
         case CDEDUPE_EMPTY:
@@ -232,7 +250,7 @@ final class Core: @unchecked Sendable {
     func discardTaken() {
         guard taken.count > 0 else { return }
         withUnsafeTemporaryAllocation(of: cdedupe_slot_t.self, capacity: taken.count) { slots in
-            for i in 0..<taken.count { slots[i] = taken.raw[i].slot }
+            for i in 0..<taken.count { slots[i] = taken.items[i].slot }
             cdedupe_discard(buffer, slots.baseAddress!, taken.count)
         }
         taken.count = 0
@@ -246,9 +264,9 @@ final class Core: @unchecked Sendable {
     func putBack(from start: Int, destroy: Destroy) {
         if start < taken.count {
             var left = taken.count - start
-            let result = cdedupe_put_back(buffer, taken.raw + start, &left)
+            let result = cdedupe_put_back(buffer, taken.items.pointer(at: start, count: left), &left)
             guard result == CDEDUPE_OK else { Core.fail(result) }
-            for i in start..<taken.count { payload(taken.raw[i].slot).map(destroy) }
+            for i in start..<taken.count { slot(taken.items[i].slot).map(destroy) }
         }
         discardTaken()
     }
@@ -259,7 +277,7 @@ final class Core: @unchecked Sendable {
         // A status may be before the first update, but never two.
         let first = taken.count > 1 && taken.status(0) != nil ? 1 : 0
         guard first < taken.count, taken.status(first) == nil else { return nil }
-        return .milliseconds(Int64(cdedupe_age(buffer, taken.raw + first)))
+        return .milliseconds(Int64(cdedupe_age(buffer, taken.items.pointer(at: first, count: 1))))
     }
 
     func addTimeInSink(_ time: Duration) {
@@ -273,6 +291,7 @@ final class Core: @unchecked Sendable {
 
     func stop() {
         cdedupe_stop(buffer)
+        overflows.endIfStopped()
     }
 
     /// Begins to finish. Returns whether there is a loop that has yet to end.
@@ -280,13 +299,22 @@ final class Core: @unchecked Sendable {
     /// `whenEmpty`: until the queue is empty, updates are still queued. If it is false, an update
     /// that would go to the back of the queue is dropped from now on.
     func finish(whenEmpty: Bool) -> Bool {
-        cdedupe_finish(buffer, whenEmpty ? CDEDUPE_FINISH_WHEN_EMPTY : CDEDUPE_FINISH_WHEN_DELIVERED) == CDEDUPE_OK
+        let when = whenEmpty ? CDEDUPE_FINISH_WHEN_EMPTY : CDEDUPE_FINISH_WHEN_DELIVERED
+        let hasLoop = cdedupe_finish(buffer, when) == CDEDUPE_OK
+        if !hasLoop { overflows.endIfStopped() }
+        return hasLoop
     }
 
     // MARK: - Inspection
 
     /// Whether nothing is taken any more.
     var isStopped: Bool { rawStatistics.stopped != 0 }
+
+    var overflowFigures: OverflowFigures {
+        let raw = rawStatistics
+        return OverflowFigures(
+            number: Int(raw.overflows), isOverflowed: raw.overflowed != 0, isStopped: raw.stopped != 0)
+    }
 
     private var rawStatistics: cdedupe_statistics_t {
         var raw = cdedupe_statistics_t()
@@ -295,20 +323,21 @@ final class Core: @unchecked Sendable {
     }
 
     var statistics: DedupeBufferStatistics {
-        // Read first: an update that is refused in between is counted next time, on both sides of
+        // Read first: an update that is rejected in between is counted next time, on both sides of
         // the sum.
         let rejected = rejected.load(ordering: .relaxed)
+        let late = late.load(ordering: .relaxed)
         let raw = rawStatistics
         var statistics = DedupeBufferStatistics()
         statistics.pendingKeys = Int(raw.pending_keys)
         statistics.pendingStatuses = Int(raw.pending_statuses)
         statistics.peakPendingKeys = Int(raw.peak_pending_keys)
         statistics.liveKeys = Int(raw.live_keys)
-        statistics.received = Int(raw.received) + rejected
+        statistics.received = Int(raw.received) + rejected + late
         statistics.delivered = Int(raw.delivered)
         statistics.replaced = Int(raw.replaced)
         statistics.cancelled = Int(raw.cancelled)
-        statistics.dropped = Int(raw.dropped) + rejected
+        statistics.dropped = Int(raw.dropped) + rejected + late
         statistics.rejected = rejected
         statistics.synthesizedDeletions = Int(raw.synthesized_deletions)
         statistics.statusesReceived = Int(raw.statuses_received)
@@ -330,13 +359,13 @@ final class Core: @unchecked Sendable {
     }
 }
 
-/// What the core calls to merge two payloads: the second one becomes what both were.
+/// What the core calls to merge two payloads: the second one becomes the merged one.
 @usableFromInline
 final class PayloadMerger: Sendable {
-    let merge: @Sendable (UnsafeMutableRawPointer, UnsafeMutableRawPointer) -> Void
+    let merge: @Sendable (UnsafeSlot, UnsafeSlot) -> Void
 
     @usableFromInline
-    init(_ merge: @escaping @Sendable (UnsafeMutableRawPointer, UnsafeMutableRawPointer) -> Void) {
+    init(_ merge: @escaping @Sendable (UnsafeSlot, UnsafeSlot) -> Void) {
         self.merge = merge
     }
 }
@@ -348,5 +377,5 @@ protocol WakeTarget: AnyObject {
 }
 
 /// What the core allows.
-private let maximumBatchSize = 65_536
+let maximumBatchSize = 65_536
 private let maximumPayloadSize = 65_536

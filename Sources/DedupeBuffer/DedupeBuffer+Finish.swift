@@ -3,27 +3,27 @@
 internal import Dispatch
 
 /// What was not delivered when a buffer stopped.
-public struct DedupeBufferLeftovers: Sendable, Hashable {
+public struct DedupeBufferUndelivered: Sendable, Hashable {
     /// Updates that stay pending.
     public var updates: Int
     /// Statuses that stay pending.
     public var statuses: Int
     /// Whether a batch was being delivered: the sink had not returned, or the consumer had not
     /// asked for more. What it holds is counted neither as delivered to the end nor as pending.
-    public var isSinkBusy: Bool
+    public var isBatchInFlight: Bool
     /// Whether an overflow had dropped updates, and no restart had followed: the sink lacks those,
     /// and they are not counted here.
     public var isOverflowed: Bool
 
-    public init(updates: Int, statuses: Int, isSinkBusy: Bool, isOverflowed: Bool = false) {
+    public init(updates: Int, statuses: Int, isBatchInFlight: Bool, isOverflowed: Bool = false) {
         self.updates = updates
         self.statuses = statuses
-        self.isSinkBusy = isSinkBusy
+        self.isBatchInFlight = isBatchInFlight
         self.isOverflowed = isOverflowed
     }
 
     /// Whether everything was delivered.
-    public var isEmpty: Bool { updates == 0 && statuses == 0 && !isSinkBusy && !isOverflowed }
+    public var isEmpty: Bool { updates == 0 && statuses == 0 && !isBatchInFlight && !isOverflowed }
 }
 
 // The end, for those who cannot wait for ever, and for tasks.
@@ -64,7 +64,7 @@ extension DedupeBuffer {
     ///   they count as dropped. If it returns at once because it was called by the sink, that is
     ///   what is still to be delivered; the deadline holds.
     @discardableResult
-    public func finish(deadline: ContinuousClock.Instant) async -> DedupeBufferLeftovers {
+    public func finish(deadline: ContinuousClock.Instant) async -> DedupeBufferUndelivered {
         observer?.finishing(by: deadline)
         let deadline = deadline.bounded
         let isCurrent = delivery.isCurrentTask
@@ -90,7 +90,7 @@ extension DedupeBuffer {
     ///   what is still to be delivered; the deadline holds.
     @available(*, noasync)
     @discardableResult
-    public func finish(deadline: ContinuousClock.Instant) -> DedupeBufferLeftovers {
+    public func finish(deadline: ContinuousClock.Instant) -> DedupeBufferUndelivered {
         observer?.finishing(by: deadline)
         let deadline = deadline.bounded
         if !delivery.isCurrent && isAnythingPending { delivery.waitForBeginning(until: deadline) }
@@ -108,27 +108,27 @@ extension DedupeBuffer {
         return statistics.pendingKeys + statistics.pendingStatuses > 0
     }
 
-    private func stopNow() -> DedupeBufferLeftovers {
+    private func stopNow() -> DedupeBufferUndelivered {
         stop()
-        return leftovers
+        return undelivered
     }
 
-    private func stopLater(_ deadline: ContinuousClock.Instant) -> DedupeBufferLeftovers {
+    private func stopLater(_ deadline: ContinuousClock.Instant) -> DedupeBufferUndelivered {
         if deadline <= .now { return stopNow() }
         // Not by a task: sinks that block may have all the threads that tasks run on.
         DispatchQueue.global().asyncAfter(deadline: .now() + (deadline - .now) / .seconds(1)) { [weak self] in
             self?.stop()
         }
-        return leftovers
+        return undelivered
     }
 
-    private var leftovers: DedupeBufferLeftovers {
+    private var undelivered: DedupeBufferUndelivered {
         // Asked first: what the sink gives back afterwards is counted twice, rather than not at
         // all.
-        let isSinkBusy = core.isDelivering
+        let isBatchInFlight = core.isDelivering
         let statistics = core.statistics
-        return DedupeBufferLeftovers(
-            updates: statistics.pendingKeys, statuses: statistics.pendingStatuses, isSinkBusy: isSinkBusy,
+        return DedupeBufferUndelivered(
+            updates: statistics.pendingKeys, statuses: statistics.pendingStatuses, isBatchInFlight: isBatchInFlight,
             isOverflowed: statistics.isOverflowed)
     }
 }

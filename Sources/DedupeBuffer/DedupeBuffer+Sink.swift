@@ -105,10 +105,10 @@ extension DedupeBuffer {
     @inlinable
     static func update(of batch: TakenBatch, _ i: Int) -> Update<Key, Value> {
         let key = readKey(of: batch, i)
-        guard let payload = batch.payloads[i]?.assumingMemoryBound(to: Payload<Value>.self) else {
+        guard let slot = batch.slots[i] else {
             return Update(key: key, value: nil, updateType: batch.updateType(i))
         }
-        let (value, revision) = Payload.move(from: payload)
+        let (value, revision) = slot.move(Value.self)
         return Update(key: key, value: value, revision: revision, updateType: batch.updateType(i))
     }
 

@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0
 
-// The source's side: what an upstream calls.
+// The source's side: the calls of an upstream.
 
 extension DedupeBuffer {
     /// Puts a status at the back of the queue.
@@ -22,9 +22,9 @@ extension DedupeBuffer {
 
     /// Puts updates, in order.
     ///
-    /// An update of a key that is pending replaces what is pending, in its place; others go to the
-    /// back of the queue. The deletion of a key whose value the sink has never got cancels that
-    /// value. The update types are ignored. Never waits for the sink.
+    /// An update of a key that is pending replaces the pending update, in its place. Other updates
+    /// go to the back of the queue. The deletion of a key whose value the sink has never got
+    /// cancels that value. The buffer ignores the update types. The call never waits for the sink.
     ///
     /// After ``stop()`` every update is dropped. After `finish()` an update that would go to the
     /// back of the queue is dropped, and one that replaces a pending update is delivered.
@@ -33,134 +33,184 @@ extension DedupeBuffer {
     /// - Complexity: O(*n*) plus the keys' lengths, expected.
     @inlinable
     public func onUpdates(_ updates: [Update<Key, Value>]) {
-        putAll(updates) { page, key, _ in key.withKeyBytes { page.write(key: $0) } }
-        observer?.received(updates: updates.count)
+        put(updates, of: nil)
     }
 
-    /// Puts updates whose keys' bytes are known already, as strings; else as ``onUpdates(_:)``.
+    /// Puts one update: `key` has this value now.
+    ///
+    /// The same as ``onUpdates(_:)`` with this update alone, without an array. A source that has
+    /// several updates at hand passes them in one call of ``onUpdates(_:)``, which costs less for
+    /// each.
+    ///
+    /// ```swift
+    /// buffer.update("sensor/1", to: 20)
+    /// buffer.remove("sensor/2")
+    /// ```
+    ///
+    /// - Parameters:
+    ///   - key: what the update is about.
+    ///   - value: its new value.
+    ///   - revision: the datastore's revision. 0 means "no revision".
+    /// - Complexity: O(1) plus the key's length, expected.
+    @inlinable
+    public func update(_ key: Key, to value: Value, revision: UInt64 = 0) {
+        put(Update(key: key, value: .some(value), revision: revision), of: nil)
+    }
+
+    /// Puts one deletion: `key` is gone.
+    ///
+    /// The same as ``onUpdates(_:)`` with this deletion alone, without an array.
+    ///
+    /// - Parameters:
+    ///   - key: what was deleted.
+    ///   - revision: the datastore's revision. 0 means "no revision".
+    /// - Complexity: O(1) plus the key's length, expected.
+    @inlinable
+    public func remove(_ key: Key, revision: UInt64 = 0) {
+        put(Update(key: key, value: nil, revision: revision), of: nil)
+    }
+
+    /// Puts updates whose keys' bytes are known already, as strings. Otherwise as
+    /// ``onUpdates(_:)``.
+    ///
+    /// Prefer ``onUpdates(_:)`` unless the bytes are at hand. Bytes that are not those of the key
+    /// end the program at the latest when the update is delivered, or they make two keys one.
     ///
     /// - Parameters:
     ///   - updates: the updates.
     ///   - keys: for each update the bytes of its key, exactly as `withKeyBytes` gives them, as
-    ///     UTF-8. Where one is empty, or the array is shorter than `updates`, they are computed.
+    ///     UTF-8. If a string is empty, or the array is shorter than `updates`, the buffer computes
+    ///     the bytes.
     @inlinable
     public func onUpdatesKeysKnown(_ updates: [Update<Key, Value>], keys: [String]) {
-        putAll(updates) { page, key, i in
-            guard i < keys.count, !keys[i].isEmpty else { return key.withKeyBytes { page.write(key: $0) } }
-            return keys[i].withKeyBytes { page.write(key: $0) }
+        BorrowedUpdates.with(updates) { updates in
+            putAll(updates, of: nil) { page, key, i in
+                guard i < keys.count, !keys[i].isEmpty else { return key.withKeyBytes { page.write(key: $0) } }
+                return keys[i].withKeyBytes { page.write(key: $0) }
+            }
         }
         observer?.received(updates: updates.count, keysKnown: keys.count)
     }
 
-    /// Puts updates whose keys' bytes are known already; else as ``onUpdates(_:)``.
+    /// Puts updates whose keys' bytes are known already. Otherwise as ``onUpdates(_:)``. Prefer
+    /// that unless the bytes are at hand.
     ///
     /// - Parameters:
     ///   - updates: the updates.
-    ///   - keys: for each update the bytes of its key, exactly as `withKeyBytes` gives them. Where
-    ///     they are empty, or the array is shorter than `updates`, they are computed.
+    ///   - keys: for each update the bytes of its key, exactly as `withKeyBytes` gives them. If the
+    ///     bytes are empty, or the array is shorter than `updates`, the buffer computes them.
     @inlinable
     public func onUpdatesKeysKnown(_ updates: [Update<Key, Value>], keys: [[UInt8]]) {
-        putAll(updates) { page, key, i in
-            guard i < keys.count, !keys[i].isEmpty else { return key.withKeyBytes { page.write(key: $0) } }
-            return keys[i].withKeyBytes { page.write(key: $0) }
+        BorrowedUpdates.with(updates) { updates in
+            putAll(updates, of: nil) { page, key, i in
+                guard i < keys.count, !keys[i].isEmpty else { return key.withKeyBytes { page.write(key: $0) } }
+                return keys[i].withKeyBytes { page.write(key: $0) }
+            }
         }
         observer?.received(updates: updates.count, keysKnown: keys.count)
     }
 
     /// The source lost its connection and will send everything again.
     ///
-    /// Drops all that is pending. Keys that are live at the sink and are not heard of before the
-    /// next ``SyncStatus/inSync`` are deleted then. A batch that is being delivered is not
-    /// disturbed. After ``stop()`` or `finish()` a restart is ignored, so that a finish still
-    /// delivers what was received before it.
+    /// The buffer drops everything that is pending. At the next ``SyncStatus/inSync`` it deletes
+    /// the keys that are live at the sink and that were not seen since the restart. The restart
+    /// does not disturb a batch that is being delivered. It supersedes a resync of
+    /// ``withResync(isolation:_:)`` that is under way.
+    /// After ``stop()`` or `finish()` a restart is ignored, so that a finish still delivers what was
+    /// received before it.
     ///
-    /// - Complexity: O(1) under the lock; the dropped values are destroyed afterwards, in small
-    ///   steps: by this call, or if there are many, by the loop when it has nothing else to do.
+    /// - Complexity: O(1) under the lock. Afterwards this call destroys the dropped values in small
+    ///   steps. If there are many, the loop does so when it has nothing else to do.
     public func onConnectionRestarted() {
-        core.restart()
+        resyncs.restart()
         observer?.restarted()
         clearUp()
     }
 
     // MARK: - Implementation
 
-    /// Puts all updates, a share at a time; `writeKey` writes the key of an update, whose number it
+    /// Puts updates, if `resync` is the current one, or is `nil`.
+    @inlinable
+    @inline(__always)
+    func put(_ updates: [Update<Key, Value>], of resync: ResyncGate.ID?) {
+        BorrowedUpdates.with(updates) { updates in
+            putAll(updates, of: resync) { page, key, _ in key.withKeyBytes { page.write(key: $0) } }
+        }
+        observer?.received(updates: updates.count)
+    }
+
+    /// The same with one update, which lies on the stack and not in an array.
+    @inlinable
+    @inline(__always)
+    func put(_ update: Update<Key, Value>, of resync: ResyncGate.ID?) {
+        BorrowedUpdates.with(update) { update in
+            putAll(update, of: resync) { page, key, _ in key.withKeyBytes { page.write(key: $0) } }
+        }
+        observer?.received(updates: 1)
+    }
+
+    /// Puts all updates, a chunk at a time. `writeKey` writes the key of an update, whose number it
     /// is told, to a batch.
     @inlinable
     @inline(__always)
-    func putAll(_ updates: [Update<Key, Value>], writeKey: (inout PutPage, borrowing Key, Int) -> Void) {
+    func putAll(
+        _ updates: BorrowedUpdates<Key, Value>, of resync: ResyncGate.ID?,
+        writeKey: (inout PutPage, borrowing Key, Int) -> Void
+    ) {
         var hasOverflowed = false
-        var refused: [Int] = []
-        updates.withUnsafeBufferPointer { updates in
-            guard let first = updates.baseAddress else { return }
-            var next = 0
-            while next < updates.count {
-                var end = min(next + PutBatch.capacity, updates.count)
-                let batch = core.beginPut(count: end - next)
-                var page = batch.page
-                for i in next..<end where !fill(&page, first + i, i, writeKey) {
-                    if page.nextLength == PutPage.noRoom {
-                        end = i
-                        break
-                    }
-                    batch.refuse(keyLength: -page.nextLength)
+        var rejected: [Int] = []
+        var next = 0
+        while next < updates.count {
+            var end = min(next + PutBatch.capacity, updates.count)
+            let batch = core.beginPut(count: end - next)
+            var page = batch.page
+            for i in next..<end where !fill(&page, updates, i, writeKey) {
+                if page.nextLength == PutPage.noRoom {
+                    end = i
+                    break
                 }
-                batch.page = page
-                core.put(batch)
-                hasOverflowed = hasOverflowed || batch.hasOverflowed
-                refused += endPut(batch)
-                next = end
+                batch.reject(keyLength: -page.nextLength)
             }
+            batch.page = page
+            if let resync { put(batch, of: resync) } else { core.put(batch) }
+            hasOverflowed = hasOverflowed || batch.hasOverflowed
+            rejected += endPut(batch)
+            next = end
         }
         // Not before the last of the updates: what the handlers put comes after them.
-        if !refused.isEmpty { report(refused) }
+        if !rejected.isEmpty { report(rejected) }
         if hasOverflowed { reportOverflow() }
     }
 
-    /// One update into the batch. What is retained is the value alone. False: its key is not there,
-    /// the page says why.
+    /// Puts a chunk of a session's updates, or drops it if the session has ended.
+    @inlinable
+    func put(_ batch: PutBatch, of resync: ResyncGate.ID) {
+        if resyncs.whileCurrent(resync, { core.put(batch) }) { return }
+        for i in 0..<batch.count { batch.page.slots[i].destroy(Value.self) }
+        core.drop(batch)
+    }
+
+    /// Writes update `i` into the batch. Returns false if its key is not there; the page says why.
     @inlinable
     @inline(__always)
     func fill(
-        _ page: inout PutPage, _ update: UnsafePointer<Update<Key, Value>>, _ i: Int,
+        _ page: inout PutPage, _ updates: BorrowedUpdates<Key, Value>, _ i: Int,
         _ writeKey: (inout PutPage, borrowing Key, Int) -> Void
     ) -> Bool {
         page.nextLength = PutPage.missing
-        withKey(of: update) { writeKey(&page, $0, i) }
+        updates.withKey(i) { writeKey(&page, $0, i) }
         let keyLength = page.nextLength
         guard keyLength >= 0 else { return false }
-        let payload = page.payloads[page.count]!
-        payload.initializeMemory(
-            as: Payload<Value>.self,
-            to: Payload(revision: update.pointee.revision, value: update.pointee.value))
-        storage.values.weigh(payload)
-        page.commit(keyLength: keyLength, deletion: update.pointee.value == nil)
+        let slot = page.slots[page.count]
+        slot.initialize(updates.payload(i))
+        storage.values.weigh(slot)
+        page.commit(keyLength: keyLength, deletion: updates.isDeletion(i))
         return true
-    }
-
-    /// Lends the key of an update in the caller's array without retaining it.
-    ///
-    /// The compiler cannot know that nobody changes the array meanwhile, so it would retain a key
-    /// that it reads there. For types that are known to have no address of their own, the key's
-    /// bits are borrowed: what is moved out of a copy of them goes back there, and that is never
-    /// destroyed. The array keeps the original alive.
-    @inlinable
-    @inline(__always)
-    func withKey(of update: UnsafePointer<Update<Key, Value>>, _ body: (borrowing Key) -> Void) {
-        guard Key.self == String.self || Key.self == [UInt8].self else { return body(update.pointee.key) }
-        let original = UnsafeRawPointer(update) + MemoryLayout<Update<Key, Value>>.offset(of: \.key)!
-        withUnsafeTemporaryAllocation(of: Key.self, capacity: 1) { copy in
-            let copy = copy.baseAddress!
-            UnsafeMutableRawPointer(copy).copyMemory(from: original, byteCount: MemoryLayout<Key>.size)
-            let key = copy.move()
-            body(key)
-            copy.initialize(to: consume key)
-        }
     }
 
     @inlinable
     func endPut(_ batch: PutBatch) -> [Int] {
-        for i in 0..<batch.payloadsBack { Storage<Key, Value>.destroy(batch.backPayloads[i]!) }
+        for i in 0..<batch.returnedCount { batch.returned[i].destroy(Value.self) }
         return core.endPut(batch)
     }
 
@@ -168,20 +218,21 @@ extension DedupeBuffer {
     func reportOverflow() {
         clearUp()
         observer?.overflowed()
+        core.overflows.overflowed()
         onOverflow?()
     }
 
     @usableFromInline
-    func report(_ refused: [Int]) {
+    func report(_ rejected: [Int]) {
         guard let onRejection else { return }
-        for length in refused {
-            onRejection(DedupeBufferRejection(keyLength: length, maximumKeyLength: maximumKeyLength))
+        for length in rejected {
+            onRejection(DedupeBufferConfiguration.Rejection(keyLength: length, maximumKeyLength: maximumKeyLength))
         }
     }
 
-    /// Destroys what restarts and overflows dropped: all of it, unless it is much and a loop can do
-    /// the rest.
-    private func clearUp() {
+    /// Destroys what restarts and overflows dropped. If that is much and there is a loop, the loop
+    /// does the rest.
+    func clearUp() {
         var steps = 0
         while core.hasDropped && core.collect(Storage<Key, Value>.destroy) {
             steps += 1

@@ -39,55 +39,66 @@ public final class DedupeBuffer<Key: DedupeKey, Value: Sendable>: RestartAwareCa
     @usableFromInline let storage: Storage<Key, Value>
     /// `nil`: neither a logger nor metrics.
     @usableFromInline let observer: Observer?
-    @usableFromInline let onRejection: (@Sendable (DedupeBufferRejection) -> Void)?
+    @usableFromInline let onRejection: (@Sendable (DedupeBufferConfiguration.Rejection) -> Void)?
     /// What a ``run(sink:)`` begins with.
     @usableFromInline let retry: RetryState
 
     @usableFromInline let onOverflow: (@Sendable () -> Void)?
+    @usableFromInline let resyncs: ResyncGate
 
     /// A buffer with nothing in it.
     ///
     /// - Parameters:
-    ///   - configuration: how it works.
-    ///   - weight: what a value weighs, for ``DedupeBufferConfiguration/maximumPendingBytes``: not
-    ///     negative, and the same whenever it is asked. Called once for each value that comes in,
-    ///     by the thread that brings it, and for each result of `merge`, as part of it; not for
-    ///     deletions, which weigh nothing.
-    ///   - merge: how a value that comes in is merged with the pending one of its key, the older
-    ///     one being the first; `nil`: it replaces that. Each value goes into what is delivered
-    ///     exactly once, in order; where the older one is taken first, the newer one is delivered
-    ///     by itself. Deletions are not merged: they replace, and are replaced. The revision is the
-    ///     newer one's. Called by the thread that brings the newer one, or by ``run(sink:)`` or
-    ///     ``events`` when they give the older one back. One merge runs at a time. Meanwhile other
-    ///     calls that bring something wait, and the sink gets nothing new.
+    ///   - configuration: how the buffer works.
+    ///   - bound: how much may be pending. `nil` means that only the number of keys bounds it.
+    ///   - merge: merges a value that comes in with the pending value of its key, which is the
+    ///     first argument. `nil` means that the newer value replaces the pending one.
     ///
-    /// - Important: `merge` may call ``stop()`` and read ``statistics``, but must not put anything
-    ///   into this buffer, restart it or take from it, nor may a `deinit` that runs in it: that
-    ///   ends the program. Nor may it wait for the sink.
+    /// ### Merging
+    ///
+    /// Each value goes into what is delivered exactly once, in order. If the sink takes the older
+    /// value first, the newer one is delivered by itself. Deletions are not merged: they replace
+    /// the pending update, and are replaced. The merged value has the revision of the newer one.
+    ///
+    /// The merge function is called by the thread that brings the newer value, or by
+    /// ``run(sink:)`` or ``events`` when they put the older one back. One merge runs at a time.
+    /// Meanwhile other calls that bring something wait, and the sink gets nothing new.
+    ///
+    /// - Precondition: ``DedupeBufferConfiguration/validate()`` and
+    ///   ``DedupeBufferConfiguration/Bound/validate()`` do not throw. Otherwise the program ends,
+    ///   with a message that names the member.
+    /// - Important: `merge` may call ``stop()`` and read ``statistics``. It must not put anything
+    ///   into this buffer, restart it or take from it, and neither may a `deinit` that runs in it:
+    ///   that ends the program. It must not wait for the sink either.
     @inlinable
     public convenience init(
-        configuration: DedupeBufferConfiguration = .init(), weight: (@Sendable (Value) -> Int)? = nil,
+        configuration: DedupeBufferConfiguration = .init(), bound: DedupeBufferConfiguration.Bound<Value>? = nil,
         merge: (@Sendable (_ older: Value, _ newer: Value) -> Value)? = nil
     ) {
-        precondition(
-            configuration.maximumPendingBytes == nil || weight != nil, "maximumPendingBytes needs a weight function")
-        let isWeighed = configuration.maximumPendingBytes != nil
-        self.init(configuration, values: ValueFunctions(weight: isWeighed ? weight : nil, merge: merge))
+        self.init(configuration, bound, values: ValueFunctions(weight: bound?.weight, merge: merge))
     }
 
     @usableFromInline
-    init(_ configuration: DedupeBufferConfiguration, values: ValueFunctions<Value>) {
+    init(
+        _ configuration: DedupeBufferConfiguration, _ bound: DedupeBufferConfiguration.Bound<Value>?,
+        values: ValueFunctions<Value>
+    ) {
+        DedupeBufferConfiguration.trapUnlessValid(configuration.validate)
+        if let bound { DedupeBufferConfiguration.trapUnlessValid(bound.validate) }
         let layout = CoreLayout(Value.self, isWeighed: values.weight != nil)
-        core = Core(configuration, layout: layout, merger: values.merger)
+        let limits = CoreLimits(keys: bound?.keys, bytes: bound?.bytes)
+        core = Core(configuration, limits: limits, layout: layout, merger: values.merger)
         observer = Observer(configuration, core: core)
         delivery = DeliveryLoop(core: core, label: configuration.label, observer: observer)
         storage = Storage(core: core, delivery: delivery, values: values)
         onRejection = configuration.onRejection
         onOverflow = configuration.onOverflow
         retry = RetryState(configuration.retry)
+        resyncs = ResyncGate(core)
     }
 
     deinit {
+        core.overflows.end()
         delivery.abandon()
     }
 

@@ -2,105 +2,151 @@
 
 public import Logging
 
-/// How a buffer works; the defaults suit most.
+/// How a buffer works. The defaults suit most programs.
+///
+/// The initialiser takes what concerns delivery. The other members are set afterwards:
+///
+/// ```swift
+/// var configuration = DedupeBufferConfiguration(batchSize: 500)
+/// configuration.logger = logger
+/// configuration.skipsUnchangedRevisions = true
+/// let buffer = DedupeBuffer<String, Endpoint>(configuration: configuration, bound: .keys(100_000))
+/// ```
+///
+/// A buffer ends the program if a member has a value that is out of range, with a message that
+/// names the member. Call ``validate()`` first where values come from outside the program, for
+/// example from its environment.
 public struct DedupeBufferConfiguration: Sendable {
-    /// The most queue entries (updates and statuses) that one batch takes, 1 to 65,536.
+    /// The most queue entries (updates and statuses) that one batch takes, from 1 to 65,536.
     ///
-    /// What was taken is committed: a smaller batch lets a slow sink skip more, a larger one costs
-    /// less per update.
+    /// The entries of a batch are committed when the batch is taken. So a smaller batch lets a slow
+    /// sink skip more updates, and a larger batch costs less for each update.
     public var batchSize: Int
 
-    /// Label of the Dispatch queue that the delivery loop runs on, and of the buffer where a
-    /// service is logged.
+    /// The label of the Dispatch queue that the delivery loop runs on, and of the buffer in the
+    /// logs of a service.
     public var label: String
 
-    /// How ``DedupeBuffer/run(sink:)`` goes on after its sink has failed.
-    public var retry: DedupeBufferRetry
+    /// How ``DedupeBuffer/run(sink:)`` continues after its sink has failed.
+    public var retry: RetryPolicy
 
-    /// What the buffer is logged to; `nil`: it is not.
+    /// The logger that the buffer logs to. `nil` turns logging off.
     ///
     /// - `debug`: each call that the source or the owner makes, and each batch.
     /// - `info`: each resync, from ``DedupeBuffer/onConnectionRestarted()`` to the end of the next
-    ///   ``SyncStatus/inSync``, with its duration and how many keys it deleted.
-    /// - `warning`: a resync deleted all keys that were live at the restart, or all that were when
-    ///   it ended; an overflow dropped the backlog, and a resync is needed; the sink of
+    ///   ``SyncStatus/inSync``, with its duration and the number of keys that it deleted.
+    /// - `warning`: a resync deleted all keys that were live at the restart, or all keys that were
+    ///   live when it ended; an overflow dropped the backlog, and a resync is needed; the sink of
     ///   ``DedupeBuffer/run(sink:)`` failed, and how often in a row.
     ///
-    /// Keys and values are never logged, but for what the errors of sinks tell.
+    /// The buffer never logs keys or values, except those that the errors of a sink mention.
     ///
-    /// The handler is called by the thread that the call is on, with no lock held, and may call the
-    /// buffer.
+    /// The log handler is called by the thread that makes the call, with no lock held, and may call
+    /// the buffer.
     public var logger: Logger?
 
-    /// What the buffer tells swift-metrics; `nil`: nothing.
-    public var metrics: DedupeBufferMetrics?
+    /// What the buffer reports to swift-metrics. `nil` turns metrics off.
+    public var metrics: Metrics?
 
-    /// Whether a value is suppressed if the sink has it already: its key is live with nothing
-    /// pending, and its revision is that of the update of the key that was taken last. 0 is no
-    /// revision, and never the same.
+    /// Whether the buffer skips a value that the sink already has, judged by its revision.
     ///
-    /// After a reconnect the whole datastore comes again; this keeps what has not changed from the
-    /// sink. The key still counts as heard of. With something pending an update replaces as always.
-    /// Takes 8 bytes for each live key; ``DedupeBufferStatistics/suppressed`` counts.
-    public var suppressesUnchanged: Bool
-
-    /// The most keys that may be pending, 1 or more; `nil`: no bound but the number of keys.
+    /// A value is skipped if its key is live, nothing is pending for the key, and the value's
+    /// revision equals the revision of the update of this key that was taken last. Revision 0 means
+    /// "no revision" and never equals another one.
     ///
-    /// When an update would make one more key pending, nothing is lost silently: the buffer drops
-    /// its backlog, as ``DedupeBuffer/onConnectionRestarted()`` does, and asks for a resync, see
-    /// ``onOverflow``. Updates of keys that are pending are never refused. Deletions that a resync
-    /// finds, and what a failing sink gives back, may go beyond.
-    public var maximumPendingKeys: Int?
-
-    /// The most that pending values may weigh together, 1 or more, by the weight function given to
-    /// the buffer; else as ``maximumPendingKeys``. With it, replacing a pending update takes the
-    /// buffer's lock.
-    public var maximumPendingBytes: Int?
-
-    /// Called when a bound was exceeded: see to it that the source sends everything again,
-    /// beginning with ``DedupeBuffer/onConnectionRestarted()``.
+    /// After a reconnect the source sends the whole datastore again. With this setting, values that
+    /// have not changed do not reach the sink again. Their keys still count as seen since the
+    /// restart. An update of a key that has something pending replaces it as always.
     ///
-    /// Until that is called everything that comes in is dropped, statuses too. Called once for each
-    /// overflow, by the thread whose update it was, after the other updates of its call, with no
-    /// lock held. It may call the buffer.
+    /// This takes 8 bytes for each live key. ``DedupeBufferStatistics/suppressed`` counts the
+    /// values that were skipped.
+    public var skipsUnchangedRevisions = false
+
+    /// Called when a bound was exceeded. The source must then send everything again, beginning with
+    /// ``DedupeBuffer/onConnectionRestarted()``, which ``DedupeBuffer/withResync(isolation:_:)``
+    /// does in one call. ``DedupeBuffer/overflows`` tells tasks of the same overflows.
+    ///
+    /// Until the restart the buffer drops everything that comes in, statuses too. The callback is
+    /// called once for each overflow, by the thread whose update exceeded the bound, after the
+    /// other updates of that call, with no lock held. It may call the buffer.
     public var onOverflow: (@Sendable () -> Void)?
 
-    /// Called for each update that the buffer had to refuse, by the thread that brought it, with no
-    /// lock held, after the other updates of the call were put.
+    /// Called for each update that the buffer had to reject, by the thread that brought the update,
+    /// with no lock held, after the other updates of the call were put.
     ///
-    /// Such updates count as received and dropped, and are counted in
-    /// ``DedupeBufferStatistics/rejected``.
-    public var onRejection: (@Sendable (DedupeBufferRejection) -> Void)?
+    /// Such updates count as received and dropped, and ``DedupeBufferStatistics/rejected`` counts
+    /// them.
+    public var onRejection: (@Sendable (Rejection) -> Void)?
 
-    /// A configuration; see the properties for what the parameters mean.
-    public init(
-        batchSize: Int = 100, label: String = "dedupe-buffer", retry: DedupeBufferRetry = .init(),
-        logger: Logger? = nil, metrics: DedupeBufferMetrics? = nil, suppressesUnchanged: Bool = false,
-        maximumPendingKeys: Int? = nil, maximumPendingBytes: Int? = nil, onOverflow: (@Sendable () -> Void)? = nil,
-        onRejection: (@Sendable (DedupeBufferRejection) -> Void)? = nil
-    ) {
+    /// A configuration with these values, and with the defaults for all other members.
+    public init(batchSize: Int = 100, label: String = "dedupe-buffer", retry: RetryPolicy = .init()) {
         self.batchSize = batchSize
         self.label = label
         self.retry = retry
-        self.logger = logger
-        self.metrics = metrics
-        self.suppressesUnchanged = suppressesUnchanged
-        self.maximumPendingKeys = maximumPendingKeys
-        self.maximumPendingBytes = maximumPendingBytes
-        self.onOverflow = onOverflow
-        self.onRejection = onRejection
     }
 }
 
-/// Why an update was refused: its key is too long.
-public struct DedupeBufferRejection: Sendable, Hashable {
-    /// The key's length in bytes.
-    public var keyLength: Int
-    /// The longest possible, in bytes.
-    public var maximumKeyLength: Int
+extension DedupeBufferConfiguration {
+    /// Why an update was rejected: its key is too long.
+    public struct Rejection: Sendable, Hashable {
+        /// The key's length in bytes.
+        public var keyLength: Int
+        /// The greatest possible length of a key, in bytes.
+        public var maximumKeyLength: Int
 
-    public init(keyLength: Int, maximumKeyLength: Int) {
-        self.keyLength = keyLength
-        self.maximumKeyLength = maximumKeyLength
+        public init(keyLength: Int, maximumKeyLength: Int) {
+            self.keyLength = keyLength
+            self.maximumKeyLength = maximumKeyLength
+        }
     }
+}
+
+// MARK: - Validation
+
+extension DedupeBufferConfiguration {
+    /// A member of a configuration, or of a bound, that has a value out of range.
+    public struct ValidationError: Error, Sendable, Hashable, CustomStringConvertible {
+        /// The name of the member, as in `retry.factor`.
+        public let member: String
+        /// What its value must be, as in `1 or more`.
+        public let requirement: String
+
+        /// A sentence that names the member and what its value must be.
+        public var description: String { "\(member) must be \(requirement)" }
+    }
+
+    /// Checks that every member has a value that a buffer accepts.
+    ///
+    /// A buffer that is made with other values ends the program. So this call is for values that
+    /// come from outside the program:
+    ///
+    /// ```swift
+    /// configuration.batchSize = environment["BATCH_SIZE"].flatMap(Int.init) ?? 100
+    /// try configuration.validate()
+    /// ```
+    ///
+    /// - Throws: the first member that is out of range.
+    /// - Complexity: O(1).
+    public func validate() throws(ValidationError) {
+        try require(1...maximumBatchSize ~= batchSize, "batchSize", "between 1 and \(maximumBatchSize)")
+        try require(retry.initialDelay >= .zero, "retry.initialDelay", "zero or more")
+        try require(retry.factor >= 1, "retry.factor", "1 or more")
+        try require(retry.maximumDelay >= .zero, "retry.maximumDelay", "zero or more")
+        try require(retry.maximumAttempts ?? 1 >= 1, "retry.maximumAttempts", "1 or more, or nil")
+        try require(metrics?.interval ?? .zero >= .zero, "metrics.interval", "zero or more")
+    }
+
+    /// Ends the program if `validate` throws. Not by `precondition`, which has no message in
+    /// release builds.
+    static func trapUnlessValid(_ validate: () throws(ValidationError) -> Void) {
+        do { try validate() } catch { fatalError("DedupeBuffer: \(error)") }
+    }
+}
+
+/// Throws unless `isMet`.
+func require(
+    _ isMet: Bool, _ member: String, _ requirement: String
+) throws(DedupeBufferConfiguration.ValidationError) {
+    guard !isMet else { return }
+    throw DedupeBufferConfiguration.ValidationError(member: member, requirement: requirement)
 }

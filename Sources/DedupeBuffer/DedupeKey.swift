@@ -8,23 +8,24 @@
 
 /// A key that can be written as bytes and read back.
 ///
-/// Two keys are one exactly if their bytes are equal. `==` is not asked: canonically equivalent
-/// strings, such as "é" in its two spellings, are two keys.
+/// Two keys are one exactly if their bytes are equal. The buffer does not use `==`: canonically
+/// equivalent strings, such as "é" in its two spellings, are two keys.
 ///
-/// Strings, arrays of bytes, integers and `UUID`s are keys. Of a type of your own write those bytes
-/// that say which one it is; for other integers a declaration that they are keys is enough, as in
-/// `extension UInt16: DedupeKey {}`.
+/// Strings, substrings, arrays of bytes, integers and `UUID`s are keys. For other integers, and for
+/// types with a raw value that is a key, the declaration is enough, as in
+/// `extension UInt16: DedupeKey {}` and `enum Region: String, DedupeKey { case east, west }`. A key
+/// type of your own writes the bytes that tell its keys apart.
 ///
 /// Keys are at most 65,536 bytes long; see ``DedupeBufferConfiguration/onRejection``.
 public protocol DedupeKey: Sendable {
     /// Calls `body` with the key's bytes, which are valid during the call.
     ///
-    /// Called by any thread that hands updates to a buffer, once for each update, or a second time
-    /// where many long keys come together, with no lock held. If it calls `body` more than once,
-    /// the last call counts; not to call it is a programming error, and ends the program.
+    /// Any thread that puts updates calls this once for each update, or twice if many long keys
+    /// come together, with no lock held. If it calls `body` more than once, the last call counts.
+    /// Not to call `body` is a programming error, and ends the program.
     func withKeyBytes<R, E: Error>(_ body: (RawSpan) throws(E) -> R) throws(E) -> R
 
-    /// The key that wrote these bytes, or `nil` if none could have.
+    /// The key that wrote these bytes, or `nil` if no key writes them.
     ///
     /// The buffer keeps a key's bytes, and not the key. It calls this initialiser for each update
     /// that it delivers, with no lock held, on the thread that delivers. The bytes are always those
@@ -59,6 +60,47 @@ extension String: DedupeKey {
         }
         guard let string else { return nil }
         self = string
+    }
+}
+
+extension Substring: DedupeKey {
+    /// The substring's UTF-8 bytes: the same as those of a string with the same text.
+    @inlinable
+    public func withKeyBytes<R, E: Error>(_ body: (RawSpan) throws(E) -> R) throws(E) -> R {
+        let result = utf8.withContiguousStorageIfAvailable { bytes in
+            Result { () throws(E) in try body(bytes.span.bytes) }
+        }
+        guard let result else { return try body(utf8Span.span.bytes) }
+        return try result.get()
+    }
+
+    /// `nil` if the bytes are not valid UTF-8.
+    @inlinable
+    public init?(keyBytes: RawSpan) {
+        guard let string = String(keyBytes: keyBytes) else { return nil }
+        self.init(string)
+    }
+}
+
+/// An enumeration with raw values, or a type that wraps one value, can be a key if its raw value is
+/// one:
+///
+/// ```swift
+/// enum Region: String, DedupeKey { case east, west }
+/// struct EndpointID: RawRepresentable, DedupeKey { var rawValue: UInt64 }
+/// ```
+extension DedupeKey where Self: RawRepresentable, RawValue: DedupeKey {
+    /// The raw value's bytes.
+    @inlinable
+    public func withKeyBytes<R, E: Error>(_ body: (RawSpan) throws(E) -> R) throws(E) -> R {
+        try rawValue.withKeyBytes(body)
+    }
+
+    /// `nil` if no raw value has these bytes, or if no key has that raw value.
+    @inlinable
+    public init?(keyBytes: RawSpan) {
+        guard let rawValue = RawValue(keyBytes: keyBytes) else { return nil }
+        self.init(rawValue: rawValue)
     }
 }
 

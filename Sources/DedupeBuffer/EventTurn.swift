@@ -150,8 +150,7 @@ final class EventTurn<Key: DedupeKey, Value: Sendable> {
     func restore(_ updates: [Update<Key, Value>]) {
         let batch = storage.core.taken
         for (i, update) in zip(start..<position, updates) {
-            batch.payloads[i]?.initializeMemory(
-                as: Payload<Value>.self, to: Payload(revision: update.revision, value: update.value))
+            batch.slots[i]?.initialize(Payload(revision: update.revision, value: update.value))
         }
     }
 }

@@ -3,17 +3,17 @@
 internal import CoreMetrics
 internal import Synchronization
 
-/// A buffer's metrics, and when they are brought up to date.
+/// A buffer's metrics, and when they are updated.
 final class MetricsReporter: @unchecked Sendable {
     // Sendable: `counters` changes only in `reporting`, which runs one thread at a time.
 
     private let core: Core
-    private let gauges: [GaugeOfFigure]
-    private var counters: [CounterOfFigure]
+    private let gauges: [GaugeBinding]
+    private var counters: [CounterBinding]
     private let timeInSink: Timer
     private let oldestPendingAge: Timer
     private let resync: Timer
-    private let destroysAtEnd: Bool
+    private let destroysMetricsOnDeinit: Bool
     private let reporting = OneAtATime()
 
     private let interval: Duration
@@ -21,42 +21,42 @@ final class MetricsReporter: @unchecked Sendable {
     /// When a call of the source reported last, in nanoseconds since `epoch`.
     private let latestReport = Atomic<Int64>(0)
 
-    init(_ metrics: DedupeBufferMetrics, core: Core) {
-        precondition(metrics.interval >= .zero, "interval must not be negative")
+    init(_ metrics: DedupeBufferConfiguration.Metrics, core: Core) {
         self.core = core
-        let make = MetricsMaker(metrics)
+        let make = MetricsFactoryScope(metrics)
         gauges = [
-            GaugeOfFigure(gauge: make.gauge("pending_keys")) { $0.pendingKeys },
-            GaugeOfFigure(gauge: make.gauge("live_keys")) { $0.liveKeys },
-            GaugeOfFigure(gauge: make.gauge("memory_bytes")) { $0.memory },
+            GaugeBinding(gauge: make.gauge("pending_keys")) { $0.pendingKeys },
+            GaugeBinding(gauge: make.gauge("live_keys")) { $0.liveKeys },
+            GaugeBinding(gauge: make.gauge("memory_bytes")) { $0.memory },
+            GaugeBinding(gauge: make.gauge("is_overflowed")) { $0.isOverflowed ? 1 : 0 },
         ]
         counters = [
-            CounterOfFigure(counter: make.counter("received_total")) { $0.received },
-            CounterOfFigure(counter: make.counter("delivered_total")) { $0.delivered },
-            CounterOfFigure(counter: make.counter("replaced_total")) { $0.replaced },
-            CounterOfFigure(counter: make.counter("cancelled_total")) { $0.cancelled },
-            CounterOfFigure(counter: make.counter("synthesized_total")) { $0.synthesizedDeletions },
-            CounterOfFigure(counter: make.counter("suppressed_total")) { $0.suppressed },
-            CounterOfFigure(counter: make.counter("dropped_total")) { $0.dropped },
-            CounterOfFigure(counter: make.counter("overflows_total")) { $0.overflows },
+            CounterBinding(counter: make.counter("received_total")) { $0.received },
+            CounterBinding(counter: make.counter("delivered_total")) { $0.delivered },
+            CounterBinding(counter: make.counter("replaced_total")) { $0.replaced },
+            CounterBinding(counter: make.counter("cancelled_total")) { $0.cancelled },
+            CounterBinding(counter: make.counter("synthesized_total")) { $0.synthesizedDeletions },
+            CounterBinding(counter: make.counter("suppressed_total")) { $0.suppressed },
+            CounterBinding(counter: make.counter("dropped_total")) { $0.dropped },
+            CounterBinding(counter: make.counter("overflows_total")) { $0.overflows },
         ]
         timeInSink = make.timer("sink_seconds")
         oldestPendingAge = make.timer("oldest_pending_age_seconds")
         resync = make.timer("resync_seconds")
         interval = metrics.interval
-        destroysAtEnd = metrics.destroysAtEnd
+        destroysMetricsOnDeinit = metrics.destroysMetricsOnDeinit
     }
 
     deinit {
         report()
         for gauge in gauges { gauge.gauge.record(0) }
-        if destroysAtEnd { destroy() }
+        if destroysMetricsOnDeinit { destroy() }
     }
 
     // MARK: - Gauges and counters
 
-    /// Brings gauges and counters up to date. If another thread is at it, that one does it once
-    /// more, unless it does already.
+    /// Updates gauges and counters. If another thread is doing that, the other thread does it once
+    /// more, unless it is already at its second round.
     func report() {
         reporting.run {
             let statistics = core.statistics
@@ -65,7 +65,8 @@ final class MetricsReporter: @unchecked Sendable {
         }
     }
 
-    /// The same, if that is long ago. Of those who come at once one does, and the others go on.
+    /// The same, if the last report of a source's call is long ago. Of several threads that come at
+    /// once, one reports and the others go on.
     func reportIfDue() {
         let now = (ContinuousClock.now - epoch).nanoseconds
         // Relaxed: it decides who reports, and publishes nothing.
@@ -96,11 +97,11 @@ final class MetricsReporter: @unchecked Sendable {
 }
 
 /// Metrics of one configuration.
-private struct MetricsMaker {
-    private let metrics: DedupeBufferMetrics
+private struct MetricsFactoryScope {
+    private let metrics: DedupeBufferConfiguration.Metrics
     private let factory: any MetricsFactory
 
-    init(_ metrics: DedupeBufferMetrics) {
+    init(_ metrics: DedupeBufferConfiguration.Metrics) {
         self.metrics = metrics
         factory = metrics.factory ?? MetricsSystem.factory
     }
@@ -121,7 +122,7 @@ private struct MetricsMaker {
 }
 
 /// One of the statistics as a gauge.
-private struct GaugeOfFigure {
+private struct GaugeBinding {
     let gauge: Gauge
     let figure: (DedupeBufferStatistics) -> Int
 
@@ -131,7 +132,7 @@ private struct GaugeOfFigure {
 }
 
 /// One of the statistics as a counter, which only goes up.
-private struct CounterOfFigure {
+private struct CounterBinding {
     let counter: Counter
     let figure: (DedupeBufferStatistics) -> Int
     private var reported = 0
@@ -141,8 +142,8 @@ private struct CounterOfFigure {
         self.figure = figure
     }
 
-    /// Putting back lowers what was delivered: nothing is reported then until the figure has come
-    /// further than before.
+    /// Putting back lowers what was delivered. Nothing is reported then until the figure is higher
+    /// than before.
     mutating func report(_ statistics: DedupeBufferStatistics) {
         let increase = figure(statistics) - reported
         guard increase > 0 else { return }

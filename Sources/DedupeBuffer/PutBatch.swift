@@ -13,143 +13,129 @@ final class PutBatch: @unchecked Sendable {
     // Sendable: one call at a time owns it, and the pool in between. For the same reason accesses
     // need not be checked for overlapping, which would cost as much as they do.
 
-    /// The most updates in one share: what the core does in one hold of its lock.
+    /// The most updates in one chunk: as many as the core puts before it yields its lock.
     @usableFromInline static let capacity = 100
 
-    /// What is written for each update.
+    /// What is written for each update. The first `slotCount` of its slots are free and belong to
+    /// this batch, which keeps them from call to call. During a call, the updates' payloads are in
+    /// the first `count` of them.
     @exclusivity(unchecked) @usableFromInline var page: PutPage
+    @exclusivity(unchecked) var slotCount = 0
+
+    /// After the put: the slots whose payloads came back, which the caller destroys.
+    @usableFromInline let returned: UnsafeSlots
+    @exclusivity(unchecked) @usableFromInline var returnedCount = 0
 
     @exclusivity(unchecked) @usableFromInline var hasOverflowed = false
-
-    /// After the put: the payloads that came back, which the caller destroys.
-    @usableFromInline let backPayloads: UnsafeMutablePointer<UnsafeMutableRawPointer?>
-    @exclusivity(unchecked) @usableFromInline var payloadsBack = 0
     /// The length of each key that was too long.
-    @exclusivity(unchecked) @usableFromInline var refused: [Int] = []
+    @exclusivity(unchecked) @usableFromInline var rejected: [Int] = []
 
     /// How many updates it has.
     @usableFromInline var count: Int { page.count }
 
-    let updates: UnsafeMutablePointer<cdedupe_update_t>
-    /// The first `slotCount` are free slots that belong to this batch, with their payloads' memory
-    /// in `page.payloads`. It keeps them from call to call. During a call, the updates' payloads
-    /// are in the first `count` of them.
-    let slots: UnsafeMutablePointer<cdedupe_slot_t>
-    let backSlots: UnsafeMutablePointer<cdedupe_slot_t>
-    @exclusivity(unchecked) var slotCount = 0
+    /// The updates as the core takes them.
+    let updates: UnsafeArray<cdedupe_update_t>
 
     init() {
         page = PutPage()
-        updates = .allocate(capacity: Self.capacity)
         // The core's reserved members must be zero, and `prepareUpdates()` leaves them alone.
-        updates.initialize(repeating: cdedupe_update_t(), count: Self.capacity)
-        slots = .allocate(capacity: Self.capacity)
+        updates = UnsafeArray(repeating: cdedupe_update_t(), capacity: Self.capacity)
         // An update can bring back its own payload and an older one.
-        backPayloads = .allocate(capacity: 2 * Self.capacity)
-        backSlots = .allocate(capacity: 2 * Self.capacity)
+        returned = UnsafeSlots(capacity: 2 * Self.capacity)
     }
 
     deinit {
         page.deallocate()
         updates.deallocate()
-        slots.deallocate()
-        backPayloads.deallocate()
-        backSlots.deallocate()
+        returned.deallocate()
     }
 
     func reset() {
         page.count = 0
         page.keysLength = 0
-        payloadsBack = 0
+        returnedCount = 0
         hasOverflowed = false
-        if !refused.isEmpty { refused = [] }
+        if !rejected.isEmpty { rejected = [] }
     }
 
-    /// After the put: keeps slots that came back, and whose payloads were destroyed, in place of
-    /// those that the updates took, as many as there is room for.
+    /// After the put: keeps slots that came back, and whose payloads were destroyed, in the place
+    /// of those that the updates took, as many as there is room for.
     ///
-    /// - Returns: how many of the slots that came back it keeps; the others are still to be
-    ///   discarded.
+    /// - Returns: how many of the slots that came back it keeps. The caller discards the others.
     func keepReturnedSlots() -> Int {
         let unused = slotCount - count
-        let kept = min(payloadsBack, Self.capacity - unused)
-        if unused > 0 && kept != count {
-            (slots + kept).update(from: slots + count, count: unused)
-            (page.payloads + kept).update(from: page.payloads + count, count: unused)
-        }
-        if kept > 0 {
-            slots.update(from: backSlots, count: kept)
-            page.payloads.update(from: backPayloads, count: kept)
-        }
+        let kept = min(returnedCount, Self.capacity - unused)
+        if unused > 0 && kept != count { page.slots.copy(unused, of: page.slots, from: count, to: kept) }
+        if kept > 0 { page.slots.copy(kept, of: returned, from: 0, to: 0) }
         slotCount = kept + unused
         return kept
     }
 
-    /// The next update cannot be: its key is too long. There is no payload.
+    /// The next update cannot be put, because its key is too long. There is no payload.
     @usableFromInline
-    func refuse(keyLength: Int) {
+    func reject(keyLength: Int) {
         precondition(keyLength > maximumKeyLength, "withKeyBytes must call its body")
-        refused.append(keyLength)
+        rejected.append(keyLength)
     }
 
-    /// The updates as the core wants them, now that the keys' memory has stopped moving.
+    /// Writes the updates as the core takes them, now that the keys' memory has stopped moving.
     func prepareUpdates() {
         var keyStart = 0
         for i in 0..<count {
-            updates[i].key = UnsafeRawPointer(page.keys + keyStart)
-            updates[i].key_length = page.keyEnds[i] - keyStart
-            updates[i].slot = slots[i]
-            updates[i].deletion = page.deletions[i]
+            updates.update(i) { update in
+                update.key = page.keys.pointer(at: keyStart)
+                update.key_length = page.keyEnds[i] - keyStart
+                update.slot = page.slots.handles[i]
+                update.deletion = page.deletions[i]
+            }
             keyStart = page.keyEnds[i]
         }
     }
 }
 
-/// What is written for each update of a batch: plain memory, and a struct, so that whoever writes
-/// keeps it in registers and retains nothing.
+/// What is written for each update of a batch. It is a struct of plain memory, so that the code
+/// that writes keeps it in registers and retains nothing.
 @usableFromInline
 struct PutPage {
     /// Where the payload of each update goes.
-    @usableFromInline let payloads: UnsafeMutablePointer<UnsafeMutableRawPointer?>
-    @usableFromInline let deletions: UnsafeMutablePointer<Bool>
+    @usableFromInline let slots: UnsafeSlots
+    @usableFromInline let deletions: UnsafeArray<Bool>
     /// How many updates are complete.
     @usableFromInline var count = 0
 
     /// The keys' bytes end to end, and where each ends.
-    @usableFromInline var keys: UnsafeMutableRawPointer
-    @usableFromInline let keyEnds: UnsafeMutablePointer<Int>
-    @usableFromInline var keysCapacity = 8192
+    @usableFromInline var keys: UnsafeBytes
+    @usableFromInline let keyEnds: UnsafeArray<Int>
     @usableFromInline var keysLength = 0
-    /// The length of the next update's key, which lies behind those that are complete; or
-    /// ``missing``, or ``noRoom``; or the length, negative, of one that is too long.
+    /// The length of the next update's key, which lies behind those that are complete. Otherwise
+    /// ``missing`` or ``noRoom``, or the negative length of a key that is too long.
     ///
-    /// Kept here and not told by what the key's `withKeyBytes` returns: that is foreign code, which
-    /// may call its body more than once, and return any of the answers.
+    /// The page keeps the length, because what the key's `withKeyBytes` returns does not say it:
+    /// that is the user's code, which may call its body more than once.
     @usableFromInline var nextLength = missing
 
     /// Nothing was written yet.
     @inlinable static var missing: Int { -1 }
-    /// It goes into the next share. So the keys of a share take no more than the longest key, and
-    /// nothing has to be given back after a call with many long ones: the system's allocator would
-    /// keep it.
+    /// The update goes into the next chunk. So the keys of a chunk take no more memory than the
+    /// longest key, and a call with many long keys leaves no large memory behind.
     @inlinable static var noRoom: Int { -2 }
 
     init() {
-        payloads = .allocate(capacity: PutBatch.capacity)
-        deletions = .allocate(capacity: PutBatch.capacity)
-        keyEnds = .allocate(capacity: PutBatch.capacity)
-        keys = .allocate(byteCount: keysCapacity, alignment: 16)
+        slots = UnsafeSlots(capacity: PutBatch.capacity)
+        deletions = UnsafeArray(capacity: PutBatch.capacity)
+        keyEnds = UnsafeArray(capacity: PutBatch.capacity)
+        keys = UnsafeBytes(capacity: 8192)
     }
 
     func deallocate() {
-        payloads.deallocate()
+        slots.deallocate()
         deletions.deallocate()
         keyEnds.deallocate()
         keys.deallocate()
     }
 
-    /// Writes the key of the next update, in place of what was written of it before: a key that
-    /// calls its body twice is written twice, and what the last call brought is the key.
+    /// Writes the key of the next update, in the place of what was written of it before. A key
+    /// that calls its body twice is written twice, and the last call counts.
     @inlinable
     mutating func write(key: RawSpan) {
         let length = key.byteCount
@@ -157,19 +143,16 @@ struct PutPage {
             nextLength = -length
             return
         }
-        if keysLength + length > keysCapacity && !growKeys(for: length) {
+        if keysLength + length > keys.capacity && !growKeys(for: length) {
             nextLength = Self.noRoom
             return
         }
-        key.withUnsafeBytes { bytes in
-            guard let source = bytes.baseAddress else { return }
-            (keys + keysLength).copyMemory(from: source, byteCount: length)
-        }
+        keys.write(key, at: keysLength)
         nextLength = length
     }
 
     /// The next update is complete: its key of `keyLength` bytes was written, and its payload was
-    /// constructed at `payloads[count]`.
+    /// constructed in `slots[count]`.
     @inlinable
     mutating func commit(keyLength: Int, deletion: Bool) {
         keysLength += keyLength
@@ -182,12 +165,8 @@ struct PutPage {
     @usableFromInline
     mutating func growKeys(for length: Int) -> Bool {
         guard keysLength + length <= maximumKeyLength else { return false }
-        let capacity = min(max(2 * keysCapacity, keysLength + length), maximumKeyLength)
-        let grown = UnsafeMutableRawPointer.allocate(byteCount: capacity, alignment: 16)
-        grown.copyMemory(from: keys, byteCount: keysLength)
-        keys.deallocate()
-        keys = grown
-        keysCapacity = capacity
+        let capacity = min(max(2 * keys.capacity, keysLength + length), maximumKeyLength)
+        keys.grow(to: capacity, keeping: keysLength)
         return true
     }
 }

@@ -1,49 +1,49 @@
 // SPDX-License-Identifier: Apache-2.0
 
-/// How often, and after what pauses, a failing sink is tried again.
-///
-/// The first pause takes ``initialDelay``; each one after it takes ``factor`` times as long as the
-/// one before, but never more than ``maximumDelay``. A success starts over.
-public struct DedupeBufferRetry: Sendable {
-    /// How long to wait after the first failure. Not negative.
-    public var initialDelay: Duration
-    /// How much longer each further wait is. 1 or more.
-    public var factor: Double
-    /// The longest wait.
-    public var maximumDelay: Duration
-    /// How many failures in a row are one too many, 1 or more: that error is thrown. 1: nothing is
-    /// tried again. `nil`: no number is.
-    public var maximumAttempts: Int?
-    /// What the waits are measured by.
-    public var clock: any Clock<Duration>
+extension DedupeBufferConfiguration {
+    /// When a buffer calls a failing sink again, and when it gives up.
+    ///
+    /// The first pause takes ``initialDelay``. Each further pause takes ``factor`` times as long as
+    /// the one before, but never longer than ``maximumDelay``. After a success the next failure
+    /// starts with ``initialDelay`` again.
+    public struct RetryPolicy: Sendable {
+        /// The pause after the first failure. Zero or more.
+        public var initialDelay: Duration
+        /// By how much each further pause is longer than the one before. 1 or more.
+        public var factor: Double
+        /// The longest pause. Zero or more.
+        public var maximumDelay: Duration
+        /// The number of consecutive failures after which ``DedupeBuffer/run(sink:)`` rethrows the
+        /// sink's error. 1 disables retries; `nil` retries forever.
+        public var maximumAttempts: Int?
+        /// The clock that measures the pauses.
+        public var clock: any Clock<Duration>
 
-    /// A policy; see the properties for what the parameters mean. By default it gives up after half
-    /// a minute.
-    public init(
-        initialDelay: Duration = .milliseconds(100), factor: Double = 2, maximumDelay: Duration = .seconds(10),
-        maximumAttempts: Int? = 10, clock: any Clock<Duration> = ContinuousClock()
-    ) {
-        self.initialDelay = initialDelay
-        self.factor = factor
-        self.maximumDelay = maximumDelay
-        self.maximumAttempts = maximumAttempts
-        self.clock = clock
+        /// A policy. The properties describe the parameters. With the defaults a buffer gives up
+        /// after half a minute of failures.
+        public init(
+            initialDelay: Duration = .milliseconds(100), factor: Double = 2, maximumDelay: Duration = .seconds(10),
+            maximumAttempts: Int? = 10, clock: any Clock<Duration> = ContinuousClock()
+        ) {
+            self.initialDelay = initialDelay
+            self.factor = factor
+            self.maximumDelay = maximumDelay
+            self.maximumAttempts = maximumAttempts
+            self.clock = clock
+        }
     }
 }
 
 /// Where a sink is in its policy.
 @usableFromInline
 struct RetryState: Sendable {
-    @usableFromInline let policy: DedupeBufferRetry
+    @usableFromInline let policy: DedupeBufferConfiguration.RetryPolicy
     /// In a row.
     @usableFromInline private(set) var failures = 0
     private var delay: Duration
 
     @usableFromInline
-    init(_ policy: DedupeBufferRetry) {
-        precondition(policy.initialDelay >= .zero && policy.maximumDelay >= .zero, "delays must not be negative")
-        precondition(policy.factor >= 1, "factor must be 1 or more")
-        precondition(policy.maximumAttempts ?? 1 >= 1, "maximumAttempts must be 1 or more")
+    init(_ policy: DedupeBufferConfiguration.RetryPolicy) {
         self.policy = policy
         delay = min(policy.initialDelay, policy.maximumDelay)
     }

@@ -22,9 +22,8 @@ final class Storage<Key: DedupeKey, Value: Sendable>: Sendable {
 
     /// Ends the life of the payload in a slot.
     @inlinable
-    static func destroy(_ payload: UnsafeMutableRawPointer) {
-        // Not `deinitialize`: it would ask the runtime each time how to destroy this type.
-        _ = payload.assumingMemoryBound(to: Payload<Value>.self).move()
+    static func destroy(_ slot: UnsafeSlot) {
+        slot.destroy(Value.self)
     }
 
     /// Gives the taken batch's items from `start` on back to the queue.
@@ -50,13 +49,13 @@ struct ValueFunctions<Value: Sendable>: Sendable {
         merger = merge.map { [self] merge in PayloadMerger { self.merge($0, into: $1, merge) } }
     }
 
-    /// Notes what the payload weighs. A deletion weighs nothing.
+    /// Writes what the payload in a slot weighs. A deletion weighs nothing.
     @inlinable
-    func weigh(_ payload: UnsafeMutableRawPointer) {
+    func weigh(_ slot: UnsafeSlot) {
         guard let weight else { return }
-        let bytes = payload.assumingMemoryBound(to: Payload<Value>.self).pointee.value.map(weight) ?? 0
+        let bytes = slot.value(of: Value.self).map(weight) ?? 0
         precondition(bytes >= 0, "a value cannot weigh less than nothing")
-        payload.storeBytes(of: UInt64(bytes), toByteOffset: weightOffset, as: UInt64.self)
+        slot.setWeight(bytes, at: weightOffset)
     }
 
     /// The newer payload becomes what both were. Both have values.
@@ -65,13 +64,10 @@ struct ValueFunctions<Value: Sendable>: Sendable {
     /// older one comes back from the core to be destroyed. The newer one is in the caller's array
     /// too, if it is being put, or else is kept.
     @inlinable
-    func merge(
-        _ older: UnsafeMutableRawPointer, into newer: UnsafeMutableRawPointer, _ merge: (Value, Value) -> Value
-    ) {
-        let target = newer.assumingMemoryBound(to: Payload<Value>.self)
-        let value = target.pointee.value!
+    func merge(_ older: UnsafeSlot, into newer: UnsafeSlot, _ merge: (Value, Value) -> Value) {
+        let value = newer.value(of: Value.self)!
         replaced.keep(value)
-        target.pointee.value = merge(older.assumingMemoryBound(to: Payload<Value>.self).pointee.value!, value)
+        newer.replaceValue(by: merge(older.value(of: Value.self)!, value))
         weigh(newer)
     }
 }

@@ -2,11 +2,11 @@
 
 /// How far the source is towards a complete picture of the datastore.
 public enum SyncStatus: UInt8, Sendable {
-    /// There is no connection yet. What a buffer starts from.
+    /// There is no connection yet. A buffer starts with this status.
     case waitForDatastore = 0
     /// A snapshot is being sent.
     case resyncInProgress
-    /// The snapshot is complete. Keys that were live before a restart and were not heard of since
+    /// The snapshot is complete. Keys that were live before a restart and were not seen since then
     /// are gone.
     case inSync
 }

@@ -6,36 +6,34 @@ internal import CDedupe
 @usableFromInline
 final class TakenBatch {
     @exclusivity(unchecked) @usableFromInline var count = 0
-    /// The payload of each item; `nil`: a status, or a deletion that nobody sent.
-    @usableFromInline let payloads: UnsafeMutablePointer<UnsafeMutableRawPointer?>
-    let raw: UnsafeMutablePointer<cdedupe_item_t>
-    let capacity: Int
+    /// The slot of each item. `nil`: a status, or a deletion that nobody sent.
+    @usableFromInline let slots: UnsafeArray<UnsafeSlot?>
+    let items: UnsafeArray<cdedupe_item_t>
 
     init(capacity: Int) {
-        self.capacity = capacity
-        raw = .allocate(capacity: capacity)
-        payloads = .allocate(capacity: capacity)
+        items = UnsafeArray(capacity: capacity)
+        slots = UnsafeArray(capacity: capacity)
     }
 
     /// In bytes.
     var memory: Int {
-        capacity * (MemoryLayout<cdedupe_item_t>.stride + MemoryLayout<UnsafeMutableRawPointer?>.stride)
+        items.capacity * (MemoryLayout<cdedupe_item_t>.stride + MemoryLayout<UnsafeSlot?>.stride)
     }
 
     deinit {
-        raw.deallocate()
-        payloads.deallocate()
+        items.deallocate()
+        slots.deallocate()
     }
 
     /// The status that item `i` is, or `nil`: it is an update.
     @usableFromInline
     func status(_ i: Int) -> SyncStatus? {
-        raw[i].kind == UInt8(CDEDUPE_ITEM_STATUS.rawValue) ? SyncStatus(rawValue: raw[i].status)! : nil
+        items[i].kind == UInt8(CDEDUPE_ITEM_STATUS.rawValue) ? SyncStatus(rawValue: items[i].status)! : nil
     }
 
     @usableFromInline
     func updateType(_ i: Int) -> UpdateType {
-        switch UInt32(raw[i].kind) {
+        switch UInt32(items[i].kind) {
         case CDEDUPE_ITEM_NEW.rawValue: .new
         case CDEDUPE_ITEM_UPDATED.rawValue: .updated
         default: .deleted
@@ -46,13 +44,13 @@ final class TakenBatch {
     @usableFromInline
     func runLength(from i: Int) -> Int {
         var end = i
-        while end < count && raw[end].kind != UInt8(CDEDUPE_ITEM_STATUS.rawValue) { end += 1 }
+        while end < count && items[end].kind != UInt8(CDEDUPE_ITEM_STATUS.rawValue) { end += 1 }
         return end - i
     }
 
-    /// The key's bytes; valid until the next batch is taken.
+    /// The key's bytes, which are valid until the next batch is taken.
     @usableFromInline
     func keyBytes(_ i: Int) -> UnsafeRawBufferPointer {
-        UnsafeRawBufferPointer(start: raw[i].key, count: raw[i].key_length)
+        UnsafeRawBufferPointer(start: items[i].key, count: items[i].key_length)
     }
 }

@@ -1,8 +1,8 @@
 // SPDX-License-Identifier: Apache-2.0
 
-/// What an update means to the sink, as far as the sink has been told.
+/// What an update means to the sink, judged by what the sink has been told before.
 public enum UpdateType: UInt8, Sendable {
-    /// Not known: what an update says on its way in. The buffer finds out.
+    /// Not known. Updates have this type on their way in, and the buffer finds out.
     case unknown = 0
     /// A value of a key that is not live at the sink.
     case new
@@ -28,11 +28,11 @@ extension UpdateType: CustomStringConvertible {
 public struct Update<Key: DedupeKey, Value: Sendable>: Sendable {
     /// What the update is about.
     public var key: Key
-    /// The value; `nil`: the key was deleted.
+    /// The value. `nil` if the key was deleted.
     public var value: Value?
-    /// The datastore's revision, carried along; read only for
-    /// ``DedupeBufferConfiguration/suppressesUnchanged``. 0: none, as in deletions that a resync
-    /// found.
+    /// The datastore's revision, which the buffer carries along. It reads the revision only for
+    /// ``DedupeBufferConfiguration/skipsUnchangedRevisions``. 0 means "no revision", as in
+    /// deletions that a resync found.
     public var revision: UInt64
     /// Set by the buffer on delivery; ignored on the way in.
     public var updateType: UpdateType

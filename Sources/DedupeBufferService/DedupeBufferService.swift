@@ -18,7 +18,7 @@ public struct DedupeBufferService<Sink: AsyncSyncerCallbacks>: Service {
     @usableFromInline let buffer: DedupeBuffer<Sink.Key, Sink.Value>
     @usableFromInline let sink: Sink
     @usableFromInline let gracePeriod: Duration
-    @usableFromInline let onShutdown: @Sendable (DedupeBufferLeftovers) -> Void
+    @usableFromInline let onShutdown: @Sendable (DedupeBufferUndelivered) -> Void
 
     /// A service.
     ///
@@ -31,7 +31,7 @@ public struct DedupeBufferService<Sink: AsyncSyncerCallbacks>: Service {
     @inlinable
     public init(
         buffer: DedupeBuffer<Sink.Key, Sink.Value>, sink: Sink, gracePeriod: Duration = .seconds(10),
-        onShutdown: @escaping @Sendable (DedupeBufferLeftovers) -> Void = { _ in }
+        onShutdown: @escaping @Sendable (DedupeBufferUndelivered) -> Void = { _ in }
     ) {
         self.buffer = buffer
         self.sink = sink

@@ -13,10 +13,10 @@ import Testing
 
 @Suite("Service")
 struct ServiceTests {
-    private typealias Leftovers = DedupeBufferLeftovers
+    private typealias Undelivered = DedupeBufferUndelivered
 
     private let buffer: DedupeBuffer<String, Int>
-    private let shutdowns = Kept<[Leftovers]>([])
+    private let shutdowns = Kept<[Undelivered]>([])
 
     init() {
         buffer = DedupeBuffer(configuration: DedupeBufferConfiguration(batchSize: 2))
@@ -25,8 +25,8 @@ struct ServiceTests {
     private func service(
         _ sink: Sink, gracePeriod: Duration = .seconds(1_000_000)
     ) -> DedupeBufferService<Sink> {
-        DedupeBufferService(buffer: buffer, sink: sink, gracePeriod: gracePeriod) { [shutdowns] leftovers in
-            shutdowns.change { $0.append(leftovers) }
+        DedupeBufferService(buffer: buffer, sink: sink, gracePeriod: gracePeriod) { [shutdowns] undelivered in
+            shutdowns.change { $0.append(undelivered) }
         }
     }
 
@@ -123,7 +123,7 @@ struct ServiceTests {
             trigger.triggerGracefulShutdown()
             try await running.value
         }
-        #expect(shutdowns.value == [Leftovers(updates: 3, statuses: 0, isSinkBusy: true)])
+        #expect(shutdowns.value == [Undelivered(updates: 3, statuses: 0, isBatchInFlight: true)])
         #expect(buffer.statistics.pendingKeys == 5)
         #expect(buffer.statistics.delivered == 0)
         expectStopped()
@@ -132,7 +132,7 @@ struct ServiceTests {
     @Test func gracefulShutdown_whoseSinkGivesUp_throws() async throws {
         let sink = Sink()
         let buffer = DedupeBuffer<String, Int>(
-            configuration: DedupeBufferConfiguration(retry: DedupeBufferRetry(maximumAttempts: 1)))
+            configuration: DedupeBufferConfiguration(retry: .init(maximumAttempts: 1)))
         sink.onEachCall { _ in throw Failure() }
         buffer.onUpdates([Update(key: "a", value: 1)])
         await testGracefulShutdown { trigger in
@@ -149,16 +149,16 @@ struct ServiceTests {
         let sink = Sink()
         sink.onEachCall { _ in throw Failure() }
         for _ in 0..<20 {
-            let left = Kept<Leftovers?>(nil)
+            let left = Kept<Undelivered?>(nil)
             let buffer = DedupeBuffer<String, Int>(
-                configuration: DedupeBufferConfiguration(retry: DedupeBufferRetry(initialDelay: .seconds(1_000))))
+                configuration: DedupeBufferConfiguration(retry: .init(initialDelay: .seconds(1_000))))
             buffer.onUpdates([Update(key: "a", value: 1)])
             try await testGracefulShutdown { trigger in
                 trigger.triggerGracefulShutdown()
                 let service = DedupeBufferService(buffer: buffer, sink: sink, gracePeriod: .milliseconds(3)) {
-                    leftovers in
+                    undelivered in
                     usleep(microseconds)
-                    left.change { $0 = leftovers }
+                    left.change { $0 = undelivered }
                 }
                 try await service.run()
             }
@@ -219,7 +219,7 @@ struct ServiceTests {
     @Test func sink_thatGivesUp_failsTheService() async throws {
         let sink = Sink()
         let buffer = DedupeBuffer<String, Int>(
-            configuration: DedupeBufferConfiguration(retry: DedupeBufferRetry(maximumAttempts: 1)))
+            configuration: DedupeBufferConfiguration(retry: .init(maximumAttempts: 1)))
         sink.onEachCall { _ in throw Failure() }
         buffer.onUpdates([Update(key: "a", value: 1)])
         await #expect(throws: Failure.self) { try await DedupeBufferService(buffer: buffer, sink: sink).run() }
@@ -231,7 +231,7 @@ struct ServiceTests {
         for error in [Failure(), CancellationError()] as [any Error] {
             let sink = Sink()
             let buffer = DedupeBuffer<String, Int>(
-                configuration: DedupeBufferConfiguration(retry: DedupeBufferRetry(maximumAttempts: 1)))
+                configuration: DedupeBufferConfiguration(retry: .init(maximumAttempts: 1)))
             sink.onEachCall { _ in throw error }
             buffer.onUpdates([Update(key: "a", value: 1)])
             await #expect(throws: (any Error).self) { try await DedupeBufferService(buffer: buffer, sink: sink).run() }

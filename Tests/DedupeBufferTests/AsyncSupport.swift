@@ -342,7 +342,7 @@ final class ScriptedSink<Value: Sendable & Equatable>: AsyncSyncerCallbacks {
 
 extension DedupeBuffer {
     /// A buffer whose sinks are tried again as the policy says.
-    convenience init(batchSize: Int = 100, retry: DedupeBufferRetry) {
+    convenience init(batchSize: Int = 100, retry: DedupeBufferConfiguration.RetryPolicy) {
         self.init(configuration: DedupeBufferConfiguration(batchSize: batchSize, label: "test", retry: retry))
     }
 }

@@ -17,10 +17,10 @@ struct BoundTests {
         keys: Int? = nil, bytes: Int? = nil, batchSize: Int = 100, merge: (@Sendable (Int, Int) -> Int)? = nil
     ) -> StringBuffer {
         let overflows = overflows
-        let configuration = DedupeBufferConfiguration(
-            batchSize: batchSize, retry: DedupeBufferRetry(maximumAttempts: 1), maximumPendingKeys: keys,
-            maximumPendingBytes: bytes, onOverflow: { overflows.change { $0 += 1 } })
-        return StringBuffer(configuration: configuration, weight: { $0 }, merge: merge)
+        var configuration = DedupeBufferConfiguration(batchSize: batchSize, retry: .init(maximumAttempts: 1))
+        configuration.onOverflow = { overflows.change { $0 += 1 } }
+        return StringBuffer(
+            configuration: configuration, bound: .optional(keys: keys, bytes: bytes) { $0 }, merge: merge)
     }
 
     /// A buffer whose callback gets the buffer.
@@ -29,13 +29,12 @@ struct BoundTests {
     ) rethrows {
         let holder = Kept<StringBuffer?>(nil)
         let overflows = overflows
-        let configuration = DedupeBufferConfiguration(
-            maximumPendingKeys: keys,
-            onOverflow: {
-                overflows.change { $0 += 1 }
-                if let buffer = holder.value { onOverflow(buffer) }
-            })
-        let buffer = StringBuffer(configuration: configuration)
+        var configuration = DedupeBufferConfiguration()
+        configuration.onOverflow = {
+            overflows.change { $0 += 1 }
+            if let buffer = holder.value { onOverflow(buffer) }
+        }
+        let buffer = StringBuffer(configuration: configuration, bound: .keys(keys))
         holder.change { $0 = buffer }
         defer { holder.change { $0 = nil } }
         try body(buffer)
@@ -50,10 +49,7 @@ struct BoundTests {
     // MARK: Keys
 
     @Test func bounds_areOffByDefault() {
-        let configuration = DedupeBufferConfiguration()
-        #expect(configuration.maximumPendingKeys == nil)
-        #expect(configuration.maximumPendingBytes == nil)
-        #expect(configuration.onOverflow == nil)
+        #expect(DedupeBufferConfiguration().onOverflow == nil)
         let buffer = StringBuffer()
         buffer.onUpdates(list(0..<10_000))
         #expect(buffer.statistics.pendingKeys == 10_000)
@@ -73,7 +69,7 @@ struct BoundTests {
         #expect(try buffer.flush().items().count == bound)
     }
 
-    @Test(arguments: [1, 2, 100], Intake.allCases)
+    @Test(arguments: [1, 2, 100], Intake.inOneCall)
     func oneMore_dropsTheBacklog_andIsToldOnce(bound: Int, intake: Intake) throws {
         let buffer = makeBuffer(keys: bound)
         intake.send(list(0..<bound), to: buffer)
@@ -199,7 +195,7 @@ struct BoundTests {
     }
 
     @Test func withoutACallback_itIsOnlyCounted() throws {
-        let buffer = StringBuffer(configuration: DedupeBufferConfiguration(maximumPendingKeys: 1))
+        let buffer = StringBuffer(bound: .keys(1))
         buffer.onUpdates(list(0..<3))
         #expect(buffer.statistics.overflows == 1)
         #expect(try buffer.nextBatch() == nil)
@@ -245,7 +241,7 @@ struct BoundTests {
             })
     }
 
-    @Test(arguments: Intake.allCases)
+    @Test(arguments: Intake.inOneCall)
     func callback_maySendEverythingAgain(intake: Intake) throws {
         try withBuffer(
             keys: 10,
@@ -329,10 +325,10 @@ struct BoundTests {
 
     @Test func updatesThatAreRefused_areToldToo() {
         let told = Kept<[String]>([])
-        let configuration = DedupeBufferConfiguration(
-            maximumPendingKeys: 1, onOverflow: { told.change { $0.append("overflow") } },
-            onRejection: { _ in told.change { $0.append("rejection") } })
-        let buffer = StringBuffer(configuration: configuration)
+        var configuration = DedupeBufferConfiguration()
+        configuration.onOverflow = { told.change { $0.append("overflow") } }
+        configuration.onRejection = { _ in told.change { $0.append("rejection") } }
+        let buffer = StringBuffer(configuration: configuration, bound: .keys(1))
         let long = String(repeating: "k", count: 70_000)
         buffer.onUpdates(list(0..<2) + [Update(key: long, value: 1)])
         #expect(told.value.sorted() == ["overflow", "rejection"])
@@ -367,23 +363,10 @@ struct BoundTests {
         #expect(overflows.value == 0)
     }
 
-    @Test func withoutAByteBound_nothingIsWeighed() {
-        let weighed = Kept(0)
-        let buffer = StringBuffer(
-            weight: { value in
-                weighed.change { $0 += 1 }
-                return value
-            })
-        buffer.set("a", 10)
-        #expect(weighed.value == 0)
-        #expect(buffer.statistics.pendingBytes == 0)
-    }
-
     @Test func weight_isAskedOnceForEachValue() throws {
         let weighed = Kept<[Int]>([])
         let buffer = StringBuffer(
-            configuration: DedupeBufferConfiguration(maximumPendingBytes: 100),
-            weight: { value in
+            bound: .bytes(100) { value in
                 weighed.change { $0.append(value) }
                 return value
             })
@@ -503,12 +486,12 @@ struct BoundTests {
         let (overflows, sink) = (overflows, ReplayingSink())
         let holder = Kept<StringBuffer?>(nil)
         let buffer = StringBuffer(
-            configuration: DedupeBufferConfiguration(
-                batchSize: 3, maximumPendingKeys: 20, maximumPendingBytes: 100,
-                onOverflow: {
+            configuration: DedupeBufferConfiguration(batchSize: 3).with {
+                $0.onOverflow = {
                     overflows.change { $0 += 1 }
                     holder.value?.onConnectionRestarted()
-                }), weight: { $0 & 15 })
+                }
+            }, bound: .bytes(100, keys: 20) { $0 & 15 })
         holder.change { $0 = buffer }
         defer { holder.change { $0 = nil } }
         let loop = try RunningLoop(.ownQueue, of: buffer, to: sink)
@@ -545,9 +528,7 @@ struct BoundTests {
     @Test func valuesThatAnOverflowDrops_endOnce() throws {
         let tracker = LifetimeTracker()
         do {
-            let buffer = DedupeBuffer<String, Tracked>(
-                configuration: DedupeBufferConfiguration(maximumPendingKeys: 10, maximumPendingBytes: 1_000),
-                weight: { _ in 1 })
+            let buffer = DedupeBuffer<String, Tracked>(bound: .bytes(1_000, keys: 10) { _ in 1 })
             for round in 0..<10 {
                 buffer.onUpdates((0..<30).map { Update(key: "key \($0 % (8 + round))", value: tracker.make()) })
                 if round % 3 == 0 { buffer.onConnectionRestarted() }
@@ -561,37 +542,54 @@ struct BoundTests {
         #expect(tracker.destroyedTwice == [])
     }
 
+    // MARK: Values that know their size
+
+    @Test func bytesOfStrings_areThoseOfTheirUTF8() {
+        let buffer = DedupeBuffer<String, String>(bound: .bytes(5))
+        buffer.set("a", "öö")
+        #expect(buffer.statistics.pendingBytes == 4)
+        buffer.set("b", "c")
+        #expect(buffer.statistics.pendingBytes == 5)
+        buffer.set("d", "e")
+        #expect(buffer.statistics.isOverflowed)
+    }
+
+    @Test func bytesOfSubstrings_areThoseOfTheirUTF8() {
+        let buffer = DedupeBuffer<String, Substring>(bound: .bytes(5))
+        buffer.set("a", "a long string".prefix(4))
+        #expect(buffer.statistics.pendingBytes == 4)
+    }
+
+    @Test func bytesOfArraysAndOfData_areTheirElements() {
+        let arrays = DedupeBuffer<String, [UInt8]>(bound: .bytes(3))
+        arrays.set("a", [1, 2, 3])
+        #expect(arrays.statistics.pendingBytes == 3)
+        arrays.set("b", [4])
+        #expect(arrays.statistics.isOverflowed)
+        let data = DedupeBuffer<String, Data>(bound: .bytes(3))
+        data.set("a", Data([1, 2]))
+        #expect(data.statistics.pendingBytes == 2)
+    }
+
+    @Test func bytesAndKeys_areBothBounds() {
+        let buffer = DedupeBuffer<String, String>(bound: .bytes(100, keys: 2))
+        for key in ["a", "b"] { buffer.set(key, "value") }
+        #expect(!buffer.statistics.isOverflowed)
+        buffer.set("c", "")
+        #expect(buffer.statistics.isOverflowed)
+    }
+
     // MARK: Misuse
-
-    @Test func bytesWithoutAWeight_isMisuse() async {
-        await #expect(processExitsWith: .failure) {
-            _ = StringBuffer(configuration: DedupeBufferConfiguration(maximumPendingBytes: 1))
-        }
-    }
-
-    @Test func zeroKeys_isMisuse() async {
-        await #expect(processExitsWith: .failure) {
-            _ = StringBuffer(configuration: DedupeBufferConfiguration(maximumPendingKeys: 0))
-        }
-    }
-
-    @Test func zeroBytes_isMisuse() async {
-        await #expect(processExitsWith: .failure) {
-            _ = StringBuffer(configuration: DedupeBufferConfiguration(maximumPendingBytes: 0), weight: { $0 })
-        }
-    }
 
     @Test func negativeWeight_isMisuse() async {
         await #expect(processExitsWith: .failure) {
-            let buffer = StringBuffer(
-                configuration: DedupeBufferConfiguration(maximumPendingBytes: 10), weight: { $0 })
+            let buffer = StringBuffer(bound: .bytes(10) { $0 })
             buffer.onUpdates([Update(key: "a", value: -1)])
         }
     }
 
     @Test func smallestBounds_areNoMisuse() {
-        _ = StringBuffer(
-            configuration: DedupeBufferConfiguration(maximumPendingKeys: 1, maximumPendingBytes: 1), weight: { $0 })
+        _ = StringBuffer(bound: .bytes(1, keys: 1) { $0 })
     }
 }
 

@@ -29,7 +29,7 @@ struct CancellationTests {
     private let buffer: StringBuffer
 
     init() {
-        buffer = StringBuffer(batchSize: 10, retry: DedupeBufferRetry(maximumAttempts: nil, clock: clock))
+        buffer = StringBuffer(batchSize: 10, retry: .init(maximumAttempts: nil, clock: clock))
     }
 
     /// A status, two updates, a status.
@@ -270,7 +270,7 @@ struct CancellationTests {
 
     enum Finish: CaseIterable { case plain, withDeadline }
 
-    private func finish(_ kind: Finish) -> Task<DedupeBufferLeftovers?, any Error> {
+    private func finish(_ kind: Finish) -> Task<DedupeBufferUndelivered?, any Error> {
         Task(executorPreference: executor) { [buffer] in
             switch kind {
             case .plain:
@@ -328,7 +328,7 @@ struct CancellationTests {
         finishing.cancel()
         #expect(executor.ready == 1)
         let left = try await executor.outcome(of: finishing, "finish")
-        #expect(left == DedupeBufferLeftovers(updates: 1, statuses: 0, isSinkBusy: true))
+        #expect(left == DedupeBufferUndelivered(updates: 1, statuses: 0, isBatchInFlight: true))
         expectStopped()
         gate.open()
         try await executor.outcome(of: consumer, "the consumer")
@@ -367,7 +367,9 @@ struct CancellationTests {
         #expect(statistics.pendingKeys == 3)
         #expect(statistics.pendingStatuses == 1)
         #expect(statistics.liveKeys == 0)
-        if kind == .withDeadline { #expect(left == DedupeBufferLeftovers(updates: 3, statuses: 1, isSinkBusy: false)) }
+        if kind == .withDeadline {
+            #expect(left == DedupeBufferUndelivered(updates: 3, statuses: 1, isBatchInFlight: false))
+        }
         expectStopped()
     }
 

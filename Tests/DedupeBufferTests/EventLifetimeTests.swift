@@ -197,7 +197,7 @@ private final class HeldIterator: @unchecked Sendable {
 private func failAtRandom(_ random: SeededGenerator, _ tracker: LifetimeTracker) async throws {
     let random = Kept(random)
     let buffer = DedupeBuffer<String, Tracked>(
-        batchSize: 4, retry: DedupeBufferRetry(maximumAttempts: 4, clock: ImpatientClock()))
+        batchSize: 4, retry: .init(maximumAttempts: 4, clock: ImpatientClock()))
     @Sendable func act() {
         random.change { random in
             let key = "key \(Int.random(in: 0..<6, using: &random))"

@@ -249,18 +249,18 @@ struct EventTests {
 
     /// Nobody is recognised: the deadline ends the wait for itself.
     @Test func deadline_byAConsumerWhoseNextRanInAChildTask_endsTheWait() async throws {
-        let (buffer, left) = (buffer, Kept<DedupeBufferLeftovers?>(nil))
+        let (buffer, left) = (buffer, Kept<DedupeBufferUndelivered?>(nil))
         buffer.onStatusUpdated(.inSync)
         let box = IteratorBox(buffer.events.makeAsyncIterator())
         let consumer = Task {
             async let event = box.next()
             _ = try await event
-            let leftovers = await buffer.finish(deadline: .now + .milliseconds(5))
-            left.change { $0 = leftovers }
+            let undelivered = await buffer.finish(deadline: .now + .milliseconds(5))
+            left.change { $0 = undelivered }
             while try await box.next() != nil {}
         }
         try await outcome(of: consumer, "finish")
-        #expect(left.value == DedupeBufferLeftovers(updates: 0, statuses: 0, isSinkBusy: true))
+        #expect(left.value == DedupeBufferUndelivered(updates: 0, statuses: 0, isBatchInFlight: true))
     }
 
     /// A task that ended may have had the address of one that lives. Is the first one kept, nobody

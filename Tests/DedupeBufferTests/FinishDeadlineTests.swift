@@ -17,7 +17,7 @@ struct FinishDeadlineTests {
 
     private func finish(
         _ buffer: StringBuffer, _ form: Form, _ deadline: ContinuousClock.Instant
-    ) async throws -> DedupeBufferLeftovers {
+    ) async throws -> DedupeBufferUndelivered {
         switch form {
         case .asynchronous: return try await within("finish") { await buffer.finish(deadline: deadline) }
         case .synchronous:
@@ -27,8 +27,8 @@ struct FinishDeadlineTests {
         }
     }
 
-    private func leftovers(_ updates: Int, _ statuses: Int, busy: Bool) -> DedupeBufferLeftovers {
-        DedupeBufferLeftovers(updates: updates, statuses: statuses, isSinkBusy: busy)
+    private func undelivered(_ updates: Int, _ statuses: Int, busy: Bool) -> DedupeBufferUndelivered {
+        DedupeBufferUndelivered(updates: updates, statuses: statuses, isBatchInFlight: busy)
     }
 
     private func expectStopped(_ buffer: StringBuffer) {
@@ -41,7 +41,7 @@ struct FinishDeadlineTests {
     func deadline_withoutALoop_stopsThen(form: Form) async throws {
         buffer.set("a", 1)
         buffer.onStatusUpdated(.inSync)
-        #expect(try await finish(buffer, form, Self.soon) == leftovers(1, 1, busy: false))
+        #expect(try await finish(buffer, form, Self.soon) == undelivered(1, 1, busy: false))
         expectStopped(buffer)
     }
 
@@ -69,14 +69,14 @@ struct FinishDeadlineTests {
     func deadline_afterTheStopWithSomethingPending_returnsAtOnce(form: Form) async throws {
         buffer.set("a", 1)
         buffer.stop()
-        #expect(try await finish(buffer, form, Self.never) == leftovers(1, 0, busy: false))
+        #expect(try await finish(buffer, form, Self.never) == undelivered(1, 0, busy: false))
     }
 
     @Test(arguments: Form.allCases)
     func deadline_afterAFinishWithSomethingPending_returnsAtOnce(form: Form) async throws {
         buffer.set("a", 1)
         await buffer.finish()
-        #expect(try await finish(buffer, form, Self.never) == leftovers(1, 0, busy: false))
+        #expect(try await finish(buffer, form, Self.never) == undelivered(1, 0, busy: false))
     }
 
     @Test(arguments: Form.allCases, [false, true])
@@ -86,7 +86,7 @@ struct FinishDeadlineTests {
         async let left = finish(buffer, form, Self.never)
         for _ in 0..<100 { await Task.yield() }
         if finishes { await buffer.finish() } else { buffer.stop() }
-        #expect(try await left == leftovers(1, 0, busy: false))
+        #expect(try await left == undelivered(1, 0, busy: false))
     }
 
     /// The deadline has come, then.
@@ -97,24 +97,24 @@ struct FinishDeadlineTests {
         let finishing = Task { await buffer.finish(deadline: Self.never) }
         for _ in 0..<100 { await Task.yield() }
         finishing.cancel()
-        #expect(try await within("finish") { await finishing.value } == leftovers(1, 0, busy: false))
+        #expect(try await within("finish") { await finishing.value } == undelivered(1, 0, busy: false))
         expectStopped(buffer)
     }
 
     /// What an overflow dropped was not delivered, though nothing is pending.
     @Test(arguments: Form.allCases)
     func deadline_afterAnOverflow_isNotEmpty(form: Form) async throws {
-        let buffer = StringBuffer(configuration: .init(maximumPendingKeys: 1))
+        let buffer = StringBuffer(bound: .keys(1))
         buffer.set("a", 1)
         buffer.set("b", 1)
         let left = try await finish(buffer, form, Self.never)
-        #expect(left == DedupeBufferLeftovers(updates: 0, statuses: 0, isSinkBusy: false, isOverflowed: true))
+        #expect(left == DedupeBufferUndelivered(updates: 0, statuses: 0, isBatchInFlight: false, isOverflowed: true))
         #expect(!left.isEmpty)
     }
 
     @Test(arguments: Form.allCases)
     func deadline_afterAnOverflowThatARestartEnded_isEmpty(form: Form) async throws {
-        let buffer = StringBuffer(configuration: .init(maximumPendingKeys: 1))
+        let buffer = StringBuffer(bound: .keys(1))
         buffer.set("a", 1)
         buffer.set("b", 1)
         buffer.onConnectionRestarted()
@@ -146,7 +146,7 @@ struct FinishDeadlineTests {
         async let left = finish(buffer, form, .now + .seconds(sign * (.max / 4)))
         try await Task.sleep(for: .milliseconds(20))
         if sign > 0 { gate.open() }
-        #expect(try await left == leftovers(0, 0, busy: sign < 0))
+        #expect(try await left == undelivered(0, 0, busy: sign < 0))
     }
 
     @Test(arguments: LoopKind.allCases, Form.allCases)
@@ -184,7 +184,7 @@ struct FinishDeadlineTests {
         buffer.set("b", 1)
         buffer.set("c", 1)
         buffer.onStatusUpdated(.inSync)
-        #expect(try await finish(buffer, form, Self.soon) == leftovers(2, 1, busy: true))
+        #expect(try await finish(buffer, form, Self.soon) == undelivered(2, 1, busy: true))
         expectStopped(buffer)
         gate.open()
         try loop.end()
@@ -198,7 +198,7 @@ struct FinishDeadlineTests {
         queue.suspend()
         try buffer.startSending(to: sink, on: queue)
         buffer.set("a", 1)
-        #expect(try await finish(buffer, form, Self.soon) == leftovers(1, 0, busy: false))
+        #expect(try await finish(buffer, form, Self.soon) == undelivered(1, 0, busy: false))
         queue.resume()
         await buffer.finish()
         #expect(sink.calls == [])
@@ -213,7 +213,7 @@ struct FinishDeadlineTests {
         buffer.set("a", 1)
         try await eventually("a call") { !sink.calls.isEmpty }
         buffer.set("b", 1)
-        #expect(try await finish(buffer, form, .now - .seconds(1)) == leftovers(1, 0, busy: true))
+        #expect(try await finish(buffer, form, .now - .seconds(1)) == undelivered(1, 0, busy: true))
         gate.open()
     }
 
@@ -224,7 +224,7 @@ struct FinishDeadlineTests {
         var iterator = buffer.events.makeAsyncIterator()
         #expect(try await iterator.next() == .status(.resyncInProgress))
         buffer.set("b", 1)
-        #expect(try await finish(buffer, form, Self.soon) == leftovers(1, 0, busy: true))
+        #expect(try await finish(buffer, form, Self.soon) == undelivered(1, 0, busy: true))
         #expect(try await iterator.next().map { Event($0) } == .updates([.new("a", 1)]))
         #expect(try await iterator.next() == nil)
     }
@@ -249,7 +249,7 @@ struct FinishDeadlineTests {
         buffer.set("a", 1)
         try await gate.waitForArrival()
         buffer.set("b", 1)
-        #expect(try await finish(buffer, form, Self.soon) == leftovers(1, 0, busy: true))
+        #expect(try await finish(buffer, form, Self.soon) == undelivered(1, 0, busy: true))
         gate.open()
         try await outcome(of: running, "run")
         #expect(sink.delivered == [.updates([.new("a", 1)])])
@@ -258,12 +258,12 @@ struct FinishDeadlineTests {
     @Test(arguments: Form.allCases)
     func deadline_passesInAPause_theSinksErrorComesOut(form: Form) async throws {
         let clock = TestClock()
-        let buffer = StringBuffer(retry: DedupeBufferRetry(maximumAttempts: nil, clock: clock))
+        let buffer = StringBuffer(retry: .init(maximumAttempts: nil, clock: clock))
         buffer.set("a", 1)
         buffer.onStatusUpdated(.inSync)
         let running = Task { try await buffer.run(sink: ScriptedSink<Int> { _, _ in throw SinkFailure() }) }
         try await clock.waitForSleeper()
-        #expect(try await finish(buffer, form, Self.soon) == leftovers(1, 1, busy: false))
+        #expect(try await finish(buffer, form, Self.soon) == undelivered(1, 1, busy: false))
         await #expect(throws: SinkFailure()) { try await outcome(of: running, "run") }
     }
 
@@ -278,7 +278,7 @@ struct FinishDeadlineTests {
         let finishing = Task { await buffer.finish(deadline: Self.never) }
         finishing.cancel()
         let left = try await within("finish") { await finishing.value }
-        #expect(left == leftovers(1, 0, busy: true))
+        #expect(left == undelivered(1, 0, busy: true))
         expectStopped(buffer)
         gate.open()
     }
@@ -289,7 +289,7 @@ struct FinishDeadlineTests {
     func deadline_byTheSink_returnsAtOnce_andHolds(kind: LoopKind) async throws {
         let (buffer, sink, gate): (StringBuffer, _, _) = (makeBuffer(batchSize: 1), StringSink(), PatientGate())
         defer { gate.open() }
-        let left = Kept<DedupeBufferLeftovers?>(nil)
+        let left = Kept<DedupeBufferUndelivered?>(nil)
         for n in 1...3 { buffer.set("key \(n)", n) }
         sink.onEachCall { _ in
             left.change { $0 = $0 ?? buffer.finish(deadline: Self.soon) }
@@ -297,7 +297,7 @@ struct FinishDeadlineTests {
         }
         let loop = try RunningLoop(kind, of: buffer, to: sink)
         try await eventually("return of finish") { left.value != nil }
-        #expect(left.value == leftovers(2, 0, busy: true))
+        #expect(left.value == undelivered(2, 0, busy: true))
         try await eventually("the stop") {
             let dropped = buffer.statistics.dropped
             buffer.set("key 3", 0)
@@ -327,7 +327,7 @@ struct FinishDeadlineTests {
     }
 
     @Test func deadline_byAnAsynchronousSink_returnsAtOnce() async throws {
-        let (buffer, left): (StringBuffer, _) = (makeBuffer(batchSize: 1), Kept<DedupeBufferLeftovers?>(nil))
+        let (buffer, left): (StringBuffer, _) = (makeBuffer(batchSize: 1), Kept<DedupeBufferUndelivered?>(nil))
         let sink = ScriptedSink<Int> { _, number in
             guard number == 0 else { return }
             let leftovers = await buffer.finish(deadline: Self.never)
@@ -335,7 +335,7 @@ struct FinishDeadlineTests {
         }
         for n in 1...3 { buffer.set("key \(n)", n) }
         try await within("run") { try await buffer.run(sink: sink) }
-        #expect(left.value == leftovers(2, 0, busy: true))
+        #expect(left.value == undelivered(2, 0, busy: true))
         #expect(sink.delivered.items().count == 3)
     }
 
@@ -361,7 +361,7 @@ struct FinishDeadlineTests {
             let statistics = buffer.statistics
             #expect(statistics.unaccounted == 0)
             #expect(left.updates == statistics.pendingKeys, "DEDUPE_TEST_SEED=\(seed), round \(round)")
-            if !left.isSinkBusy { #expect(sink.delivered.items().count == statistics.delivered) }
+            if !left.isBatchInFlight { #expect(sink.delivered.items().count == statistics.delivered) }
         }
     }
 }

@@ -70,7 +70,7 @@ struct IdleTests {
     @Test func runs_inAPause_parkNoThread_andStillDeliver() async throws {
         let before = threads()
         let clocks = buffers.map { _ in TestClock() }
-        let buffers = clocks.map { StringBuffer(retry: DedupeBufferRetry(maximumAttempts: nil, clock: $0)) }
+        let buffers = clocks.map { StringBuffer(retry: .init(maximumAttempts: nil, clock: $0)) }
         let sinks = buffers.map { _ in ScriptedSink<Int> { _, number in if number == 0 { throw SinkFailure() } } }
         let tasks = zip(buffers, sinks).map { run($0, $1) }
         for buffer in buffers { buffer.set("a", 1) }

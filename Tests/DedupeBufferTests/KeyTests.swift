@@ -220,8 +220,8 @@ struct KeyTests {
             #expect(page.nextLength == length)
             page.commit(keyLength: length, deletion: false)
         }
-        #expect(page.keysLength == 65_536 && page.keysCapacity == 65_536)
-        let written = UnsafeRawBufferPointer(start: page.keys, count: page.keysLength)
+        #expect(page.keysLength == 65_536 && page.keys.capacity == 65_536)
+        let written = UnsafeRawBufferPointer(start: page.keys.pointer(at: 0), count: page.keysLength)
         #expect(Array(written) == lengths.enumerated().flatMap { Array(repeating: UInt8($0), count: $1) })
         page.write(key: ([1] as [UInt8]).span.bytes)
         #expect(page.nextLength == PutPage.noRoom)
@@ -253,6 +253,52 @@ struct KeyTests {
         for (n, key) in keys.enumerated() { buffer.set(key, n) }
         for (n, key) in keys.enumerated().reversed() { buffer.set(key, n + 1) }
         #expect(try buffer.flush().items() == keys.enumerated().map { .new($1, $0 + 1) })
+    }
+
+    @Test func substrings_areTheSameKeysAsStrings_withTheirText() throws {
+        let buffer = DedupeBuffer<Substring, Int>()
+        let text = "ä/b/ä"
+        buffer.set(text.prefix(1), 1)
+        buffer.set(text.dropFirst(2).prefix(1), 2)
+        buffer.set(text.suffix(1), 3)
+        buffer.set("", 4)
+        #expect(try buffer.flush().items() == [.new("ä", 3), .new("b", 2), .new("", 4)])
+        #expect("ä".withKeyBytes { $0.byteCount } == text.prefix(1).withKeyBytes { $0.byteCount })
+        #expect([UInt8]([0xC3]).withKeyBytes { Substring(keyBytes: $0) } == nil)
+    }
+
+    // MARK: Keys with raw values
+
+    enum Region: String, DedupeKey, CaseIterable { case east, west }
+
+    enum Port: Int, DedupeKey {
+        case http = 80
+        case https = 443
+    }
+
+    struct EndpointID: RawRepresentable, DedupeKey, Hashable { var rawValue: UInt64 }
+
+    @Test func keysWithRawValues_areDelivered_alsoInOwedDeletions() throws {
+        let regions = DedupeBuffer<Region, Int>()
+        for region in Region.allCases { regions.set(region, 1) }
+        _ = try regions.flush()
+        regions.onConnectionRestarted()
+        regions.set(.west, 2)
+        regions.onStatusUpdated(.inSync)
+        #expect(try regions.flush().items() == [.updated(.west, 2), .deleted(.east)])
+        let ports = DedupeBuffer<Port, Int>()
+        for port in [Port.https, .http, .https] { ports.set(port, port.rawValue) }
+        #expect(try ports.flush().items() == [.new(.https, 443), .new(.http, 80)])
+        let endpoints = DedupeBuffer<EndpointID, Int>()
+        for n in [1, 2, 1 << 40] { endpoints.set(EndpointID(rawValue: UInt64(n)), n) }
+        #expect(try endpoints.flush().items().map(\.key.rawValue) == [1, 2, 1 << 40])
+    }
+
+    @Test func bytesOfNoRawValue_areNoKey() {
+        #expect("east".withKeyBytes { Region(keyBytes: $0) } == .east)
+        #expect("north".withKeyBytes { Region(keyBytes: $0) } == nil)
+        #expect(1.withKeyBytes { Port(keyBytes: $0) } == nil)
+        #expect("80".withKeyBytes { Port(keyBytes: $0) } == nil)
     }
 
     // MARK: A key of the user's own
@@ -361,9 +407,9 @@ struct KeyTests {
     func keyBytes_givenTwiceAndTooLongTheLastTime_areRefused(others: [UInt8]) throws {
         let refused = Kept<[Int]>([])
         let buffer = DedupeBuffer<ManyFacedKey, Int>(
-            configuration: DedupeBufferConfiguration(onRejection: { rejection in
-                refused.change { $0.append(rejection.keyLength) }
-            }))
+            configuration: .with {
+                $0.onRejection = { rejection in refused.change { $0.append(rejection.keyLength) } }
+            })
         let two = Update(key: ManyFacedKey([0], Self.tooLong), value: 2)
         buffer.onUpdates(
             [Update(key: ManyFacedKey([9]), value: 1), two] + others.map { Update(key: ManyFacedKey([$0]), value: 3) })

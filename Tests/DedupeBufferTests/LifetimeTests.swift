@@ -560,11 +560,12 @@ struct KeyLifetimeTests {
     func keys_endWithTheirUpdates(bound: Int?) throws {
         let tracker = LifetimeTracker()
         do {
-            var configuration = DedupeBufferConfiguration(batchSize: 7, suppressesUnchanged: true)
-            configuration.maximumPendingKeys = bound
+            var configuration = DedupeBufferConfiguration(batchSize: 7)
+            configuration.skipsUnchangedRevisions = true
             var merge: (@Sendable (Int, Int) -> Int)?
             if bound != nil { merge = { older, newer in older + newer } }
-            let buffer = DedupeBuffer<MortalKey, Int>(configuration: configuration, merge: merge)
+            let buffer = DedupeBuffer<MortalKey, Int>(
+                configuration: configuration, bound: bound.map { .keys($0) }, merge: merge)
             let sink = ForgettingSink<MortalKey, Int>()
             var random = SeededGenerator(seed: 1)
             for _ in 0..<400 {

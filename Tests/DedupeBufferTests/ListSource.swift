@@ -39,15 +39,18 @@ struct ListSource: Sendable {
     init(_ rules: BufferRules, batchSize: Int, random: SeededGenerator) {
         let hasOverflowed = Kept(false)
         (self.rules, self.random, self.hasOverflowed) = (rules, random, hasOverflowed)
-        let configuration = DedupeBufferConfiguration(
+        var configuration = DedupeBufferConfiguration(
             batchSize: batchSize, label: "test",
-            retry: DedupeBufferRetry(initialDelay: .zero, maximumAttempts: nil, clock: ImpatientClock()),
-            suppressesUnchanged: rules.suppresses, maximumPendingKeys: rules == .keyBound ? 3 : nil,
-            maximumPendingBytes: rules.hasByteBound ? 9 : nil, onOverflow: { hasOverflowed.change { $0 = true } })
+            retry: .init(initialDelay: .zero, maximumAttempts: nil, clock: ImpatientClock()))
+        configuration.skipsUnchangedRevisions = rules.suppresses
+        configuration.onOverflow = { hasOverflowed.change { $0 = true } }
         let merge: @Sendable ([Int], [Int]) -> [Int] = { $0 + $1 }
         // 4 at most, so that any value fits into an empty queue.
         buffer = ListsBuffer(
-            configuration: configuration, weight: { 1 + $0.last! % 4 }, merge: rules.merges ? merge : nil)
+            configuration: configuration,
+            bound: .optional(keys: rules == .keyBound ? 3 : nil, bytes: rules.hasByteBound ? 9 : nil) {
+                1 + $0.last! % 4
+            }, merge: rules.merges ? merge : nil)
     }
 
     mutating func act() {

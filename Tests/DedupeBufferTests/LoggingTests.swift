@@ -22,11 +22,13 @@ private struct Log {
     }
 
     func makeBuffer(
-        retry: DedupeBufferRetry = .init(), metrics: DedupeBufferMetrics? = nil, maximumPendingKeys: Int? = nil
+        retry: DedupeBufferConfiguration.RetryPolicy = .init(), metrics: DedupeBufferConfiguration.Metrics? = nil,
+        bound: DedupeBufferConfiguration.Bound<Int>? = nil
     ) -> StringBuffer {
-        StringBuffer(
-            configuration: DedupeBufferConfiguration(
-                retry: retry, logger: logger, metrics: metrics, maximumPendingKeys: maximumPendingKeys))
+        var configuration = DedupeBufferConfiguration(retry: retry)
+        configuration.logger = logger
+        configuration.metrics = metrics
+        return StringBuffer(configuration: configuration, bound: bound)
     }
 
     var entries: [InMemoryLogHandler.Entry] { handler.entries }
@@ -97,7 +99,7 @@ struct LoggingTests {
     }
 
     @Test func deliveryToATask_isLogged_andItsFailures() async throws {
-        let buffer = log.makeBuffer(retry: DedupeBufferRetry(clock: ImpatientClock()))
+        let buffer = log.makeBuffer(retry: .init(clock: ImpatientClock()))
         buffer.set("a", 1)
         let sink = ScriptedSink<Int> { _, number in if number < 2 { throw SinkFailure(number: number) } }
         let running = Task { try await buffer.run(sink: sink) }
@@ -130,7 +132,7 @@ struct LoggingTests {
     }
 
     @Test func lastFailureOfASink_isLogged_beforeItComesOut_andACancelledOneIsNone() async throws {
-        let buffer = log.makeBuffer(retry: DedupeBufferRetry(maximumAttempts: 1))
+        let buffer = log.makeBuffer(retry: .init(maximumAttempts: 1))
         buffer.set("a", 1)
         let cancelled = ScriptedSink<Int> { _, _ in
             withUnsafeCurrentTask { $0?.cancel() }
@@ -239,7 +241,7 @@ struct LoggingTests {
 
     /// A key that the sink fails on counts as live until then.
     @Test func resync_thatDeletesAllThatIsLive_afterASinkHasFailed_isAWarning() async throws {
-        let buffer = log.makeBuffer(retry: DedupeBufferRetry(maximumAttempts: 1))
+        let buffer = log.makeBuffer(retry: .init(maximumAttempts: 1))
         buffer.set("a", 1)
         try deliverAll(of: buffer)
         buffer.set("b", 1)
@@ -320,7 +322,7 @@ struct LoggingTests {
     // MARK: - Overflows
 
     @Test func overflow_isAWarning_onceUntilTheRestart() throws {
-        let buffer = log.makeBuffer(maximumPendingKeys: 1)
+        let buffer = log.makeBuffer(bound: .keys(1))
         buffer.set("live", 1)
         _ = try buffer.flush()
         for _ in 0..<2 {
@@ -334,7 +336,7 @@ struct LoggingTests {
     /// It is ignored, until there was another restart.
     @Test func inSync_afterAnOverflow_endsNoResync() throws {
         let kept = TestMetrics()
-        let buffer = log.makeBuffer(metrics: DedupeBufferMetrics(factory: kept), maximumPendingKeys: 1)
+        let buffer = log.makeBuffer(metrics: .init(factory: kept), bound: .keys(1))
         buffer.set("live", 1)
         _ = try buffer.flush()
         buffer.onConnectionRestarted()
@@ -354,7 +356,7 @@ struct LoggingTests {
     @Test(arguments: LoopKind.allCases)
     func handler_thatCallsTheBuffer_goesOn(_ kind: LoopKind) throws {
         let calling = CallingHandler()
-        let buffer = StringBuffer(configuration: DedupeBufferConfiguration(logger: calling.logger))
+        let buffer = StringBuffer(configuration: .with { $0.logger = calling.logger })
         calling.call { [unowned buffer] in
             buffer.set("from the handler", 1)
             buffer.onConnectionRestarted()
@@ -380,7 +382,7 @@ struct LoggingTests {
     @Test(arguments: LoopKind.allCases)
     func handler_thatFinishesTheBuffer_goesOn(_ kind: LoopKind) throws {
         let calling = CallingHandler()
-        let buffer = StringBuffer(configuration: DedupeBufferConfiguration(logger: calling.logger))
+        let buffer = StringBuffer(configuration: .with { $0.logger = calling.logger })
         calling.call { [unowned buffer] in if buffer.statistics.delivered > 0 { buffer.finish() } }
         let sink = StringSink()
         let loop = try RunningLoop(kind, of: buffer, to: sink)
@@ -395,7 +397,7 @@ struct LoggingTests {
     @Test(arguments: LoopKind.allCases, [false, true])
     func handler_thatFinishesTheBuffer_whenALoopBegins_goesOn(_ kind: LoopKind, withDeadline: Bool) throws {
         let calling = CallingHandler()
-        let buffer = StringBuffer(configuration: DedupeBufferConfiguration(logger: calling.logger))
+        let buffer = StringBuffer(configuration: .with { $0.logger = calling.logger })
         let sink = StringSink()
         buffer.set("a", 1)
         calling.call { [unowned buffer] in
@@ -415,7 +417,7 @@ struct LoggingTests {
 
     @Test func handler_thatFinishesTheBuffer_whenATaskBegins_goesOn() async throws {
         let calling = CallingHandler()
-        let buffer = StringBuffer(configuration: DedupeBufferConfiguration(logger: calling.logger))
+        let buffer = StringBuffer(configuration: .with { $0.logger = calling.logger })
         let sink = ScriptedSink<Int>()
         buffer.set("a", 1)
         calling.call { [unowned buffer] in buffer.finish() }
@@ -426,7 +428,7 @@ struct LoggingTests {
     /// Wherever that is: the handler is told of the event that is over, and of the end.
     @Test func handler_thatFinishesTheBuffer_whenAConsumerIsLetGo_goesOn() async throws {
         let calling = CallingHandler()
-        let buffer = StringBuffer(configuration: DedupeBufferConfiguration(logger: calling.logger))
+        let buffer = StringBuffer(configuration: .with { $0.logger = calling.logger })
         buffer.set("a", 1)
         let held = Kept(UncheckedIterator(iterator: buffer.events.makeAsyncIterator()))
         try await within("an event") { _ = try await held.value.next() }
@@ -438,7 +440,7 @@ struct LoggingTests {
 
     @Test func handler_thatFinishesTheBuffer_whenATaskHasDelivered_goesOn() async throws {
         let calling = CallingHandler()
-        let buffer = StringBuffer(configuration: DedupeBufferConfiguration(logger: calling.logger))
+        let buffer = StringBuffer(configuration: .with { $0.logger = calling.logger })
         buffer.set("a", 1)
         calling.call { [unowned buffer] in if buffer.statistics.delivered > 0 { buffer.finish() } }
         let sink = ScriptedSink<Int>()

@@ -15,14 +15,14 @@ private typealias ListSink = RecordingSink<String, [Int]>
 private func listBuffer(batchSize: Int = 100) -> ListBuffer {
     ListBuffer(
         configuration: DedupeBufferConfiguration(
-            batchSize: batchSize, label: "test", retry: DedupeBufferRetry(maximumAttempts: 1)), merge: { $0 + $1 })
+            batchSize: batchSize, label: "test", retry: .init(maximumAttempts: 1)), merge: { $0 + $1 })
 }
 
 /// One that stands before `gate` when it merges something into a list that begins with `marked`.
 private func gatedBuffer(_ gate: Gate, marked: Int = -1, batchSize: Int = 100) -> ListBuffer {
     ListBuffer(
         configuration: DedupeBufferConfiguration(
-            batchSize: batchSize, label: "test", retry: DedupeBufferRetry(maximumAttempts: 1)),
+            batchSize: batchSize, label: "test", retry: .init(maximumAttempts: 1)),
         merge: { older, newer in
             if older.first == marked { gate.pass() }
             return older + newer
@@ -152,7 +152,7 @@ struct MergeTests {
 
     @Test func mergedRevision_isTheOneThatSuppresses() throws {
         let buffer = ListBuffer(
-            configuration: DedupeBufferConfiguration(suppressesUnchanged: true), merge: { $0 + $1 })
+            configuration: .with { $0.skipsUnchangedRevisions = true }, merge: { $0 + $1 })
         buffer.set("a", [1], revision: 1)
         buffer.set("a", [2], revision: 2)
         #expect(try buffer.flush() == [.updates([.new("a", [1, 2], revision: 2)])])
@@ -212,7 +212,7 @@ struct MergeTests {
     @Test func valueThatPutsWhenItEnds_mayBeMerged() async throws {
         let holder = Kept<DedupeBuffer<String, Putting>?>(nil)
         let buffer = DedupeBuffer<String, Putting>(
-            configuration: DedupeBufferConfiguration(retry: DedupeBufferRetry(maximumAttempts: 1)),
+            configuration: DedupeBufferConfiguration(retry: .init(maximumAttempts: 1)),
             merge: { _, _ in Putting(holder) })
         holder.change { $0 = buffer }
         for _ in 0..<3 { buffer.set("a", Putting(holder)) }
@@ -303,8 +303,9 @@ struct MergeTests {
     /// it is merged with it.
     @Test func whatAFailingSinkHas_andWasSentAgainAfterARestart_isMergedWithWhatFollows() async throws {
         let buffer = ListBuffer(
-            configuration: DedupeBufferConfiguration(
-                retry: DedupeBufferRetry(maximumAttempts: 1), suppressesUnchanged: true),
+            configuration: DedupeBufferConfiguration(retry: .init(maximumAttempts: 1)).with {
+                $0.skipsUnchangedRevisions = true
+            },
             merge: { $0 + $1 })
         buffer.set("a", [1], revision: 1)
         let calls = try await failOnce(buffer) {
@@ -403,7 +404,7 @@ struct MergeTests {
     func manyWritersBesideASinkThatFails_everyUpdateOnce_inOrder(batchSize: Int) async throws {
         let buffer = ListBuffer(
             configuration: DedupeBufferConfiguration(
-                batchSize: batchSize, retry: DedupeBufferRetry(maximumAttempts: nil, clock: ImpatientClock())),
+                batchSize: batchSize, retry: .init(maximumAttempts: nil, clock: ImpatientClock())),
             merge: { $0 + $1 })
         let sink = ScriptedSink<[Int]> { _, number in if number % 3 != 0 { throw SinkFailure() } }
         let task = Task { try await buffer.run(sink: sink) }
@@ -428,9 +429,8 @@ struct MergeTests {
         let tracker = LifetimeTracker()
         do {
             let buffer = DedupeBuffer<String, [Tracked]>(
-                configuration: DedupeBufferConfiguration(
-                    batchSize: 3, suppressesUnchanged: true, maximumPendingKeys: 12, maximumPendingBytes: 1_000),
-                weight: \.count, merge: { Array(($0 + $1).suffix(4)) })
+                configuration: DedupeBufferConfiguration(batchSize: 3).with { $0.skipsUnchangedRevisions = true },
+                bound: .bytes(1_000, keys: 12, weight: \.count), merge: { Array(($0 + $1).suffix(4)) })
             let sink = ForgettingSink<String, [Tracked]>()
             let loop = try RunningLoop(.ownQueue, of: buffer, to: sink)
             let writers = (0..<4).map { writer in
@@ -468,8 +468,7 @@ struct MergeTests {
         let tracker = LifetimeTracker()
         do {
             let buffer = DedupeBuffer<String, [Tracked]>(
-                configuration: DedupeBufferConfiguration(maximumPendingBytes: 1_000), weight: \.count,
-                merge: { $0 + $1 })
+                bound: .bytes(1_000, weight: \.count), merge: { $0 + $1 })
             for n in 0..<100 { buffer.set("key \(n % 9)", [tracker.make()]) }
             #expect(tracker.alive == 100)
             buffer.delete("key 0")
@@ -629,9 +628,8 @@ struct MergeTests {
         let (gate, overflows) = (Gate(), Kept(0))
         defer { gate.open() }
         let buffer = ListBuffer(
-            configuration: DedupeBufferConfiguration(
-                maximumPendingKeys: 1, maximumPendingBytes: 100, onOverflow: { overflows.change { $0 += 1 } }),
-            weight: \.count,
+            configuration: .with { $0.onOverflow = { overflows.change { $0 += 1 } } },
+            bound: .bytes(100, keys: 1, weight: \.count),
             merge: { older, newer in
                 if older.first == -1 { gate.pass() }
                 return older + newer

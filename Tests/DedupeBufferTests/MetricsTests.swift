@@ -18,18 +18,20 @@ private struct Watch {
     var label = "dedupe_buffer"
     var dimensions: [(String, String)] = []
     var interval = never
-    var destroysAtEnd = false
+    var destroysMetricsOnDeinit = false
 
-    var configuration: DedupeBufferMetrics {
-        DedupeBufferMetrics(
-            label: label, dimensions: dimensions, factory: kept, interval: interval, destroysAtEnd: destroysAtEnd)
+    var configuration: DedupeBufferConfiguration.Metrics {
+        DedupeBufferConfiguration.Metrics(
+            label: label, dimensions: dimensions, factory: kept, interval: interval,
+            destroysMetricsOnDeinit: destroysMetricsOnDeinit)
     }
 
-    func makeBuffer(batchSize: Int = 100, retry: DedupeBufferRetry = .init()) -> StringBuffer {
+    func makeBuffer(batchSize: Int = 100, retry: DedupeBufferConfiguration.RetryPolicy = .init()) -> StringBuffer {
         StringBuffer(
-            configuration: DedupeBufferConfiguration(
-                batchSize: batchSize, retry: retry, metrics: configuration, suppressesUnchanged: true,
-                maximumPendingKeys: 1_000))
+            configuration: DedupeBufferConfiguration(batchSize: batchSize, retry: retry).with {
+                $0.metrics = configuration
+                $0.skipsUnchangedRevisions = true
+            }, bound: .keys(1_000))
     }
 
     func gauge(_ name: String) throws -> TestRecorder { try kept.expectGauge("\(label)_\(name)", dimensions) }
@@ -206,7 +208,7 @@ struct MetricsTests {
         // The sink's own calls report what it has and is going to give back.
         var watch = watch
         watch.interval = .zero
-        let buffer = watch.makeBuffer(retry: DedupeBufferRetry(maximumAttempts: nil, clock: ImpatientClock()))
+        let buffer = watch.makeBuffer(retry: .init(maximumAttempts: nil, clock: ImpatientClock()))
         let sink = ScriptedSink<Int> { _, number in
             // What it fails on is replaced meanwhile, every other time.
             if number % 4 == 1 { buffer.set("key 1", number) }
@@ -244,8 +246,8 @@ struct MetricsTests {
     /// Whatever happens while the figures are reported is reported as well.
     @Test func figures_areUpToDate_ifTheyChangeMeanwhile() throws {
         let calling = CallingMetrics(kept: watch.kept)
-        let metrics = DedupeBufferMetrics(factory: calling, interval: never)
-        let buffer = StringBuffer(configuration: DedupeBufferConfiguration(metrics: metrics))
+        let metrics = DedupeBufferConfiguration.Metrics(factory: calling, interval: never)
+        let buffer = StringBuffer(configuration: .with { $0.metrics = metrics })
         calling.callOnce { [unowned buffer] in
             buffer.set("b", 1)
             buffer.onConnectionRestarted()
@@ -263,8 +265,8 @@ struct MetricsTests {
     // MARK: - Handlers that keep a thread
 
     private func makeBuffer(_ calling: CallingMetrics) -> StringBuffer {
-        let metrics = DedupeBufferMetrics(factory: calling, interval: .zero)
-        return StringBuffer(configuration: DedupeBufferConfiguration(batchSize: 1, metrics: metrics))
+        let metrics = DedupeBufferConfiguration.Metrics(factory: calling, interval: .zero)
+        return StringBuffer(configuration: .with { ($0.batchSize, $0.metrics) = (1, metrics) })
     }
 
     enum Call: CaseIterable { case stop, restart, put }
@@ -287,8 +289,8 @@ struct MetricsTests {
             }
         }
         try bounded("a call") { buffer.set("b", 1) }
-        // Two rounds of three gauges.
-        #expect(count.value == 6)
+        // Two rounds of four gauges.
+        #expect(count.value == 8)
         calling.callNoMore()
     }
 
@@ -421,17 +423,17 @@ struct MetricsTests {
         #expect(try watch.figures() == buffer.statistics.figures)
         let labels =
             watch.kept.counters.map(\.label) + watch.kept.recorders.map(\.label) + watch.kept.timers.map(\.label)
-        #expect(labels.count == 14)
+        #expect(labels.count == 15)
         #expect(labels.allSatisfy { $0.hasPrefix("routes_") })
     }
 
     @Test func defaults() {
-        let metrics = DedupeBufferMetrics()
+        let metrics = DedupeBufferConfiguration.Metrics()
         #expect(metrics.label == "dedupe_buffer")
         #expect(metrics.dimensions.isEmpty)
         #expect(metrics.factory == nil)
         #expect(metrics.interval == .seconds(1))
-        #expect(!metrics.destroysAtEnd)
+        #expect(!metrics.destroysMetricsOnDeinit)
         #expect(DedupeBufferConfiguration().metrics == nil)
         #expect(DedupeBufferConfiguration().logger == nil)
     }
@@ -446,7 +448,7 @@ struct MetricsTests {
         off.stop()
         #expect(system.counters.isEmpty && system.recorders.isEmpty && system.timers.isEmpty)
 
-        let on = StringBuffer(configuration: DedupeBufferConfiguration(metrics: DedupeBufferMetrics()))
+        let on = StringBuffer(configuration: .with { $0.metrics = .init() })
         on.set("a", 1)
         _ = try on.flush()
         #expect(try system.expectCounter("dedupe_buffer_received_total").totalValue == 1)
@@ -465,9 +467,23 @@ struct MetricsTests {
         #expect(try watch.figures() == [0, 0, 0, 3, 1, 1, 0, 0, 0, 0, 0])
     }
 
+    @Test func isOverflowed_isOne_fromAnOverflowToTheRestart() throws {
+        do {
+            let buffer = watch.makeBuffer()
+            #expect(try watch.gauge("is_overflowed").values.allSatisfy { $0 == 0 })
+            buffer.onUpdates((0...1_000).map { Update(key: "key \($0)", value: 1) })
+            #expect(try watch.gauge("is_overflowed").lastValue == 1)
+            buffer.onConnectionRestarted()
+            #expect(try watch.gauge("is_overflowed").lastValue == 0)
+            buffer.onUpdates((0...1_000).map { Update(key: "key \($0)", value: 1) })
+            #expect(try watch.gauge("is_overflowed").lastValue == 1)
+        }
+        #expect(try watch.gauge("is_overflowed").lastValue == 0)
+    }
+
     @Test func metrics_areDestroyed_whereAskedFor() throws {
         var watch = watch
-        watch.destroysAtEnd = true
+        watch.destroysMetricsOnDeinit = true
         do {
             let buffer = watch.makeBuffer()
             buffer.set("a", 1)
@@ -541,7 +557,7 @@ struct TimeAndMemoryTests {
             usleep(2000)
             throw SinkFailure()
         }
-        let once = StringBuffer(retry: DedupeBufferRetry(maximumAttempts: 1))
+        let once = StringBuffer(retry: .init(maximumAttempts: 1))
         once.set("a", 1)
         await #expect(throws: SinkFailure.self) { try await within("run") { try await once.run(sink: sink) } }
         #expect(once.statistics.timeInSink >= .milliseconds(2))

@@ -10,7 +10,7 @@ import Testing
 struct MisuseTests {
     private static let limit = 65_536
 
-    private let rejections = Kept<[DedupeBufferRejection]>([])
+    private let rejections = Kept<[DedupeBufferConfiguration.Rejection]>([])
 
     private func makeBuffer<Key>(_ type: Key.Type = String.self) -> DedupeBuffer<Key, Int> {
         var configuration = DedupeBufferConfiguration()

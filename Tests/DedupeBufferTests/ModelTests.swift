@@ -189,7 +189,7 @@ struct ModelTests {
             var random = SeededGenerator(seed: seed &+ UInt64(round &* 1_000 &+ keys))
             let batchSize = [1, 2, 3, 10, 99, 100, 101, 1_000].randomElement(using: &random)!
             let operations = Self.sequence(keys: keys, length: 200, revisions: revisions, using: &random)
-            let intakes = operations.map { _ in Intake.allCases.randomElement(using: &random)! }
+            let intakes = operations.map { _ in Intake.inOneCall.randomElement(using: &random)! }
             let rules = rules(&random)
             let difference = try Self.compare(operations, batchSize: batchSize, rules: rules, intake: { intakes[$0] })
             if let difference {
@@ -264,15 +264,17 @@ struct ModelTests {
 extension DedupeBuffer<String, Int> {
     /// A buffer by a model's rules.
     convenience init(
-        batchSize: Int = 100, retry: DedupeBufferRetry = .init(), rules: NaiveModel.Rules,
+        batchSize: Int = 100, retry: DedupeBufferConfiguration.RetryPolicy = .init(), rules: NaiveModel.Rules,
         onOverflow: (@Sendable () -> Void)? = nil
     ) {
         self.init(
-            configuration: DedupeBufferConfiguration(
-                batchSize: batchSize, label: "test", retry: retry, suppressesUnchanged: rules.suppresses,
-                maximumPendingKeys: rules.maximumPendingKeys, maximumPendingBytes: rules.maximumPendingBytes,
-                onOverflow: onOverflow),
-            weight: rules.weight, merge: rules.merge)
+            configuration: DedupeBufferConfiguration(batchSize: batchSize, label: "test", retry: retry).with {
+                $0.skipsUnchangedRevisions = rules.suppresses
+                $0.onOverflow = onOverflow
+            },
+            bound: .optional(
+                keys: rules.maximumPendingKeys, bytes: rules.maximumPendingBytes, weight: rules.weight ?? { _ in 0 }),
+            merge: rules.merge)
     }
 }
 

@@ -110,7 +110,7 @@ final class Play: AsyncSyncerCallbacks {
         let itself = Kept<@Sendable () -> Play?>({ nil })
         let clock = ImpatientClock { itself.value()?.pause() }
         buffer = DedupeBuffer(
-            batchSize: batchSize, retry: DedupeBufferRetry(maximumAttempts: nil, clock: clock), rules: rules
+            batchSize: batchSize, retry: .init(maximumAttempts: nil, clock: clock), rules: rules
         ) {
             if rules.restartsAtOverflow { itself.value()?.buffer.onConnectionRestarted() }
         }

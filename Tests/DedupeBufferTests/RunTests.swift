@@ -16,7 +16,7 @@ struct RunTests {
     init() {
         buffer = DedupeBuffer(
             batchSize: 10,
-            retry: DedupeBufferRetry(
+            retry: .init(
                 initialDelay: .seconds(1), factor: 2, maximumDelay: .seconds(60), maximumAttempts: 3, clock: clock))
     }
 
@@ -208,7 +208,7 @@ struct RunTests {
     }
 
     @Test func failure_thatIsNotTriedAgain_andRunAgain() async throws {
-        let buffer = StringBuffer(retry: DedupeBufferRetry(maximumAttempts: 1))
+        let buffer = StringBuffer(retry: .init(maximumAttempts: 1))
         let sink = failing(at: 0, 2)
         buffer.set("a", 1)
         buffer.onStatusUpdated(.inSync)
@@ -349,7 +349,7 @@ struct RunTests {
     }
 
     @Test func finish_whoseSinkGivesUp_returns() async throws {
-        let buffer = StringBuffer(retry: DedupeBufferRetry(maximumAttempts: 1))
+        let buffer = StringBuffer(retry: .init(maximumAttempts: 1))
         let gate = AsyncGate()
         let sink = failing(at: 0) { await gate.pass() }
         buffer.set("a", 1)

@@ -45,7 +45,7 @@ struct SignalTests {
 @Suite("Retry policy")
 struct RetryPolicyTests {
     @Test func failures_inARow_waitLongerEachTime_upToTheMaximum() {
-        let policy = DedupeBufferRetry(
+        let policy = DedupeBufferConfiguration.RetryPolicy(
             initialDelay: .seconds(1), factor: 3, maximumDelay: .seconds(20), maximumAttempts: nil)
         var state = RetryState(policy)
         let delays = (0..<6).map { _ in state.failed() }
@@ -53,16 +53,16 @@ struct RetryPolicyTests {
     }
 
     @Test func failure_thatIsTheLastOneAllowed_givesUp() {
-        var state = RetryState(DedupeBufferRetry(maximumAttempts: 3))
+        var state = RetryState(.init(maximumAttempts: 3))
         #expect(state.failed() != nil)
         #expect(state.failed() != nil)
         #expect(state.failed() == nil)
-        var once = RetryState(DedupeBufferRetry(maximumAttempts: 1))
+        var once = RetryState(.init(maximumAttempts: 1))
         #expect(once.failed() == nil)
     }
 
     @Test func success_startsOver() {
-        let policy = DedupeBufferRetry(initialDelay: .seconds(1), factor: 2, maximumAttempts: 3)
+        let policy = DedupeBufferConfiguration.RetryPolicy(initialDelay: .seconds(1), factor: 2, maximumAttempts: 3)
         var state = RetryState(policy)
         for _ in 0..<5 {
             #expect(state.failed() == .seconds(1))
@@ -72,14 +72,14 @@ struct RetryPolicyTests {
     }
 
     @Test func delays_neverOverflow_orExceedTheMaximum() {
-        let policy = DedupeBufferRetry(
+        let policy = DedupeBufferConfiguration.RetryPolicy(
             initialDelay: .seconds(5), factor: .infinity, maximumDelay: .seconds(2), maximumAttempts: nil)
         var state = RetryState(policy)
         for _ in 0..<3 { #expect(state.failed() == .seconds(2)) }
-        var none = RetryState(DedupeBufferRetry(initialDelay: .zero, maximumAttempts: nil))
+        var none = RetryState(.init(initialDelay: .zero, maximumAttempts: nil))
         for _ in 0..<3 { #expect(none.failed() == .zero) }
         var long = RetryState(
-            DedupeBufferRetry(
+            DedupeBufferConfiguration.RetryPolicy(
                 initialDelay: .seconds(1), factor: 1e300, maximumDelay: .seconds(Int64.max), maximumAttempts: nil))
         #expect(long.failed() == .seconds(1))
         #expect(long.failed() == .seconds(Int64.max))

@@ -371,6 +371,25 @@ func announcedSeed(_ name: String) -> UInt64 {
 
 // MARK: - Buffers
 
+extension DedupeBufferConfiguration {
+    /// This configuration with some members changed.
+    func with(_ change: (inout Self) -> Void) -> Self {
+        var changed = self
+        change(&changed)
+        return changed
+    }
+
+    /// The default configuration with some members changed.
+    static func with(_ change: (inout Self) -> Void) -> Self { Self().with(change) }
+}
+
+extension DedupeBufferConfiguration.Bound {
+    /// A bound of keys, of bytes or of both; `nil`: there is none.
+    static func optional(keys: Int?, bytes: Int? = nil, weight: @escaping @Sendable (Value) -> Int) -> Self? {
+        if let bytes { .bytes(bytes, keys: keys, weight: weight) } else { keys.map { .keys($0) } }
+    }
+}
+
 typealias StringBuffer = DedupeBuffer<String, Int>
 typealias StringSink = RecordingSink<String, Int>
 

@@ -12,8 +12,9 @@ struct SuppressionTests {
     private static let rules = NaiveModel.Rules(suppresses: true)
 
     private let buffer = StringBuffer(
-        configuration: DedupeBufferConfiguration(
-            retry: DedupeBufferRetry(maximumAttempts: 1), suppressesUnchanged: true))
+        configuration: DedupeBufferConfiguration(retry: .init(maximumAttempts: 1)).with {
+            $0.skipsUnchangedRevisions = true
+        })
 
     private func deliver(_ key: String, _ value: Int, revision: UInt64) throws {
         buffer.set(key, value, revision: revision)
@@ -21,7 +22,7 @@ struct SuppressionTests {
     }
 
     @Test func suppression_isOffByDefault() throws {
-        #expect(!DedupeBufferConfiguration().suppressesUnchanged)
+        #expect(!DedupeBufferConfiguration().skipsUnchangedRevisions)
         let buffer = StringBuffer()
         for _ in 0..<2 {
             buffer.set("a", 1, revision: 5)
@@ -315,7 +316,7 @@ final class ConvergingPlay: AsyncSyncerCallbacks {
         let overflowed = Kept(false)
         self.overflowed = overflowed
         buffer = StringBuffer(
-            batchSize: batchSize, retry: DedupeBufferRetry(maximumAttempts: nil, clock: ImpatientClock()), rules: rules
+            batchSize: batchSize, retry: .init(maximumAttempts: nil, clock: ImpatientClock()), rules: rules
         ) {
             overflowed.change { $0 = true }
         }

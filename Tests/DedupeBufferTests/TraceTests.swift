@@ -9,13 +9,17 @@ import Testing
 
 /// How a trace's updates go in.
 enum Intake: CaseIterable, Sendable, CustomTestStringConvertible {
-    case computedKeys, knownStrings, knownBytes
+    case computedKeys, knownStrings, knownBytes, oneByOne
+
+    /// Those that pass all updates in one call.
+    static let inOneCall: [Intake] = [.computedKeys, .knownStrings, .knownBytes]
 
     var testDescription: String {
         switch self {
         case .computedKeys: "onUpdates"
         case .knownStrings: "onUpdatesKeysKnown, strings"
         case .knownBytes: "onUpdatesKeysKnown, bytes"
+        case .oneByOne: "update and remove"
         }
     }
 
@@ -24,6 +28,14 @@ enum Intake: CaseIterable, Sendable, CustomTestStringConvertible {
         case .computedKeys: buffer.onUpdates(updates)
         case .knownStrings: buffer.onUpdatesKeysKnown(updates, keys: updates.map(\.key))
         case .knownBytes: buffer.onUpdatesKeysKnown(updates, keys: updates.map { Array($0.key.utf8) })
+        case .oneByOne:
+            for update in updates {
+                if let value = update.value {
+                    buffer.update(update.key, to: value, revision: update.revision)
+                } else {
+                    buffer.remove(update.key, revision: update.revision)
+                }
+            }
         }
     }
 }

@@ -87,9 +87,11 @@ struct ValueTests {
         try expectCarried(Int?.none, Int?.some(1))
         let buffer = DedupeBuffer<String, Int?>()
         buffer.onUpdates([Update(key: "a", value: .some(nil)), Update(key: "b", value: nil)])
+        buffer.update("c", to: nil)
         let items = try buffer.flush().items()
-        #expect(items.map(\.type) == [.new, .deleted])
+        #expect(items.map(\.type) == [.new, .deleted, .new])
         #expect(items[0].value == .some(.none))
+        #expect(items[2].value == .some(.none))
     }
 
     @Test func alignedVectors() throws {

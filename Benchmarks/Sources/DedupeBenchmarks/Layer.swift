@@ -47,8 +47,10 @@ enum Layer {
     private static var observed: DedupeBufferConfiguration {
         var logger = Logger(label: "benchmark") { _ in SwiftLogNoOpLogHandler() }
         logger.logLevel = .info
-        return DedupeBufferConfiguration(
-            logger: logger, metrics: DedupeBufferMetrics(factory: NOOPMetricsHandler.instance))
+        var configuration = DedupeBufferConfiguration()
+        configuration.logger = logger
+        configuration.metrics = .init(factory: NOOPMetricsHandler.instance)
+        return configuration
     }
 
     private static func measure<Value: Sendable>(

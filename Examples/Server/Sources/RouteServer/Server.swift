@@ -13,8 +13,8 @@ struct Route: Sendable, Equatable {
     var weight: Int
 }
 
-/// The slow side: writes routes to a table that is not always there. What it throws on comes again,
-/// or what is newer by then.
+/// The slow side, which writes routes to a table that is not always there. The buffer sends again
+/// what the table failed on, or what is newer by then.
 actor RouteTable: AsyncSyncerCallbacks {
     struct Unavailable: Error {}
 
@@ -37,15 +37,17 @@ actor RouteTable: AsyncSyncerCallbacks {
     func onStatusUpdated(_ status: SyncStatus) async throws { isInSync = status == .inSync }
 }
 
-/// The fast side: follows the datastore. Whatever goes wrong, it connects again and begins with a
-/// snapshot.
+/// The fast side, which follows the datastore. Whatever goes wrong, it connects again and begins
+/// with a snapshot.
 struct DatastoreClient: Service {
     let datastore: Datastore
     let buffer: DedupeBuffer<String, Route>
     let logger: Logger
 
     func run() async throws {
-        // At shutdown the connection is closed; what has come over it before is still handed on.
+        // This task is cancelled when the client returns.
+        async let _ = reconnectAtOverflows()
+        // At shutdown the connection is closed. What came over it before is still handed on.
         try await withGracefulShutdownHandler {
             while !datastore.isClosed {
                 do {
@@ -62,11 +64,17 @@ struct DatastoreClient: Service {
 
     private func follow() async throws {
         let (snapshot, changes) = datastore.connect()
-        buffer.onConnectionRestarted()
-        buffer.onStatusUpdated(.resyncInProgress)
-        buffer.onUpdates(snapshot)  // what the table has already is suppressed
-        buffer.onStatusUpdated(.inSync)  // what is not in the snapshot is deleted
+        // The buffer skips what the table has already, and deletes what the snapshot lacks.
+        try await buffer.withResync { session in session.send(snapshot) }
         for try await updates in changes { buffer.onUpdates(updates) }
+    }
+
+    /// A resync is what the client does after a lost connection. So an overflow makes it lose that.
+    private func reconnectAtOverflows() async {
+        for await _ in buffer.overflows {
+            logger.warning("more than 2,000 routes pending: resync")
+            datastore.loseConnection()
+        }
     }
 }
 
@@ -79,24 +87,17 @@ struct Server {
         let logger = Logger(label: "routes")
 
         let datastore = Datastore()
-        let configuration = DedupeBufferConfiguration(
-            retry: .init(initialDelay: .milliseconds(5), maximumDelay: .milliseconds(50), maximumAttempts: nil),
-            logger: logger,
-            metrics: .init(label: "routes"),
-            suppressesUnchanged: true,
-            // More than a snapshot has, or a resync would end in an overflow again.
-            maximumPendingKeys: 2_000,
-            // A resync is what the client does when it has lost its connection: so let it lose
-            // that.
-            onOverflow: {
-                logger.warning("more than 2,000 routes pending: resync")
-                datastore.loseConnection()
-            })
-        let buffer = DedupeBuffer<String, Route>(configuration: configuration)
+        var configuration = DedupeBufferConfiguration(
+            retry: .init(initialDelay: .milliseconds(5), maximumDelay: .milliseconds(50), maximumAttempts: nil))
+        configuration.logger = logger
+        configuration.metrics = .init(label: "routes")
+        configuration.skipsUnchangedRevisions = true
+        // More than a snapshot has. Otherwise a resync would overflow again.
+        let buffer = DedupeBuffer<String, Route>(configuration: configuration, bound: .keys(2_000))
         let table = RouteTable()
 
-        let delivery = DedupeBufferService(buffer: buffer, sink: table, gracePeriod: .seconds(5)) { leftovers in
-            logger.notice("delivery has ended", metadata: ["undelivered": "\(leftovers.updates)"])
+        let delivery = DedupeBufferService(buffer: buffer, sink: table, gracePeriod: .seconds(5)) { undelivered in
+            logger.notice("delivery has ended", metadata: ["undelivered": "\(undelivered.updates)"])
         }
         let client = DatastoreClient(datastore: datastore, buffer: buffer, logger: logger)
         // From the last to the first is how a group shuts down: the client ends before the

@@ -2,11 +2,10 @@
 
 import DedupeBuffer
 import Foundation
-import Synchronization
 
-// How much traffic each endpoint has had: what is sent says by how much that has grown, and what is
-// pending is added up. The backlog is bounded by its bytes; when there is more, the meter begins
-// again, with totals.
+// How much traffic each endpoint has had. An update says by how much the traffic has grown, and the
+// buffer adds up what is pending. The backlog is bounded by its bytes. When there is more, the
+// meter begins again, with totals.
 
 struct Traffic: Sendable {
     struct Flow: Sendable {
@@ -28,16 +27,9 @@ struct Traffic: Sendable {
     var weight: Int { MemoryLayout<Traffic>.size + flows.count * MemoryLayout<Flow>.stride }
 }
 
-/// Set by the thread whose update was too much.
-final class Overflow: Sendable {
-    let hasHappened = Atomic(false)
-    var isPending: Bool { hasHappened.load(ordering: .relaxed) }
-}
-
-/// The fast side: never waits for the collector.
+/// The fast side, which never waits for the collector.
 struct Meter {
     let buffer: DedupeBuffer<String, Traffic>
-    let overflow: Overflow
     var totals: [String: Int] = [:]
 
     mutating func count(_ endpoints: Range<Int>, round: Int) {
@@ -53,11 +45,10 @@ struct Meter {
 
     /// Begins again, if there was too much.
     func catchUp() {
-        guard overflow.hasHappened.exchange(false, ordering: .relaxed) else { return }
-        buffer.onConnectionRestarted()
-        buffer.onStatusUpdated(.resyncInProgress)
-        buffer.onUpdates(totals.map { Update(key: $0, value: Traffic(isTotal: true, bytes: $1)) })
-        buffer.onStatusUpdated(.inSync)
+        guard buffer.statistics.isOverflowed else { return }
+        buffer.withResync { session in
+            for (key, bytes) in totals { session.update(key, to: Traffic(isTotal: true, bytes: bytes)) }
+        }
     }
 }
 
@@ -81,17 +72,11 @@ func collect(_ events: DedupeBufferEvents<String, Traffic>) async throws -> [Str
 @main
 struct TrafficCounters {
     static func main() async throws {
-        let overflow = Overflow()
-        let configuration = DedupeBufferConfiguration(
-            // More than a snapshot of 1,000 endpoints weighs, or a resync would end in an overflow
-            // again.
-            maximumPendingBytes: 1_000 * Traffic(isTotal: true, bytes: 0).weight + 16_384,
-            // Not from in here, which is inside the meter's own call: it looks at this afterwards.
-            onOverflow: { overflow.hasHappened.store(true, ordering: .relaxed) })
-        let buffer = DedupeBuffer<String, Traffic>(
-            configuration: configuration, weight: \.weight, merge: Traffic.merged)
+        // More than a snapshot of 1,000 endpoints weighs. Otherwise a resync would overflow again.
+        let bytes = 1_000 * Traffic(isTotal: true, bytes: 0).weight + 16_384
+        let buffer = DedupeBuffer<String, Traffic>(bound: .bytes(bytes, weight: \.weight), merge: Traffic.merged)
 
-        var meter = Meter(buffer: buffer, overflow: overflow)
+        var meter = Meter(buffer: buffer)
         // Nobody collects as yet. Of half of the endpoints several rounds are merged; with the
         // other half it is too much.
         for round in 0..<3 { meter.count(0..<500, round: round) }
@@ -109,7 +94,9 @@ struct TrafficCounters {
                     meter.count(round % 10 * 100..<round % 10 * 100 + 100, round: round)
                     // Once more than the collector can take meanwhile, which has most of it
                     // already.
-                    for _ in 0..<20 where round == 200 && !overflow.isPending { meter.count(0..<1_000, round: round) }
+                    for _ in 0..<20 where round == 200 && !buffer.statistics.isOverflowed {
+                        meter.count(0..<1_000, round: round)
+                    }
                     meter.catchUp()
                     try await Task.sleep(for: .microseconds(200))
                 }

@@ -1,5 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
 
+// What a slot holds, and what the core is told about it when it is created.
+
 internal import CDedupe
 
 /// What a slot holds: an update without its key. The core has the key's bytes, from which delivery
@@ -14,13 +16,6 @@ struct Payload<Value> {
     init(revision: UInt64, value: Value?) {
         self.revision = revision
         self.value = value
-    }
-
-    /// Moves out what is at `payload`. Field by field: of a moved payload the compiler copies the
-    /// value, which costs a retain and a release.
-    @inlinable
-    static func move(from payload: UnsafeMutablePointer<Self>) -> (value: Value?, revision: UInt64) {
-        (withUnsafeMutablePointer(to: &payload.pointee.value) { $0.move() }, payload.pointee.revision)
     }
 }
 
@@ -51,16 +46,14 @@ struct CoreLayout {
     }
 }
 
-extension DedupeBufferConfiguration {
+/// How much may be pending, as the core wants it.
+struct CoreLimits {
+    let keys: Int?
+    let bytes: Int?
+
     func write(to options: inout cdedupe_options_t) {
-        options.suppress_unchanged = suppressesUnchanged
-        if let maximumPendingKeys {
-            precondition(maximumPendingKeys > 0, "maximumPendingKeys must be 1 or more")
-            options.maximum_pending_keys = UInt64(maximumPendingKeys)
-        }
-        if let maximumPendingBytes {
-            precondition(maximumPendingBytes > 0, "maximumPendingBytes must be 1 or more")
-            options.maximum_pending_bytes = UInt64(maximumPendingBytes)
-        }
+        // The core takes 0 for "no bound".
+        options.maximum_pending_keys = UInt64(keys ?? 0)
+        options.maximum_pending_bytes = UInt64(bytes ?? 0)
     }
 }
