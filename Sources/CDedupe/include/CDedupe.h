@@ -495,7 +495,7 @@ cdedupe_result_t cdedupe_put(cdedupe_t *buffer, cdedupe_update_t *CDEDUPE_NULLAB
  * cdedupe_single_put() says what came back.
  */
 typedef struct {
-    void *payload; /**< Where the caller constructs the payload: payload_size bytes. */
+    void *CDEDUPE_NULLABLE payload; /**< Where the caller constructs the payload. */
     /** After the put: the payload that was not accepted, or NULL. It is the caller's again. */
     void *CDEDUPE_NULLABLE returned;
     /** After the put: an older payload that now belongs to the caller, or NULL. */
