@@ -59,7 +59,8 @@ enum Instructions {
         return order.map { layer, name in
             let sides = counts["\(layer) \(name)"]!
             return Result(
-                name, layer: layer, Setting(keys: 1000), "instructions/update", ours: sides["ours"], plain: sides["yardstick"])
+                name, layer: layer, Setting(keys: 1000), "instructions/update", ours: sides["ours"],
+                plain: sides["yardstick"])
         }
     }
 

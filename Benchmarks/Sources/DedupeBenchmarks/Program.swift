@@ -66,7 +66,8 @@ struct Run: ParsableCommand {
         var parameters = quick ? Parameters.quick : Parameters()
         if let keys {
             parameters.keyCounts = try keys.split(separator: ",").map {
-                guard let count = Int($0), (10...10_000_000).contains(count), count % 100 == 0 || 100 % count == 0 else {
+                guard let count = Int($0), (10...10_000_000).contains(count), count % 100 == 0 || 100 % count == 0
+                else {
                     throw ValidationError("--keys are 10, 20, 50 or multiples of 100, up to 10,000,000")
                 }
                 return count
