@@ -18,7 +18,7 @@ final class Core: @unchecked Sendable {
     @usableFromInline let taken: TakenBatch
     private let buffer: OpaquePointer
     private let merger: PayloadMerger?
-    /// Whether an update can be put by ``beginSingle()``. Merging and weighing call the user's code.
+    /// Whether an update can be put by ``beginSingle()``. Merging and weighing run user code.
     @usableFromInline let putsSingly: Bool
     private let scratch = PutBatchPool()
     private let rejected = Atomic<Int>(0)
