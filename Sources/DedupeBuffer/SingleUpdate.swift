@@ -28,8 +28,8 @@ struct SingleUpdate {
 }
 
 extension DedupeKey {
-    /// Whether the bytes of these keys are at hand without any user code, which must not run while an
-    /// update goes through the core.
+    /// Whether the bytes of these keys are at hand without any user code, which must not run while
+    /// an update goes through the core.
     @inlinable
     @inline(__always)
     static var isBuiltIn: Bool {

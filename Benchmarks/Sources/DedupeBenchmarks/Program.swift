@@ -125,6 +125,8 @@ struct PrintTable: ParsableCommand {
     var callgrind: String?
     @Option(help: "Where to write the list of all results.")
     var output: String?
+    @Option(help: "A file with the largest values that are allowed; fails if there are larger ones.")
+    var limits: String?
 
     func run() throws {
         var results = Results()
@@ -132,5 +134,6 @@ struct PrintTable: ParsableCommand {
         if let callgrind { try results.add(Instructions.read(directory: callgrind)) }
         if let output { try results.write(to: output) }
         Table.print(results.list)
+        if let limits, try !Limits(path: limits).check(results.list) { throw ExitCode.failure }
     }
 }
