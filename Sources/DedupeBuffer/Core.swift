@@ -17,6 +17,7 @@ final class Core: @unchecked Sendable {
 
     @usableFromInline let taken: TakenBatch
     private let buffer: OpaquePointer
+    private let batchSize: Int
     private let merger: PayloadMerger?
     /// Whether an update can be put by ``beginSingle()``. Merging and weighing run user code.
     @usableFromInline let putsSingly: Bool
@@ -26,6 +27,12 @@ final class Core: @unchecked Sendable {
     private let late = Atomic<Int>(0)
     @usableFromInline let overflows = OverflowSignal()
     private let nanosecondsInSink = Atomic<Int64>(0)
+    /// Taken batches of which no item was for the sink yet.
+    private let emptiedBatches = Atomic<Int>(0)
+    /// Updates that the sink was given and will go without.
+    private let abandoned = Atomic<Int>(0)
+    /// Whether the loop wants to be woken although the queue is not empty.
+    private let wakesForEntries = Atomic<Bool>(false)
     /// Whether a batch is with the sink. Locked while one is taken, so that after a stop the answer
     /// stands.
     private let delivering = Locked(false)
@@ -33,12 +40,14 @@ final class Core: @unchecked Sendable {
     init(_ configuration: DedupeBufferConfiguration, limits: CoreLimits, layout: CoreLayout, merger: PayloadMerger?) {
         let batchSize = configuration.batchSize
         precondition(layout.payloadSize <= maximumPayloadSize, "a value may take 64 KiB at most: box large ones")
-        taken = TakenBatch(capacity: batchSize)
+        // The first take makes room, so that a buffer that delivers nothing stays small.
+        taken = TakenBatch(capacity: 0)
+        self.batchSize = batchSize
         self.merger = merger
         putsSingly = merger == nil && layout.weightOffset == nil
 
         var options = cdedupe_options()
-        options.batch_size = batchSize
+        options.batch_size = min(batchSize + maximumHeldKeys, maximumBatchSize)
         layout.write(to: &options)
         options.suppress_unchanged = configuration.skipsUnchangedRevisions
         limits.write(to: &options)
@@ -163,8 +172,30 @@ final class Core: @unchecked Sendable {
         for i in 0..<batch.count { noteOutcome(batch.updates.pointer(at: i, count: 1), in: batch) }
         let returned = batch.returned
         cdedupe_payloads(buffer, returned.handles.base, batch.returnedCount, returned.memory.base)
+        // Sequentially consistent, with the store in wakeForNextEntry().
+        if wakesForEntries.load(ordering: .sequentiallyConsistent) { wakeForEntries(of: batch) }
         guard result == CDEDUPE_OK || result == CDEDUPE_OVERFLOWED else { Core.fail(result) }
     }
+
+    private func wakeForEntries(of batch: PutBatch) {
+        let isQueued = (0..<batch.count).contains { i in
+            UInt32(batch.updates[i].outcome) == CDEDUPE_OUTCOME_QUEUED.rawValue
+        }
+        if isQueued { wakeForEntries() }
+    }
+
+    private func wakeForEntries() {
+        if wakesForEntries.exchange(false, ordering: .sequentiallyConsistent) { owner?.wake() }
+    }
+
+    /// Wakes the loop once, for what is queued from now on, although the queue may not be empty.
+    ///
+    /// The loop asks for that before it takes. What was queued before it takes is in its batch, if
+    /// that is not full; for what is queued after that, the loop is woken.
+    func wakeForNextEntry() { wakesForEntries.store(true, ordering: .sequentiallyConsistent) }
+
+    /// Takes ``wakeForNextEntry()`` back.
+    func wakeForNothing() { wakesForEntries.store(false, ordering: .relaxed) }
 
     private func noteOutcome(_ update: UnsafePointer<cdedupe_update_t>, in batch: PutBatch) {
         if update.pointee.slot != 0 { noteReturned(update.pointee.slot, in: batch) }
@@ -202,7 +233,9 @@ final class Core: @unchecked Sendable {
     func put(_ status: SyncStatus) -> Bool {
         let result = cdedupe_put_status(buffer, cdedupe_status_t(rawValue: UInt32(status.rawValue)))
         switch result {
-        case CDEDUPE_OK: return true
+        case CDEDUPE_OK:
+            if wakesForEntries.load(ordering: .sequentiallyConsistent) { wakeForEntries() }
+            return true
         case CDEDUPE_STOPPED, CDEDUPE_OVERFLOWED: return false
         default: Core.fail(result)
         }
@@ -270,12 +303,21 @@ final class Core: @unchecked Sendable {
         case batch, empty, stopped
     }
 
-    /// Fills `taken` with the next batch. The caller holds the claim.
+    /// How many keys may be held back, beside the entries that a batch takes.
+    var maximumHeldBack: Int { min(maximumHeldKeys, maximumBatchSize - batchSize) }
+
+    /// Whether the taken batch has as many items as it could have.
+    var isTakenBatchFull: Bool { taken.count >= batchSize }
+
+    /// Fills `taken` with the next batch, which may have `extra` items more than others. The caller
+    /// holds the claim.
     @usableFromInline
-    func take() -> TakeResult {
+    func take(extra: Int = 0) -> TakeResult {
         var count = 0
+        let capacity = batchSize + min(extra, maximumHeldBack)
+        taken.reserve(capacity)
         let result = delivering.withLock { delivering in
-            let result = cdedupe_take(buffer, taken.items.base, taken.items.capacity, &count)
+            let result = cdedupe_take(buffer, taken.items.pointer(at: 0, count: capacity), capacity, &count)
             delivering = result == CDEDUPE_OK
             return result
         }
@@ -295,12 +337,17 @@ final class Core: @unchecked Sendable {
     @usableFromInline
     func discardTaken() {
         guard taken.count > 0 else { return }
-        withUnsafeTemporaryAllocation(of: cdedupe_slot_t.self, capacity: taken.count) { slots in
-            for i in 0..<taken.count { slots[i] = taken.items[i].slot }
-            cdedupe_discard(buffer, slots.baseAddress!, taken.count)
+        discardTaken(from: 0)
+    }
+
+    private func discardTaken(from start: Int) {
+        let count = taken.count - start
+        withUnsafeTemporaryAllocation(of: cdedupe_slot_t.self, capacity: count) { slots in
+            for i in 0..<count { slots[i] = taken.items[start + i].slot }
+            cdedupe_discard(buffer, slots.baseAddress!, count)
         }
-        taken.count = 0
-        delivering.withLock { $0 = false }
+        taken.count = start
+        if start == 0 { delivering.withLock { $0 = false } }
     }
 
     /// Gives the taken batch's items from `start` on back to the queue, and ends the batch; what
@@ -308,14 +355,27 @@ final class Core: @unchecked Sendable {
     /// queue any more.
     @usableFromInline
     func putBack(from start: Int, destroy: Destroy) {
-        if start < taken.count {
-            var left = taken.count - start
-            let result = cdedupe_put_back(buffer, taken.items.pointer(at: start, count: left), &left)
-            guard result == CDEDUPE_OK else { Core.fail(result) }
-            for i in start..<taken.count { slot(taken.items[i].slot).map(destroy) }
-        }
+        putBackTail(from: start, destroy: destroy)
         discardTaken()
     }
+
+    /// Puts the taken batch's items from `start` on back, and keeps the items before them.
+    @usableFromInline
+    func putBackTail(from start: Int, destroy: Destroy) {
+        guard start < taken.count else { return }
+        var left = taken.count - start
+        let result = cdedupe_put_back(buffer, taken.items.pointer(at: start, count: left), &left)
+        guard result == CDEDUPE_OK else { Core.fail(result) }
+        for i in start..<taken.count { slot(taken.items[i].slot).map(destroy) }
+        discardTaken(from: start)
+    }
+
+    /// The batch that was just taken had nothing for the sink.
+    func countEmptiedBatch() { emptiedBatches.add(1, ordering: .relaxed) }
+
+    /// The sink will go without an update that it was given.
+    @usableFromInline
+    func countAbandoned() { abandoned.add(1, ordering: .relaxed) }
 
     /// How long the oldest update of the taken batch was pending; `nil`: it has none. The caller
     /// holds the claim.
@@ -373,6 +433,8 @@ final class Core: @unchecked Sendable {
         // the sum.
         let rejected = rejected.load(ordering: .relaxed)
         let late = late.load(ordering: .relaxed)
+        let abandoned = abandoned.load(ordering: .relaxed)
+        let emptied = emptiedBatches.load(ordering: .relaxed)
         let raw = rawStatistics
         var statistics = DedupeBufferStatistics()
         statistics.pendingKeys = Int(raw.pending_keys)
@@ -380,15 +442,15 @@ final class Core: @unchecked Sendable {
         statistics.peakPendingKeys = Int(raw.peak_pending_keys)
         statistics.liveKeys = Int(raw.live_keys)
         statistics.received = Int(raw.received) + rejected + late
-        statistics.delivered = Int(raw.delivered)
+        statistics.delivered = Int(raw.delivered) - abandoned
         statistics.replaced = Int(raw.replaced)
         statistics.cancelled = Int(raw.cancelled)
-        statistics.dropped = Int(raw.dropped) + rejected + late
+        statistics.dropped = Int(raw.dropped) + rejected + late + abandoned
         statistics.rejected = rejected
         statistics.synthesizedDeletions = Int(raw.synthesized_deletions)
         statistics.statusesReceived = Int(raw.statuses_received)
         statistics.statusesDelivered = Int(raw.statuses_delivered)
-        statistics.batches = Int(raw.batches)
+        statistics.batches = Int(raw.batches) - emptied
         statistics.timeInSink = .nanoseconds(nanosecondsInSink.load(ordering: .relaxed))
         statistics.memory = Int(raw.memory) + taken.memory
         statistics.suppressed = Int(raw.suppressed)
@@ -421,6 +483,9 @@ final class PayloadMerger: Sendable {
 protocol WakeTarget: AnyObject {
     func wake()
 }
+
+/// How many keys may wait for another attempt, beside what a batch takes.
+private let maximumHeldKeys = 1_000
 
 /// What the core allows.
 let maximumBatchSize = 65_536

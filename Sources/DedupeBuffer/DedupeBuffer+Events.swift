@@ -56,7 +56,6 @@ public struct DedupeBufferEvents<Key: DedupeKey, Value: Sendable>: AsyncSequence
             guard !turn.isAsked else { throw .alreadySending }
             turn.isAsked = true
             defer { turn.isAsked = false }
-            turn.loop.unmarkConsumer()
             if turn.state == .new && !Task.isCancelled {
                 do throws(DedupeBufferError) {
                     try turn.begin()
@@ -64,9 +63,7 @@ public struct DedupeBufferEvents<Key: DedupeKey, Value: Sendable>: AsyncSequence
                     return nil
                 }
             }
-            let event = await turn.next(isolation: actor)
-            if event != nil { turn.loop.markConsumer() }
-            return event
+            return await turn.next(isolation: actor)
         }
     }
 }
@@ -104,15 +101,17 @@ extension DedupeBuffer {
     ///
     /// ### Finishing
     ///
-    /// The consumer may call any method of the buffer. `finish()` returns at once where the
-    /// consumer calls it while it has an event. Recognised as the consumer is the task that made
-    /// the iterator, as `for` does, and itself asks for events.
+    /// The consumer may call any method of the buffer, except that it must not wait for its own
+    /// end. `finish()` returns when the consumer has asked for more and there is no more. So a
+    /// consumer that awaits `finish()` with an event in hand waits for itself, and nothing detects
+    /// that. The consumer can let go of its iterator first, as `break` does; or call ``stop()`` or
+    /// `finish(deadline:)`; or begin a task that finishes the buffer, and not wait for that task:
     ///
-    /// - Important: where `next()` is called by other tasks (by a child task, to wait no longer
-    ///   than some time; by whoever calls an actor that has the iterator), nobody is recognised,
-    ///   and to wait for `finish()` with an event in hand is to wait for oneself. So it is to wait
-    ///   for another task that waits in `finish()`. Call ``stop()`` there, or `finish(deadline:)`,
-    ///   or let go of the iterator first.
+    /// ```swift
+    /// for try await event in buffer.events {
+    ///     if case .status(.inSync) = event { Task { await buffer.finish() } }
+    /// }
+    /// ```
     @inlinable
     public var events: DedupeBufferEvents<Key, Value> { DedupeBufferEvents(storage: storage) }
 }

@@ -18,9 +18,26 @@ public protocol AsyncSyncerCallbacks<Key, Value>: Sendable {
 
     /// Keys changed. Never called with an empty array, and the array belongs to the sink.
     ///
-    /// - Important: called serially, in order. Whatever is thrown, none of the updates counts as
-    ///   delivered.
+    /// - Important: called serially, in order. If it throws a ``DeliveryFailure``, all updates
+    ///   except those of the failure's keys count as delivered. If it throws anything else, none
+    ///   does.
     func onUpdates(_ updates: [Update<Key, Value>]) async throws
+
+    /// Decides what becomes of an update that the sink has failed on, by a ``DeliveryFailure``.
+    ///
+    /// Called after each failure, before anything else is delivered. If a sink does not implement
+    /// it, every update is tried again, forever.
+    ///
+    /// - Parameters:
+    ///   - update: what the sink has failed on.
+    ///   - failures: how many times in a row the sink has failed on this key, 1 or more.
+    func onFailure(of update: Update<Key, Value>, failures: Int) async -> FailedUpdateAction
+}
+
+extension AsyncSyncerCallbacks {
+    /// Tries again.
+    @inlinable
+    public func onFailure(of update: Update<Key, Value>, failures: Int) async -> FailedUpdateAction { .retry }
 }
 
 extension AsyncSyncerCallbacks {
@@ -49,42 +66,72 @@ extension DedupeBuffer {
     ///
     /// While it runs, it keeps the buffer and the sink alive.
     ///
-    /// - Important: `finish()` returns at once where it is called by the sink, or by a task that
-    ///   the sink began: it would wait for itself.
-    /// - Throws: ``DedupeBufferError/alreadySending`` if somebody else consumes or delivers,
+    /// `finish()` returns at once if the sink calls it, because it would wait for itself.
+    ///
+    /// A sink that throws a ``DeliveryFailure`` has failed on some keys only. These wait, and
+    /// nothing else does.
+    ///
+    /// - Throws: ``DedupeBufferError/alreadySending`` if another consumer or loop delivers,
     ///   ``DedupeBufferError/stopped`` if the buffer was stopped before; `CancellationError` if the
-    ///   task was cancelled; else what the sink has thrown.
+    ///   task was cancelled; otherwise the error that the sink has thrown.
     @inlinable
     public func run(sink: some AsyncSyncerCallbacks<Key, Value>) async throws {
-        try await run(sink: sink, whenBegun: {})
+        try await run(sink: sink, retry: retry.policy, whenBegun: {})
     }
 
-    /// The same; calls `whenBegun` when the buffer is claimed, so that a finish will wait.
+    /// Delivers to a closure, as ``run(sink:)`` does to a sink.
+    ///
+    /// ```swift
+    /// try await buffer.run { event in
+    ///     switch event {
+    ///     case .updates(let updates): try await table.apply(updates)
+    ///     case .status(let status): await table.note(status)
+    ///     }
+    /// }
+    /// ```
+    ///
+    /// - Parameter handle: called with one event at a time, in order.
+    /// - Throws: as ``run(sink:)``.
     @inlinable
-    package func run(sink: some AsyncSyncerCallbacks<Key, Value>, whenBegun: () -> Void) async throws {
+    public func run(_ handle: @escaping @Sendable (DedupeBufferEvent<Key, Value>) async throws -> Void) async throws {
+        try await run(sink: AsyncClosureSink(handle: handle))
+    }
+
+    /// Delivers with another retry policy. Calls `whenBegun` when the buffer is claimed, so that a
+    /// finish will wait.
+    @inlinable
+    package func run(
+        sink: some AsyncSyncerCallbacks<Key, Value>, retry policy: DedupeBufferConfiguration.RetryPolicy,
+        whenBegun: () -> Void
+    ) async throws {
         let turn = EventTurn(storage)
         try turn.begin()
         defer { turn.end() }
         whenBegun()
-        try await turn.loop.asCurrent { try await deliver(turn, to: sink) }
+        try await deliver(turn, to: sink, RetryState(policy))
     }
 
     @inlinable
-    func deliver(_ turn: EventTurn<Key, Value>, to sink: some AsyncSyncerCallbacks<Key, Value>) async throws {
+    func deliver(
+        _ turn: EventTurn<Key, Value>, to sink: some AsyncSyncerCallbacks<Key, Value>, _ retry: RetryState
+    ) async throws {
         var retries = retry
         var failure: (any Error)?
         while let event = await turn.next() {
             do {
-                try await sink.handle(event)
+                try await delivery.selfWait.whileInSink {
+                    try await turn.deliver(event, to: sink, retry: retry.policy)
+                }
                 retries.succeeded()
                 failure = nil
             } catch {
-                turn.giveBack(event)
+                delivery.selfWait.whileInside { turn.giveBack(event) }
                 failure = error
                 guard !Task.isCancelled else { break }
                 let delay = retries.failed()
                 observer?.sinkFailed(error, failures: retries.failures)
                 guard let delay else { throw error }
+                if retries.hasJustReachedMaximum { observer?.backOffReachedMaximum(delay) }
                 await turn.loop.pause(for: delay, on: retry.policy.clock)
             }
         }

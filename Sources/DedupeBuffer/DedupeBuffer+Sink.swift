@@ -29,6 +29,28 @@ extension DedupeBuffer {
         try delivery.start(on: queue, body: body) { [unowned self] in self }
     }
 
+    /// Delivers to a closure, as ``startSending(to:on:)`` does to a sink.
+    ///
+    /// ```swift
+    /// try buffer.startSending { event in
+    ///     switch event {
+    ///     case .updates(let updates): print(updates.map(\.key))
+    ///     case .status(let status): print(status)
+    ///     }
+    /// }
+    /// ```
+    ///
+    /// - Parameters:
+    ///   - queue: where to call it; `nil`: a queue of the buffer's own.
+    ///   - handle: called with one event at a time, in order.
+    /// - Throws: ``DedupeBufferError/alreadySending`` or ``DedupeBufferError/stopped``.
+    @inlinable
+    public func startSending(
+        on queue: DispatchQueue? = nil, _ handle: @escaping @Sendable (DedupeBufferEvent<Key, Value>) -> Void
+    ) throws(DedupeBufferError) {
+        try startSending(to: ClosureSink(handle: handle), on: queue)
+    }
+
     /// Delivers to `sink` on the calling thread until ``stop()`` or `finish()`.
     ///
     /// - Important: blocks the calling thread, also when there is nothing to deliver.
@@ -46,8 +68,10 @@ extension DedupeBuffer {
 
     /// Delivers one batch to `sink` on the calling thread. Waits for no other call, except a merge.
     ///
-    /// - Throws: ``DedupeBufferError/emptyQueue``; ``DedupeBufferError/alreadySending`` if a loop
-    ///   runs, or from inside the sink; ``DedupeBufferError/stopped``.
+    /// - Throws: ``DedupeBufferError/emptyQueue`` if there is nothing to deliver, or nothing before
+    ///   ``DedupeBufferConfiguration/minimumInterval`` is over;
+    ///   ``DedupeBufferError/alreadySending`` if a loop runs, or from inside the sink;
+    ///   ``DedupeBufferError/stopped``.
     @inlinable
     public func sendNextBatchToSink(_ sink: some SyncerCallbacks<Key, Value>) throws(DedupeBufferError) {
         do throws(DedupeBufferError) {
@@ -66,7 +90,7 @@ extension DedupeBuffer {
         defer { core.release() }
         switch delivery.take() {
         case .batch: deliver(to: sink)
-        case .empty: throw .emptyQueue
+        case .empty, .later: throw .emptyQueue
         case .stopped: throw .stopped
         }
     }

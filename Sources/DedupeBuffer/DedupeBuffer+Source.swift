@@ -121,8 +121,10 @@ extension DedupeBuffer {
     /// The buffer drops everything that is pending. At the next ``SyncStatus/inSync`` it deletes
     /// the keys that are live at the sink and that were not seen since the restart. The restart
     /// does not disturb a batch that is being delivered. It supersedes a resync of
-    /// ``withResync(isolation:_:)`` that is under way. After ``stop()`` or `finish()` a restart is
-    /// ignored, so that a finish still delivers what was received before it.
+    /// ``withResync(isolation:_:)`` that is under way.
+    ///
+    /// After ``stop()`` or `finish()` a restart is ignored, so that a finish still delivers what
+    /// was received before it.
     ///
     /// - Complexity: O(1) under the lock. Afterwards this call destroys the dropped values in small
     ///   steps. If there are many, the loop does so when it has nothing else to do.

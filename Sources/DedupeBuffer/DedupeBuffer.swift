@@ -13,7 +13,7 @@
 /// try buffer.startSending(to: sink)               // on a Dispatch queue; returns at once
 /// datastoreClient.start(callbacks: buffer)   // calls onUpdates, onStatusUpdated and so on
 /// ...
-/// buffer.finish()                                 // what was received is delivered, then it stops
+/// await buffer.finish()                           // what was received is delivered, then it stops
 /// ```
 ///
 /// ### Threading
@@ -42,6 +42,10 @@ public final class DedupeBuffer<Key: DedupeKey, Value: Sendable>: RestartAwareCa
     @usableFromInline let onRejection: (@Sendable (DedupeBufferConfiguration.Rejection) -> Void)?
     /// What a ``run(sink:)`` begins with.
     @usableFromInline let retry: RetryState
+
+    /// How long a finish waits for a loop or a consumer to begin.
+    let gracePeriod: Duration
+    let clock: any Clock<Duration>
 
     @usableFromInline let onOverflow: (@Sendable () -> Void)?
     @usableFromInline let resyncs: ResyncGate
@@ -89,12 +93,15 @@ public final class DedupeBuffer<Key: DedupeKey, Value: Sendable>: RestartAwareCa
         let limits = CoreLimits(keys: bound?.keys, bytes: bound?.bytes)
         core = Core(configuration, limits: limits, layout: layout, merger: values.merger)
         observer = Observer(configuration, core: core)
-        delivery = DeliveryLoop(core: core, label: configuration.label, observer: observer)
+        delivery = DeliveryLoop(core: core, configuration: configuration, observer: observer) { [core] start in
+            values.replaced.whileKept { core.putBackTail(from: start, destroy: Storage<Key, Value>.destroy) }
+        }
         storage = Storage(core: core, delivery: delivery, values: values)
         onRejection = configuration.onRejection
         onOverflow = configuration.onOverflow
         retry = RetryState(configuration.retry)
         resyncs = ResyncGate(core)
+        (gracePeriod, clock) = (configuration.gracePeriod, configuration.clock)
     }
 
     deinit {
@@ -117,38 +124,6 @@ public final class DedupeBuffer<Key: DedupeKey, Value: Sendable>: RestartAwareCa
         core.stop()
         delivery.stopped()
         observer?.report()
-    }
-
-    /// Delivers what was received before the call, then stops as ``stop()`` does; returns when the
-    /// loop has ended.
-    ///
-    /// The call closes the queue's end. From then on an update that would go to the back of the
-    /// queue is dropped, and counted in ``DedupeBufferStatistics/dropped``; statuses are ignored.
-    /// An update of a key that is pending still replaces the pending one, and is delivered.
-    ///
-    /// If no loop runs, it stops at once. Called from inside the sink, or from a handler or a
-    /// value's `deinit` that the loop runs, or from work on the queue that was given to
-    /// ``startSending(to:on:)``, it returns at once, and the loop ends when the queue is empty. In
-    /// that case the queue stays open: until the loop ends, updates and statuses are queued and
-    /// delivered.
-    ///
-    /// - Important: blocks the calling thread for as long as the sink takes. Not to be called on a
-    ///   serial queue that the queue given to ``startSending(to:on:)`` has as its target: the loop
-    ///   could not run meanwhile.
-    @available(*, noasync)
-    public func finish() {
-        observer?.finishing()
-        defer { observer?.report() }
-        guard beginFinish(whenEmpty: delivery.isCurrent) else { return }
-        // Asked again: the loop may have begun, here, since the first time.
-        if !delivery.isCurrent { delivery.waitForEnd() }
-    }
-
-    /// Whether there is a loop that has still to end. If not, the buffer has stopped.
-    func beginFinish(whenEmpty: Bool) -> Bool {
-        let hasLoop = core.finish(whenEmpty: whenEmpty)
-        if !hasLoop { delivery.stopped() }
-        return hasLoop
     }
 
     // MARK: - Inspection

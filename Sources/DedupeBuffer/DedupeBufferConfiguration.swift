@@ -30,6 +30,29 @@ public struct DedupeBufferConfiguration: Sendable {
     /// How ``DedupeBuffer/run(sink:)`` continues after its sink has failed.
     public var retry: RetryPolicy
 
+    /// How long a finish waits for a loop or a consumer to begin, if something is pending. Zero or
+    /// more; 1 second by default.
+    ///
+    /// The task that is to deliver may not have run yet when the buffer is finished.
+    public var gracePeriod = Duration.seconds(1)
+
+    /// The shortest time from the beginning of one round of delivery to the next. Zero or more.
+    /// `nil`, the default: a round begins as soon as something is pending.
+    ///
+    /// A round delivers what was pending when it began, in as many batches as that takes, so each
+    /// key comes at most once in a round. The first update after an idle time goes at once. What
+    /// comes in during the interval is conflated until the next round begins. An attempt after a
+    /// failure of the sink begins a round, too.
+    ///
+    /// This holds for all ways to deliver; ``DedupeBuffer/sendNextBatchToSink(_:)`` throws
+    /// ``DedupeBufferError/emptyQueue`` when it is too early. `finish()` does not wait for the
+    /// interval: what is pending then is delivered at once. Until the interval is over, a loop on a
+    /// queue keeps the buffer alive.
+    public var minimumInterval: Duration?
+
+    /// The clock that measures ``gracePeriod`` and ``minimumInterval``.
+    public var clock: any Clock<Duration> = ContinuousClock()
+
     /// The logger that the buffer logs to. `nil` turns logging off.
     ///
     /// - `debug`: each call that the source or the owner makes, and each batch.
@@ -129,16 +152,16 @@ extension DedupeBufferConfiguration {
     /// - Complexity: O(1).
     public func validate() throws(ValidationError) {
         try require(1...maximumBatchSize ~= batchSize, "batchSize", "between 1 and \(maximumBatchSize)")
-        try require(retry.initialDelay >= .zero, "retry.initialDelay", "zero or more")
-        try require(retry.factor >= 1, "retry.factor", "1 or more")
-        try require(retry.maximumDelay >= .zero, "retry.maximumDelay", "zero or more")
-        try require(retry.maximumAttempts ?? 1 >= 1, "retry.maximumAttempts", "1 or more, or nil")
+        try retry.validate()
+        try require(gracePeriod >= .zero, "gracePeriod", "zero or more")
+        try require(minimumInterval ?? .zero >= .zero, "minimumInterval", "zero or more")
         try require(metrics?.interval ?? .zero >= .zero, "metrics.interval", "zero or more")
     }
 
     /// Ends the program if `validate` throws. Not by `precondition`, which has no message in
     /// release builds.
-    static func trapUnlessValid(_ validate: () throws(ValidationError) -> Void) {
+    @usableFromInline
+    package static func trapUnlessValid(_ validate: () throws(ValidationError) -> Void) {
         do { try validate() } catch { fatalError("DedupeBuffer: \(error)") }
     }
 }

@@ -32,7 +32,8 @@ public struct DedupeBufferStatistics: Sendable, Hashable {
     /// - because they came after ``DedupeBuffer/stop()``, or after a finish for a key that was not
     ///   pending,
     /// - because they came from a ``DedupeBuffer/ResyncSession`` that had ended,
-    /// - because they were ``rejected``.
+    /// - because they were ``rejected``,
+    /// - because a sink failed on them and goes without them, see ``DeliveryFailure``.
     public var dropped = 0
     /// Updates whose key was too long. These are a part of ``dropped``.
     public var rejected = 0

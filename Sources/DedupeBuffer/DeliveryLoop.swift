@@ -2,20 +2,12 @@
 
 public import Dispatch
 
-#if canImport(Darwin)
-    internal import Darwin
-#elseif canImport(Musl)
-    internal import Musl
-#else
-    internal import Glibc
-#endif
-
 /// What a loop does, supplied by the layer that knows the types. Releasing it releases the sink.
 @usableFromInline
 struct LoopBody {
     /// Delivers the batch that was taken.
     let deliver: () -> Void
-    /// Clears up a little; says whether there may be more.
+    /// Clears up a little. Returns whether there may be more.
     let collect: () -> Bool
 
     @usableFromInline
@@ -25,11 +17,14 @@ struct LoopBody {
     }
 }
 
-/// The delivery loop: when and where batches are taken.
+/// The delivery loop: where batches are taken, and when.
 ///
 /// The core decides under its lock whether the loop sleeps, and calls ``wake()`` when a sleeping
-/// one has to look again. On a queue, a loop that sleeps is nothing at all: waking schedules a
-/// drain. On a thread it waits for a semaphore.
+/// loop has to look again. On a queue, nothing exists of a loop that sleeps; waking it schedules a
+/// drain. On a thread the loop waits for a semaphore, and in a task for a signal.
+///
+/// ``DeliveryStateMachine`` says what to do, ``LoopLifetime`` lets callers wait for a loop's
+/// beginning and end, and ``SelfWait`` tells the callers that must not.
 @usableFromInline
 final class DeliveryLoop: WakeTarget, @unchecked Sendable {
     // Sendable: `state` is locked; the bodies in it run only for the holder of the core's claim.
@@ -38,8 +33,8 @@ final class DeliveryLoop: WakeTarget, @unchecked Sendable {
     private static let batchesPerDrain = 16
 
     private enum Place {
-        /// Drains run on `serial`, whose target is `target`. `keepAlive` gives what must live as
-        /// long as they.
+        /// Drains run on `serial`, whose target is `target`. `keepAlive` returns what must live as
+        /// long as a drain.
         case queue(serial: DispatchQueue, target: DispatchQueue?, keepAlive: () -> AnyObject)
         case thread(DispatchSemaphore)
         /// A task takes batches itself.
@@ -50,42 +45,31 @@ final class DeliveryLoop: WakeTarget, @unchecked Sendable {
         let place: Place
         /// Not of a task.
         var body: LoopBody?
-    }
 
-    private struct State {
-        var loop: Loop?
-        /// The buffer has gone: nothing comes in any more.
-        var isAbandoned = false
-        var isStopped = false
-        /// Those who wait for a loop to begin.
-        var expectant: [@Sendable () -> Void] = []
-
-        /// Whoever gets them calls them, unlocked.
-        mutating func takeExpectant() -> [@Sendable () -> Void] {
-            defer { expectant = [] }
-            return expectant
+        var keepAlive: AnyObject? {
+            if case .queue(_, _, let keepAlive) = place { keepAlive() } else { nil }
         }
     }
 
     private let core: Core
     let label: String
     @usableFromInline let observer: Observer?
-    private let state = Locked(State())
-    /// The queue that the loop needs. Locked while a loop begins, so that one that fails to does
-    /// not take away the mark of another on the same queue.
-    private let markedQueue = Locked<DispatchQueue?>(nil)
-    /// Entered while a loop exists.
-    private let existing = DispatchGroup()
-    /// Those that hold the claim and run foreign code: sinks, handlers, the ends of values. The
-    /// loop cannot go on before that returns.
-    private let inside = ThreadSet()
-    /// Marks the queue on which waiting for the loop would wait for itself.
-    private let queueKey = DispatchSpecificKey<Bool>()
+    let lifetime = LoopLifetime()
+    @usableFromInline let selfWait = SelfWait()
+    private let state = Locked(DeliveryStateMachine<Loop, Task<Void, Never>>())
+    private let pacing: Pacing?
+    /// Puts the taken batch's items from some number on back.
+    private let putBackTail: @Sendable (Int) -> Void
 
-    init(core: Core, label: String, observer: Observer?) {
+    init(
+        core: Core, configuration: DedupeBufferConfiguration, observer: Observer?,
+        putBackTail: @escaping @Sendable (Int) -> Void
+    ) {
         self.core = core
-        self.label = label
+        self.label = configuration.label
         self.observer = observer
+        self.putBackTail = putBackTail
+        pacing = Pacing(configuration)
         core.owner = self
     }
 
@@ -97,28 +81,16 @@ final class DeliveryLoop: WakeTarget, @unchecked Sendable {
     ) throws(DedupeBufferError) {
         let serial = DispatchQueue(label: label, target: target)
         let loop = Loop(place: .queue(serial: serial, target: target, keepAlive: keepAlive), body: body)
-        try begin(loop, "queue") { () throws(DedupeBufferError) in try claim(marking: target) }
-        schedule(on: serial, keepAlive())
-    }
-
-    private func claim(marking target: DispatchQueue?) throws(DedupeBufferError) {
-        try markedQueue.withLock { marked throws(DedupeBufferError) in
-            // Marked before the claim shows: whoever finds a loop knows where not to wait for it.
-            if let target { mark(target, true) }
-            do throws(DedupeBufferError) {
-                try claim()
-            } catch {
-                if let target, target !== marked { mark(target, false) }
-                throw error
-            }
-            marked = target
+        try begin(loop, at: .queue) { () throws(DedupeBufferError) in
+            try selfWait.marking(target, claim: claim)
         }
+        schedule(on: serial, keepAlive())
     }
 
     @usableFromInline
     func runForever(_ body: LoopBody) throws(DedupeBufferError) {
         let semaphore = DispatchSemaphore(value: 0)
-        try begin(Loop(place: .thread(semaphore), body: body), "thread", claim: claim)
+        try begin(Loop(place: .thread(semaphore), body: body), at: .thread, claim: claim)
         while true {
             switch drain() {
             case .more: continue
@@ -130,50 +102,49 @@ final class DeliveryLoop: WakeTarget, @unchecked Sendable {
 
     /// The calling task takes from now on, until ``endTask()``.
     func begin(_ loop: TaskLoop) throws(DedupeBufferError) {
-        try begin(Loop(place: .task(loop)), "task", claim: claim)
-        if state.withLock({ $0.isStopped }) { loop.stop() }
+        try begin(Loop(place: .task(loop)), at: .task, claim: claim)
     }
 
     private func begin(
-        _ loop: Loop, _ way: StaticString, claim: () throws(DedupeBufferError) -> Void
+        _ loop: Loop, at place: DeliveryStateMachine<Loop, Task<Void, Never>>.Place,
+        claim: () throws(DedupeBufferError) -> Void
     ) throws(DedupeBufferError) {
         do throws(DedupeBufferError) {
             try claim()
         } catch {
-            observer?.didNotDeliver(way, error)
+            observer?.didNotDeliver(place.rawValue, error)
             throw error
         }
         // A handler that finishes the buffer here must not wait for a loop that cannot begin before
-        // it returns.
-        whileInside { observer?.starting(way) }
-        let expectant = state.withLock { state in
-            state.loop = loop
-            return state.takeExpectant()
-        }
-        for begun in expectant { begun() }
+        // the handler returns.
+        selfWait.whileInside { observer?.starting(place.rawValue) }
+        if state.withLock({ $0.begin(loop, at: place) }) == .tellOfStop { tellOfStop(loop) }
+        lifetime.didBegin()
     }
 
     private func claim() throws(DedupeBufferError) {
-        // Entered before the claim shows, so that whoever finds it claimed can wait for the end.
-        existing.enter()
+        lifetime.willClaim()
         do {
             try core.claim(loop: true)
         } catch {
-            existing.leave()
+            lifetime.didEnd()
             throw error
         }
     }
 
     // MARK: - Running
 
-    /// Called by the core, in whichever thread found the loop asleep.
+    /// Called by the core, on the thread that found the loop asleep.
     @usableFromInline
     func wake() {
-        switch place {
+        if let loop = state.withLock({ $0.loop }) { wake(loop) }
+    }
+
+    private func wake(_ loop: Loop) {
+        switch loop.place {
         case .queue(let serial, _, let keepAlive): schedule(on: serial, keepAlive())
         case .thread(let semaphore): semaphore.signal()
         case .task(let loop): loop.wake()
-        case nil: return
         }
     }
 
@@ -190,10 +161,10 @@ final class DeliveryLoop: WakeTarget, @unchecked Sendable {
         case more, asleep, ended
     }
 
-    /// Delivers some batches. A loop that has ended already is left alone: a wake-up may have
-    /// crossed its end.
+    /// Delivers some batches. Does nothing for a loop that has ended already, because a wake-up may
+    /// have crossed its end.
     private func drain() -> DrainResult {
-        whileInside {
+        selfWait.whileInside {
             let result = drainSome()
             if result == .ended { leave() }
             return result
@@ -206,6 +177,10 @@ final class DeliveryLoop: WakeTarget, @unchecked Sendable {
             switch take() {
             case .batch: body.deliver()
             case .empty: if !body.collect() { return .asleep }
+            case .later(let pause):
+                if body.collect() { continue }
+                sleep(for: pause)
+                return .asleep
             case .stopped:
                 end()
                 return .ended
@@ -214,19 +189,88 @@ final class DeliveryLoop: WakeTarget, @unchecked Sendable {
         return .more
     }
 
-    /// Marks the thread meanwhile: a finish that is called in `body` does not wait for what can
-    /// only come after it.
-    @usableFromInline
-    func whileInside<R>(_ body: () -> R) -> R { inside.whileInside(body) }
-
     // MARK: - Batches
 
-    /// Takes the next batch. The caller holds the claim, as for all of these.
+    /// How long a loop has nothing to do although something may be pending.
     @usableFromInline
-    func take() -> Core.TakeResult {
-        let result = core.take()
-        if result == .batch, let observer, let age = core.ageOfTakenBatch { observer.tookBatch(ofAge: age) }
-        return result
+    struct Pause: Sendable {
+        let duration: Duration
+        let clock: any Clock<Duration>
+        let endsWithFinish: Bool
+    }
+
+    @usableFromInline
+    enum TakeResult {
+        case batch, empty, stopped
+        case later(Pause)
+    }
+
+    /// Takes the next batch, except the items of keys that wait for another attempt. The caller
+    /// holds the claim, as for all of these.
+    @usableFromInline
+    func take(except backOff: KeyBackOff? = nil) -> TakeResult {
+        if let pacing, let delay = pacing.delay { return .later(pause(of: pacing, delay)) }
+        let heldBack = backOff.flatMap { $0.isEmpty ? nil : $0 }
+        if heldBack != nil { core.wakeForNextEntry() }
+        switch core.take(extra: heldBack?.count ?? 0) {
+        case .batch: break
+        case .stopped: return .stopped
+        case .empty:
+            pacing?.foundEmpty()
+            return .empty
+        }
+        let isFull = core.isTakenBatchFull
+        if let heldBack {
+            guard keepInBatch(heldBack.separate(core.taken)) else {
+                return .later(Pause(duration: heldBack.delay, clock: heldBack.clock, endsWithFinish: false))
+            }
+            // The loop takes again before it sleeps.
+            core.wakeForNothing()
+        }
+        if let pacing, !keepInBatch(pacing.took(core.taken, isFull: isFull)) {
+            return .later(pause(of: pacing, pacing.delay ?? .zero))
+        }
+        if let observer, let age = core.ageOfTakenBatch { observer.tookBatch(ofAge: age) }
+        return .batch
+    }
+
+    private func pause(of pacing: Pacing, _ delay: Duration) -> Pause {
+        Pause(duration: delay, clock: pacing.clock, endsWithFinish: true)
+    }
+
+    /// Puts the other items back. Returns whether any is left.
+    private func keepInBatch(_ count: Int) -> Bool {
+        if count < core.taken.count { putBackTail(count) }
+        if count == 0 { core.countEmptiedBatch() }
+        return count > 0
+    }
+
+    /// Wakes the loop when the pause is over. Meanwhile the timer keeps alive what a drain does.
+    @usableFromInline
+    func sleep(for pause: Pause) {
+        guard let loop = state.withLock({ $0.loop }) else { return }
+        nonisolated(unsafe) let alive = loop.keepAlive
+        let timer = Task {
+            try? await pause.clock.sleep(for: pause.duration)
+            // A cancelled timer does not wake: the code that cancels it does, if that is needed.
+            if !Task.isCancelled { self.wake() }
+            withExtendedLifetime(alive) {}
+        }
+        let (cancelled, isRefused) = state.withLock { $0.pause(timer, endsWithFinish: pause.endsWithFinish) }
+        cancelled?.cancel()
+        if isRefused { wake(loop) }
+    }
+
+    /// A finish has begun: nothing waits for an interval any more.
+    func finish() {
+        pacing?.lift()
+        end(state.withLock { $0.finish() })
+    }
+
+    private func end(_ pause: DeliveryStateMachine<Loop, Task<Void, Never>>.PauseEnd?) {
+        guard let pause else { return }
+        pause.timer.cancel()
+        wake(pause.loop)
     }
 
     /// The sink has returned, or the consumer is done with its event.
@@ -247,155 +291,78 @@ final class DeliveryLoop: WakeTarget, @unchecked Sendable {
 
     // MARK: - Ending
 
-    /// Given back, so that what it holds is released outside the lock.
-    private func takeLoop() -> Loop? {
-        state.withLock { state in
-            defer { state.loop = nil }
-            return state.loop
-        }
-    }
-
-    private var place: Place? { state.withLock { $0.loop?.place } }
-
     /// Whether there is a loop, which clears up when it has nothing else to do.
     var exists: Bool { state.withLock { $0.loop != nil } }
 
-    /// Lets go of the sink and the claim.
+    /// Returns the loop, so that the sink is released without the lock.
+    private func takeLoop() -> Loop? {
+        let (loop, timer) = state.withLock { $0.end() }
+        timer?.cancel()
+        lifetime.willEnd()
+        if case .queue(_, let target?, _) = loop?.place { selfWait.unmark(target) }
+        return loop
+    }
+
+    /// Releases the sink and the claim.
     private func end() {
+        // The claim last: another loop can begin after it, and must not be taken for this one.
+        let loop = takeLoop()
         core.release()
-        if case .queue(_, let target?, _) = takeLoop()?.place { mark(target, false) }
+        // Also after a finish, of which only the core knows when it is complete.
+        if core.isStopped { lifetime.close() }
+        withExtendedLifetime(loop) {}
     }
 
     /// The task takes no more.
     @usableFromInline
     func endTask() {
-        // Before others can begin, who are not to be taken for this one.
-        _ = takeLoop()
-        core.release()
+        end()
         leave()
     }
 
-    /// The claim was given back. Whoever waited for that finds the metrics up to date.
+    /// The claim was released. A caller that waited for that finds the metrics up to date.
     private func leave() {
         observer?.ended()
-        existing.leave()
+        lifetime.didEnd()
     }
 
-    /// The core is about to be stopped: a task that finds that it was knows already that it was not
-    /// by a finish.
+    /// Called before the core is stopped: a task that finds the core stopped then knows that this
+    /// was a stop, and not the end of a finish.
     func stop() {
-        let place = state.withLock { state in
-            state.isStopped = true
-            return state.loop?.place
-        }
-        if case .task(let loop) = place { loop.stop() }
+        pacing?.lift()
+        if let loop = state.withLock({ $0.stop() }) { tellOfStop(loop) }
     }
 
-    /// The core was stopped: no loop can begin any more.
+    private func tellOfStop(_ loop: Loop) {
+        if case .task(let loop) = loop.place { loop.stop() }
+    }
+
+    /// The core was stopped: no loop can begin any more, and the one that pauses has to end.
     func stopped() {
-        for begun in state.withLock({ $0.takeExpectant() }) { begun() }
+        lifetime.close()
+        end(state.withLock { $0.finish() })
     }
 
-    /// The buffer goes away. A loop on a queue sleeps, and goes with it. Tasks take what is left,
-    /// now or later.
+    /// The buffer is being destroyed. A loop on a queue sleeps, and ends with the buffer. Tasks
+    /// take what is left, now or later.
     func abandon() {
-        let place = state.withLock { state in
-            state.isAbandoned = true
-            return state.loop?.place
-        }
-        switch place {
-        case .queue(_, let target, _):
-            _ = takeLoop()
-            if let target { mark(target, false) }
+        pacing?.lift()
+        let (action, timer) = state.withLock { ($0.abandon(), $0.takeTimer()) }
+        timer?.cancel()
+        switch action {
+        case .end(let loop):
+            lifetime.willEnd()
+            if case .queue(_, let target?, _) = loop.place { selfWait.unmark(target) }
             core.stop()
+            lifetime.close()
             leave()
-        case .task(let loop): loop.wake()
-        case .thread, nil: return
+        case .wake(let loop): wake(loop)
+        case .none: return
         }
     }
 
-    /// Whether a queue that is found empty after this stays so, since the buffer has gone. If not,
-    /// a task is woken when it goes.
+    /// Whether a queue that is found empty after this stays empty, because the buffer no longer
+    /// exists. If not, a task is woken when the buffer is destroyed.
     @usableFromInline
     var isAbandoned: Bool { state.withLock { $0.isAbandoned } }
-
-    func waitForEnd() {
-        existing.wait()
-    }
-
-    /// The same, no longer than until `deadline`.
-    func waitForEnd(until deadline: ContinuousClock.Instant) {
-        // Again where the clocks differ.
-        while existing.wait(timeout: .now() + (deadline - .now) / .seconds(1)) == .timedOut && deadline > .now {}
-    }
-
-    /// The same, and no longer than until the task is cancelled; no thread waits.
-    func end(by deadline: ContinuousClock.Instant?) async {
-        await Self.wait(until: deadline) { over in existing.notify(queue: .global(), execute: over) }
-    }
-
-    /// Until a loop has begun, or none can any more, no longer than until `deadline`.
-    func waitForBeginning(until deadline: ContinuousClock.Instant) {
-        let begun = DispatchSemaphore(value: 0)
-        whenBegun { begun.signal() }
-        while begun.wait(timeout: .now() + (deadline - .now) / .seconds(1)) == .timedOut && deadline > .now {}
-    }
-
-    /// The same, and no longer than until the task is cancelled; no thread waits.
-    func beginning(by deadline: ContinuousClock.Instant) async {
-        await Self.wait(until: deadline, for: whenBegun)
-    }
-
-    private func whenBegun(_ body: @escaping @Sendable () -> Void) {
-        let isBegun = state.withLock { state in
-            if state.loop == nil { state.expectant.append(body) }
-            return state.loop != nil
-        }
-        // Asked after that: whoever stops the core sees to those who wait already.
-        if isBegun || core.isStopped { body() }
-    }
-
-    private static func wait(
-        until deadline: ContinuousClock.Instant?, for event: (@escaping @Sendable () -> Void) -> Void
-    ) async {
-        let over = Signal()
-        event { over.send() }
-        let timer = deadline.map { deadline in
-            Task {
-                try? await Task.sleep(until: deadline, clock: .continuous)
-                over.send()
-            }
-        }
-        await over.wait()
-        timer?.cancel()
-    }
-
-    /// Whether waiting for the loop here would be waiting for oneself.
-    var isCurrent: Bool { isCurrentThread || isCurrentTask }
-
-    /// Whether the caller is inside the sink, or what else the loop runs, or on the queue that the
-    /// loop needs.
-    private var isCurrentThread: Bool {
-        inside.containsCurrent || DispatchQueue.getSpecific(key: queueKey) == true
-    }
-
-    /// Whether the calling task consumes the events, or is the sink.
-    var isCurrentTask: Bool {
-        if case .task(let loop) = place { loop.isCurrent } else { false }
-    }
-
-    /// Global queues take no marks, and need none: a thread that waits there keeps no other from
-    /// running.
-    private func mark(_ queue: DispatchQueue, _ value: Bool) {
-        guard !queue.label.hasPrefix("com.apple.root.") else { return }
-        queue.setSpecific(key: queueKey, value: value ? true : nil)
-    }
-}
-
-func currentThread() -> UInt {
-    #if canImport(Darwin)
-        UInt(bitPattern: pthread_self())
-    #else
-        UInt(pthread_self())
-    #endif
 }

@@ -20,6 +20,10 @@ final class EventTurn<Key: DedupeKey, Value: Sendable> {
     /// Whether somebody is asking for an event. Who asks at the same time, as two calls of one
     /// actor may, is refused.
     @usableFromInline var isAsked = false
+    /// The keys that the sink has failed on; `nil`: there were none yet.
+    @usableFromInline var backOff: KeyBackOff?
+    /// How many batches were taken since others could run.
+    @usableFromInline var batches = 0
     /// When the latest event was handed out, until the consumer is done with it.
     @usableFromInline var handedOut: ContinuousClock.Instant?
 
@@ -47,7 +51,7 @@ final class EventTurn<Key: DedupeKey, Value: Sendable> {
     @inlinable
     func next(isolation: isolated (any Actor)? = #isolation) async -> DedupeBufferEvent<Key, Value>? {
         while true {
-            switch storage.delivery.whileInside(step) {
+            switch storage.delivery.selfWait.whileInside(step) {
             case .event(let event): return event
             case .busy: await Task.yield()
             case .asleep: await loop.sleep()
@@ -59,7 +63,7 @@ final class EventTurn<Key: DedupeKey, Value: Sendable> {
     @usableFromInline
     enum Step {
         case event(DedupeBufferEvent<Key, Value>)
-        /// Much is left of a restart, and others want to run.
+        /// There is more to do, and other tasks must get their turn.
         case busy
         case asleep, ended
     }
@@ -73,19 +77,36 @@ final class EventTurn<Key: DedupeKey, Value: Sendable> {
         while state == .open && !Task.isCancelled {
             if position < storage.core.taken.count { return .event(takeEvent()) }
             endBatch()
-            switch storage.delivery.take() {
-            case .batch: continue
-            case .empty where storage.core.collect(Storage<Key, Value>.destroy):
+            switch storage.delivery.take(except: backOff) {
+            case .batch:
+                batches += 1
+                if batches == 16 { return busy() }
+            case .empty where storage.core.collect(Storage<Key, Value>.destroy),
+                .later where storage.core.collect(Storage<Key, Value>.destroy):
                 collected += 1
-                if collected == 16 { return .busy }
+                if collected == 16 { return busy() }
+            case .later(let pause): return asleep(for: pause)
             case .empty where isLastLook: end()
             case .empty where storage.delivery.isAbandoned: isLastLook = true
-            case .empty: return .asleep
+            case .empty: return asleep(for: nil)
             case .stopped: end()
             }
         }
         end()
         return .ended
+    }
+
+    @inlinable
+    func busy() -> Step {
+        batches = 0
+        return .busy
+    }
+
+    @inlinable
+    func asleep(for pause: DeliveryLoop.Pause?) -> Step {
+        batches = 0
+        if let pause { storage.delivery.sleep(for: pause) }
+        return .asleep
     }
 
     /// The latest event was not dealt with: it and what comes after it in its batch go back to the
@@ -107,7 +128,7 @@ final class EventTurn<Key: DedupeKey, Value: Sendable> {
     func end() {
         defer { state = .ended }
         guard state == .open else { return }
-        storage.delivery.whileInside {
+        storage.delivery.selfWait.whileInside {
             endEvent()
             storage.putBack(from: position)
             storage.delivery.endTask()
@@ -148,9 +169,11 @@ final class EventTurn<Key: DedupeKey, Value: Sendable> {
     /// Puts the latest event's updates back into the slots that they were moved out of.
     @inlinable
     func restore(_ updates: [Update<Key, Value>]) {
-        let batch = storage.core.taken
-        for (i, update) in zip(start..<position, updates) {
-            batch.slots[i]?.initialize(Payload(revision: update.revision, value: update.value))
-        }
+        for (i, update) in zip(start..<position, updates) { restore(update, at: i) }
+    }
+
+    @inlinable
+    func restore(_ update: Update<Key, Value>, at i: Int) {
+        storage.core.taken.slots[i]?.initialize(Payload(revision: update.revision, value: update.value))
     }
 }

@@ -130,13 +130,13 @@ final class Observer: Sendable {
     // MARK: - Delivery
 
     /// A loop on a queue, a thread or a task has its claim, and is about to begin.
-    func starting(_ way: StaticString) {
+    func starting(_ way: String) {
         logger?.debug("Starting to deliver", metadata: ["dedupe.delivery": "\(way)"])
     }
 
     /// A loop could not begin, or one batch not be delivered.
     @usableFromInline
-    func didNotDeliver(_ way: StaticString, _ error: DedupeBufferError) {
+    func didNotDeliver(_ way: String, _ error: DedupeBufferError) {
         logger?.debug("Did not deliver", metadata: ["dedupe.delivery": "\(way)", "dedupe.error": "\(error)"])
     }
 
@@ -159,6 +159,20 @@ final class Observer: Sendable {
         logger?.warning(
             "Sink failed, what it was given is pending again",
             metadata: ["dedupe.error": "\(error)", "dedupe.failures": "\(failures)"])
+    }
+
+    /// The sink failed on one key, so many times in a row.
+    func keyFailed(_ error: any Error, failures: Int) {
+        logger?.warning(
+            "Sink failed on a key", metadata: ["dedupe.error": "\(error)", "dedupe.failures": "\(failures)"])
+    }
+
+    /// The pauses between attempts do not become longer any more.
+    @usableFromInline
+    func backOffReachedMaximum(_ delay: Duration) {
+        logger?.warning(
+            "Sink still fails, the back-off has reached its maximum",
+            metadata: ["dedupe.delay_seconds": "\(delay / .seconds(1))"])
     }
 
     /// A loop has given back its claim.

@@ -11,7 +11,7 @@ extension DedupeBufferConfiguration {
         public var initialDelay: Duration
         /// By how much each further pause is longer than the one before. 1 or more.
         public var factor: Double
-        /// The longest pause. Zero or more.
+        /// The longest pause. Zero or more; the buffer waits no longer than a century.
         public var maximumDelay: Duration
         /// The number of consecutive failures after which ``DedupeBuffer/run(sink:)`` rethrows the
         /// sink's error. 1 disables retries; `nil` retries forever.
@@ -31,6 +31,19 @@ extension DedupeBufferConfiguration {
             self.maximumAttempts = maximumAttempts
             self.clock = clock
         }
+
+        /// Checks that every property has a value that a buffer and a service accept.
+        ///
+        /// ``DedupeBufferConfiguration/validate()`` calls it.
+        ///
+        /// - Throws: the first property that is out of range.
+        /// - Complexity: O(1).
+        public func validate() throws(ValidationError) {
+            try require(initialDelay >= .zero, "retry.initialDelay", "zero or more")
+            try require(factor >= 1, "retry.factor", "1 or more")
+            try require(maximumDelay >= .zero, "retry.maximumDelay", "zero or more")
+            try require(maximumAttempts ?? 1 >= 1, "retry.maximumAttempts", "1 or more, or nil")
+        }
     }
 }
 
@@ -41,11 +54,14 @@ struct RetryState: Sendable {
     /// In a row.
     @usableFromInline private(set) var failures = 0
     private var delay: Duration
+    private var hasReachedMaximum = false
+    /// Whether the latest wait is the longest that the policy has, and the one before was not.
+    @usableFromInline private(set) var hasJustReachedMaximum = false
 
     @usableFromInline
     init(_ policy: DedupeBufferConfiguration.RetryPolicy) {
         self.policy = policy
-        delay = min(policy.initialDelay, policy.maximumDelay)
+        delay = min(policy.initialDelay, policy.maximumDelay).bounded
     }
 
     @usableFromInline
@@ -57,9 +73,18 @@ struct RetryState: Sendable {
     /// How long to wait before the next attempt; `nil`: give up.
     @usableFromInline
     mutating func failed() -> Duration? {
-        failures += 1
+        let delay = failedWithoutLimit()
         if let maximum = policy.maximumAttempts, failures >= maximum { return nil }
-        defer { delay = delay >= policy.maximumDelay / policy.factor ? policy.maximumDelay : delay * policy.factor }
+        return delay
+    }
+
+    /// How long to wait before the next attempt, however many there were.
+    mutating func failedWithoutLimit() -> Duration {
+        failures += 1
+        let maximum = policy.maximumDelay.bounded
+        hasJustReachedMaximum = delay == maximum && !hasReachedMaximum
+        hasReachedMaximum = delay == maximum
+        defer { delay = delay >= maximum / policy.factor ? maximum : delay * policy.factor }
         return delay
     }
 }

@@ -31,6 +31,12 @@ final class Storage<Key: DedupeKey, Value: Sendable>: Sendable {
     func putBack(from start: Int) {
         values.replaced.whileKept { core.putBack(from: start, destroy: Self.destroy) }
     }
+
+    /// Gives the taken batch's items from `start` on back to the queue, and keeps the others.
+    @inlinable
+    func putBackTail(from start: Int) {
+        values.replaced.whileKept { core.putBackTail(from: start, destroy: Self.destroy) }
+    }
 }
 
 /// What a buffer was told about its values.

@@ -7,8 +7,8 @@ internal import CDedupe
 final class TakenBatch {
     @exclusivity(unchecked) @usableFromInline var count = 0
     /// The slot of each item. `nil`: a status, or a deletion that nobody sent.
-    @usableFromInline let slots: UnsafeArray<UnsafeSlot?>
-    let items: UnsafeArray<cdedupe_item_t>
+    @exclusivity(unchecked) @usableFromInline private(set) var slots: UnsafeArray<UnsafeSlot?>
+    @exclusivity(unchecked) private(set) var items: UnsafeArray<cdedupe_item_t>
 
     init(capacity: Int) {
         items = UnsafeArray(capacity: capacity)
@@ -23,6 +23,33 @@ final class TakenBatch {
     deinit {
         items.deallocate()
         slots.deallocate()
+    }
+
+    /// Makes room for as many items. The batch is empty.
+    func reserve(_ needed: Int) {
+        guard needed > items.capacity else { return }
+        items.deallocate()
+        slots.deallocate()
+        (items, slots) = (UnsafeArray(capacity: needed), UnsafeArray(capacity: needed))
+    }
+
+    /// Moves the items of `range` that `isLast` names behind all others of the batch. The order is
+    /// kept otherwise. Returns how many items are before them.
+    ///
+    /// Only for updates: the core puts statuses back in the order in which they were taken.
+    @usableFromInline
+    func moveToEnd(_ range: Range<Int>, where isLast: (Int) -> Bool) -> Int {
+        let moved = range.filter { status($0) == nil && isLast($0) }
+        guard let first = moved.first else { return count }
+        let behind = moved.map { (items[$0], slots[$0]) }
+        let last = Set(moved)
+        var next = first
+        for i in first..<count where !last.contains(i) {
+            (items[next], slots[next]) = (items[i], slots[i])
+            next += 1
+        }
+        for (i, item) in behind.enumerated() { (items[next + i], slots[next + i]) = item }
+        return next
     }
 
     /// The status that item `i` is, or `nil`: it is an update.

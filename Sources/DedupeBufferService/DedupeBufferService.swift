@@ -17,24 +17,34 @@ public import ServiceLifecycle
 public struct DedupeBufferService<Sink: AsyncSyncerCallbacks>: Service {
     @usableFromInline let buffer: DedupeBuffer<Sink.Key, Sink.Value>
     @usableFromInline let sink: Sink
+    @usableFromInline let retry: DedupeBufferConfiguration.RetryPolicy
     @usableFromInline let gracePeriod: Duration
     @usableFromInline let onShutdown: @Sendable (DedupeBufferUndelivered) -> Void
 
     /// A service.
     ///
     /// - Parameters:
-    ///   - buffer: kept, as the sink.
-    ///   - sink: where to deliver; the buffer's configuration says how its failures are dealt with.
+    ///   - buffer: kept alive by the service.
+    ///   - sink: where to deliver; kept alive by the service.
+    ///   - retry: how the service goes on after its sink has failed. By default it tries again
+    ///     forever, and logs a warning to the buffer's logger each time the pauses have reached the
+    ///     policy's maximum. The retry policy in the buffer's configuration is not used.
     ///   - gracePeriod: how long a graceful shutdown may go on delivering.
     ///   - onShutdown: called once in a graceful shutdown, with what was not delivered in that
     ///     time.
+    /// - Precondition: the `validate()` of `retry` does not throw. Otherwise the program ends, with
+    ///   a message that names the property.
     @inlinable
     public init(
-        buffer: DedupeBuffer<Sink.Key, Sink.Value>, sink: Sink, gracePeriod: Duration = .seconds(10),
+        buffer: DedupeBuffer<Sink.Key, Sink.Value>, sink: Sink,
+        retry: DedupeBufferConfiguration.RetryPolicy = .init(maximumAttempts: nil),
+        gracePeriod: Duration = .seconds(10),
         onShutdown: @escaping @Sendable (DedupeBufferUndelivered) -> Void = { _ in }
     ) {
+        DedupeBufferConfiguration.trapUnlessValid(retry.validate)
         self.buffer = buffer
         self.sink = sink
+        self.retry = retry
         self.gracePeriod = gracePeriod
         self.onShutdown = onShutdown
     }
@@ -57,7 +67,7 @@ public struct DedupeBufferService<Sink: AsyncSyncerCallbacks>: Service {
             group.addTask {
                 defer { begun.finish() }
                 do {
-                    try await buffer.run(sink: sink) { begun.finish() }
+                    try await buffer.run(sink: sink, retry: retry) { begun.finish() }
                     return .delivered(.success(()))
                 } catch {
                     return .delivered(.failure(error))
@@ -87,7 +97,7 @@ public struct DedupeBufferService<Sink: AsyncSyncerCallbacks>: Service {
                 if deadline.map({ $0 > .now }) ?? true { end = result }
                 group.cancelAll()
             case .shutdown:
-                let last = ContinuousClock.now + gracePeriod
+                let last = ContinuousClock.now + gracePeriod.bounded
                 deadline = last
                 group.addTask {
                     onShutdown(await buffer.finish(deadline: last))

@@ -73,7 +73,7 @@ struct Filter {
             let statistics = buffer.statistics
             return statistics.pendingKeys == 0 && statistics.pendingStatuses == 0
         }
-        buffer.finish()
+        buffer.finishAndWait()
 
         ticker?.stop()
         diagnostics.showLive(nil)

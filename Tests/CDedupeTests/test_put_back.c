@@ -65,6 +65,32 @@ what_goes_back_comes_again_in_the_same_order(void)
     CHECK_EQ(subject_statistics(&subject).live_keys, 3);
 }
 
+/* A caller may put back only some updates of a batch: it moves them behind the others. */
+static void
+updates_moved_behind_the_others_go_back(void)
+{
+    cdedupe_item_t *items, moved;
+
+    open_level(SUBJECT_HANDLES);
+    put(&subject, "a", 1);
+    put(&subject, "b", 1);
+    put(&subject, "c", 1);
+    step(&subject);
+    del(&subject, "a");
+    put(&subject, "b", 2);
+    del(&subject, "c");
+    CHECK_TEXT(step(&subject), "-a ~b=2 -c");
+    items = subject.core_items;
+    moved = items[0];
+    items[0] = items[1];
+    items[1] = items[2];
+    items[2] = moved;
+    put_back(1);
+    CHECK_EQ(subject_statistics(&subject).live_keys, 2);
+    CHECK_TEXT(step(&subject), "-a");
+    close_level();
+}
+
 static void
 a_newer_update_takes_the_place(void)
 {
@@ -442,6 +468,7 @@ main(void)
     RUN_AT_BOTH_LEVELS(also_behind_what_it_waits_for_already);
     RUN_AT_BOTH_LEVELS(after_a_stop_it_is_a_leftover);
     RUN_AT_BOTH_LEVELS(no_more_than_was_taken);
+    RUN(updates_moved_behind_the_others_go_back);
     RUN(it_goes_on_where_memory_ran_out);
     RUN(a_failing_sink_ends_with_the_newest_of_every_key);
     return check_finish();

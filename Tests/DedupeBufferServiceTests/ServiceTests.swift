@@ -3,13 +3,14 @@
 // The service in a group, and alone.
 
 import DedupeBuffer
-import DedupeBufferService
 import Dispatch
 import Foundation
 import Logging
 import ServiceLifecycle
 import ServiceLifecycleTestKit
 import Testing
+
+@testable import DedupeBufferService
 
 @Suite("Service")
 struct ServiceTests {
@@ -131,13 +132,13 @@ struct ServiceTests {
 
     @Test func gracefulShutdown_whoseSinkGivesUp_throws() async throws {
         let sink = Sink()
-        let buffer = DedupeBuffer<String, Int>(
-            configuration: DedupeBufferConfiguration(retry: .init(maximumAttempts: 1)))
         sink.onEachCall { _ in throw Failure() }
         buffer.onUpdates([Update(key: "a", value: 1)])
         await testGracefulShutdown { trigger in
             trigger.triggerGracefulShutdown()
-            await #expect(throws: Failure.self) { try await DedupeBufferService(buffer: buffer, sink: sink).run() }
+            await #expect(throws: Failure.self) {
+                try await DedupeBufferService(buffer: buffer, sink: sink, retry: once).run()
+            }
         }
         #expect(buffer.statistics.pendingKeys == 1)
     }
@@ -150,13 +151,15 @@ struct ServiceTests {
         sink.onEachCall { _ in throw Failure() }
         for _ in 0..<20 {
             let left = Kept<Undelivered?>(nil)
-            let buffer = DedupeBuffer<String, Int>(
-                configuration: DedupeBufferConfiguration(retry: .init(initialDelay: .seconds(1_000))))
+            let buffer = DedupeBuffer<String, Int>()
+            let retry = DedupeBufferConfiguration.RetryPolicy(
+                initialDelay: .seconds(1_000), maximumDelay: .seconds(1_000))
             buffer.onUpdates([Update(key: "a", value: 1)])
             try await testGracefulShutdown { trigger in
                 trigger.triggerGracefulShutdown()
-                let service = DedupeBufferService(buffer: buffer, sink: sink, gracePeriod: .milliseconds(3)) {
-                    undelivered in
+                let service = DedupeBufferService(
+                    buffer: buffer, sink: sink, retry: retry, gracePeriod: .milliseconds(3)
+                ) { undelivered in
                     usleep(microseconds)
                     left.change { $0 = undelivered }
                 }
@@ -166,13 +169,14 @@ struct ServiceTests {
         }
     }
 
-    @Test func gracePeriod_forEver_takesAsLongAsTheSink() async throws {
+    @Test(arguments: [.seconds(Int64.max), Duration(attoseconds: .max)])
+    func gracePeriod_forEver_takesAsLongAsTheSink(_ gracePeriod: Duration) async throws {
         let sink = Sink()
         sink.onEachCall { _ in try await Task.sleep(for: .milliseconds(20)) }
         put(1)
         try await testGracefulShutdown { trigger in
             trigger.triggerGracefulShutdown()
-            try await service(sink, gracePeriod: .seconds(Int64.max)).run()
+            try await service(sink, gracePeriod: gracePeriod).run()
         }
         #expect(sink.updates == 1)
         #expect(shutdowns.value.map(\.isEmpty) == [true])
@@ -218,11 +222,11 @@ struct ServiceTests {
 
     @Test func sink_thatGivesUp_failsTheService() async throws {
         let sink = Sink()
-        let buffer = DedupeBuffer<String, Int>(
-            configuration: DedupeBufferConfiguration(retry: .init(maximumAttempts: 1)))
         sink.onEachCall { _ in throw Failure() }
         buffer.onUpdates([Update(key: "a", value: 1)])
-        await #expect(throws: Failure.self) { try await DedupeBufferService(buffer: buffer, sink: sink).run() }
+        await #expect(throws: Failure.self) {
+            try await DedupeBufferService(buffer: buffer, sink: sink, retry: once).run()
+        }
         #expect(buffer.statistics.pendingKeys == 1)
     }
 
@@ -230,14 +234,31 @@ struct ServiceTests {
     @Test func sink_thatGivesUp_leavesTheBufferAsItWas() async throws {
         for error in [Failure(), CancellationError()] as [any Error] {
             let sink = Sink()
-            let buffer = DedupeBuffer<String, Int>(
-                configuration: DedupeBufferConfiguration(retry: .init(maximumAttempts: 1)))
+            let buffer = DedupeBuffer<String, Int>()
             sink.onEachCall { _ in throw error }
             buffer.onUpdates([Update(key: "a", value: 1)])
-            await #expect(throws: (any Error).self) { try await DedupeBufferService(buffer: buffer, sink: sink).run() }
+            await #expect(throws: (any Error).self) {
+                try await DedupeBufferService(buffer: buffer, sink: sink, retry: once).run()
+            }
             buffer.onUpdates([Update(key: "b", value: 1)])
             #expect(buffer.statistics.dropped == 0)
         }
+    }
+
+    /// Longer than the buffer's own policy allows: a sink that is down does not end a group.
+    @Test func sink_thatFailsForLong_isTriedAgain_andTheServiceGoesOn() async throws {
+        let (sink, clock) = (Sink(), NoClock())
+        sink.onEachCall { number in if number <= 40 { throw Failure() } }
+        #expect(DedupeBufferConfiguration().retry.maximumAttempts == 10)
+        let retry = DedupeBufferConfiguration.RetryPolicy(maximumAttempts: nil, clock: clock)
+        let service = DedupeBufferService(buffer: buffer, sink: sink, retry: retry)
+        #expect(DedupeBufferService(buffer: buffer, sink: sink).retry.maximumAttempts == nil)
+        put(1)
+        let running = Task { try await service.run() }
+        try await eventually("a call that does not fail") { sink.updates == 1 }
+        buffer.stop()
+        try await running.value
+        #expect(sink.calls == 41)
     }
 
     @Test func stop_ofTheBuffer_endsTheService() async throws {
@@ -273,6 +294,15 @@ struct ServiceTests {
         #expect(shutdowns.value.map(\.isEmpty) == [true])
     }
 
+    @Test func policyOutOfRange_endsTheProgram_withAMessageThatNamesTheProperty() async throws {
+        let result = await #expect(processExitsWith: .failure, observing: [\.standardErrorContent]) {
+            _ = DedupeBufferService(
+                buffer: DedupeBuffer<String, Int>(), sink: Sink(), retry: .init(factor: .nan))
+        }
+        let message = String(decoding: try #require(result).standardErrorContent, as: UTF8.self)
+        #expect(message.contains("DedupeBuffer: retry.factor must be 1 or more"))
+    }
+
     @Test func description_hasTheBuffersLabel() {
         let buffer = DedupeBuffer<String, Int>(configuration: DedupeBufferConfiguration(label: "routes"))
         #expect("\(DedupeBufferService(buffer: buffer, sink: Sink()))" == "DedupeBufferService(routes)")
@@ -298,6 +328,18 @@ struct ServiceTests {
 private let quiet = Logger(label: "test") { _ in SwiftLogNoOpLogHandler() }
 
 private struct Failure: Error {}
+
+private let once = DedupeBufferConfiguration.RetryPolicy(maximumAttempts: 1)
+
+/// A sleeper is awake again at once.
+private struct NoClock: Clock {
+    var now: ContinuousClock.Instant { .now }
+    let minimumResolution = Duration.zero
+
+    func sleep(until deadline: ContinuousClock.Instant, tolerance: Duration?) async throws {
+        try Task.checkCancellation()
+    }
+}
 
 /// Brings one update more when it is shut down.
 private struct Source: Service {

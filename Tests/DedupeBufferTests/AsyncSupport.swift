@@ -266,6 +266,64 @@ final class TestClock: Clock {
     }
 }
 
+/// As ``TestClock``, for any number of sleepers.
+final class ManualClock: Clock {
+    typealias Duration = Swift.Duration
+    typealias Instant = TestClock.Instant
+
+    private struct State {
+        var now = Instant()
+        var number = 0
+        var sleepers: [Int: (deadline: Instant, continuation: CheckedContinuation<Void, any Error>)] = [:]
+        var asked: [Duration] = []
+    }
+
+    private let state = Kept(State())
+
+    var now: Instant { state.value.now }
+    let minimumResolution = Duration.zero
+
+    func sleep(until deadline: Instant, tolerance: Duration?) async throws {
+        let number = state.change { state in
+            state.number += 1
+            return state.number
+        }
+        try await withTaskCancellationHandler {
+            try await withCheckedThrowingContinuation { continuation in
+                let isCancelled = state.change { state in
+                    state.asked.append(deadline.offset - state.now.offset)
+                    if !Task.isCancelled { state.sleepers[number] = (deadline, continuation) }
+                    return Task.isCancelled
+                }
+                if isCancelled { continuation.resume(throwing: CancellationError()) }
+            }
+        } onCancel: {
+            let sleeper = state.change { $0.sleepers.removeValue(forKey: number) }
+            sleeper?.continuation.resume(throwing: CancellationError())
+        }
+    }
+
+    /// How long each sleeper meant to sleep, in the order in which they began.
+    var asked: [Duration] { state.change { $0.asked.map { $0 } } }
+
+    /// Waits until there is one sleeper, and there were as many in all.
+    func waitForSleeper(_ number: Int) async throws {
+        try await eventually("sleeper \(number)") {
+            state.change { $0.asked.count >= number && $0.sleepers.count == 1 }
+        }
+    }
+
+    func advance(by duration: Duration) {
+        let woken = state.change { state in
+            state.now = state.now.advanced(by: duration)
+            let due = state.sleepers.filter { $0.value.deadline <= state.now }
+            for number in due.keys { state.sleepers[number] = nil }
+            return due.values.map(\.continuation)
+        }
+        for continuation in woken { continuation.resume() }
+    }
+}
+
 /// Whoever sleeps is awake again at once.
 final class ImpatientClock: Clock {
     typealias Duration = Swift.Duration

@@ -513,7 +513,7 @@ struct BoundTests {
         buffer.onConnectionRestarted()
         buffer.onUpdates(list(0..<10))
         buffer.onStatusUpdated(.inSync)
-        try bounded("finish") { buffer.finish() }
+        try bounded("finish") { buffer.finishAndWait() }
         try loop.end()
         #expect(sink.violations == [])
         let expected: [String: Int] = .init(uniqueKeysWithValues: (0..<10).map { n in ("key \(n)", 1) })

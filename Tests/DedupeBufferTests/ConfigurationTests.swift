@@ -31,6 +31,8 @@ struct ConfigurationTests {
         Wrong("retry.factor") { $0.retry.factor = .nan },
         Wrong("retry.maximumDelay") { $0.retry.maximumDelay = .seconds(-1) },
         Wrong("retry.maximumAttempts") { $0.retry.maximumAttempts = 0 },
+        Wrong("gracePeriod") { $0.gracePeriod = .nanoseconds(-1) },
+        Wrong("minimumInterval") { $0.minimumInterval = .nanoseconds(-1) },
         Wrong("metrics.interval") { $0.metrics = .init(interval: .seconds(-1)) },
     ]
 
@@ -50,6 +52,10 @@ struct ConfigurationTests {
         { $0.retry = .init(initialDelay: .zero, factor: 1, maximumDelay: .zero, maximumAttempts: 1) },
         { $0.retry = .init(initialDelay: .seconds(Int64.max), factor: .infinity, maximumAttempts: nil) },
         { $0.metrics = .init(interval: .zero) },
+        { $0.gracePeriod = .zero },
+        { $0.gracePeriod = .seconds(Int64.max) },
+        { $0.minimumInterval = .zero },
+        { $0.minimumInterval = .seconds(Int64.max) },
     ]
 
     @Test(arguments: right)

@@ -212,7 +212,7 @@ struct DeviationTests {
         stop.change { $0 = true }
         try producer.join()
         for n in 0..<50 { buffer.set("mine \(n)", n) }
-        try bounded("finish") { buffer.finish() }
+        try bounded("finish") { buffer.finishAndWait() }
         try loop.end()
 
         #expect(sink.violations == [])

@@ -159,7 +159,7 @@ struct EventLifetimeTests {
     @Test func value_thatFinishesTheBuffer_whenAnIteratorIsLetGo_goesOn() async throws {
         let buffer: Buffer = DedupeBufferTests.makeBuffer(batchSize: 2)
         buffer.onStatusUpdated(.inSync)
-        buffer.set("a", tracker.make { [unowned buffer] in buffer.finish() })
+        buffer.set("a", tracker.make { [unowned buffer] in buffer.finishAndWait() })
         let held = HeldIterator(buffer.events.makeAsyncIterator())
         _ = try await within("an event") { try await held.next() }
         buffer.set("a", tracker.make())

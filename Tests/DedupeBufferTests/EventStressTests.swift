@@ -136,7 +136,9 @@ struct EventStressTests {
     @Test func consumer_endsInTwoWaysAtOnce() async throws {
         let tracker = LifetimeTracker()
         try await inRounds(#function, eventRounds) { random in
-            let held: Kept<DedupeBuffer<String, Tracked>?> = Kept(makeBuffer(batchSize: 2))
+            var configuration = DedupeBufferConfiguration(batchSize: 2)
+            configuration.gracePeriod = .zero
+            let held = Kept<DedupeBuffer<String, Tracked>?>(DedupeBuffer(configuration: configuration))
             let ends = (0..<2).map { _ in End.allCases.randomElement(using: &random)! }
             let usesRun = random.oneIn(2)
             let consumer = consume(held.value!, usesRun: usesRun)

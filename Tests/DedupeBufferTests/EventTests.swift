@@ -200,9 +200,10 @@ struct EventTests {
         #expect(buffer.statistics.pendingKeys == 1)
     }
 
-    @Test func finish_beforeAConsumer_stopsAtOnce() async throws {
+    @Test func finish_whenNoConsumerBegins_stops_andTellsWhatIsLeft() async throws {
+        let buffer = StringBuffer(configuration: .with { $0.gracePeriod = .zero })
         buffer.set("a", 1)
-        await buffer.finish()
+        #expect(await buffer.finish() == DedupeBufferUndelivered(updates: 1, statuses: 0, isBatchInFlight: false))
         for try await event in buffer.events { Issue.record("\(event)") }
     }
 
@@ -225,8 +226,8 @@ struct EventTests {
         buffer.onStatusUpdated(.resyncInProgress)
         for n in 1...8 { buffer.set("key \(n)", n) }
         try await gate.waitForArrival()
-        let thread = isAsync ? nil : Worker("finish") { buffer.finish() }
-        async let finished: Void? = isAsync ? buffer.finish() : nil
+        let thread = isAsync ? nil : Worker("finish") { buffer.finishAndWait() }
+        async let finished = isAsync ? buffer.finish() : nil
         await Task.yield()
         gate.open()
         _ = await finished
@@ -236,55 +237,45 @@ struct EventTests {
         #expect(buffer.statistics.pendingKeys == 0)
     }
 
-    @Test(arguments: [true, false])
-    func finish_byTheConsumer_returns_andTheEventsEndWhenTheQueueIsEmpty(isAsync: Bool) async throws {
+    /// The consumer waits for nobody: the task that it begins does.
+    @Test func finish_inATaskThatTheConsumerBegins_deliversAll_andTheEventsEnd() async throws {
         let (buffer, heard): (StringBuffer, _) = (makeBuffer(batchSize: 2), Kept<[Event<String, Int>]>([]))
+        let finishing = Kept<Task<DedupeBufferUndelivered, Never>?>(nil)
         for n in 1...5 { buffer.set("key \(n)", n) }
         let consumer = consume(buffer.events, into: heard) { _ in
-            if isAsync { await buffer.finish() } else { finishNow(buffer) }
+            finishing.change { $0 = $0 ?? Task { await buffer.finish() } }
         }
         try await outcome(of: consumer, "end of the events")
+        #expect(try await within("finish") { await finishing.value?.value.isEmpty } == true)
         #expect(heard.value.items().count == 5)
     }
 
-    /// Nobody is recognised: the deadline ends the wait for itself.
-    @Test func deadline_byAConsumerWhoseNextRanInAChildTask_endsTheWait() async throws {
+    @Test func finish_afterTheConsumerLetGo_returns_andTheRestIsLeft() async throws {
+        let buffer = StringBuffer(
+            configuration: .with {
+                $0.batchSize = 1
+                $0.gracePeriod = .zero
+            })
+        for n in 1...3 { buffer.set("key \(n)", n) }
+        let left = try await within("finish") {
+            for try await _ in buffer.events { break }
+            return await buffer.finish()
+        }
+        #expect(left == DedupeBufferUndelivered(updates: 2, statuses: 0, isBatchInFlight: false))
+    }
+
+    /// A consumer that awaits a finish with an event in hand waits for itself until the deadline.
+    @Test func deadline_byAConsumerWithAnEvent_endsTheWait() async throws {
         let (buffer, left) = (buffer, Kept<DedupeBufferUndelivered?>(nil))
         buffer.onStatusUpdated(.inSync)
-        let box = IteratorBox(buffer.events.makeAsyncIterator())
         let consumer = Task {
-            async let event = box.next()
-            _ = try await event
-            let undelivered = await buffer.finish(deadline: .now + .milliseconds(5))
-            left.change { $0 = undelivered }
-            while try await box.next() != nil {}
+            for try await _ in buffer.events {
+                let undelivered = await buffer.finish(deadline: .now + .milliseconds(5))
+                left.change { $0 = undelivered }
+            }
         }
         try await outcome(of: consumer, "finish")
         #expect(left.value == DedupeBufferUndelivered(updates: 0, statuses: 0, isBatchInFlight: true))
-    }
-
-    /// A task that ended may have had the address of one that lives. Is the first one kept, nobody
-    /// has its address.
-    @Test(arguments: [true, false])
-    func finish_byATaskWithTheAddressOfOneThatAskedOnce_waits(keepsFirst: Bool) async throws {
-        for _ in 0..<rounds(100) {
-            let buffer = StringBuffer()
-            buffer.onStatusUpdated(.inSync)
-            buffer.set("a", 1)
-            let (box, returned) = (IteratorBox(buffer.events.makeAsyncIterator()), Kept(false))
-            var first: Task<Void, any Error>? = Task { _ = try await box.next() }
-            try await first?.value
-            if !keepsFirst { first = nil }
-            let finishing = Task {
-                await buffer.finish()
-                returned.change { $0 = true }
-            }
-            try await Task.sleep(for: .milliseconds(1))
-            #expect(!returned.value)
-            while try await box.next() != nil {}
-            try await within("finish") { await finishing.value }
-            withExtendedLifetime(first) {}
-        }
     }
 
     @Test func finish_whoseConsumerIsCancelled_returns_andTheRestStaysPending() async throws {
@@ -419,22 +410,10 @@ struct EventTests {
         buffer.set("a", 1)
         var iterator: StringEvents.Iterator? = buffer.events.makeAsyncIterator()
         _ = try await iterator?.next()
-        await buffer.finish()
+        await buffer.finish(deadline: .now)
         iterator = nil
         #expect(buffer.statistics.pendingKeys == 1)
         buffer.set("b", 1)
         #expect(buffer.statistics.dropped == 1)
     }
-}
-
-/// From a function that is not `async`, as a consumer may call it.
-private func finishNow(_ buffer: StringBuffer) { buffer.finish() }
-
-/// `@unchecked`: one at a time uses it, as an actor's property would be.
-private final class IteratorBox: @unchecked Sendable {
-    private var iterator: StringEvents.Iterator
-
-    init(_ iterator: sending StringEvents.Iterator) { self.iterator = iterator }
-
-    func next() async throws -> DedupeBufferEvent<String, Int>? { try await iterator.next(isolation: nil) }
 }

@@ -10,7 +10,7 @@ import Testing
 struct FinishDeadlineTests {
     enum Form: CaseIterable { case synchronous, asynchronous }
 
-    private let buffer = StringBuffer()
+    private let buffer = StringBuffer(configuration: .with { $0.gracePeriod = .zero })
 
     private static var never: ContinuousClock.Instant { .now + .seconds(1_000_000) }
     private static var soon: ContinuousClock.Instant { .now + .milliseconds(5) }
@@ -21,7 +21,7 @@ struct FinishDeadlineTests {
         switch form {
         case .asynchronous: return try await within("finish") { await buffer.finish(deadline: deadline) }
         case .synchronous:
-            let thread = Worker("finish") { buffer.finish(deadline: deadline) }
+            let thread = Worker("finish") { buffer.finishAndWait(deadline: deadline) }
             try await eventually("finish") { thread.hasReturned }
             return try thread.join()
         }
@@ -292,7 +292,7 @@ struct FinishDeadlineTests {
         let left = Kept<DedupeBufferUndelivered?>(nil)
         for n in 1...3 { buffer.set("key \(n)", n) }
         sink.onEachCall { _ in
-            left.change { $0 = $0 ?? buffer.finish(deadline: Self.soon) }
+            left.change { $0 = $0 ?? buffer.finishAndWait(deadline: Self.soon) }
             gate.pass()
         }
         let loop = try RunningLoop(kind, of: buffer, to: sink)
@@ -314,7 +314,7 @@ struct FinishDeadlineTests {
         let isStopped = Kept<Bool?>(nil)
         sink.onEachCall { _ in
             guard isStopped.value == nil else { return }
-            buffer.finish(deadline: .now - .seconds(1))
+            buffer.finishAndWait(deadline: .now - .seconds(1))
             let dropped = buffer.statistics.dropped
             buffer.set("late", 1)
             isStopped.change { $0 = buffer.statistics.dropped > dropped }
@@ -330,8 +330,8 @@ struct FinishDeadlineTests {
         let (buffer, left): (StringBuffer, _) = (makeBuffer(batchSize: 1), Kept<DedupeBufferUndelivered?>(nil))
         let sink = ScriptedSink<Int> { _, number in
             guard number == 0 else { return }
-            let leftovers = await buffer.finish(deadline: Self.never)
-            left.change { $0 = leftovers }
+            let undelivered = await buffer.finish(deadline: Self.never)
+            left.change { $0 = undelivered }
         }
         for n in 1...3 { buffer.set("key \(n)", n) }
         try await within("run") { try await buffer.run(sink: sink) }

@@ -477,7 +477,7 @@ struct BufferLifetimeTests {
             buffer.set("a", 1)
             try sink.wait(forItems: 1)
         }
-        try bounded("the end") { finish ? buffer.finish() : buffer.stop() }
+        try bounded("the end") { if finish { buffer.finishAndWait() } else { buffer.stop() } }
         try released.wait(for: "release of the sink")
         #expect(buffer.statistics.delivered == 1)
     }
@@ -488,7 +488,7 @@ struct BufferLifetimeTests {
         let released = DispatchSemaphore(value: 0)
         do {
             let sink = StringSink(whenReleased: { released.signal() })
-            sink.onEachCall { _ in finish ? buffer.finish() : buffer.stop() }
+            sink.onEachCall { _ in if finish { buffer.finishAndWait() } else { buffer.stop() } }
             try start(kind, buffer, sink)
         }
         buffer.set("a", 1)

@@ -77,7 +77,7 @@ struct LoggingTests {
         buffer.set("a", 1)
         try bounded("a batch") { try buffer.sendNextBatchToSink(StringSink()) }
         try buffer.startSending(to: StringSink())
-        try bounded("finish") { buffer.finish() }
+        try bounded("finish") { buffer.finishAndWait() }
         #expect(
             log.lines == [
                 "debug: Received updates dedupe.updates=1",
@@ -149,7 +149,7 @@ struct LoggingTests {
 
     @Test func finishWithADeadline_isLogged_withTheTimeLeft() throws {
         let buffer = log.makeBuffer()
-        try bounded("finish") { _ = buffer.finish(deadline: .now + .seconds(100)) }
+        try bounded("finish") { _ = buffer.finishAndWait(deadline: .now + .seconds(100)) }
         let left = try #require(log.entries.first?.metadata["dedupe.seconds_left"])
         let seconds = try #require(Double("\(left)"))
         #expect(seconds > 0 && seconds <= 100)
@@ -297,7 +297,7 @@ struct LoggingTests {
         buffer.set("a", 2)
         try gate.waitForArrival()
         buffer.onConnectionRestarted()
-        let finish = Worker("finish") { buffer.finish() }
+        let finish = Worker("finish") { buffer.finishAndWait() }
         try eventually("the queue's end to close") { buffer.dropsNewKeys() }
         buffer.onStatusUpdated(.inSync)
         #expect(log.resyncs == [])
@@ -372,7 +372,7 @@ struct LoggingTests {
             buffer.onStatusUpdated(.inSync)
         }
         try sink.wait(forStatus: .inSync)
-        try bounded("finish") { buffer.finish() }
+        try bounded("finish") { buffer.finishAndWait() }
         try loop.end()
         #expect(sink.violations == [])
         #expect(calling.calls > 0)
@@ -383,12 +383,12 @@ struct LoggingTests {
     func handler_thatFinishesTheBuffer_goesOn(_ kind: LoopKind) throws {
         let calling = CallingHandler()
         let buffer = StringBuffer(configuration: .with { $0.logger = calling.logger })
-        calling.call { [unowned buffer] in if buffer.statistics.delivered > 0 { buffer.finish() } }
+        calling.call { [unowned buffer] in if buffer.statistics.delivered > 0 { buffer.finishAndWait() } }
         let sink = StringSink()
         let loop = try RunningLoop(kind, of: buffer, to: sink)
         try bounded("a source call") { buffer.set("a", 1) }
         try sink.wait(forItems: 1)
-        try bounded("finish") { buffer.finish() }
+        try bounded("finish") { buffer.finishAndWait() }
         try loop.end()
         #expect(buffer.statistics.delivered == 1)
     }
@@ -401,7 +401,11 @@ struct LoggingTests {
         let sink = StringSink()
         buffer.set("a", 1)
         calling.call { [unowned buffer] in
-            if withDeadline { buffer.finish(deadline: .now + .seconds(1_000_000)) } else { buffer.finish() }
+            if withDeadline {
+                buffer.finishAndWait(deadline: .now + .seconds(1_000_000))
+            } else {
+                buffer.finishAndWait()
+            }
         }
         try RunningLoop(kind, of: buffer, to: sink).end()
         try sink.wait(forItems: 1)
@@ -420,7 +424,7 @@ struct LoggingTests {
         let buffer = StringBuffer(configuration: .with { $0.logger = calling.logger })
         let sink = ScriptedSink<Int>()
         buffer.set("a", 1)
-        calling.call { [unowned buffer] in buffer.finish() }
+        calling.call { [unowned buffer] in buffer.finishAndWait() }
         try await within("run") { try await buffer.run(sink: sink) }
         #expect(sink.delivered == [.updates([.new("a", 1)])])
     }
@@ -432,7 +436,7 @@ struct LoggingTests {
         buffer.set("a", 1)
         let held = Kept(UncheckedIterator(iterator: buffer.events.makeAsyncIterator()))
         try await within("an event") { _ = try await held.value.next() }
-        calling.call { [unowned buffer] in buffer.finish() }
+        calling.call { [unowned buffer] in buffer.finishAndWait() }
         let lettingGo = Worker("letting go of an iterator") { held.change { $0.iterator = nil } }
         try await eventually("its end") { lettingGo.hasReturned }
         #expect(calling.calls > 0)
@@ -442,7 +446,7 @@ struct LoggingTests {
         let calling = CallingHandler()
         let buffer = StringBuffer(configuration: .with { $0.logger = calling.logger })
         buffer.set("a", 1)
-        calling.call { [unowned buffer] in if buffer.statistics.delivered > 0 { buffer.finish() } }
+        calling.call { [unowned buffer] in if buffer.statistics.delivered > 0 { buffer.finishAndWait() } }
         let sink = ScriptedSink<Int>()
         try await within("run") { try await buffer.run(sink: sink) }
         #expect(sink.calls.count == 1)

@@ -88,8 +88,8 @@ struct LoopTests {
         for n in 0..<30 { first.set("key \(n)", -n) }
         first.onStatusUpdated(.inSync)
         try bounded("finish") {
-            first.finish()
-            second.finish()
+            first.finishAndWait()
+            second.finishAndWait()
         }
         try firstLoop.end()
         try secondLoop.end()
@@ -209,7 +209,7 @@ struct LoopTests {
         let newest: [Item<String, Int>] = (0..<10).filter { $0 != 3 }.map { .new("key \($0)", 990 + $0) }
         #expect(sink.calls == [.updates([.new("first", 0)]), .updates(newest), .status(.inSync)])
         #expect(sink.violations == [])
-        try bounded("finish") { buffer.finish() }
+        try bounded("finish") { buffer.finishAndWait() }
         try loop.end()
         #expect(buffer.statistics.replaced == 990)
         #expect(buffer.statistics.cancelled == 2)
@@ -236,7 +236,7 @@ struct LoopTests {
         for n in 0..<20 { buffer.set("key \(n)", -n) }
         buffer.onStatusUpdated(.inSync)
         try eventually("in-sync") { sink.latestStatus == .inSync }
-        try bounded("finish") { buffer.finish() }
+        try bounded("finish") { buffer.finishAndWait() }
         try loop.end()
         #expect(sink.state == Dictionary(uniqueKeysWithValues: (0..<20).map { ("key \($0)", -$0) }))
         #expect(sink.violations == [])

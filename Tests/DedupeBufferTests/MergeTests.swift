@@ -173,7 +173,7 @@ struct MergeTests {
             switch call {
             case .stop: buffer.stop()
             case .statistics: #expect(buffer.statistics.pendingKeys == 1)
-            case .finish: buffer.finish()
+            case .finish: buffer.finishAndWait()
             }
             return older + newer
         })
@@ -393,7 +393,7 @@ struct MergeTests {
             }
         }
         for writer in writers { try writer.join() }
-        try bounded("finish") { buffer.finish() }
+        try bounded("finish") { buffer.finishAndWait() }
         try loop.end()
         check(sink.items, writers: 4, keys: 3, each: each)
         #expect(sink.violations == [])
@@ -454,7 +454,7 @@ struct MergeTests {
             for writer in writers { try writer.join() }
             buffer.onConnectionRestarted()
             buffer.onUpdates((0..<12).map { Update(key: "key \($0)", value: [tracker.make()]) })
-            try bounded("finish") { buffer.finish() }
+            try bounded("finish") { buffer.finishAndWait() }
             try loop.end()
             #expect(buffer.statistics.unaccounted == 0)
             #expect(buffer.statistics.pendingBytes == 0)
@@ -529,7 +529,7 @@ struct MergeTests {
         try merging.join()
         try sink.wait(forItems: 3)
         #expect(sink.items == [.new("ahead 1", [1]), .new("ahead 2", [1]), .new("slow", [-1, 1])])
-        try bounded("finish") { buffer.finish() }
+        try bounded("finish") { buffer.finishAndWait() }
         try loop.end()
         #expect(sink.violations == [])
         #expect(buffer.statistics.unaccounted == 0)
@@ -662,7 +662,7 @@ struct MergeTests {
         buffer.set("holds the sink", [0])
         try atSink.waitForArrival()
         let merging = try beginMerge(gate, buffer)
-        let finishing = Worker<Void>("finish") { buffer.finish() }
+        let finishing = Worker<Void>("finish") { buffer.finishAndWait() }
         atSink.open()
         usleep(20_000)
         #expect(!finishing.hasReturned)

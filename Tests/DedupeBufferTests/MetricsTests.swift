@@ -179,7 +179,7 @@ struct MetricsTests {
         let (buffer, sink) = (watch.makeBuffer(batchSize: 3), StringSink())
         let loop = try RunningLoop(kind, running: buffer, to: sink, first: "first", 1)
         for n in 0..<100 { buffer.set("key \(n % 10)", n) }
-        try bounded("finish") { buffer.finish() }
+        try bounded("finish") { buffer.finishAndWait() }
         try loop.end()
         #expect(try watch.figures() == buffer.statistics.figures)
         #expect(try watch.counter("received_total").totalValue == 101)
@@ -189,7 +189,7 @@ struct MetricsTests {
         let buffer = watch.makeBuffer()
         buffer.set("a", 1)
         buffer.delete("a")
-        try bounded("finish") { buffer.finish() }
+        try bounded("finish") { buffer.finishAndWait() }
         #expect(try watch.counter("cancelled_total").totalValue == 2)
     }
 
@@ -238,7 +238,7 @@ struct MetricsTests {
             }
         }
         for worker in workers { try worker.join() }
-        try bounded("finish") { buffer.finish() }
+        try bounded("finish") { buffer.finishAndWait() }
         #expect(try watch.figures() == buffer.statistics.figures)
         for counter in watch.kept.counters { #expect(counter.values.allSatisfy { $0 > 0 }) }
     }
@@ -307,7 +307,7 @@ struct MetricsTests {
         #expect(source.hasReturned)
         calling.callNoMore()
         try source.join()
-        try bounded("finish") { buffer.finish() }
+        try bounded("finish") { buffer.finishAndWait() }
         #expect(try watch.figures() == buffer.statistics.figures)
     }
 
@@ -331,7 +331,7 @@ struct MetricsTests {
         #expect(try watch.gauge("pending_keys").lastValue == 12)
         #expect(try watch.counter("delivered_total").totalValue <= 1)
         gate.open()
-        try bounded("finish") { buffer.finish() }
+        try bounded("finish") { buffer.finishAndWait() }
         #expect(try watch.gauge("pending_keys").lastValue == 0)
     }
 
@@ -515,7 +515,7 @@ struct TimeAndMemoryTests {
         sink.onEachCall { _ in usleep(1000) }
         let loop = try RunningLoop(kind, running: buffer, to: sink, first: "a", 1)
         buffer.set("b", 1)
-        try bounded("finish") { [buffer] in buffer.finish() }
+        try bounded("finish") { [buffer] in buffer.finishAndWait() }
         try loop.end()
         #expect(buffer.statistics.timeInSink >= .milliseconds(2))
     }

@@ -282,6 +282,20 @@ struct NaiveModel {
         }
     }
 
+    /// The entries of these keys in the batch that was taken go back, as if never taken; the others
+    /// stay with the sink.
+    mutating func putBack(keys: Set<String>) {
+        let isBack = { (taken: Taken) in taken.entry.status == nil && keys.contains(taken.entry.key) }
+        batch = batch.filter { !isBack($0) } + batch.filter(isBack)
+        putBack(batch.count(where: isBack))
+    }
+
+    /// The sink goes without an update that it was given.
+    mutating func abandon() {
+        delivered -= 1
+        dropped += 1
+    }
+
     private mutating func putBackValue(_ taken: Taken) {
         let (key, index) = (taken.entry.key, index(of: taken.entry.key))
         revisions[key] = taken.revisionBefore

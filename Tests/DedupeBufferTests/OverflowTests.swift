@@ -187,7 +187,7 @@ struct OverflowTests {
         let listener = listen()
         let loop = try RunningLoop(kind, of: buffer, to: StringSink())
         buffer.set("a", 1)
-        try bounded("finish") { buffer.finish() }
+        try bounded("finish") { buffer.finishAndWait() }
         try loop.end()
         executor.runUntilIdle()
         #expect(listener.hasEnded)

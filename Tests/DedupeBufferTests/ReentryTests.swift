@@ -186,7 +186,7 @@ struct ReentryTests {
         buffer.set("last", 1)
         buffer.onStatusUpdated(.resyncInProgress)
         buffer.onStatusUpdated(.inSync)
-        try bounded("finish") { buffer.finish() }
+        try bounded("finish") { buffer.finishAndWait() }
         try loop.end()
         #expect(sink.violations == [])
         #expect(sink.state == ["last": 1])

@@ -18,7 +18,7 @@ import Testing
             queue.async {
                 begun.signal()
                 for _ in 0..<round { _ = buffer.statistics }
-                buffer.finish()
+                buffer.finishAndWait()
                 finished.signal()
             }
             begun.wait()
@@ -38,7 +38,7 @@ import Testing
         }
         let finished = DispatchSemaphore(value: 0)
         queue.async {
-            buffer.finish()
+            buffer.finishAndWait()
             finished.signal()
         }
         #expect(finished.wait(timeout: .now() + 60) == .success)

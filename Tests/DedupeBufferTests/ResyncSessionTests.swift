@@ -240,7 +240,7 @@ struct ResyncSessionTests {
             }
         }
         for thread in threads { try thread.join() }
-        try bounded("finish") { buffer.finish() }
+        try bounded("finish") { buffer.finishAndWait() }
         try loop.end()
         #expect(sink.violations == [])
         #expect(sink.latestStatus == .inSync)

@@ -373,9 +373,9 @@ struct RunTests {
             case .sink: await buffer.finish()
             case .synchronously: finishNow(buffer)
             case .childTask:
-                async let finished: Void = buffer.finish()
-                await finished
-            case .otherTask: await Task { await buffer.finish() }.value
+                async let finished = buffer.finish()
+                _ = await finished
+            case .otherTask: _ = await Task { await buffer.finish() }.value
             }
         }
         for n in 1...3 { buffer.set("key \(n)", n) }
@@ -407,4 +407,4 @@ struct RunTests {
     }
 }
 
-private func finishNow(_ buffer: StringBuffer) { buffer.finish() }
+private func finishNow(_ buffer: StringBuffer) { buffer.finishAndWait() }

@@ -234,7 +234,7 @@ private final class Round {
         case .stop: { [weak buffer] in buffer?.stop() }
         case .finish:
             { [weak buffer, heard] in
-                buffer?.finish()
+                buffer?.finishAndWait()
                 heard.change { $0.callsBeforeFinished = $0.calls }
             }
         case .produce: { [weak buffer, tracker, seed = random.next()] in produce(seed, tracker) { buffer } }

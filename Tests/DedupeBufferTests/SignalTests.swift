@@ -61,6 +61,21 @@ struct RetryPolicyTests {
         #expect(once.failed() == nil)
     }
 
+    @Test func maximum_isReachedOnceInARow() {
+        let policy = DedupeBufferConfiguration.RetryPolicy(
+            initialDelay: .seconds(1), factor: 2, maximumDelay: .seconds(4), maximumAttempts: nil)
+        var state = RetryState(policy)
+        for _ in 0..<2 {
+            var reached: [Bool] = []
+            for _ in 0..<5 {
+                _ = state.failed()
+                reached.append(state.hasJustReachedMaximum)
+            }
+            #expect(reached == [false, false, true, false, false])
+            state.succeeded()
+        }
+    }
+
     @Test func success_startsOver() {
         let policy = DedupeBufferConfiguration.RetryPolicy(initialDelay: .seconds(1), factor: 2, maximumAttempts: 3)
         var state = RetryState(policy)
@@ -82,6 +97,46 @@ struct RetryPolicyTests {
             DedupeBufferConfiguration.RetryPolicy(
                 initialDelay: .seconds(1), factor: 1e300, maximumDelay: .seconds(Int64.max), maximumAttempts: nil))
         #expect(long.failed() == .seconds(1))
-        #expect(long.failed() == .seconds(Int64.max))
+        #expect(long.failed() == .longest)
+        var first = RetryState(
+            DedupeBufferConfiguration.RetryPolicy(
+                initialDelay: .seconds(Int64.max), maximumDelay: .seconds(Int64.max), maximumAttempts: nil))
+        #expect(first.failed() == .longest)
+    }
+
+    // MARK: With a sink
+
+    private func policyWithoutBound(clock: any Clock<Duration>) -> DedupeBufferConfiguration.RetryPolicy {
+        .init(initialDelay: .seconds(Int64.max), maximumDelay: .seconds(Int64.max), clock: clock)
+    }
+
+    @Test func run_whoseDelayExceedsACentury_sleepsACentury_andTriesAgain() async throws {
+        let clock = TestClock()
+        let buffer = StringBuffer(retry: policyWithoutBound(clock: clock))
+        let sink = ScriptedSink<Int> { _, number in if number < 2 { throw SinkFailure() } }
+        buffer.set("a", 1)
+        let running = Task { try await buffer.run(sink: sink) }
+        for number in 1...2 {
+            try await clock.waitForSleeper(number)
+            clock.advance()
+        }
+        try await sink.wait(forCalls: 3)
+        buffer.stop()
+        try await outcome(of: running, "run")
+        #expect(clock.asked == [.longest, .longest])
+        #expect(sink.delivered == [.updates([.new("a", 1)])])
+    }
+
+    /// The system's clock accepts the delay.
+    @Test func run_whoseDelayExceedsACentury_onTheSystemsClock_endsWithAStop() async throws {
+        let buffer = StringBuffer(retry: policyWithoutBound(clock: ContinuousClock()))
+        let sink = ScriptedSink<Int> { _, _ in throw SinkFailure() }
+        buffer.set("a", 1)
+        let running = Task { try await buffer.run(sink: sink) }
+        try await sink.wait(forCalls: 1)
+        try await eventually("the pause") { buffer.statistics.pendingKeys == 1 }
+        buffer.stop()
+        await #expect(throws: SinkFailure.self) { try await outcome(of: running, "run") }
+        #expect(sink.calls.count == 1)
     }
 }

@@ -53,7 +53,7 @@ struct StressTests {
         }
         for worker in workers { try worker.join() }
         buffer.onStatusUpdated(.inSync)
-        try bounded("finish") { buffer.finish() }
+        try bounded("finish") { buffer.finishAndWait() }
         try loop.end()
 
         #expect(sink.violations == [])
@@ -115,7 +115,7 @@ struct StressTests {
         buffer.onStatusUpdated(.resyncInProgress)
         for n in 0..<30 { buffer.set("key \(n)", -n) }
         buffer.onStatusUpdated(.inSync)
-        try bounded("finish") { buffer.finish() }
+        try bounded("finish") { buffer.finishAndWait() }
         try loop.end()
 
         #expect(sink.violations == [])
@@ -237,7 +237,7 @@ struct StressTests {
         }
         over.change { $0 = true }
         #expect(try reader.join() == nil)
-        try bounded("finish") { buffer.finish() }
+        try bounded("finish") { buffer.finishAndWait() }
         try loop.end()
         #expect(sink.violations == [])
         #expect(buffer.statistics.unaccounted == 0)

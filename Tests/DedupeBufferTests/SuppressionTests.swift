@@ -281,7 +281,7 @@ struct SuppressionTests {
             }
         }
         for writer in writers { try writer.join() }
-        try bounded("finish") { buffer.finish() }
+        try bounded("finish") { buffer.finishAndWait() }
         try loop.end()
         #expect(sink.violations == [])
         #expect(sink.state.count == 80)

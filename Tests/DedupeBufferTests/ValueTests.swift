@@ -30,7 +30,7 @@ struct ValueTests {
         let sink = RecordingSink<String, Value>()
         try buffer.startSending(to: sink)
         for n in 0..<20 { buffer.set("key \(n)", n % 2 == 0 ? first : second) }
-        try bounded("finish") { buffer.finish() }
+        try bounded("finish") { buffer.finishAndWait() }
         #expect(sink.items == (0..<20).map { .new("key \($0)", $0 % 2 == 0 ? first : second) })
         #expect(buffer.statistics.unaccounted == 0)
     }

@@ -420,15 +420,28 @@ resurrect(struct put_back *put_back, uint32_t number)
 }
 
 /*
- * Puts a deletion back. Its dead entry is the first of the borrowed list, because items go back in
- * reverse order. Returns false if memory is missing; then nothing has changed.
+ * Where the list of borrowed entries has the dead entry of the item. It is the first entry of the
+ * list if the items go back in reverse order, as they do unless the caller has moved some.
  */
+static uint32_t *
+find_borrowed(struct put_back *put_back)
+{
+    struct cdedupe *buffer = put_back->scope.buffer;
+    uint32_t *place = &buffer->batch.borrowed;
+
+    while (entry_at(&buffer->entries, *place)->key != put_back->item->key)
+        place = &entry_at(&buffer->entries, *place)->link;
+    return place;
+}
+
+/* Puts a deletion back. Returns false if memory is missing; then nothing has changed. */
 static bool
 put_back_deletion(struct put_back *put_back)
 {
     struct lock_scope *scope = &put_back->scope;
     struct cdedupe *buffer = scope->buffer;
-    uint32_t borrowed = buffer->batch.borrowed, number = find_key(buffer, put_back->item);
+    uint32_t *place = find_borrowed(put_back);
+    uint32_t borrowed = *place, number = find_key(buffer, put_back->item);
     struct entry *entry = entry_at(&buffer->entries, borrowed);
     uint32_t next = entry->link;
 
@@ -444,7 +457,7 @@ put_back_deletion(struct put_back *put_back)
             return false;
         resurrect(put_back, borrowed);
     }
-    buffer->batch.borrowed = next;
+    *place = next;
     return true;
 }
 

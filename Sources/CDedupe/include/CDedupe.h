@@ -725,7 +725,8 @@ uint32_t cdedupe_age(const cdedupe_t *buffer, const cdedupe_item_t *item);
  * @param buffer  the buffer
  * @param items   the last items of the last batch, in order and unchanged, with their payloads in
  *                their slots. `slot` of each gets the handle if it came back to the caller, else
- *                zero
+ *                zero. Before the call, the caller may move items of updates behind the others, to
+ *                put back only those; statuses must stay in order
  * @param count   in: how many. Out: how many are still to be put back: zero after CDEDUPE_OK, and
  *                unchanged after CDEDUPE_REENTRANT and CDEDUPE_INVALID_ARGUMENT. The call goes from
  *                the last item to the first, so the remaining ones are the first of `items`

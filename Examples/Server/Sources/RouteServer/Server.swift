@@ -87,16 +87,21 @@ struct Server {
         let logger = Logger(label: "routes")
 
         let datastore = Datastore()
-        var configuration = DedupeBufferConfiguration(
-            retry: .init(initialDelay: .milliseconds(5), maximumDelay: .milliseconds(50), maximumAttempts: nil))
+        var configuration = DedupeBufferConfiguration()
         configuration.logger = logger
         configuration.metrics = .init(label: "routes")
         configuration.skipsUnchangedRevisions = true
+        // The table is written at most every 2 ms. Routes that flap meanwhile are conflated.
+        configuration.minimumInterval = .milliseconds(2)
         // More than a snapshot has. Otherwise a resync would overflow again.
         let buffer = DedupeBuffer<String, Route>(configuration: configuration, bound: .keys(2_000))
         let table = RouteTable()
 
-        let delivery = DedupeBufferService(buffer: buffer, sink: table, gracePeriod: .seconds(5)) { undelivered in
+        let retry = DedupeBufferConfiguration.RetryPolicy(
+            initialDelay: .milliseconds(5), maximumDelay: .milliseconds(50), maximumAttempts: nil)
+        let delivery = DedupeBufferService(
+            buffer: buffer, sink: table, retry: retry, gracePeriod: .seconds(5)
+        ) { undelivered in
             logger.notice("delivery has ended", metadata: ["undelivered": "\(undelivered.updates)"])
         }
         let client = DatastoreClient(datastore: datastore, buffer: buffer, logger: logger)
