@@ -29,6 +29,8 @@
 #                 mawk and mlr
 # make bench-layer     only the Swift layer, beside the core; fails if it allocates too much
 # make bench-instructions   instructions per update, which noise does not change
+# make bench-check     the same; fails if a case takes more than is allowed
+# make bench-plot      pictures of the last `make bench`, by gnuplot
 # make abi-check  checks that programs linked with an older C library still work; abi-baseline
 #                 records the baseline again
 # make check-symbols   checks that every exported C symbol has the prefix, and the soname
@@ -74,7 +76,8 @@ SUDO = $(shell [ "$$(id -u)" = 0 ] || echo sudo)
 
 .PHONY: help setup run test test-c test-quick test-swift test-arm64 test-valgrind examples examples-c examples-swift test-install asan tsan \
     fuzz model interleavings stress shutdown mutants evidence \
-    bench bench-quick bench-layer bench-instructions bench-filter format format-check licence-check api-check api-baseline \
+    bench bench-quick bench-layer bench-instructions bench-check bench-plot bench-filter \
+    format format-check licence-check api-check api-baseline \
     symbol-graph docs docs-check check-symbols abi-check abi-baseline lib man install uninstall clean \
     filter manual install-filter uninstall-filter deb test-deb
 
@@ -175,7 +178,7 @@ SANITIZER_tsan = thread
 
 # ---- Benchmarks ----
 
-bench bench-quick bench-layer bench-instructions: setup
+bench bench-quick bench-layer bench-instructions bench-check bench-plot: setup
 	$(MAKE) -C Benchmarks setup
 	$(MAKE) -C Benchmarks $@
 

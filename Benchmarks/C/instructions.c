@@ -34,10 +34,11 @@ end(bool counted, const char *name, const char *side, size_t updates)
 }
 
 static void
-put_range(const struct subject *subject, void *producer, const struct stream *stream, size_t count)
+put_range(const struct subject *subject, void *producer, const struct stream *stream, size_t count,
+          size_t call)
 {
-    for (size_t i = 0; i < count; i += CALL)
-        subject->put(producer, stream_keys(stream, i, CALL), i);
+    for (size_t i = 0; i < count; i += call)
+        subject->put(producer, stream_keys(stream, i, call), i);
 }
 
 static void
@@ -55,16 +56,19 @@ count_all(const struct subject *subject, const char *side, const struct stream *
     void *consumer = subject->consumer_create(buffer, false);
 
     begin();
-    put_range(subject, producer, stream, KEYS);
+    put_range(subject, producer, stream, KEYS, CALL);
     end(counted, "insert", side, KEYS);
     begin();
-    put_range(subject, producer, stream, REPLACEMENTS);
+    put_range(subject, producer, stream, REPLACEMENTS, CALL);
     end(counted, "replace", side, REPLACEMENTS);
+    begin();
+    put_range(subject, producer, stream, REPLACEMENTS, 1);
+    end(counted, "replace-1", side, REPLACEMENTS);
     begin();
     drain(subject, consumer);
     end(counted, "deliver", side, KEYS);
     begin();
-    put_range(subject, producer, stream, KEYS);
+    put_range(subject, producer, stream, KEYS, CALL);
     end(counted, "requeue", side, KEYS);
     begin();
     drain(subject, consumer);
@@ -72,6 +76,22 @@ count_all(const struct subject *subject, const char *side, const struct stream *
 
     subject->producer_destroy(producer);
     subject->consumer_destroy(consumer);
+    subject->destroy(buffer);
+}
+
+/* Every key once, one by one, into a fresh buffer; its creation counts too. */
+static void
+count_fresh(const struct subject *subject, const char *side, const struct stream *stream,
+            bool counted)
+{
+    void *buffer, *producer;
+
+    begin();
+    buffer = subject->create();
+    producer = subject->producer_create(buffer);
+    put_range(subject, producer, stream, KEYS, 1);
+    end(counted, "insert-1", side, KEYS);
+    subject->producer_destroy(producer);
     subject->destroy(buffer);
 }
 
@@ -85,6 +105,8 @@ main(void)
     for (int counted = 0; counted < 2; counted++) {
         count_all(&ours, "ours", &stream, counted);
         count_all(&yardstick, "yardstick", &stream, counted);
+        count_fresh(&ours, "ours", &stream, counted);
+        count_fresh(&yardstick, "yardstick", &stream, counted);
     }
     stream_free(&stream);
     return 0;

@@ -19,6 +19,8 @@ final class Core: @unchecked Sendable {
     private let buffer: OpaquePointer
     private let batchSize: Int
     private let merger: PayloadMerger?
+    /// Whether an update can be put by ``beginSingle()``. Merging and weighing run user code.
+    @usableFromInline let putsSingly: Bool
     private let scratch = PutBatchPool()
     private let rejected = Atomic<Int>(0)
     /// Updates of sessions that had ended.
@@ -38,9 +40,11 @@ final class Core: @unchecked Sendable {
     init(_ configuration: DedupeBufferConfiguration, limits: CoreLimits, layout: CoreLayout, merger: PayloadMerger?) {
         let batchSize = configuration.batchSize
         precondition(layout.payloadSize <= maximumPayloadSize, "a value may take 64 KiB at most: box large ones")
-        taken = TakenBatch(capacity: batchSize)
+        // The first take makes room, so that a buffer that delivers nothing stays small.
+        taken = TakenBatch(capacity: 0)
         self.batchSize = batchSize
         self.merger = merger
+        putsSingly = merger == nil && layout.weightOffset == nil
 
         var options = cdedupe_options()
         options.batch_size = min(batchSize + maximumHeldKeys, maximumBatchSize)
@@ -84,6 +88,49 @@ final class Core: @unchecked Sendable {
     }
 
     // MARK: - Source
+
+    /// Begins to put one update, whose payload the caller constructs in the slot. Until
+    /// ``endSingle(_:)`` the thread runs no user's code and calls nothing else of the core.
+    @usableFromInline
+    func beginSingle() -> SingleUpdate {
+        var single = cdedupe_single_t()
+        let result = cdedupe_single_begin(buffer, &single)
+        guard result == CDEDUPE_OK else { Core.fail(result) }
+        return SingleUpdate(slot: UnsafeSlot(single.payload!), handle: single.slot, opaque: single.opaque)
+    }
+
+    @usableFromInline
+    func putSingle(_ update: inout SingleUpdate, key: RawSpan, deletion: Bool) {
+        var single = cdedupe_single_t()
+        single.payload = update.slot.memory
+        single.slot = update.handle
+        single.opaque = update.opaque
+        let result = key.withUnsafeBytes {
+            cdedupe_single_put(buffer, &single, $0.baseAddress, $0.count, deletion)
+        }
+        update.isClaimed = single.opaque != nil
+        update.returnedHandle = single.slot
+        update.displacedHandle = single.displaced_slot
+        update.returned = single.returned.map(UnsafeSlot.init)
+        update.displaced = single.displaced.map(UnsafeSlot.init)
+        guard result != CDEDUPE_OK else { return }
+        update.hasOverflowed = UInt32(single.outcome) == CDEDUPE_OUTCOME_OVERFLOWED.rawValue
+        if result == CDEDUPE_KEY_TOO_LONG {
+            update.rejectedLength = key.byteCount
+            rejected.add(1, ordering: .relaxed)
+        } else if result != CDEDUPE_OVERFLOWED {
+            Core.fail(result)
+        }
+    }
+
+    @usableFromInline
+    func endSingle(_ update: SingleUpdate) {
+        var single = cdedupe_single_t()
+        single.slot = update.returnedHandle
+        single.displaced_slot = update.displacedHandle
+        single.opaque = update.isClaimed ? update.opaque : nil
+        cdedupe_single_end(buffer, &single)
+    }
 
     /// Scratch memory for a share of a call's updates, with a slot for each.
     @usableFromInline

@@ -54,6 +54,9 @@ extension DedupeBuffer {
     /// - Complexity: O(1) plus the key's length, expected.
     @inlinable
     public func update(_ key: Key, to value: Value, revision: UInt64 = 0) {
+        if Key.isBuiltIn && core.putsSingly {
+            return putSingle(key, Payload(revision: revision, value: .some(value)), deletion: false)
+        }
         put(Update(key: key, value: .some(value), revision: revision), of: nil)
     }
 
@@ -67,6 +70,9 @@ extension DedupeBuffer {
     /// - Complexity: O(1) plus the key's length, expected.
     @inlinable
     public func remove(_ key: Key, revision: UInt64 = 0) {
+        if Key.isBuiltIn && core.putsSingly {
+            return putSingle(key, Payload(revision: revision, value: nil), deletion: true)
+        }
         put(Update(key: key, value: nil, revision: revision), of: nil)
     }
 

@@ -15,7 +15,7 @@ struct Parameters: Sendable {
     /// Samples of the wake-up latency.
     var wakes = 2000
     var seed: UInt64 = 1
-    var keyCounts = [1000, 100_000, 1_000_000]
+    var keyCounts = [10, 100, 1000, 100_000, 1_000_000]
 
     static var quick: Parameters {
         var parameters = Parameters()
@@ -23,7 +23,7 @@ struct Parameters: Sendable {
         parameters.seconds = 0.06
         parameters.smallUpdates = 30_000
         parameters.wakes = 500
-        parameters.keyCounts = [1000, 100_000]
+        parameters.keyCounts = [10, 100, 1000, 100_000]
         return parameters
     }
 }
@@ -46,29 +46,40 @@ struct Cases {
     // MARK: - Replacing
 
     /// Replacing what is pending; the sink has stalled.
-    mutating func replace(_ keyCount: Int) {
-        let streams = (0..<8).map { Stream(keyCount: keyCount, seed: parameters.seed + UInt64($0)) }
-        let first = Stream.first(keyCount: keyCount, seed: parameters.seed)
+    mutating func replace(_ setting: Setting) {
+        let streams = (0..<setting.threads).map { Stream(setting, seed: parameters.seed + UInt64($0)) }
+        let first = Stream.first(setting, seed: parameters.seed)
         let ours = Self.offerers(OurBuffer.make(), first, streams)
         let plain = Self.offerers(YardstickBuffer.make(), first, streams)
-        for threads in [1, 2, 4, 8] {
-            var rates = Both<Series>()
-            inTurns(parameters.repetitions) { _ in
-                rates.ours.add(Self.rate(ours.prefix(threads), parameters.seconds))
-            } plain: { _ in
-                rates.plain.add(Self.rate(plain.prefix(threads), parameters.seconds))
+        var rates = Both<Series>()
+        inTurns(parameters.repetitions) { _ in
+            rates.ours.add(Self.rate(ours[...], parameters.seconds))
+        } plain: { _ in
+            rates.plain.add(Self.rate(plain[...], parameters.seconds))
+        }
+        if setting.threads == 1 {
+            results.add(
+                Result(
+                    "replace", setting, "ns/update", ours: rates.ours.median.map { 1 / $0 },
+                    plain: rates.plain.median.map { 1 / $0 }))
+        } else {
+            results.add(
+                Result(
+                    "replace", setting, "M/s", better: .higher, ours: rates.ours.median.map { 1e3 * $0 },
+                    plain: rates.plain.median.map { 1e3 * $0 }))
+        }
+    }
+
+    /// Replacing for all kinds of calls, as in the C program.
+    mutating func replacing(_ keyCount: Int) {
+        for keySize in [BenchmarkKey.shortSize, BenchmarkKey.longSize] {
+            for call in [1, 10, callSize] where call != 10 || keyCount == 1000 {
+                replace(Setting(keys: keyCount, keySize: keySize, call: call))
             }
-            if threads == 1 {
-                results.add(
-                    Result(
-                        "replace", keys: keyCount, "ns/update", ours: rates.ours.median.map { 1 / $0 },
-                        plain: rates.plain.median.map { 1 / $0 }))
-            } else {
-                results.add(
-                    Result(
-                        "replace", keys: keyCount, threads: threads, "M/s", better: .higher,
-                        ours: rates.ours.median.map { 1e3 * $0 }, plain: rates.plain.median.map { 1e3 * $0 }))
-            }
+        }
+        for threads in [2, 4, 8] where keyCount >= 1000 {
+            replace(Setting(keys: keyCount, call: 1, threads: threads))
+            replace(Setting(keys: keyCount, threads: threads))
         }
     }
 
@@ -76,6 +87,49 @@ struct Cases {
     private static func offerers<S: Subject>(_ buffer: S, _ first: Stream, _ streams: [Stream]) -> [Offerer<S>] {
         for call in first.calls { buffer.onUpdates(call) }
         return streams.map { Offerer(buffer, $0) }
+    }
+
+    // MARK: - Small and short-lived buffers
+
+    /// Buffers with few keys: from the creation to the last first insertion, and the whole life.
+    mutating func fresh(_ setting: Setting) {
+        let stream = Stream.first(setting, seed: parameters.seed)
+        let rounds = parameters.smallUpdates / (setting.keys + 10)
+        var fill = Both<Series>()
+        var life = Both<Series>()
+        inTurns(2 * parameters.repetitions) { _ in
+            let times = Self.fresh(OurBuffer.self, stream, rounds)
+            fill.ours.add(times.fill)
+            life.ours.add(times.life)
+        } plain: { _ in
+            let times = Self.fresh(YardstickBuffer.self, stream, rounds)
+            fill.plain.add(times.fill)
+            life.plain.add(times.life)
+        }
+        results.add(
+            Result("fresh-insert", setting, "ns/update", ours: fill.ours.median, plain: fill.plain.median))
+        results.add(Result("fresh-life", setting, "ns/update", ours: life.ours.median, plain: life.plain.median))
+    }
+
+    private static func fresh<S: Subject>(
+        _ subject: S.Type, _ stream: Stream, _ rounds: Int
+    ) -> (fill: Double, life: Double) {
+        var fill = 0.0
+        var life = 0.0
+        for _ in 0..<rounds {
+            life += timed {
+                var buffer: S?
+                fill += timed {
+                    let made = S.make()
+                    for call in stream.calls { made.put(call, call: 1) }
+                    buffer = made
+                }
+                buffer = nil
+                _ = buffer
+            }
+        }
+        let updates = Double(rounds * stream.keyCount)
+        return (fill / updates, life / updates)
     }
 
     /// Updates per nanosecond.
@@ -98,9 +152,10 @@ struct Cases {
         ("restart", "us"), ("after-restart", "us"), ("in-sync", "us"),
     ]
 
-    mutating func rounds(_ keyCount: Int) {
-        let first = Stream.first(keyCount: keyCount, seed: parameters.seed)
-        let stream = Stream(keyCount: keyCount, seed: parameters.seed, rounds: 1)
+    mutating func rounds(_ setting: Setting) {
+        let keyCount = setting.keys
+        let first = Stream.first(setting, seed: parameters.seed)
+        let stream = Stream(setting, seed: parameters.seed, rounds: 1)
         let rounds = max(parameters.smallUpdates / keyCount, 1)
         var series = Array(repeating: Both<Series>(), count: Self.steps.count)
         inTurns(parameters.repetitions) { _ in
@@ -117,7 +172,7 @@ struct Cases {
             }
         }
         for (step, series) in zip(Self.steps, series) {
-            results.add(Result(step.0, keys: keyCount, step.1, ours: series.ours.median, plain: series.plain.median))
+            results.add(Result(step.0, setting, step.1, ours: series.ours.median, plain: series.plain.median))
         }
     }
 
@@ -154,7 +209,8 @@ struct Cases {
 
     /// What a key costs, its strings and values included: the source makes the updates, hands them
     /// over, and forgets them.
-    mutating func memory(_ keyCount: Int) {
+    mutating func memory(_ setting: Setting) {
+        let keyCount = setting.keys
         // A few pages more or less are many bytes for each of a thousand keys.
         if keyCount < 100_000 || resident() == nil { return }
         var pending = Both<Series>()
@@ -173,10 +229,10 @@ struct Cases {
         }
         results.add(
             Result(
-                "resident-pending", keys: keyCount, "bytes/key",
+                "resident-pending", setting, "bytes/key",
                 ours: pending.ours.median, plain: pending.plain.median))
         results.add(
-            Result("resident-live", keys: keyCount, "bytes/key", ours: live.ours.median, plain: live.plain.median))
+            Result("resident-live", setting, "bytes/key", ours: live.ours.median, plain: live.plain.median))
     }
 
     private static func memory<S: Subject>(_ subject: S.Type, _ order: [Int]) -> (pending: Double, live: Double) {
@@ -184,7 +240,7 @@ struct Cases {
         let start = resident()!
         let buffer = S.make()
         for i in stride(from: 0, to: order.count, by: callSize) {
-            buffer.onUpdates(Stream.call(order[i..<i + callSize]))
+            buffer.onUpdates(Stream.call(order[i..<i + callSize], keySize: BenchmarkKey.longSize))
         }
         settle()
         let pending = resident()! - start
@@ -197,9 +253,9 @@ struct Cases {
     // MARK: - Producer and sink together
 
     /// One producer and a sink that does nothing, each as fast as it can.
-    mutating func together(_ keyCount: Int) throws {
-        let first = Stream.first(keyCount: keyCount, seed: parameters.seed)
-        let stream = Stream(keyCount: keyCount, seed: parameters.seed)
+    mutating func together(_ setting: Setting) throws {
+        let first = Stream.first(setting, seed: parameters.seed)
+        let stream = Stream(setting, seed: parameters.seed)
         var offered = Both<Series>()
         var delivered = Both<Series>()
         var conflation = Both<Series>()
@@ -216,15 +272,15 @@ struct Cases {
         }
         results.add(
             Result(
-                "together-offered", keys: keyCount, threads: 2, "M/s", better: .higher, ours: offered.ours.median,
+                "together-offered", setting, "M/s", better: .higher, ours: offered.ours.median,
                 plain: offered.plain.median))
         results.add(
             Result(
-                "together-delivered", keys: keyCount, threads: 2, "M/s", better: .higher, ours: delivered.ours.median,
+                "together-delivered", setting, "M/s", better: .higher, ours: delivered.ours.median,
                 plain: delivered.plain.median))
         results.add(
             Result(
-                "together-conflation", keys: keyCount, threads: 2, "offered/delivered", better: .neither,
+                "together-conflation", setting, "offered/delivered", better: .neither,
                 ours: conflation.ours.median, plain: conflation.plain.median))
     }
 
@@ -253,16 +309,16 @@ struct Cases {
 
     /// In the steady state: replacing what is pending; and all keys, which are live, going in and
     /// out again.
-    mutating func allocations(_ keyCount: Int) {
+    mutating func allocations(_ setting: Setting) {
         if !measure_can_count() { return }
-        let stream = Stream(keyCount: keyCount, seed: parameters.seed)
+        let stream = Stream(setting, seed: parameters.seed)
         let ours = Self.allocations(OurBuffer.make(), stream)
         let plain = Self.allocations(YardstickBuffer.make(), stream)
         results.add(
             Result(
-                "allocations-replace", keys: keyCount, "allocations/update", ours: ours.replace, plain: plain.replace))
+                "allocations-replace", setting, "allocations/update", ours: ours.replace, plain: plain.replace))
         results.add(
-            Result("allocations-cycle", keys: keyCount, "allocations/update", ours: ours.cycle, plain: plain.cycle))
+            Result("allocations-cycle", setting, "allocations/update", ours: ours.cycle, plain: plain.cycle))
     }
 
     private static func allocations<S: Subject>(_ buffer: S, _ stream: Stream) -> (replace: Double, cycle: Double) {
@@ -287,8 +343,8 @@ struct Cases {
     // MARK: - Growing
 
     /// How long single calls take while the buffer grows from nothing, its sink having stalled.
-    mutating func grow(_ keyCount: Int) {
-        let stream = Stream.first(keyCount: keyCount, seed: parameters.seed)
+    mutating func grow(_ setting: Setting) {
+        let stream = Stream.first(setting, seed: parameters.seed)
         var wall = Both<Series>()
         var running = Both<Series>()
         var longest = Both<Series>()
@@ -302,13 +358,13 @@ struct Cases {
         let ours = wall.ours.percentiles(fractions)
         let plain = wall.plain.percentiles(fractions)
         for (i, name) in names.enumerated() {
-            results.add(Result(name, keys: keyCount, "us", ours: ours[i], plain: plain[i]))
+            results.add(Result(name, setting, "us", ours: ours[i], plain: plain[i]))
         }
         results.add(
-            Result("grow-longest-median", keys: keyCount, "us", ours: longest.ours.median, plain: longest.plain.median))
+            Result("grow-longest-median", setting, "us", ours: longest.ours.median, plain: longest.plain.median))
         results.add(
             Result(
-                "grow-longest-cpu", keys: keyCount, "us", ours: running.ours.values.max(),
+                "grow-longest-cpu", setting, "us", ours: running.ours.values.max(),
                 plain: running.plain.values.max()))
     }
 
@@ -337,8 +393,8 @@ struct Cases {
     mutating func wake() throws {
         let ours = try Self.wake(OurBuffer.make(), parameters.wakes).percentiles([0.5, 0.99])
         let plain = try Self.wake(YardstickBuffer.make(), parameters.wakes).percentiles([0.5, 0.99])
-        results.add(Result("wake-p50", keys: 1, "us", ours: ours[0], plain: plain[0]))
-        results.add(Result("wake-p99", keys: 1, "us", ours: ours[1], plain: plain[1]))
+        results.add(Result("wake-p50", Setting(keys: 1, call: 1), "us", ours: ours[0], plain: plain[0]))
+        results.add(Result("wake-p99", Setting(keys: 1, call: 1), "us", ours: ours[1], plain: plain[1]))
     }
 
     private static func wake<S: Subject>(_ buffer: S, _ count: Int) throws -> Series {

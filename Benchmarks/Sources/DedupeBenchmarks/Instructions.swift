@@ -18,7 +18,7 @@ enum Instructions {
     }
 
     private static func measure<S: Subject>(_ subject: S.Type, _ side: String, _ counted: Bool) {
-        let stream = Stream(keyCount: 1000, seed: 1, rounds: 20)
+        let stream = Stream(Setting(keys: 1000), seed: 1, rounds: 20)
         let all = stream.calls.prefix(stream.allKeys)
         let sink = EmptySink()
         let buffer = S.make()
@@ -30,9 +30,14 @@ enum Instructions {
         }
         count("insert", 1000) { for call in all { buffer.onUpdates(call) } }
         count("replace", 20_000) { for call in stream.calls { buffer.onUpdates(call) } }
+        count("replace-1", 20_000) { for call in stream.calls { buffer.put(call, call: 1) } }
         count("deliver", 1000) { buffer.drain(to: sink) }
         count("requeue", 1000) { for call in all { buffer.onUpdates(call) } }
         count("deliver-again", 1000) { buffer.drain(to: sink) }
+        count("insert-1", 1000) {
+            let fresh = S.make()
+            for call in all { fresh.put(call, call: 1) }
+        }
     }
 
     /// Reads the dumps that callgrind left: `callgrind.c.1`, `callgrind.swift.1` and so on.
@@ -54,7 +59,8 @@ enum Instructions {
         return order.map { layer, name in
             let sides = counts["\(layer) \(name)"]!
             return Result(
-                name, layer: layer, keys: 1000, "instructions/update", ours: sides["ours"], plain: sides["yardstick"])
+                name, layer: layer, Setting(keys: 1000), "instructions/update", ours: sides["ours"],
+                plain: sides["yardstick"])
         }
     }
 

@@ -30,7 +30,7 @@ final class Offerer<S: Subject>: @unchecked Sendable {
         var count = 0
         while !stop.load(ordering: .relaxed) {
             offerCall()
-            count += callSize
+            count += stream.arraySize
             counter.store(count, ordering: .relaxed)
         }
     }
@@ -43,14 +43,14 @@ final class Offerer<S: Subject>: @unchecked Sendable {
         repeat {
             // The clock is read seldom: reading it is a system call.
             for _ in 0..<64 { offerCall() }
-            count += 64 * callSize
+            count += 64 * stream.arraySize
             time = threadTime() - start
         } while Double(time) < seconds * 1e9
         return Double(count) / Double(time)
     }
 
     private func offerCall() {
-        buffer.onUpdates(stream.calls[position])
+        buffer.put(stream.calls[position], call: stream.setting.call)
         position += 1
         if position == stream.calls.count { position = 0 }
     }

@@ -68,6 +68,15 @@ final class PlainBuffer<Value: Sendable>: Sendable {
         if wake { wakes.signal() }
     }
 
+    func update(_ key: String, to value: Value) {
+        let wake = state.withLock { state in
+            if state.isStopped { return false }
+            state.put(Update(key: key, value: .some(value)))
+            return state.hasToWake()
+        }
+        if wake { wakes.signal() }
+    }
+
     func onStatusUpdated(_ status: SyncStatus) {
         let wake = state.withLock { state in
             if state.isStopped { return false }

@@ -17,9 +17,9 @@ struct Run: ParsableCommand {
 
     @Flag(help: "Fewer repetitions, up to 100,000 keys.")
     var quick = false
-    @Option(help: "The cases, separated by commas: replace rounds memory together allocations grow wake.")
+    @Option(help: "The cases, separated by commas: replace fresh rounds memory together allocations grow wake.")
     var only: String?
-    @Option(help: "The numbers of keys, separated by commas; multiples of 100.")
+    @Option(help: "The numbers of keys, separated by commas; 10, 20, 50 or multiples of 100.")
     var keys: String?
     @Option(help: "Repetitions of each case.")
     var repetitions: Int?
@@ -35,20 +35,25 @@ struct Run: ParsableCommand {
     func run() throws {
         var cases = Cases(parameters: try parameters())
         let chosen = only.map { Set($0.split(separator: ",").map(String.init)) }
-        let all: Set = ["replace", "rounds", "memory", "together", "allocations", "grow", "wake"]
+        let all: Set = ["replace", "fresh", "rounds", "memory", "together", "allocations", "grow", "wake"]
         if let strange = chosen?.subtracting(all), !strange.isEmpty {
             throw ValidationError("no such case: \(strange.sorted().joined(separator: " "))")
         }
         func has(_ name: String) -> Bool { chosen?.contains(name) ?? true }
 
         for keyCount in cases.parameters.keyCounts {
-            if has("replace") { cases.replace(keyCount) }
-            if has("rounds") { cases.rounds(keyCount) }
-            if has("memory") { cases.memory(keyCount) }
-            if has("together") { try cases.together(keyCount) }
-            if has("allocations") { cases.allocations(keyCount) }
+            let setting = Setting(keys: keyCount)
+            if has("replace") { cases.replacing(keyCount) }
+            for keySize in [BenchmarkKey.shortSize, BenchmarkKey.longSize] where has("fresh") && keyCount <= 1000 {
+                cases.fresh(Setting(keys: keyCount, keySize: keySize, call: 1))
+            }
+            if keyCount < 1000 { continue }
+            if has("rounds") { cases.rounds(setting) }
+            if has("memory") { cases.memory(setting) }
+            if has("together") { try cases.together(Setting(keys: keyCount, threads: 2)) }
+            if has("allocations") { cases.allocations(setting) }
         }
-        if has("grow") { cases.grow(cases.parameters.keyCounts.last!) }
+        if has("grow") { cases.grow(Setting(keys: cases.parameters.keyCounts.last!)) }
         if has("wake") { try cases.wake() }
 
         var results = cases.results
@@ -61,8 +66,9 @@ struct Run: ParsableCommand {
         var parameters = quick ? Parameters.quick : Parameters()
         if let keys {
             parameters.keyCounts = try keys.split(separator: ",").map {
-                guard let count = Int($0), (100...10_000_000).contains(count), count % 100 == 0 else {
-                    throw ValidationError("--keys are multiples of 100, up to 10,000,000")
+                guard let count = Int($0), (10...10_000_000).contains(count), count % 100 == 0 || 100 % count == 0
+                else {
+                    throw ValidationError("--keys are 10, 20, 50 or multiples of 100, up to 10,000,000")
                 }
                 return count
             }
@@ -119,6 +125,8 @@ struct PrintTable: ParsableCommand {
     var callgrind: String?
     @Option(help: "Where to write the list of all results.")
     var output: String?
+    @Option(help: "A file with the largest values that are allowed; fails if there are larger ones.")
+    var limits: String?
 
     func run() throws {
         var results = Results()
@@ -126,5 +134,6 @@ struct PrintTable: ParsableCommand {
         if let callgrind { try results.add(Instructions.read(directory: callgrind)) }
         if let output { try results.write(to: output) }
         Table.print(results.list)
+        if let limits, try !Limits(path: limits).check(results.list) { throw ExitCode.failure }
     }
 }

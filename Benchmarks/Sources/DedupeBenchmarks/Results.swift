@@ -8,6 +8,8 @@ struct Result: Codable {
     /// `c` or `swift`.
     var layer: String
     var keys: Int
+    var keySize: Int
+    var call: Int
     var threads: Int
     var value: Double?
     var unit: String
@@ -18,7 +20,7 @@ struct Result: Codable {
 
     enum CodingKeys: String, CodingKey {
         case name = "case"
-        case layer, keys, threads, value, unit, yardstick, ratio
+        case layer, keys, keySize, call, threads, value, unit, yardstick, ratio
     }
 
     enum Better {
@@ -26,13 +28,15 @@ struct Result: Codable {
     }
 
     init(
-        _ name: String, layer: String = "swift", keys: Int, threads: Int = 1, _ unit: String, better: Better = .lower,
+        _ name: String, layer: String = "swift", _ setting: Setting, _ unit: String, better: Better = .lower,
         ours: Double?, plain: Double?
     ) {
         self.name = name
         self.layer = layer
-        self.keys = keys
-        self.threads = threads
+        keys = setting.keys
+        keySize = setting.keySize
+        call = setting.call
+        threads = setting.threads
         self.unit = unit
         value = ours
         yardstick = plain
@@ -53,6 +57,8 @@ struct Result: Codable {
         try container.encode(name, forKey: .name)
         try container.encode(layer, forKey: .layer)
         try container.encode(keys, forKey: .keys)
+        try container.encode(keySize, forKey: .keySize)
+        try container.encode(call, forKey: .call)
         try container.encode(threads, forKey: .threads)
         try container.encode(value, forKey: .value)
         try container.encode(unit, forKey: .unit)
@@ -68,8 +74,8 @@ struct Results {
     mutating func add(_ result: Result) {
         list.append(result)
         let text =
-            "\(result.layer.padded(to: 6))\(result.name.padded(to: 22)) \(result.keys) keys "
-            + "\(result.threads) threads  "
+            "\(result.layer.padded(to: 6))\(result.name.padded(to: 22)) \(result.keys) keys of "
+            + "\(result.keySize) bytes  calls of \(result.call)  \(result.threads) threads  "
             + "\(Table.format(result.value)) against \(Table.format(result.yardstick)) \(result.unit)\n"
         // What goes on; the table comes at the end.
         FileHandle.standardError.write(Data(text.utf8))
@@ -96,8 +102,7 @@ struct Results {
 enum Table {
     private struct Row: Hashable {
         var name: String
-        var keys: Int
-        var threads: Int
+        var setting: Setting
         var unit: String
     }
 
@@ -105,17 +110,24 @@ enum Table {
         var order: [Row] = []
         var cells: [Row: [String: Result]] = [:]
         for result in results {
-            let row = Row(name: result.name, keys: result.keys, threads: result.threads, unit: result.unit)
+            let setting = Setting(
+                keys: result.keys, keySize: result.keySize, call: result.call, threads: result.threads)
+            let row = Row(name: result.name, setting: setting, unit: result.unit)
             if cells[row] == nil { order.append(row) }
             cells[row, default: [:]][result.layer] = result
         }
-        // As in the programs, case by case, then keys, then threads.
+        // As in the programs, case by case, then keys, their size, calls and threads.
         var rank: [String: Int] = [:]
         for row in order where rank[row.name] == nil { rank[row.name] = rank.count }
-        order.sort { (rank[$0.name]!, $0.keys, $0.threads) < (rank[$1.name]!, $1.keys, $1.threads) }
+        order.sort {
+            let (one, two) = ($0.setting, $1.setting)
+            return (rank[$0.name]!, one.keys, one.keySize, one.call, one.threads)
+                < (rank[$1.name]!, two.keys, two.keySize, two.call, two.threads)
+        }
 
         let layers = ["c", "swift"].filter { layer in results.contains { $0.layer == layer } }
-        var head = "case".padded(to: 22) + "keys".padded(to: 9, right: true) + "thr".padded(to: 5, right: true)
+        var head = "case".padded(to: 22) + "keys".padded(to: 9, right: true) + "bytes".padded(to: 6, right: true)
+        head += "call".padded(to: 5, right: true) + "thr".padded(to: 4, right: true)
         for layer in layers {
             head += layer.padded(to: 12, right: true) + "plain".padded(to: 10, right: true)
             head += "ratio".padded(to: 9, right: true)
@@ -123,8 +135,10 @@ enum Table {
         Swift.print(head + "   unit")
         Swift.print(String(repeating: "-", count: head.count + 22))
         for row in order {
-            var line = row.name.padded(to: 22) + String(row.keys).padded(to: 9, right: true)
-            line += String(row.threads).padded(to: 5, right: true)
+            var line = row.name.padded(to: 22) + String(row.setting.keys).padded(to: 9, right: true)
+            line += String(row.setting.keySize).padded(to: 6, right: true)
+            line += String(row.setting.call).padded(to: 5, right: true)
+            line += String(row.setting.threads).padded(to: 4, right: true)
             for layer in layers {
                 let result = cells[row]![layer]
                 line += format(result?.value).padded(to: 12, right: true)

@@ -9,6 +9,7 @@ import Synchronization
 protocol Subject: AnyObject, Sendable {
     static func make() -> Self
     func onUpdates(_ updates: [BenchmarkUpdate])
+    func update(_ key: String, to value: Payload)
     func onStatusUpdated(_ status: SyncStatus)
     func onConnectionRestarted()
     func sendNextBatchToSink(_ sink: some SyncerCallbacks<String, Payload>) throws(DedupeBufferError)
@@ -19,6 +20,8 @@ protocol Subject: AnyObject, Sendable {
 
 extension DedupeBuffer: Subject where Key == String, Value == Payload {
     static func make() -> Self { Self() }
+
+    func update(_ key: String, to value: Payload) { update(key, to: value, revision: 0) }
 
     func start(_ sink: some SyncerCallbacks<String, Payload>) throws {
         try startSending(to: sink)
@@ -35,6 +38,13 @@ extension PlainBuffer: Subject where Value == Payload {
 }
 
 extension Subject {
+    /// Puts what an array of the stream has, in calls of the stream's size.
+    @inline(__always)
+    func put(_ updates: [BenchmarkUpdate], call: Int) {
+        guard call == 1 else { return onUpdates(updates) }
+        for update in updates { self.update(update.key, to: update.value!) }
+    }
+
     /// Delivers all that is pending.
     func drain(to sink: some SyncerCallbacks<String, Payload>) {
         while (try? sendNextBatchToSink(sink)) != nil {}

@@ -8,8 +8,8 @@
  *     cdedupe_bytes_put, _delete
  *         put_value
  *             collect                PUT_CLEARS steps, if a restart or an overflow dropped some
- *             make_value             a slot, and room in the store if the value is long
- *             put                    cdedupe_put(); destroys the values that come back
+ *             value_init             room in the store if the value is long
+ *             put                    cdedupe_single_...(); destroys the values that come back
  *     cdedupe_bytes_take, _take_wait
  *         begin_take                 frees the values of the batch before
  *         end_take                   describe() for each item
@@ -250,36 +250,39 @@ collect(struct cdedupe_bytes *buffer, size_t steps)
         destroy_values(buffer, slots, count);
 }
 
-/* Puts an update whose payload, if it has one, is complete. Destroys the values that come back. */
+/* What the update of one call is about. */
+struct change {
+    const void *key;
+    size_t key_length;
+    bool deletion;
+};
+
+/* Puts a value. Destroys the values that come back, the given one among them. */
 static cdedupe_result_t
-put(struct cdedupe_bytes *buffer, cdedupe_update_t *update, cdedupe_outcome_t *outcome)
+put(struct cdedupe_bytes *buffer, const struct change *change, const struct value *value,
+    cdedupe_outcome_t *outcome)
 {
-    cdedupe_result_t result = cdedupe_put(buffer->core, update, 1);
-    cdedupe_slot_t back[2] = {update->slot, update->displaced};
+    struct value displaced = {0};
+    cdedupe_single_t single;
+    cdedupe_result_t result = cdedupe_single_begin(buffer->core, &single);
+    bool returned = true;
 
-    for (size_t i = 0; i < 2; i++)
-        if (back[i] != 0)
-            value_destroy(buffer, value_at(buffer, back[i]));
-    if (back[0] != 0 || back[1] != 0)
-        cdedupe_discard(buffer->core, back, 2);
+    if (result == CDEDUPE_OK) {
+        memcpy(single.payload, value, sizeof(*value));
+        result = cdedupe_single_put(buffer->core, &single, change->key, change->key_length,
+                                    change->deletion);
+        returned = single.returned != NULL;
+        if (single.displaced != NULL)
+            memcpy(&displaced, single.displaced, sizeof(displaced));
+        cdedupe_single_end(buffer->core, &single);
+    }
+    if (returned)
+        value_destroy(buffer, value);
+    value_destroy(buffer, &displaced);
     if (outcome != NULL)
-        *outcome = (cdedupe_outcome_t)update->outcome;
+        *outcome = result == CDEDUPE_NO_MEMORY ? CDEDUPE_OUTCOME_REJECTED
+                                               : (cdedupe_outcome_t)single.outcome;
     return result;
-}
-
-/* Returns a slot with a value in it, or zero if there is no memory. */
-static cdedupe_slot_t
-make_value(struct cdedupe_bytes *buffer, const void *bytes, size_t length, uint64_t revision)
-{
-    cdedupe_slot_t slot;
-
-    if (cdedupe_acquire(buffer->core, &slot, 1) != CDEDUPE_OK)
-        return 0;
-    value_at(buffer, slot)->revision = revision;
-    if (value_init(buffer, value_at(buffer, slot), bytes, length))
-        return slot;
-    cdedupe_discard(buffer->core, &slot, 1);
-    return 0;
 }
 
 static cdedupe_result_t
@@ -291,33 +294,36 @@ reject(cdedupe_outcome_t *outcome, cdedupe_result_t result)
 }
 
 static cdedupe_result_t
-put_value(struct cdedupe_bytes *buffer, cdedupe_update_t *update, const void *bytes, size_t length,
-          uint64_t revision, cdedupe_outcome_t *outcome)
+put_value(struct cdedupe_bytes *buffer, const struct change *change, struct value *value,
+          const void *bytes, cdedupe_outcome_t *outcome)
 {
-    if (update->key_length > CDEDUPE_KEY_MAX)
+    if (change->key_length > CDEDUPE_KEY_MAX)
         return reject(outcome, CDEDUPE_KEY_TOO_LONG);
     if (cdedupe_has_dropped(buffer->core))
         collect(buffer, PUT_CLEARS);
-    update->slot = make_value(buffer, bytes, length, revision);
-    return update->slot == 0 ? reject(outcome, CDEDUPE_NO_MEMORY) : put(buffer, update, outcome);
+    if (!value_init(buffer, value, bytes, value->length))
+        return reject(outcome, CDEDUPE_NO_MEMORY);
+    return put(buffer, change, value, outcome);
 }
 
 cdedupe_result_t
 cdedupe_bytes_put(cdedupe_bytes_t *buffer, const void *key, size_t key_length, const void *value,
                   size_t value_length, uint64_t revision, cdedupe_outcome_t *outcome)
 {
-    cdedupe_update_t update = {.key = key, .key_length = key_length};
+    struct change change = {.key = key, .key_length = key_length};
+    struct value made = {.revision = revision, .length = value_length};
 
-    return put_value(buffer, &update, value, value_length, revision, outcome);
+    return put_value(buffer, &change, &made, value, outcome);
 }
 
 cdedupe_result_t
 cdedupe_bytes_delete(cdedupe_bytes_t *buffer, const void *key, size_t key_length, uint64_t revision,
                      cdedupe_outcome_t *outcome)
 {
-    cdedupe_update_t update = {.key = key, .key_length = key_length, .deletion = true};
+    struct change change = {.key = key, .key_length = key_length, .deletion = true};
+    struct value made = {.revision = revision};
 
-    return put_value(buffer, &update, NULL, 0, revision, outcome);
+    return put_value(buffer, &change, &made, NULL, outcome);
 }
 
 cdedupe_result_t

@@ -68,6 +68,10 @@ void put_forget_lookups(struct put *put, size_t from);
 /* In a read section: replaces pending updates, up to the first update that needs the lock. */
 void put_replace_unlocked(struct put *put, struct context *context);
 
+/* The same in the read section of a context that the caller has. */
+bool put_one_in(struct context *context, struct cdedupe *buffer, cdedupe_update_t *update,
+                uint64_t hash);
+
 /* One update alone, if it replaces a pending one. False: put_locked() must put it. */
 bool put_one_unlocked(struct cdedupe *buffer, cdedupe_update_t *update, uint64_t hash);
 

@@ -150,14 +150,9 @@ put_replace_unlocked(struct put *put, struct context *context)
     sync_store_relaxed(&context->replaced, context->replaced + i);
 }
 
-/*
- * One update alone: no chunk, and no lock scope. Returns false if put_locked() must put it; then
- * nothing has changed.
- */
 bool
-put_one_unlocked(struct cdedupe *buffer, cdedupe_update_t *update, uint64_t hash)
+put_one_in(struct context *context, struct cdedupe *buffer, cdedupe_update_t *update, uint64_t hash)
 {
-    struct context *context = context_claim(&buffer->contexts);
     uint32_t number = index_find_fingerprint(&buffer->index, hash);
     bool done = false;
 
@@ -169,6 +164,19 @@ put_one_unlocked(struct cdedupe *buffer, cdedupe_update_t *update, uint64_t hash
         if (done)
             sync_store_relaxed(&context->replaced, context->replaced + 1);
     }
+    return done;
+}
+
+/*
+ * One update alone: no chunk, and no lock scope. Returns false if put_locked() must put it; then
+ * nothing has changed.
+ */
+bool
+put_one_unlocked(struct cdedupe *buffer, cdedupe_update_t *update, uint64_t hash)
+{
+    struct context *context = context_claim(&buffer->contexts);
+    bool done = put_one_in(context, buffer, update, hash);
+
     context_give_back(&buffer->contexts, context);
     return done;
 }

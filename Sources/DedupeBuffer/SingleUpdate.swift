@@ -1,0 +1,60 @@
+// SPDX-License-Identifier: Apache-2.0
+
+/// A call's one update on its way through the core, with the payload that it brings and those that
+/// come back. See `Core.beginSingle()`.
+@usableFromInline
+struct SingleUpdate {
+    /// Where the payload goes.
+    @usableFromInline let slot: UnsafeSlot
+    /// The payload that was not accepted, and an older one. The caller moves them out.
+    @usableFromInline var returned: UnsafeSlot?
+    @usableFromInline var displaced: UnsafeSlot?
+    @usableFromInline var hasOverflowed = false
+    /// The length of a key that was too long, or 0.
+    @usableFromInline var rejectedLength = 0
+
+    // The core's, between its calls.
+    let opaque: UnsafeMutableRawPointer?
+    let handle: UInt32
+    var returnedHandle: UInt32 = 0
+    var displacedHandle: UInt32 = 0
+    var isClaimed = true
+
+    init(slot: UnsafeSlot, handle: UInt32, opaque: UnsafeMutableRawPointer?) {
+        self.slot = slot
+        self.handle = handle
+        self.opaque = opaque
+    }
+}
+
+extension DedupeKey {
+    /// Whether the bytes of these keys are at hand without any user code, which must not run while
+    /// an update goes through the core.
+    @inlinable
+    @inline(__always)
+    static var isBuiltIn: Bool {
+        self == String.self || self == [UInt8].self || self == Substring.self || self == Int.self
+            || self == UInt.self || self == Int64.self || self == UInt64.self || self == Int32.self
+            || self == UInt32.self
+    }
+}
+
+extension DedupeBuffer {
+    /// Puts one update, straight from the caller into a slot, without an array and without scratch
+    /// memory.
+    @inlinable
+    @inline(__always)
+    func putSingle(_ key: borrowing Key, _ payload: Payload<Value>, deletion: Bool) {
+        var single = core.beginSingle()
+        single.slot.initialize(payload)
+        key.withKeyBytes { core.putSingle(&single, key: $0, deletion: deletion) }
+        // The values end with this call, after the core is done: their `deinit` is the user's code.
+        let returned = single.returned.map { $0.move(Value.self) }
+        let displaced = single.displaced.map { $0.move(Value.self) }
+        core.endSingle(single)
+        observer?.received(updates: 1)
+        if single.rejectedLength > 0 { report([single.rejectedLength]) }
+        if single.hasOverflowed { reportOverflow() }
+        _ = (returned, displaced)
+    }
+}
