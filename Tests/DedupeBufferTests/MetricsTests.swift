@@ -583,8 +583,12 @@ struct TimeAndMemoryTests {
         #expect(buffer.statistics.memory >= before + 1_000_000)
     }
 
-    @Test func memory_hasTheRoomForABatch() {
+    /// A buffer that delivers nothing has no room for a batch.
+    @Test func memory_hasTheRoomForABatch_fromTheFirstDeliveryOn() throws {
         let buffer: StringBuffer = makeBuffer(batchSize: 65_536)
+        #expect(buffer.statistics.memory < 65_536)
+        buffer.set("a", 1)
+        try bounded("a batch") { try buffer.sendNextBatchToSink(StringSink()) }
         #expect(buffer.statistics.memory > 65_536 * 16)
     }
 
