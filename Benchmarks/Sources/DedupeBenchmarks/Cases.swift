@@ -250,6 +250,39 @@ struct Cases {
         return (pending / Double(order.count), live / Double(order.count))
     }
 
+    /// What a small buffer takes: made, with one key, and after it has delivered that key in a loop
+    /// of its own.
+    mutating func smallBuffers() throws {
+        if resident() == nil { return }
+        let ours = try Self.smallBuffers(OurBuffer.self)
+        let plain = try Self.smallBuffers(YardstickBuffer.self)
+        let setting = Setting(keys: 1, call: 1)
+        for (i, name) in ["resident-empty", "resident-one-key", "resident-delivering"].enumerated() {
+            // The yardstick's loop is a thread, which is not what is compared.
+            results.add(Result(name, setting, "bytes/buffer", ours: ours[i], plain: i < 2 ? plain[i] : nil))
+        }
+    }
+
+    private static func smallBuffers<S: Subject>(_ subject: S.Type) throws -> [Double] {
+        let count = 4000
+        let sink = EmptySink()
+        let updates = (0..<count).map { Update(key: BenchmarkKey.make($0), value: Payload(stamp: UInt64($0))) }
+        settle()
+        let start = resident()!
+        func each() -> Double { Double(resident()! - start) / Double(count) }
+
+        let buffers = (0..<count).map { _ in S.make() }
+        let empty = each()
+        for (buffer, update) in zip(buffers, updates) { buffer.update(update.key, to: update.value!) }
+        let oneKey = each()
+        guard let ours = buffers as? [OurBuffer] else { return [empty, oneKey] }
+        for buffer in ours { try buffer.startSending(to: sink) }
+        while sink.count < count { Thread.sleep(forTimeInterval: 1e-3) }
+        let delivering = each()
+        for buffer in ours { buffer.finishAndWait() }
+        return [empty, oneKey, delivering]
+    }
+
     // MARK: - Producer and sink together
 
     /// One producer and a sink that does nothing, each as fast as it can.

@@ -53,6 +53,7 @@ struct Run: ParsableCommand {
             if has("together") { try cases.together(Setting(keys: keyCount, threads: 2)) }
             if has("allocations") { cases.allocations(setting) }
         }
+        if has("memory") { try cases.smallBuffers() }
         if has("grow") { cases.grow(Setting(keys: cases.parameters.keyCounts.last!)) }
         if has("wake") { try cases.wake() }
 
