@@ -20,8 +20,6 @@
  */
 #include "calls/put.h"
 
-#include <string.h>
-
 /* After this many lost compare-and-swaps an update goes to the lock. */
 enum { TRIES = 4 };
 
@@ -60,6 +58,13 @@ prefetch_index(const struct put *put)
         index_prefetch_cells(index, put->hashes[i]);
 }
 
+/* Zero for an update of a pinned key, whose hash nothing needs. */
+static uint64_t
+hash_update(const struct cdedupe *buffer, const cdedupe_update_t *update)
+{
+    return update->pin != 0 ? 0 : hash_key(&buffer->secret, update->key, update->key_length);
+}
+
 /*
  * Model step U1, in a read section: hashes the keys and finds their entries. Each stage passes over
  * the whole chunk and prefetches what the next stage reads, so the cache misses of a chunk overlap.
@@ -70,17 +75,19 @@ put_look_up(struct put *put)
     struct cdedupe *buffer = put->scope.buffer;
 
     for (size_t i = 0; i < put->count; i++)
-        put->hashes[i] = hash_key(&buffer->secret, put->updates[i].key, put->updates[i].key_length);
+        put->hashes[i] = hash_update(buffer, &put->updates[i]);
     prefetch_index(put);
     for (size_t i = 0; i < put->count; i++) {
-        put->numbers[i] = index_find_fingerprint(&buffer->index, put->hashes[i]);
+        put->numbers[i] = put->updates[i].pin != 0
+                              ? put->updates[i].pin
+                              : index_find_fingerprint(&buffer->index, put->hashes[i]);
         if (put->numbers[i] == 0)
             continue;
         put->entries[i] = entry_at(&buffer->entries, put->numbers[i]);
         prefetch_entry(put->entries[i]);
     }
     for (size_t i = 0; i < put->count; i++)
-        if (put->numbers[i] != 0 && !is_key(put->entries[i], put->hashes[i], &put->updates[i]))
+        if (put->numbers[i] != put->updates[i].pin && !is_key(put->entries[i], put->hashes[i], &put->updates[i]))
             put->numbers[i] = 0;
 }
 
@@ -173,6 +180,27 @@ put_one_unlocked(struct cdedupe *buffer, cdedupe_update_t *update, uint64_t hash
     return done;
 }
 
+size_t
+put_pinned_unlocked(struct cdedupe *buffer, cdedupe_update_t *updates, size_t count)
+{
+    struct context *context;
+    uint32_t restart;
+    size_t done = 0;
+
+    if (count == 0 || updates[0].pin == 0 || buffer->merge != NULL || !can_replace_unlocked(buffer))
+        return 0;
+    restart = sync_load_relaxed_32(&buffer->resync.restart);
+    context = context_claim(&buffer->contexts);
+    while (done < count && done < PUTS_PER_LOCK && updates[done].pin != 0 &&
+           (updates[done].slot != 0 || updates[done].deletion) &&
+           replace_unlocked(entry_at(&buffer->entries, updates[done].pin), restart,
+                            &updates[done]))
+        done++;
+    sync_store_relaxed(&context->replaced, context->replaced + done);
+    context_give_back(&buffer->contexts, context);
+    return done;
+}
+
 /*
  * A clock that the user supplied is a user callback. It is therefore read here, before the context
  * is claimed and the read section begins. The buffer's own clock is read only when the call takes
@@ -191,5 +219,6 @@ put_begin_reading(struct put *put)
 void
 put_forget_lookups(struct put *put, size_t from)
 {
-    memset(put->numbers + from, 0, (put->count - from) * sizeof(put->numbers[0]));
+    for (size_t i = from; i < put->count; i++)
+        put->numbers[i] = put->updates[i].pin;
 }

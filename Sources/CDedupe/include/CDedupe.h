@@ -144,6 +144,9 @@ extern "C" {
 /** The largest alignment of a payload. */
 #define CDEDUPE_ALIGNMENT_MAX ((size_t)4096)
 
+/** The most pins that one key can have at a time. */
+#define CDEDUPE_PINS_MAX ((uint32_t)16383)
+
 /** The largest batch. */
 #define CDEDUPE_BATCH_MAX ((size_t)65536)
 
@@ -162,6 +165,7 @@ typedef enum {
     CDEDUPE_NO_RANDOMNESS,    /**< The system has no random bytes for the hash function's secret. */
     CDEDUPE_OVERFLOWED,       /**< A bound was exceeded: updates are dropped until a restart. */
     CDEDUPE_REENTRANT, /**< Called from inside the buffer's merge callback; nothing was done. */
+    CDEDUPE_TOO_MANY_PINS, /**< The key has CDEDUPE_PINS_MAX pins already. */
 } cdedupe_result_t;
 
 /** The progress of the source towards a complete picture. */
@@ -173,6 +177,9 @@ typedef enum {
 
 /** The handle of a slot. Zero is no slot. */
 typedef uint32_t cdedupe_slot_t;
+
+/** The handle of a pin: a faster name of a key, see cdedupe_pin(). Zero is no pin. */
+typedef uint32_t cdedupe_pin_t;
 
 /** A buffer. */
 typedef struct cdedupe cdedupe_t;
@@ -447,7 +454,9 @@ typedef struct {
     cdedupe_slot_t displaced;
     bool deletion;        /**< In: whether the key is gone. */
     uint8_t outcome;      /**< Out: a cdedupe_outcome_t. */
-    uint64_t reserved[2]; /**< Must be zero. */
+    /** A pin of the key, or zero. If there is one, `key` and `key_length` are ignored. */
+    cdedupe_pin_t pin;
+    uint32_t reserved[3]; /**< Must be zero. */
 } cdedupe_update_t;
 
 /**
@@ -487,6 +496,43 @@ typedef struct {
  */
 cdedupe_result_t cdedupe_put(cdedupe_t *buffer, cdedupe_update_t *CDEDUPE_NULLABLE updates,
                              size_t count);
+
+/**
+ * Pins a key: gives a name of the key that cdedupe_put() need not look up. For a source that knows
+ * its keys, and updates them often:
+ *
+ *     cdedupe_pin_t pin;
+ *
+ *     if (cdedupe_pin(buffer, "eth0/bytes", 10, &pin) != CDEDUPE_OK) ...
+ *     update = (cdedupe_update_t){.pin = pin, .slot = slot};       (as often as needed)
+ *     cdedupe_put(buffer, &update, 1);
+ *     cdedupe_unpin(buffer, pin);
+ *
+ * A pin changes nothing else: updates by pin and by key have the same outcomes, and the sink gets
+ * the same items. A pinned key keeps its entry while it is neither pending nor live, and no
+ * restart, overflow or stop takes the pin away. A key may be pinned more than once: all its pins
+ * are the same handle, which stays valid until each of them was given back. Destroying the buffer
+ * needs no unpinning.
+ *
+ * @param buffer      the buffer
+ * @param key         copied; may be NULL if the length is zero
+ * @param key_length  bytes
+ * @param pin         gets the pin, or zero on failure
+ *
+ * Returns CDEDUPE_OK; CDEDUPE_KEY_TOO_LONG; CDEDUPE_NO_MEMORY; CDEDUPE_TOO_MANY_PINS;
+ * CDEDUPE_REENTRANT. Expected O(key length).
+ */
+cdedupe_result_t cdedupe_pin(cdedupe_t *buffer, const void *CDEDUPE_NULLABLE key, size_t key_length,
+                             cdedupe_pin_t *pin);
+
+/**
+ * Gives one pin of a key back. The caller must not use the pin afterwards, unless it holds another
+ * pin of that key: the handle may name another key, or memory that is gone. No other thread may
+ * be putting by this pin during the call.
+ *
+ * Returns CDEDUPE_OK; CDEDUPE_INVALID_ARGUMENT if the pin is zero; CDEDUPE_REENTRANT. O(1).
+ */
+cdedupe_result_t cdedupe_unpin(cdedupe_t *buffer, cdedupe_pin_t pin);
 
 /**
  * Puts a status. A status that equals the latest one received is dropped, unless it is the
@@ -766,6 +812,7 @@ typedef struct {
     uint64_t oldest_pending_age; /**< As from cdedupe_age(), of the first update in the queue. */
     uint64_t overflowed;         /**< 1 from an overflow to the restart that ends it, else 0. */
     uint64_t stopped;            /**< 1 if nothing is taken any more, else 0. */
+    uint64_t pinned_keys;        /**< Keys that have a pin. */
 } cdedupe_statistics_t;
 
 /**
