@@ -73,6 +73,20 @@ subject_merged(uint64_t older, uint64_t newer)
     return older + newer == 0 ? 1 : older + newer;
 }
 
+/*
+ * Pins of the subject's own. If the environment has SUBJECT_PINS, the subject pins keys that are
+ * put, puts by pins and by keys in turns, and pins and unpins before any call. A pin changes nothing
+ * else, so every test must pass with it.
+ */
+enum { SUBJECT_PINS = 16, SUBJECT_PIN_KEY = 64 };
+
+typedef struct subject_pin {
+    cdedupe_pin_t pin;
+    unsigned count; /* Zero: this place is free. */
+    size_t length;
+    char key[SUBJECT_PIN_KEY];
+} subject_pin_t;
+
 typedef struct subject_update {
     const void *key;
     size_t length;
@@ -139,6 +153,10 @@ typedef struct subject {
 
     book_t payloads;
     uint64_t turns;  /* Counts, in order to choose two ways to do the same thing in turn. */
+    uint64_t pin_state; /* Of the random choices about pins; zero: there are none. */
+    subject_pin_t pins[SUBJECT_PINS];
+    size_t lent; /* Items of the last batch whose keys are still borrowed. */
+    uint64_t lent_sum;
     uint64_t merges; /* The number of calls of the merge callback. */
 
     cdedupe_update_t *updates; /* Scratch for subject_put(). */

@@ -93,7 +93,8 @@ words_are_checked(void)
     uint32_t number = link_at(&buffer->links, one->link)->item;
     struct reserve reserve;
 
-    BREAK(one->word, one->word & ~WORD_PENDING, "entry: neither pending nor idle");
+    BREAK(one->word, one->word & ~WORD_PENDING,
+          "entry: not pending, but has a payload or a deletion");
     BREAK(one->word, one->word ^ WORD_LIVE, "entries: the count of live keys is wrong");
     BREAK(one->word, one->word & ~WORD_INDEXED, "entry: a word that is not zero is not indexed");
     BREAK(one->word,
@@ -102,9 +103,12 @@ words_are_checked(void)
     BREAK(stale->word,
           word_pending(stale->word, word_slot(stale->word), buffer->resync.restart, false),
           "dropped: a link's entry is not stale");
-    BREAK(idle->word, idle->word & ~WORD_LIVE, "entry: neither pending nor idle");
-    BREAK(idle->word, idle->word | WORD_DELETION, "entry: neither pending nor idle");
-    BREAK(idle->word, idle->word | (uint64_t)1 << 32, "entry: neither pending nor idle");
+    BREAK(idle->word, WORD_VACANT, "entry: neither pending, idle nor pinned");
+    BREAK(idle->word, idle->word & ~WORD_LIVE, "entry: neither pending, idle nor pinned");
+    BREAK(idle->word, idle->word | WORD_DELETION,
+          "entry: not pending, but has a payload or a deletion");
+    BREAK(idle->word, idle->word | (uint64_t)1 << 32,
+          "entry: not pending, but has a payload or a deletion");
     BREAK(one->word, 0, "index: a dead entry is indexed");
     BREAK(one->hash, one->hash ^ 1, "entry: its hash is not its key's");
     BREAK(one->hash, one->hash ^ (uint64_t)1 << 63,

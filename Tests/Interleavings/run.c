@@ -848,7 +848,7 @@ entry_label(const volatile void *address)
 
         if (!lies_in(address, entry, sizeof(*entry)))
             continue;
-        snprintf(text, sizeof(text), "word of %.*s", (int)entry->key_length,
+        snprintf(text, sizeof(text), "word of %.*s", (int)entry_key_length(entry),
                  (const char *)entry->key);
         return text;
     }

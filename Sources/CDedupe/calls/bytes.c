@@ -5,7 +5,7 @@
  * This file stands on the public header alone, and on the allocator and the store of values.h. A
  * payload is one cache line. A short value lies in the payload, and a longer one lies in the store.
  *
- *     cdedupe_bytes_put, _delete
+ *     cdedupe_bytes_put, _delete, _put_pinned, _delete_pinned
  *         put_value
  *             collect                PUT_CLEARS steps, if a restart or an overflow dropped some
  *             make_value             a slot, and room in the store if the value is long
@@ -316,6 +316,36 @@ cdedupe_bytes_delete(cdedupe_bytes_t *buffer, const void *key, size_t key_length
                      cdedupe_outcome_t *outcome)
 {
     cdedupe_update_t update = {.key = key, .key_length = key_length, .deletion = true};
+
+    return put_value(buffer, &update, NULL, 0, revision, outcome);
+}
+
+cdedupe_result_t
+cdedupe_bytes_pin(cdedupe_bytes_t *buffer, const void *key, size_t key_length, cdedupe_pin_t *pin)
+{
+    return cdedupe_pin(buffer->core, key, key_length, pin);
+}
+
+cdedupe_result_t
+cdedupe_bytes_unpin(cdedupe_bytes_t *buffer, cdedupe_pin_t pin)
+{
+    return cdedupe_unpin(buffer->core, pin);
+}
+
+cdedupe_result_t
+cdedupe_bytes_put_pinned(cdedupe_bytes_t *buffer, cdedupe_pin_t pin, const void *value,
+                         size_t value_length, uint64_t revision, cdedupe_outcome_t *outcome)
+{
+    cdedupe_update_t update = {.pin = pin};
+
+    return put_value(buffer, &update, value, value_length, revision, outcome);
+}
+
+cdedupe_result_t
+cdedupe_bytes_delete_pinned(cdedupe_bytes_t *buffer, cdedupe_pin_t pin, uint64_t revision,
+                            cdedupe_outcome_t *outcome)
+{
+    cdedupe_update_t update = {.pin = pin, .deletion = true};
 
     return put_value(buffer, &update, NULL, 0, revision, outcome);
 }

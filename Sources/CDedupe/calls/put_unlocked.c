@@ -180,24 +180,44 @@ put_one_unlocked(struct cdedupe *buffer, cdedupe_update_t *update, uint64_t hash
     return done;
 }
 
+/* Replaces pending updates of pinned keys, up to the first update that needs more. */
+static size_t
+replace_pinned(struct cdedupe *buffer, cdedupe_update_t *updates, size_t count)
+{
+    /* Model step U2, once per call of this function. */
+    uint32_t restart = sync_load_relaxed_32(&buffer->resync.restart);
+    size_t i = 0;
+
+    while (i < count && i < PUTS_PER_LOCK && updates[i].pin != 0 &&
+           (updates[i].slot != 0 || updates[i].deletion) &&
+           replace_unlocked(entry_at(&buffer->entries, updates[i].pin), restart, &updates[i]))
+        i++;
+    return i;
+}
+
+/*
+ * Without a read section: neither a pinned entry nor a table of slabs is freed. Claiming a context
+ * only for its count would take as long as all the rest, so most threads have a tally.
+ */
 size_t
 put_pinned_unlocked(struct cdedupe *buffer, cdedupe_update_t *updates, size_t count)
 {
-    struct context *context;
-    uint32_t restart;
-    size_t done = 0;
+    struct context *context = NULL;
+    struct tally *tally;
+    size_t done;
 
     if (count == 0 || updates[0].pin == 0 || buffer->merge != NULL || !can_replace_unlocked(buffer))
         return 0;
-    restart = sync_load_relaxed_32(&buffer->resync.restart);
-    context = context_claim(&buffer->contexts);
-    while (done < count && done < PUTS_PER_LOCK && updates[done].pin != 0 &&
-           (updates[done].slot != 0 || updates[done].deletion) &&
-           replace_unlocked(entry_at(&buffer->entries, updates[done].pin), restart,
-                            &updates[done]))
-        done++;
-    sync_store_relaxed(&context->replaced, context->replaced + done);
-    context_give_back(&buffer->contexts, context);
+    tally = context_begin_tally(&buffer->contexts);
+    if (tally == NULL)
+        context = context_claim(&buffer->contexts);
+    done = replace_pinned(buffer, updates, count);
+    if (tally != NULL) {
+        context_end_tally(tally, done);
+    } else {
+        sync_store_relaxed(&context->replaced, context->replaced + done);
+        context_give_back(&buffer->contexts, context);
+    }
     return done;
 }
 

@@ -907,6 +907,24 @@ cdedupe_result_t cdedupe_bytes_delete(cdedupe_bytes_t *buffer, const void *CDEDU
                                       size_t key_length, uint64_t revision,
                                       cdedupe_outcome_t *CDEDUPE_NULLABLE outcome);
 
+/** As cdedupe_pin(). */
+cdedupe_result_t cdedupe_bytes_pin(cdedupe_bytes_t *buffer, const void *CDEDUPE_NULLABLE key,
+                                   size_t key_length, cdedupe_pin_t *pin);
+
+/** As cdedupe_unpin(). */
+cdedupe_result_t cdedupe_bytes_unpin(cdedupe_bytes_t *buffer, cdedupe_pin_t pin);
+
+/** As cdedupe_bytes_put(), for the key of a pin, which must not be zero. */
+cdedupe_result_t cdedupe_bytes_put_pinned(cdedupe_bytes_t *buffer, cdedupe_pin_t pin,
+                                          const void *CDEDUPE_NULLABLE value, size_t value_length,
+                                          uint64_t revision,
+                                          cdedupe_outcome_t *CDEDUPE_NULLABLE outcome);
+
+/** As cdedupe_bytes_delete(), for the key of a pin, which must not be zero. */
+cdedupe_result_t cdedupe_bytes_delete_pinned(cdedupe_bytes_t *buffer, cdedupe_pin_t pin,
+                                             uint64_t revision,
+                                             cdedupe_outcome_t *CDEDUPE_NULLABLE outcome);
+
 /**
  * As cdedupe_put_status(). Also frees what restarts and overflows dropped: all of it if the status
  * is CDEDUPE_STATUS_IN_SYNC, in O(dropped updates), in short steps between which other calls get
