@@ -337,7 +337,7 @@ shuffle_pins(subject_t *subject)
 {
     subject_pin_t *pinned;
 
-    if (subject->pin_state == 0) {
+    if (subject->pin_state == 0 || subject->putting) {
         return;
     }
     pinned = &subject->pins[pin_choice(subject, SUBJECT_PINS)];
@@ -375,6 +375,13 @@ pin_of(subject_t *subject, const void *key, size_t length)
         pin_once(subject, pinned);
     }
     return pinned->count > 0 && pin_choice(subject, 4) > 0 ? pinned->pin : 0;
+}
+
+void
+subject_pin(subject_t *subject, uint64_t seed)
+{
+    subject->pin_state = seed == 0 ? 1 : seed;
+    shuffle_pins(subject);
 }
 
 static uint64_t
@@ -682,11 +689,13 @@ subject_put(subject_t *subject, subject_update_t *updates, size_t count)
         updates[index].outcome = CDEDUPE_OUTCOME_UNTOUCHED;
         updates[index].displaced = 0;
     }
+    subject->putting = true;
     if (subject->bytes != NULL) {
         result = put_all_bytes(subject, updates, count);
     } else {
         result = put_handles(subject, updates, count);
     }
+    subject->putting = false;
     check_if_paranoid(subject);
     return result == CDEDUPE_OVERFLOWED ? CDEDUPE_OK : result;
 }

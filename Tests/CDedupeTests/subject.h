@@ -155,6 +155,7 @@ typedef struct subject {
     uint64_t turns;  /* Counts, in order to choose two ways to do the same thing in turn. */
     uint64_t pin_state; /* Of the random choices about pins; zero: there are none. */
     subject_pin_t pins[SUBJECT_PINS];
+    bool putting; /* By pins that must stay until the call returns. */
     size_t lent; /* Items of the last batch whose keys are still borrowed. */
     uint64_t lent_sum;
     uint64_t merges; /* The number of calls of the merge callback. */
@@ -180,6 +181,9 @@ cdedupe_result_t subject_open(subject_t *subject, const subject_options_t *optio
  * missing.
  */
 void subject_close(subject_t *subject);
+
+/* From now on keys are pinned and unpinned, as if the environment had SUBJECT_PINS. */
+void subject_pin(subject_t *subject, uint64_t seed);
 
 cdedupe_result_t subject_put(subject_t *subject, subject_update_t *updates, size_t count);
 cdedupe_result_t subject_status(subject_t *subject, cdedupe_status_t status);

@@ -17,20 +17,7 @@
 #include <sched.h>
 
 #include "base/atomics.h"
-
-/*
- * Numbers the threads in the order of their first call, in order to spread them over the contexts.
- */
-static uint64_t
-thread_number(void)
-{
-    static uint64_t threads;
-    static _Thread_local uint64_t number;
-
-    if (number == 0)
-        number = sync_fetch_add(&threads, 1) + 1;
-    return number;
-}
+#include "base/thread.h"
 
 /*
  * Claims the context and begins its read section. ck_epoch_begin() would mark the record as active
