@@ -92,7 +92,11 @@ words_are_checked(void)
                  *idle = idle_entry(buffer);
     uint32_t number = link_at(&buffer->links, one->link)->item;
     struct reserve reserve;
+    cdedupe_pin_t pin;
 
+    CHECK(cdedupe_pin(buffer, "dead", 4, &pin) == CDEDUPE_OK);
+    CHECK(cdedupe_unpin(buffer, pin) == CDEDUPE_OK);
+    BREAK(entry_at(&buffer->entries, pin)->shape, 4 + SHAPE_PIN, "entry: dead, but pinned");
     BREAK(one->word, one->word & ~WORD_PENDING,
           "entry: not pending, but has a payload or a deletion");
     BREAK(one->word, one->word ^ WORD_LIVE, "entries: the count of live keys is wrong");
@@ -109,6 +113,8 @@ words_are_checked(void)
           "entry: not pending, but has a payload or a deletion");
     BREAK(idle->word, idle->word | (uint64_t)1 << 32,
           "entry: not pending, but has a payload or a deletion");
+    BREAK(one->shape, one->shape + SHAPE_PIN, "entries: the count of pinned keys is wrong");
+    BREAK(buffer->statistics.pinned_keys, 1, "entries: the count of pinned keys is wrong");
     BREAK(one->word, 0, "index: a dead entry is indexed");
     BREAK(one->hash, one->hash ^ 1, "entry: its hash is not its key's");
     BREAK(one->hash, one->hash ^ (uint64_t)1 << 63,

@@ -84,6 +84,8 @@ entry_keep_borrowed(struct cdedupe *buffer, uint32_t number)
 }
 
 /*
+ * Model step N3.
+ *
  * Release: pairs with the acquire in is_key(). Without it a producer that sees only this word could
  * compare with bytes from before the entry was filled.
  */
@@ -98,7 +100,7 @@ entry_leave(struct lock_scope *scope, uint32_t number)
         return;
     }
     entry_unindex(buffer, number);
-    if ((entry->shape & SHAPE_BORROWED) && buffer->sink.claim != CLAIM_NONE)
+    if (entry->shape & SHAPE_BORROWED)
         entry_keep_borrowed(buffer, number);
     else
         retire_entry(scope, number);
