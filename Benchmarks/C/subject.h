@@ -79,7 +79,7 @@ struct subject {
 extern const struct subject ours;      /* CDedupe, on the level of handles. */
 extern const struct subject our_bytes; /* CDedupe, on the level of bytes; takes one value a call. */
 extern const struct subject ours_pinned; /* As `ours`, but values are put by pins. */
-extern const struct subject yardstick; /* The plain port. */
+extern const struct subject yardstick;   /* The plain port. */
 
 /* Ends the program. */
 _Noreturn void fail(const char *what);

@@ -467,10 +467,10 @@ put_bytes(subject_t *subject, subject_update_t *update)
     size_t length = update->deletion ? 0 : make_value(subject, update->id, value);
 
     if (pin != 0) {
-        return update->deletion ? cdedupe_bytes_delete_pinned(subject->bytes, pin, update->id,
-                                                              &update->outcome)
-                                : cdedupe_bytes_put_pinned(subject->bytes, pin, value, length,
-                                                           update->id, &update->outcome);
+        return update->deletion
+                   ? cdedupe_bytes_delete_pinned(subject->bytes, pin, update->id, &update->outcome)
+                   : cdedupe_bytes_put_pinned(subject->bytes, pin, value, length, update->id,
+                                              &update->outcome);
     }
     if (update->deletion) {
         return cdedupe_bytes_delete(subject->bytes, update->key, update->length, update->id,
@@ -706,9 +706,8 @@ subject_status(subject_t *subject, cdedupe_status_t status)
     cdedupe_result_t result;
 
     shuffle_pins(subject);
-    result = subject->bytes != NULL
-                                  ? cdedupe_bytes_put_status(subject->bytes, status)
-                                  : cdedupe_put_status(subject->core, status);
+    result = subject->bytes != NULL ? cdedupe_bytes_put_status(subject->bytes, status)
+                                    : cdedupe_put_status(subject->core, status);
 
     check_if_paranoid(subject);
     return result;
@@ -721,7 +720,7 @@ subject_restart(subject_t *subject)
 
     shuffle_pins(subject);
     result = subject->bytes != NULL ? cdedupe_bytes_restart(subject->bytes)
-                                                     : cdedupe_restart(subject->core);
+                                    : cdedupe_restart(subject->core);
 
     if (result == CDEDUPE_OK) {
         drop_queue(&subject->payloads);

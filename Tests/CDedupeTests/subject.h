@@ -75,8 +75,8 @@ subject_merged(uint64_t older, uint64_t newer)
 
 /*
  * Pins of the subject's own. If the environment has SUBJECT_PINS, the subject pins keys that are
- * put, puts by pins and by keys in turns, and pins and unpins before any call. A pin changes nothing
- * else, so every test must pass with it.
+ * put, puts by pins and by keys in turns, and pins and unpins before any call. A pin changes
+ * nothing else, so every test must pass with it.
  */
 enum { SUBJECT_PINS = 16, SUBJECT_PIN_KEY = 64 };
 
@@ -152,11 +152,11 @@ typedef struct subject {
     void (*on_wake)(struct subject *subject); /* If not NULL, the wake callback calls it. */
 
     book_t payloads;
-    uint64_t turns;  /* Counts, in order to choose two ways to do the same thing in turn. */
+    uint64_t turns;     /* Counts, in order to choose two ways to do the same thing in turn. */
     uint64_t pin_state; /* Of the random choices about pins; zero: there are none. */
     subject_pin_t pins[SUBJECT_PINS];
     bool putting; /* By pins that must stay until the call returns. */
-    size_t lent; /* Items of the last batch whose keys are still borrowed. */
+    size_t lent;  /* Items of the last batch whose keys are still borrowed. */
     uint64_t lent_sum;
     uint64_t merges; /* The number of calls of the merge callback. */
 

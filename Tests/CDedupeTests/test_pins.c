@@ -665,8 +665,17 @@ a_borrowed_key_outlives_its_pin(void)
 }
 
 /* What a sink may do with a deletion that it took of a pinned key, and the pins meanwhile. */
-enum meanwhile { NOTHING, UNPINNED, UNPINNED_AND_PINNED, UNPINNED_AND_PUT, PUT, PUT_AND_UNPINNED,
-                 PUT_CANCELLED_AND_UNPINNED, PINNED_LATE, MEANWHILES };
+enum meanwhile {
+    NOTHING,
+    UNPINNED,
+    UNPINNED_AND_PINNED,
+    UNPINNED_AND_PUT,
+    PUT,
+    PUT_AND_UNPINNED,
+    PUT_CANCELLED_AND_UNPINNED,
+    PINNED_LATE,
+    MEANWHILES
+};
 
 static void
 do_meanwhile(enum meanwhile what, cdedupe_pin_t a)
@@ -1018,6 +1027,7 @@ producers_put_by_pins(void)
     uint64_t cursor = 0;
 
     open_with(&options);
+    memset(items, 0, sizeof(items)); /* The sink discards every slot in them. */
     atomic_store(&running, true);
     atomic_store(&written, 0);
     atomic_store(&returned, 0);

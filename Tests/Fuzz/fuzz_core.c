@@ -97,7 +97,7 @@ compare_statistics(pair_t *pair)
     wanted.stopped = got.stopped;
     CHECK_EQ(got.stopped, pair->model.stopped);
     wanted.pinned_keys = got.pinned_keys; /* The subject compares this one. */
-    wanted.memory = got.memory; /* The subject has compared it with the allocator's. */
+    wanted.memory = got.memory;           /* The subject has compared it with the allocator's. */
     if (pair->model.stopped) {
         wanted.statuses_received =
             got.statuses_received; /* Whether ignored ones count is not written down. */

@@ -36,7 +36,7 @@ struct state {
     uint64_t contents[PROGRAM_IDS_MAX]; /* What is in them: their ids; see struct history. */
     cdedupe_slot_t used[THREADS_MAX];   /* By the thread that acquired it for its own use. */
     cdedupe_slot_t
-        fillers[FILLERS_MAX]; /* What OP_FILL put and the buffer still has; zero: none. */
+        fillers[FILLERS_MAX];         /* What OP_FILL put and the buffer still has; zero: none. */
     cdedupe_pin_t pins[KEYS_LETTERS]; /* By key: the last one that was given. */
     unsigned pin_counts[KEYS_LETTERS];
     struct loan loan;
@@ -844,10 +844,11 @@ static void
 print_event(FILE *out, const struct event *event)
 {
     static const char *const names[] = {
-        [OP_PUT] = "put",   [OP_STATUS] = "status", [OP_RESTART] = "restart",
-        [OP_TAKE] = "take", [OP_CLAIM] = "claim",   [OP_RELEASE] = "release",
-        [OP_STOP] = "stop", [OP_FINISH] = "finish", [OP_STATISTICS] = "statistics",
-        [OP_PIN] = "pin",   [OP_UNPIN] = "unpin",   [OP_FILL] = "fill", [OP_DROP] = "drop",     [OP_PUT_BACK] = "put_back",
+        [OP_PUT] = "put",   [OP_STATUS] = "status",     [OP_RESTART] = "restart",
+        [OP_TAKE] = "take", [OP_CLAIM] = "claim",       [OP_RELEASE] = "release",
+        [OP_STOP] = "stop", [OP_FINISH] = "finish",     [OP_STATISTICS] = "statistics",
+        [OP_PIN] = "pin",   [OP_UNPIN] = "unpin",       [OP_FILL] = "fill",
+        [OP_DROP] = "drop", [OP_PUT_BACK] = "put_back",
     };
 
     if (event->thread == THREAD_SETUP)

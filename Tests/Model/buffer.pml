@@ -374,7 +374,7 @@ inline retired_add(e) {
     free_if_unseen(e)
 }
 
-/* N3 entry_leave: the key is neither pending nor live, and the word is zero. Pins keep the entry. */
+/* N3 entry_leave: the key is neither pending nor live, the word is zero. Pins keep the entry. */
 inline entry_leave(e) {
 #ifdef PINS
     if

@@ -19,7 +19,7 @@
  *
  *     state             event   new state
  *     stale, live       clear   idle, with its old restart number, and so still unseen
- *     stale, not live   clear   dead
+ *     stale, not live   clear   dead; with pins vacant
  */
 #include "calls/calls.h"
 

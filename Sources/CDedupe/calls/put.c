@@ -3,6 +3,7 @@
  * Putting updates: the driver. It changes no word itself; the three other files do.
  *
  *     cdedupe_put
+ *         put_pinned_unlocked        put_unlocked.c; before every chunk
  *         put_chunk                  up to 100 valid updates
  *             put_replacing
  *                 put_look_up            put_unlocked.c

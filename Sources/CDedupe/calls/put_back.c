@@ -31,6 +31,9 @@
  *     status               at the front, except if a      dropped; if an equal status was received
  *                          status is first there          and not queued since: that one is queued
  *
+ * A key whose entry is vacant counts as absent. Where a key becomes dead or both leave, an entry
+ * with pins becomes vacant.
+ *
  * "Was new" and "was live" tell the key's state before the take, from the item's `before`.
  *
  * Two rules have precedence over the table. On a buffer that merges, a value is merged with a newer

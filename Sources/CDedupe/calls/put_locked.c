@@ -8,7 +8,7 @@
  *                 insert             absent -> current
  *                 put_present
  *                     suppress       idle or stale -> idle, seen
- *                     requeue        idle -> current
+ *                     requeue        idle or vacant -> current
  *                     revive         stale -> current
  *                     replace        current -> current
  *                     delete_not_live  current, not live -> absent, or current
@@ -16,14 +16,16 @@
  *     state                       event                    -> state              function
  *     --------------------------  -----------------------  --------------------  ---------------
  *     absent                      value or deletion        current, at the back  insert
- *     idle                        value or deletion        current, at the back  requeue
+ *     idle or vacant              value or deletion        current, at the back  requeue
  *     stale                       value or deletion        current, at the back  revive
  *     idle or stale, and live     value that the sink has  idle, seen            suppress
  *     current                     value                    current, same place   replace
  *     current, live               deletion                 current, same place   replace
  *     current value, not live     deletion                 absent                delete_not_live
  *     current deletion, not live  deletion                 current, same place   delete_not_live
- *     absent, idle or stale       update beyond a bound    as after a restart    overflow
+ *     any but current             update beyond a bound    as after a restart    overflow
+ *
+ * Where a key becomes absent, an entry with pins becomes vacant; see entries.c.
  *
  * A current value that must be merged with an update is left to put_merging.c.
  */
@@ -207,7 +209,7 @@ revive(struct lock_scope *scope, struct entry *entry, uint64_t word, cdedupe_upd
     return STEP_DONE;
 }
 
-/* Model step P4, idle -> current: the update goes to the back of the queue. */
+/* Model step P4, idle or vacant -> current: the update goes to the back of the queue. */
 static enum step
 requeue(struct lock_scope *scope, uint32_t number, uint64_t word, cdedupe_update_t *update)
 {
@@ -223,8 +225,8 @@ requeue(struct lock_scope *scope, uint32_t number, uint64_t word, cdedupe_update
     entry->link = link_new(scope, number);
     /*
      * Release: pairs with the acquire in replace_unlocked(). Without it a producer could destroy
-     * the payload before all of it is visible. A store is enough, because idle words change only
-     * under the lock.
+     * the payload before all of it is visible. A store is enough, because idle and vacant words
+     * change only under the lock.
      */
     sync_store_release(&entry->word,
                        word_pending(word, update->slot, buffer->resync.restart, update->deletion) |
@@ -308,8 +310,8 @@ insert(struct lock_scope *scope, uint64_t hash, cdedupe_update_t *update)
     room = link_make_room(scope);
     if (!entry_make_room(scope, &key) || !room)
         return STEP_NO_MEMORY;
-    number = entry_add(
-        scope, &key, word_pending(0, update->slot, buffer->resync.restart, update->deletion));
+    number = entry_add(scope, &key,
+                       word_pending(0, update->slot, buffer->resync.restart, update->deletion));
     if (number == 0)
         return STEP_NO_MEMORY;
     pending_bytes_add(buffer, update->slot);

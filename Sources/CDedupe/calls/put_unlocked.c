@@ -1,12 +1,16 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /*
- * Putting without the lock, in a read section.
+ * Putting without the lock: by keys in a read section, and by pins without one.
  *
  *     put_begin_reading              claims a context, begins the read section
  *     put_look_up                    hashes the keys, finds their entries and compares the keys, in
  *                                    stages over the chunk; each stage prefetches for the next
  *     put_replace_unlocked
  *         replace_unlocked           current -> current by one compare-and-swap
+ *     put_one_unlocked               the same for a call of one update
+ *     put_pinned_unlocked            by pins: no context, no look-up
+ *         replace_pinned
+ *             replace_unlocked
  *
  *     state                     event           -> state                   function
  *     ------------------------  --------------  -------------------------  ------------------
@@ -87,7 +91,8 @@ put_look_up(struct put *put)
         prefetch_entry(put->entries[i]);
     }
     for (size_t i = 0; i < put->count; i++)
-        if (put->numbers[i] != put->updates[i].pin && !is_key(put->entries[i], put->hashes[i], &put->updates[i]))
+        if (put->numbers[i] != put->updates[i].pin &&
+            !is_key(put->entries[i], put->hashes[i], &put->updates[i]))
             put->numbers[i] = 0;
 }
 

@@ -18,6 +18,7 @@
  *     -----------------  -------  ---------------------------------  -----------
  *     current value      take     idle, seen                         take_entry
  *     current deletion   take     dead, borrowed by the sink         take_entry
+ *     the same, pinned   take     vacant, borrowed by the sink       take_entry
  */
 #include "calls/calls.h"
 
@@ -120,9 +121,9 @@ take_status(struct lock_scope *scope, uint32_t link, cdedupe_item_t *item)
 }
 
 /*
- * A current value becomes idle, and a current deletion becomes dead, or vacant if it is pinned. Model step T2: the sink reads
- * the word to see which of the two is pending. Model step T3: one exchange takes the pending
- * update.
+ * A current value becomes idle, and a current deletion becomes dead, or vacant if it is pinned.
+ * Model step T2: the sink reads the word to see which of the two is pending. Model step T3: one
+ * exchange takes the pending update.
  *
  * A producer without the lock may turn the value into a deletion, or back, between the two steps.
  * Model step T4: the sink then corrects the word with a store. No other thread can change the word

@@ -114,8 +114,8 @@ validate_entry(const struct cdedupe *buffer, uint32_t number, struct census *cen
     } else if (pending) {
         census->stale++;
     }
-    if (index_find(&buffer->index, &buffer->entries, entry->hash, entry->key, entry_key_length(entry)) !=
-        number)
+    if (index_find(&buffer->index, &buffer->entries, entry->hash, entry->key,
+                   entry_key_length(entry)) != number)
         return "entry: not found by its key";
     if (hash_key(&buffer->secret, entry->key, entry_key_length(entry)) != entry->hash)
         return "entry: its hash is not its key's";

@@ -21,6 +21,7 @@
  *               copies; it reads them only at revision_offset and weight_offset, if these are used
  *     slot      the memory of one payload, named by a 32-bit handle; the holder of the handle owns
  *               the payload
+ *     pin       a 32-bit name of a key that cdedupe_put() need not look up
  *     batch     the items that one call of cdedupe_take() hands over
  *     sink      the code that takes batches; one at a time, by a claim
  *     producer  a thread that puts updates, statuses or restarts
@@ -62,6 +63,11 @@
  *     cdedupe_payload, _payloads      the handle's owner    memory belongs to the handle's owner
  *     cdedupe_put                     any, at any time      handles go in, and others come out;
  *                                                           keys are copied
+ *     cdedupe_pin                     any, at any time      the key is copied; the pin: buffer ->
+ *                                                           caller
+ *     cdedupe_unpin                   any, at any time,     the pin: caller -> buffer
+ *                                     but not while a put
+ *                                     by this pin runs
  *     cdedupe_put_status, _restart    any, at any time      -
  *     cdedupe_collect                 any, at any time      handles: buffer -> caller
  *     cdedupe_has_dropped             any, at any time      -
@@ -164,7 +170,7 @@ typedef enum {
     CDEDUPE_INVALID_ARGUMENT, /**< An argument is outside its documented range; nothing was done. */
     CDEDUPE_NO_RANDOMNESS,    /**< The system has no random bytes for the hash function's secret. */
     CDEDUPE_OVERFLOWED,       /**< A bound was exceeded: updates are dropped until a restart. */
-    CDEDUPE_REENTRANT, /**< Called from inside the buffer's merge callback; nothing was done. */
+    CDEDUPE_REENTRANT,     /**< Called from inside the buffer's merge callback; nothing was done. */
     CDEDUPE_TOO_MANY_PINS, /**< The key has CDEDUPE_PINS_MAX pins already. */
 } cdedupe_result_t;
 
@@ -294,10 +300,10 @@ typedef struct {
      * deletion or a restart.
      *
      * The thread that calls it holds a mutex of this buffer, and no other lock. cdedupe_put(),
-     * _put_status(), _put_back(), _restart(), _collect() and _validate() wait for that mutex, and
-     * so does the cdedupe_take() of a CDEDUPE_CLAIM_SINGLE_BATCH claim. The cdedupe_take() of a
-     * CDEDUPE_CLAIM_LOOP claim never waits: it returns CDEDUPE_EMPTY, and the loop is woken later.
-     * So a merge must be short.
+     * _put_status(), _put_back(), _restart(), _collect(), _pin(), _unpin() and _validate() wait for
+     * that mutex, and so does the cdedupe_take() of a CDEDUPE_CLAIM_SINGLE_BATCH claim. The
+     * cdedupe_take() of a CDEDUPE_CLAIM_LOOP claim never waits: it returns CDEDUPE_EMPTY, and the
+     * loop is woken later. So a merge must be short.
      *
      * From inside the callback, the functions that wait for this mutex, and cdedupe_take() and
      * cdedupe_take_wait(), change nothing and return CDEDUPE_REENTRANT; cdedupe_validate() returns
@@ -452,8 +458,8 @@ typedef struct {
     cdedupe_slot_t slot;
     /** Out: the handle of an older payload that now belongs to the caller, or zero. */
     cdedupe_slot_t displaced;
-    bool deletion;        /**< In: whether the key is gone. */
-    uint8_t outcome;      /**< Out: a cdedupe_outcome_t. */
+    bool deletion;   /**< In: whether the key is gone. */
+    uint8_t outcome; /**< Out: a cdedupe_outcome_t. */
     /** A pin of the key, or zero. If there is one, `key` and `key_length` are ignored. */
     cdedupe_pin_t pin;
     uint32_t reserved[3]; /**< Must be zero. */
@@ -528,7 +534,7 @@ cdedupe_result_t cdedupe_pin(cdedupe_t *buffer, const void *CDEDUPE_NULLABLE key
 /**
  * Gives one pin of a key back. The caller must not use the pin afterwards, unless it holds another
  * pin of that key: the handle may name another key, or memory that is gone. No other thread may
- * be putting by this pin during the call.
+ * be putting by this pin during the call, unless another pin of the key stays.
  *
  * Returns CDEDUPE_OK; CDEDUPE_INVALID_ARGUMENT if the pin is zero; CDEDUPE_REENTRANT. O(1).
  */

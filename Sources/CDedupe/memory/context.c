@@ -141,7 +141,8 @@ context_claim_number(struct context_pool *pool, uint64_t *number)
  * Model step X5: the section ends, and the context is free.
  *
  * Release. The other sides are the acquire in try_claim() of the next owner, and in
- * context_is_quiet(). Without it, the next owner could see a magazine or a counter that is half changed.
+ * context_is_quiet(). Without it, the next owner could see a magazine or a counter that is half
+ * changed.
  */
 void
 context_give_back(struct context_pool *pool, struct context *context)
