@@ -122,11 +122,14 @@ put(const char *key, uint64_t number)
         .key = key, .key_length = strlen(key), .slot = slot_of(number), .deletion = number == 0});
 }
 
+/* The key's length must not be read. */
 static cdedupe_outcome_t
 put_by(cdedupe_pin_t pinned, uint64_t number)
 {
-    return put_update(
-        (cdedupe_update_t){.pin = pinned, .slot = slot_of(number), .deletion = number == 0});
+    return put_update((cdedupe_update_t){.pin = pinned,
+                                         .key_length = SIZE_MAX,
+                                         .slot = slot_of(number),
+                                         .deletion = number == 0});
 }
 
 /* Takes one batch; its payloads stay. Returns it as text: "+a=1 ~b=2 -c", or "empty". */
@@ -741,6 +744,36 @@ deletions_of_pinned_keys_are_put_back(void)
     }
 }
 
+/* Deletions of three keys, each of which has no pin, has one, or has lost one since the take. */
+static void
+deletions_of_several_keys_are_put_back(void)
+{
+    static const char *const keys[] = {"a", "b", "c"};
+
+    for (unsigned choice = 0; choice < 27; choice++) {
+        unsigned kinds[] = {choice % 3, choice / 3 % 3, choice / 9};
+        cdedupe_pin_t pins[3];
+
+        open_it();
+        for (unsigned i = 0; i < 3; i++) {
+            if (kinds[i] > 0)
+                pins[i] = pin(keys[i]);
+            put(keys[i], 1);
+        }
+        take();
+        for (unsigned i = 0; i < 3; i++)
+            put(keys[i], 0);
+        CHECK_TEXT(take(), "-a -b -c");
+        for (unsigned i = 0; i < 3; i++)
+            if (kinds[i] == 2)
+                unpin(pins[i]);
+        put_back(3);
+        CHECK_TEXT(take(), "-a -b -c");
+        CHECK_EQ(statistics().live_keys, 0);
+        close_it();
+    }
+}
+
 /* The entry died after its deletion was taken, so putting back needs a new one, and memory. */
 static void
 putting_back_without_memory_can_be_repeated(void)
@@ -1073,6 +1106,7 @@ main(int argc, char **argv)
     RUN(every_update_by_pin_is_counted);
     RUN(a_borrowed_key_outlives_its_pin);
     RUN(deletions_of_pinned_keys_are_put_back);
+    RUN(deletions_of_several_keys_are_put_back);
     RUN(putting_back_without_memory_can_be_repeated);
     RUN(pinning_without_memory_changes_nothing);
     RUN(values_by_pin_are_merged);

@@ -498,7 +498,7 @@ typedef struct {
  * result is that of the rejection, even if an earlier update of the call overflowed. A caller that
  * sets a bound must therefore also look for CDEDUPE_OUTCOME_OVERFLOWED.
  *
- * Expected O(count + lengths of the keys).
+ * Expected O(count + lengths of the keys). Keys that are named by pins do not count.
  */
 cdedupe_result_t cdedupe_put(cdedupe_t *buffer, cdedupe_update_t *CDEDUPE_NULLABLE updates,
                              size_t count);
