@@ -126,10 +126,8 @@ put(const char *key, uint64_t number)
 static cdedupe_outcome_t
 put_by(cdedupe_pin_t pinned, uint64_t number)
 {
-    return put_update((cdedupe_update_t){.pin = pinned,
-                                         .key_length = SIZE_MAX,
-                                         .slot = slot_of(number),
-                                         .deletion = number == 0});
+    return put_update((cdedupe_update_t){
+        .pin = pinned, .key_length = SIZE_MAX, .slot = slot_of(number), .deletion = number == 0});
 }
 
 /* Takes one batch; its payloads stay. Returns it as text: "+a=1 ~b=2 -c", or "empty". */
