@@ -19,6 +19,8 @@ const struct program_text program_list[] = {
     {"replace, cancel", "+a", {"+a +a", "-a +a"}},
     {"replace, cancel, the entry's memory used again", "+a", {"+a +a", "-a +b +c"}},
     {"replace, cancel, memory used again, cancelled again", "+a", {"+a", "-a +b -b +c"}},
+    {"calls of two: replace, cancel, the entry's memory used again", "+a", {"+a+a", "-a +b +c"}},
+    {"calls of two: replace, restart", "claim +a", {"+a+a +a+a", "restart take"}},
     {"replace, take a value", "claim +a", {"+a +a +a", "take take"}},
     {"delete, take a live key's value", "claim +a take +a", {"-a +a", "take take"}},
     {"put, take a deletion", "claim +a take -a", {"+a ~a", "take take"}},
