@@ -11,6 +11,9 @@
 
 #include "calls/calls.h"
 
+_Static_assert(offsetof(cdedupe_update_t, pin) == 32 && sizeof(cdedupe_update_t) == 48,
+               "older callers have zeroed these bytes, but not the padding before them");
+
 /* The result of one update. */
 enum step {
     STEP_DONE,

@@ -458,8 +458,9 @@ typedef struct {
     cdedupe_slot_t slot;
     /** Out: the handle of an older payload that now belongs to the caller, or zero. */
     cdedupe_slot_t displaced;
-    bool deletion;   /**< In: whether the key is gone. */
-    uint8_t outcome; /**< Out: a cdedupe_outcome_t. */
+    bool deletion;     /**< In: whether the key is gone. */
+    uint8_t outcome;   /**< Out: a cdedupe_outcome_t. */
+    uint8_t unused[6]; /**< Ignored. */
     /** A pin of the key, or zero. If there is one, `key` and `key_length` are ignored. */
     cdedupe_pin_t pin;
     uint32_t reserved[3]; /**< Must be zero. */
