@@ -243,6 +243,14 @@ measure_replace_bytes(const struct parameters *parameters, const struct setting 
     replace(parameters, setting, "replace-bytes", bytes_sides);
 }
 
+void
+measure_replace_pinned(const struct parameters *parameters, const struct setting *setting)
+{
+    static const struct subject *const pinned_sides[SIDES] = {&ours_pinned, &yardstick};
+
+    replace(parameters, setting, "replace-pinned", pinned_sides);
+}
+
 /* ---------------------------------------------------------------------------------------------- */
 /* Small and short-lived buffers                                                                  */
 

@@ -19,6 +19,7 @@ struct parameters {
 
 void measure_replace(const struct parameters *parameters, const struct setting *setting);
 void measure_replace_bytes(const struct parameters *parameters, const struct setting *setting);
+void measure_replace_pinned(const struct parameters *parameters, const struct setting *setting);
 void measure_fresh(const struct parameters *parameters, const struct setting *setting);
 void measure_create(const struct parameters *parameters);
 void measure_rounds(const struct parameters *parameters, const struct setting *setting);

@@ -19,7 +19,7 @@ usage(const char *program)
     fprintf(stderr,
             "usage: %s [--output FILE] [--quick] [--only CASE,...] [--keys N,...]\n"
             "          [--repetitions N] [--seconds S] [--seed N] [--check]\n"
-            "cases: replace bytes fresh rounds together allocations create grow wake;\n"
+            "cases: replace bytes pinned fresh rounds together allocations create grow wake;\n"
             "names of others are ignored\n",
             program);
     exit(2);
@@ -84,6 +84,10 @@ measure_keys(const struct parameters *parameters, const char *only, size_t keys)
     for (size_t i = 0; i < 2; i++) {
         if (chosen(only, "bytes") && keys >= 1000 && keys <= 100000)
             measure_replace_bytes(parameters, &(struct setting){keys, key_sizes[i], 1, 1});
+        if (chosen(only, "pinned") && keys >= 1000 && keys <= 100000) {
+            measure_replace_pinned(parameters, &(struct setting){keys, key_sizes[i], 1, 1});
+            measure_replace_pinned(parameters, &(struct setting){keys, key_sizes[i], CALL, 1});
+        }
         if (chosen(only, "fresh") && keys <= 1000)
             measure_fresh(parameters, &(struct setting){keys, key_sizes[i], 1, 1});
     }

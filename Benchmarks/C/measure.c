@@ -149,7 +149,8 @@ stream_make(struct stream *stream, const struct setting *setting, size_t rounds,
     stream->key_size = size;
     stream->length = rounds * key_count;
     stream->keys = malloc(stream->length * size);
-    if (order == NULL || stream->keys == NULL)
+    stream->numbers = malloc(stream->length * sizeof(*stream->numbers));
+    if (order == NULL || stream->keys == NULL || stream->numbers == NULL)
         fail("no memory");
     for (size_t i = 0; i < key_count; i++)
         order[i] = (uint32_t)i;
@@ -161,6 +162,7 @@ stream_make(struct stream *stream, const struct setting *setting, size_t rounds,
             order[i] = order[j];
             order[j] = swapped;
         }
+        memcpy(stream->numbers + round * key_count, order, key_count * sizeof(*order));
         for (size_t i = 0; i < key_count; i++)
             write_key(stream->keys + (round * key_count + i) * size, size, order[i]);
     }
@@ -172,14 +174,15 @@ stream_keys(const struct stream *stream, size_t position, size_t count)
 {
     size_t left = stream->length - position;
 
-    return (struct keys){stream->keys + position * stream->key_size, stream->key_size,
-                         count < left ? count : left};
+    return (struct keys){stream->keys + position * stream->key_size, stream->numbers + position,
+                         stream->key_size, count < left ? count : left};
 }
 
 void
 stream_free(struct stream *stream)
 {
     free(stream->keys);
+    free(stream->numbers);
     memset(stream, 0, sizeof(*stream));
 }
 

@@ -46,6 +46,7 @@ struct setting {
  */
 struct stream {
     char *keys;
+    uint32_t *numbers; /* Which key each one is. */
     size_t key_count, key_size;
     size_t length; /* Keys in the stream. */
 };

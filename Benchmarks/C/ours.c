@@ -6,6 +6,7 @@
 #include <CDedupe.h>
 #include <semaphore.h>
 #include <stdlib.h>
+#include <string.h>
 
 #include "subject.h"
 
@@ -19,6 +20,9 @@ struct producer {
     size_t spare_count;
     /* A call may leave CALL of them; a call brings back at most two for each update. */
     cdedupe_slot_t spare[3 * CALL];
+    /* By the keys' numbers; only for values that are put by pins. */
+    cdedupe_pin_t *pins;
+    size_t pin_count;
     cdedupe_update_t updates[CALL];
 };
 
@@ -100,6 +104,10 @@ producer_destroy(void *argument)
     struct producer *producer = argument;
 
     cdedupe_discard(producer->core, producer->spare, producer->spare_count);
+    for (size_t i = 0; i < producer->pin_count; i++)
+        if (producer->pins[i] != 0)
+            check(cdedupe_unpin(producer->core, producer->pins[i]));
+    free(producer->pins);
     free(producer);
 }
 
@@ -120,28 +128,81 @@ submit(struct producer *producer, size_t count)
 }
 
 static void
+have_slots(struct producer *producer, size_t count)
+{
+    if (producer->spare_count >= count)
+        return;
+    check(cdedupe_acquire(producer->core, producer->spare + producer->spare_count,
+                          count - producer->spare_count));
+    producer->spare_count = count;
+}
+
+/* A slot with the value of the call's update `i`. */
+static cdedupe_slot_t
+make_value(struct producer *producer, size_t i, uint64_t stamp)
+{
+    cdedupe_slot_t slot = producer->spare[--producer->spare_count];
+    struct payload *payload = cdedupe_payload(producer->core, slot);
+
+    *payload = (struct payload){stamp, {i, i, i}};
+    return slot;
+}
+
+static void
 put(void *argument, struct keys keys, uint64_t stamp)
 {
     struct producer *producer = argument;
-    size_t count = keys.count;
 
-    if (producer->spare_count < count) {
-        check(cdedupe_acquire(producer->core, producer->spare + producer->spare_count,
-                              count - producer->spare_count));
-        producer->spare_count = count;
-    }
-    for (size_t i = 0; i < count; i++) {
-        cdedupe_slot_t slot = producer->spare[--producer->spare_count];
+    have_slots(producer, keys.count);
+    for (size_t i = 0; i < keys.count; i++) {
         cdedupe_update_t *update = &producer->updates[i];
-        struct payload *payload = cdedupe_payload(producer->core, slot);
 
-        *payload = (struct payload){stamp, {i, i, i}};
         update->key = keys.bytes + i * keys.size;
         update->key_length = keys.size;
-        update->slot = slot;
+        update->slot = make_value(producer, i, stamp);
         update->deletion = false;
     }
-    submit(producer, count);
+    submit(producer, keys.count);
+}
+
+/* Pins a key when it is put for the first time. */
+static void
+pin(struct producer *producer, struct keys keys, size_t i)
+{
+    uint32_t number = keys.numbers[i];
+
+    if (number >= producer->pin_count) {
+        size_t count = 2 * (size_t)number + 1;
+
+        producer->pins = realloc(producer->pins, count * sizeof(*producer->pins));
+        if (producer->pins == NULL)
+            fail("no memory");
+        memset(producer->pins + producer->pin_count, 0,
+               (count - producer->pin_count) * sizeof(*producer->pins));
+        producer->pin_count = count;
+    }
+    if (producer->pins[number] == 0)
+        check(cdedupe_pin(producer->core, keys.bytes + i * keys.size, keys.size,
+                          &producer->pins[number]));
+}
+
+static void
+put_pinned(void *argument, struct keys keys, uint64_t stamp)
+{
+    struct producer *producer = argument;
+
+    have_slots(producer, keys.count);
+    for (size_t i = 0; i < keys.count; i++) {
+        cdedupe_update_t *update = &producer->updates[i];
+        uint32_t number = keys.numbers[i];
+
+        if (number >= producer->pin_count || producer->pins[number] == 0)
+            pin(producer, keys, i);
+        update->pin = producer->pins[number];
+        update->slot = make_value(producer, i, stamp);
+        update->deletion = false;
+    }
+    submit(producer, keys.count);
 }
 
 static void
@@ -239,4 +300,12 @@ const struct subject ours = {
     create,     destroy,    stop,    producer_create, producer_destroy, put,
     delete_key, put_status, restart, consumer_create, consumer_destroy, take,
     memory,
+};
+
+const struct subject ours_pinned = {
+    .create = create,
+    .destroy = destroy,
+    .producer_create = producer_create,
+    .producer_destroy = producer_destroy,
+    .put = put_pinned,
 };

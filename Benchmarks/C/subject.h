@@ -26,6 +26,7 @@ struct payload {
 /* Keys of the same size, which lie end to end. */
 struct keys {
     const char *bytes;
+    const uint32_t *numbers; /* Which keys they are: zero to the number of keys. */
     size_t size, count;
 };
 
@@ -77,7 +78,8 @@ struct subject {
 
 extern const struct subject ours;      /* CDedupe, on the level of handles. */
 extern const struct subject our_bytes; /* CDedupe, on the level of bytes; takes one value a call. */
-extern const struct subject yardstick; /* The plain port. */
+extern const struct subject ours_pinned; /* As `ours`, but values are put by pins. */
+extern const struct subject yardstick;   /* The plain port. */
 
 /* Ends the program. */
 _Noreturn void fail(const char *what);

@@ -247,6 +247,7 @@ subject_open(subject_t *subject, const subject_options_t *options)
     memset(subject, 0, sizeof(*subject));
     subject->options = *options;
     subject->paranoid = true;
+    subject->pin_state = getenv("SUBJECT_PINS") == NULL ? 0 : 1;
     result = create(subject);
     if (result != CDEDUPE_OK) {
         CHECK(subject->core == NULL && subject->bytes == NULL);
@@ -293,6 +294,136 @@ subject_close(subject_t *subject)
 }
 
 /* ---------------------------------------------------------------------------------------------- */
+/* Pins                                                                                           */
+
+/* A random number below `bound`. */
+static uint64_t
+pin_choice(subject_t *subject, uint64_t bound)
+{
+    subject->pin_state = subject->pin_state * UINT64_C(6364136223846793005) + 1442695040888963407;
+    return (subject->pin_state >> 33) % bound;
+}
+
+static void
+pin_once(subject_t *subject, subject_pin_t *pinned)
+{
+    cdedupe_pin_t pin;
+    cdedupe_result_t result =
+        subject->bytes != NULL
+            ? cdedupe_bytes_pin(subject->bytes, pinned->key, pinned->length, &pin)
+            : cdedupe_pin(subject->core, pinned->key, pinned->length, &pin);
+
+    CHECK(result == CDEDUPE_OK || result == CDEDUPE_NO_MEMORY);
+    CHECK((result == CDEDUPE_OK) == (pin != 0));
+    if (result == CDEDUPE_OK) {
+        CHECK(pinned->count == 0 || pinned->pin == pin);
+        pinned->pin = pin;
+        pinned->count++;
+    }
+}
+
+static void
+unpin_once(subject_t *subject, subject_pin_t *pinned)
+{
+    CHECK_EQ(subject->bytes != NULL ? cdedupe_bytes_unpin(subject->bytes, pinned->pin)
+                                    : cdedupe_unpin(subject->core, pinned->pin),
+             CDEDUPE_OK);
+    pinned->count--;
+}
+
+/* Before a call of the buffer: one key may get another pin, or lose one. */
+static void
+shuffle_pins(subject_t *subject)
+{
+    subject_pin_t *pinned;
+
+    if (subject->pin_state == 0 || subject->putting) {
+        return;
+    }
+    pinned = &subject->pins[pin_choice(subject, SUBJECT_PINS)];
+    if (pinned->length > 0 && pin_choice(subject, 3) == 0) {
+        pin_once(subject, pinned);
+    } else if (pinned->count > 0) {
+        unpin_once(subject, pinned);
+    }
+}
+
+/* A pin to put the key by, or zero. May pin the key. */
+static cdedupe_pin_t
+pin_of(subject_t *subject, const void *key, size_t length)
+{
+    subject_pin_t *pinned, *free_place = NULL;
+
+    if (subject->pin_state == 0 || length == 0 || length > SUBJECT_PIN_KEY) {
+        return 0;
+    }
+    for (pinned = subject->pins; pinned < subject->pins + SUBJECT_PINS; pinned++) {
+        if (pinned->length == length && memcmp(pinned->key, key, length) == 0) {
+            break;
+        }
+        free_place = pinned->count == 0 ? pinned : free_place;
+    }
+    if (pinned == subject->pins + SUBJECT_PINS) {
+        if (free_place == NULL) {
+            return 0;
+        }
+        pinned = free_place;
+        memcpy(pinned->key, key, length);
+        pinned->length = length;
+    }
+    if (pinned->count == 0 && pin_choice(subject, 2) == 0) {
+        pin_once(subject, pinned);
+    }
+    return pinned->count > 0 && pin_choice(subject, 4) > 0 ? pinned->pin : 0;
+}
+
+void
+subject_pin(subject_t *subject, uint64_t seed)
+{
+    subject->pin_state = seed == 0 ? 1 : seed;
+    shuffle_pins(subject);
+}
+
+static uint64_t
+count_pins(const subject_t *subject)
+{
+    uint64_t count = 0;
+
+    for (size_t i = 0; i < SUBJECT_PINS; i++) {
+        count += subject->pins[i].count > 0;
+    }
+    return count;
+}
+
+/* A sum of the keys that the last take lent. */
+static uint64_t
+sum_of_keys(const subject_t *subject)
+{
+    uint64_t sum = 0;
+
+    for (size_t i = 0; i < subject->lent; i++) {
+        for (size_t j = 0; j < subject->items[i].length; j++) {
+            sum = sum * 31 + (unsigned char)subject->items[i].key[j];
+        }
+    }
+    return sum;
+}
+
+/* The keys that the last take lent are as they were, whatever was unpinned and put since. */
+static void
+check_lent_keys(const subject_t *subject)
+{
+    CHECK_EQ(sum_of_keys(subject), subject->lent_sum);
+}
+
+static void
+note_lent_keys(subject_t *subject, size_t count)
+{
+    subject->lent = subject->pin_state != 0 ? count : 0;
+    subject->lent_sum = sum_of_keys(subject);
+}
+
+/* ---------------------------------------------------------------------------------------------- */
 /* Source                                                                                         */
 
 static void
@@ -331,14 +462,22 @@ make_value(const subject_t *subject, uint64_t id, uint64_t value[LONG_VALUE])
 static cdedupe_result_t
 put_bytes(subject_t *subject, subject_update_t *update)
 {
+    cdedupe_pin_t pin = pin_of(subject, update->key, update->length);
     uint64_t value[LONG_VALUE];
+    size_t length = update->deletion ? 0 : make_value(subject, update->id, value);
 
+    if (pin != 0) {
+        return update->deletion
+                   ? cdedupe_bytes_delete_pinned(subject->bytes, pin, update->id, &update->outcome)
+                   : cdedupe_bytes_put_pinned(subject->bytes, pin, value, length, update->id,
+                                              &update->outcome);
+    }
     if (update->deletion) {
         return cdedupe_bytes_delete(subject->bytes, update->key, update->length, update->id,
                                     &update->outcome);
     }
-    return cdedupe_bytes_put(subject->bytes, update->key, update->length, value,
-                             make_value(subject, update->id, value), update->id, &update->outcome);
+    return cdedupe_bytes_put(subject->bytes, update->key, update->length, value, length, update->id,
+                             &update->outcome);
 }
 
 /* A put says that a bound was exceeded exactly if an update overflowed, or was dropped for that. */
@@ -392,6 +531,11 @@ prepare_one(subject_t *subject, const subject_update_t *from, cdedupe_update_t *
     memset(update, 0, sizeof(*update));
     update->key = from->key;
     update->key_length = from->length;
+    update->pin = pin_of(subject, from->key, from->length);
+    if (update->pin != 0) { /* The key must not be read. */
+        update->key = NULL;
+        update->key_length = SIZE_MAX;
+    }
     update->deletion = from->deletion;
     if (from->id != 0) {
         result = cdedupe_acquire(subject->core, &update->slot, 1);
@@ -503,6 +647,7 @@ begin_single(subject_t *subject, size_t count, cdedupe_single_t *single)
         return false;
     }
     memcpy(single->payload, &payload, sizeof(payload));
+    single->pin = update->pin;
     update->slot = single->slot;
     return true;
 }
@@ -591,15 +736,18 @@ subject_put(subject_t *subject, subject_update_t *updates, size_t count)
     cdedupe_result_t result;
     size_t index;
 
+    shuffle_pins(subject);
     for (index = 0; index < count; index++) {
         updates[index].outcome = CDEDUPE_OUTCOME_UNTOUCHED;
         updates[index].displaced = 0;
     }
+    subject->putting = true;
     if (subject->bytes != NULL) {
         result = put_all_bytes(subject, updates, count);
     } else {
         result = put_handles(subject, updates, count);
     }
+    subject->putting = false;
     check_if_paranoid(subject);
     return result == CDEDUPE_OVERFLOWED ? CDEDUPE_OK : result;
 }
@@ -607,9 +755,11 @@ subject_put(subject_t *subject, subject_update_t *updates, size_t count)
 cdedupe_result_t
 subject_status(subject_t *subject, cdedupe_status_t status)
 {
-    cdedupe_result_t result = subject->bytes != NULL
-                                  ? cdedupe_bytes_put_status(subject->bytes, status)
-                                  : cdedupe_put_status(subject->core, status);
+    cdedupe_result_t result;
+
+    shuffle_pins(subject);
+    result = subject->bytes != NULL ? cdedupe_bytes_put_status(subject->bytes, status)
+                                    : cdedupe_put_status(subject->core, status);
 
     check_if_paranoid(subject);
     return result;
@@ -618,8 +768,11 @@ subject_status(subject_t *subject, cdedupe_status_t status)
 cdedupe_result_t
 subject_restart(subject_t *subject)
 {
-    cdedupe_result_t result = subject->bytes != NULL ? cdedupe_bytes_restart(subject->bytes)
-                                                     : cdedupe_restart(subject->core);
+    cdedupe_result_t result;
+
+    shuffle_pins(subject);
+    result = subject->bytes != NULL ? cdedupe_bytes_restart(subject->bytes)
+                                    : cdedupe_restart(subject->core);
 
     if (result == CDEDUPE_OK) {
         drop_queue(&subject->payloads);
@@ -682,6 +835,8 @@ subject_claim(subject_t *subject, cdedupe_claim_t kind)
 void
 subject_release(subject_t *subject)
 {
+    check_lent_keys(subject);
+    note_lent_keys(subject, 0);
     discard_kept(subject, 0);
     if (subject->bytes != NULL) {
         cdedupe_bytes_release(subject->bytes);
@@ -774,6 +929,8 @@ subject_take(subject_t *subject, size_t capacity)
     cdedupe_result_t result;
     size_t index;
 
+    shuffle_pins(subject);
+    check_lent_keys(subject);
     discard_kept(subject, 0);
     subject->count = 12345; /* Must be overwritten. */
     if (subject->bytes != NULL) {
@@ -796,6 +953,7 @@ subject_take(subject_t *subject, size_t capacity)
               subject->items[index].key == NULL);
     }
     subject->kept = subject->keeps_batch && subject->core != NULL ? subject->count : 0;
+    note_lent_keys(subject, subject->count);
     check_if_paranoid(subject);
     return result;
 }
@@ -839,6 +997,10 @@ subject_put_back(subject_t *subject, size_t count, uint64_t *back)
 {
     cdedupe_result_t result;
 
+    shuffle_pins(subject);
+    shuffle_pins(subject);
+    check_lent_keys(subject);
+    note_lent_keys(subject, 0);
     subject->untook = true;
     if (subject->bytes != NULL) {
         result = cdedupe_bytes_put_back(subject->bytes, &count);
@@ -886,6 +1048,9 @@ subject_check(subject_t *subject)
              s.delivered + s.replaced + s.cancelled + s.suppressed + s.dropped + s.pending_keys);
     CHECK(s.pending_statuses <= s.pending_keys + 1);
     CHECK(s.peak_pending_keys >= s.pending_keys);
+    if (subject->pin_state != 0) {
+        CHECK_EQ(s.pinned_keys, count_pins(subject));
+    }
     if (subject->options.hooks != NULL) {
         CHECK_EQ(s.memory, subject->options.hooks->held_bytes);
     }

@@ -73,6 +73,20 @@ subject_merged(uint64_t older, uint64_t newer)
     return older + newer == 0 ? 1 : older + newer;
 }
 
+/*
+ * Pins of the subject's own. If the environment has SUBJECT_PINS, the subject pins keys that are
+ * put, puts by pins and by keys in turns, and pins and unpins before any call. A pin changes
+ * nothing else, so every test must pass with it.
+ */
+enum { SUBJECT_PINS = 16, SUBJECT_PIN_KEY = 64 };
+
+typedef struct subject_pin {
+    cdedupe_pin_t pin;
+    unsigned count; /* Zero: this place is free. */
+    size_t length;
+    char key[SUBJECT_PIN_KEY];
+} subject_pin_t;
+
 typedef struct subject_update {
     const void *key;
     size_t length;
@@ -138,7 +152,12 @@ typedef struct subject {
     void (*on_wake)(struct subject *subject); /* If not NULL, the wake callback calls it. */
 
     book_t payloads;
-    uint64_t turns;  /* Counts, in order to choose two ways to do the same thing in turn. */
+    uint64_t turns;     /* Counts, in order to choose two ways to do the same thing in turn. */
+    uint64_t pin_state; /* Of the random choices about pins; zero: there are none. */
+    subject_pin_t pins[SUBJECT_PINS];
+    bool putting; /* By pins that must stay until the call returns. */
+    size_t lent;  /* Items of the last batch whose keys are still borrowed. */
+    uint64_t lent_sum;
     uint64_t merges; /* The number of calls of the merge callback. */
 
     cdedupe_update_t *updates; /* Scratch for subject_put(). */
@@ -162,6 +181,9 @@ cdedupe_result_t subject_open(subject_t *subject, const subject_options_t *optio
  * missing.
  */
 void subject_close(subject_t *subject);
+
+/* From now on keys are pinned and unpinned, as if the environment had SUBJECT_PINS. */
+void subject_pin(subject_t *subject, uint64_t seed);
 
 cdedupe_result_t subject_put(subject_t *subject, subject_update_t *updates, size_t count);
 cdedupe_result_t subject_status(subject_t *subject, cdedupe_status_t status);

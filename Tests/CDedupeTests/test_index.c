@@ -87,7 +87,7 @@ make_entry(bench_t *bench, uint64_t hash, const void *key, size_t length)
     entry = entry_at(&bench->entries, number);
     entry->word = 1;
     entry->hash = hash;
-    entry->key_length = (uint32_t)length;
+    entry->shape = (uint32_t)length;
     memcpy(entry->key, key, length);
     return number;
 }

@@ -221,12 +221,30 @@ sched_yield(void)
     return 0;
 }
 
+/* A key comes and goes, because it is put and deleted. */
+static void
+put_and_delete(cdedupe_t *buffer, uint32_t key)
+{
+    put_number(buffer, key, false);
+    put_number(buffer, key, true);
+}
+
+/* The same, because it is pinned and unpinned. */
+static void
+pin_and_unpin(cdedupe_t *buffer, uint32_t key)
+{
+    cdedupe_pin_t pin;
+
+    CHECK(cdedupe_pin(buffer, &key, sizeof(key), &pin) == CDEDUPE_OK);
+    CHECK(cdedupe_unpin(buffer, pin) == CDEDUPE_OK);
+}
+
 /*
  * Keys come and go under a reader that does not leave: calls that add keys wait before the dead
  * take too much memory.
  */
 static void
-dead_entries_under_a_reader_are_bounded(void)
+bound_dead_entries(void (*come_and_go)(cdedupe_t *buffer, uint32_t key))
 {
     enum { MANY = 40000 };
     cdedupe_t *buffer = open_buffer(cdedupe_options());
@@ -235,8 +253,7 @@ dead_entries_under_a_reader_are_bounded(void)
     yields = 0;
     begin_read_section(&readers[0], buffer);
     for (uint32_t key = 0; key < MANY; key++) {
-        put_number(buffer, key, false);
-        put_number(buffer, key, true);
+        come_and_go(buffer, key);
         if (yields == 0)
             most_in_limbo = retired_count(&buffer->retired);
     }
@@ -245,6 +262,13 @@ dead_entries_under_a_reader_are_bounded(void)
     CHECK(retired_count(&buffer->retired) < MANY / 2);
     waited_for = NULL;
     close_buffer(buffer);
+}
+
+static void
+dead_entries_under_a_reader_are_bounded(void)
+{
+    bound_dead_entries(put_and_delete);
+    bound_dead_entries(pin_and_unpin);
 }
 
 /* ---------------------------------------------------------------------------------------------- */

@@ -57,6 +57,7 @@ typedef struct writer {
     uint64_t written;
     uint64_t last_number[KEYS_MAX]; /* Zero: never wrote it. */
     bool last_was_deletion[KEYS_MAX];
+    cdedupe_pin_t pins[KEYS_MAX]; /* Zero: this writer has not pinned the key. */
     cdedupe_status_t last_status;
 } writer_t;
 
@@ -280,6 +281,22 @@ event(world_t *world, ender_t who)
 /* ---------------------------------------------------------------------------------------------- */
 /* Writing                                                                                        */
 
+/* Pins a random key, or unpins it if this writer has pinned it. */
+static void
+change_pins(writer_t *writer)
+{
+    uint32_t key = (uint32_t)random_below(&writer->random, writer->world->keys);
+    cdedupe_t *buffer = writer->world->buffer;
+
+    if (writer->pins[key] == 0) {
+        CHECK_EQ(cdedupe_pin(buffer, key_texts[key], strlen(key_texts[key]), &writer->pins[key]),
+                 CDEDUPE_OK);
+    } else {
+        CHECK_EQ(cdedupe_unpin(buffer, writer->pins[key]), CDEDUPE_OK);
+        writer->pins[key] = 0;
+    }
+}
+
 static void
 fill(writer_t *writer, cdedupe_update_t *update, cdedupe_slot_t slot, uint32_t key, bool deletion)
 {
@@ -292,6 +309,10 @@ fill(writer_t *writer, cdedupe_update_t *update, cdedupe_slot_t slot, uint32_t k
     memset(update, 0, sizeof(*update));
     update->key = key_texts[key];
     update->key_length = strlen(key_texts[key]);
+    if (writer->pins[key] != 0 && random_below(&writer->random, 4) != 0) {
+        update->pin = writer->pins[key];
+        update->key = NULL;
+    }
     update->slot = slot;
     update->deletion = deletion;
 }
@@ -321,6 +342,7 @@ write_randomly(writer_t *writer, size_t most)
     size_t count = (size_t)random_below(&writer->random, most) + 1;
     size_t index;
 
+    change_pins(writer);
     CHECK_EQ(cdedupe_acquire(writer->world->buffer, slots, count), CDEDUPE_OK);
     for (index = 0; index < count; index++) {
         uint32_t key = (uint32_t)random_below(&writer->random, writer->world->keys);

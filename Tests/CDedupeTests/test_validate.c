@@ -92,8 +92,13 @@ words_are_checked(void)
                  *idle = idle_entry(buffer);
     uint32_t number = link_at(&buffer->links, one->link)->item;
     struct reserve reserve;
+    cdedupe_pin_t pin;
 
-    BREAK(one->word, one->word & ~WORD_PENDING, "entry: neither pending nor idle");
+    CHECK(cdedupe_pin(buffer, "dead", 4, &pin) == CDEDUPE_OK);
+    CHECK(cdedupe_unpin(buffer, pin) == CDEDUPE_OK);
+    BREAK(entry_at(&buffer->entries, pin)->shape, 4 + SHAPE_PIN, "entry: dead, but pinned");
+    BREAK(one->word, one->word & ~WORD_PENDING,
+          "entry: not pending, but has a payload or a deletion");
     BREAK(one->word, one->word ^ WORD_LIVE, "entries: the count of live keys is wrong");
     BREAK(one->word, one->word & ~WORD_INDEXED, "entry: a word that is not zero is not indexed");
     BREAK(one->word,
@@ -102,9 +107,14 @@ words_are_checked(void)
     BREAK(stale->word,
           word_pending(stale->word, word_slot(stale->word), buffer->resync.restart, false),
           "dropped: a link's entry is not stale");
-    BREAK(idle->word, idle->word & ~WORD_LIVE, "entry: neither pending nor idle");
-    BREAK(idle->word, idle->word | WORD_DELETION, "entry: neither pending nor idle");
-    BREAK(idle->word, idle->word | (uint64_t)1 << 32, "entry: neither pending nor idle");
+    BREAK(idle->word, WORD_VACANT, "entry: neither pending, idle nor pinned");
+    BREAK(idle->word, idle->word & ~WORD_LIVE, "entry: neither pending, idle nor pinned");
+    BREAK(idle->word, idle->word | WORD_DELETION,
+          "entry: not pending, but has a payload or a deletion");
+    BREAK(idle->word, idle->word | (uint64_t)1 << 32,
+          "entry: not pending, but has a payload or a deletion");
+    BREAK(one->shape, one->shape + SHAPE_PIN, "entries: the count of pinned keys is wrong");
+    BREAK(buffer->statistics.pinned_keys, 1, "entries: the count of pinned keys is wrong");
     BREAK(one->word, 0, "index: a dead entry is indexed");
     BREAK(one->hash, one->hash ^ 1, "entry: its hash is not its key's");
     BREAK(one->hash, one->hash ^ (uint64_t)1 << 63,
@@ -128,7 +138,9 @@ slots_are_checked(void)
     struct entry *one = listed_entry(buffer, buffer->queue.ring, 0),
                  *two = listed_entry(buffer, buffer->queue.ring, 1);
     cdedupe_slot_t slots[MANY];
+    struct tally *tally;
     uint32_t free_slot;
+    uint64_t word;
 
     CHECK(cdedupe_acquire(buffer, slots, MANY) == CDEDUPE_OK);
     cdedupe_discard(buffer, slots, MANY);
@@ -138,6 +150,14 @@ slots_are_checked(void)
           "slots: one is owned twice, or free and owned");
     BREAK(one->word, word_pending(one->word, free_slot, buffer->resync.restart, false),
           "slots: one is owned twice, or free and owned");
+    /* While a thread replaces, slots are not judged. */
+    tally = context_begin_tally(&buffer->contexts);
+    word = one->word;
+    one->word = word_pending(word, free_slot, buffer->resync.restart, false);
+    CHECK_NO_FAULT(cdedupe_validate(buffer));
+    context_end_tally(tally, 0);
+    IS_TOLD("slots: one is owned twice, or free and owned");
+    one->word = word;
     cdedupe_destroy(buffer);
 }
 

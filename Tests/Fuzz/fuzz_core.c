@@ -96,7 +96,8 @@ compare_statistics(pair_t *pair)
 
     wanted.stopped = got.stopped;
     CHECK_EQ(got.stopped, pair->model.stopped);
-    wanted.memory = got.memory; /* The subject has compared it with the allocator's. */
+    wanted.pinned_keys = got.pinned_keys; /* The subject compares this one. */
+    wanted.memory = got.memory;           /* The subject has compared it with the allocator's. */
     if (pair->model.stopped) {
         wanted.statuses_received =
             got.statuses_received; /* Whether ignored ones count is not written down. */
@@ -793,7 +794,7 @@ call_wrongly(pair_t *pair)
         CHECK_EQ(count, 0);
         CHECK_EQ(cdedupe_put(pair->subject.core, &update, 0), CDEDUPE_OK);
     }
-    for (int result = CDEDUPE_OK; result <= CDEDUPE_NO_RANDOMNESS + 1; result++) {
+    for (int result = CDEDUPE_OK; result <= CDEDUPE_TOO_MANY_PINS + 1; result++) {
         CHECK(cdedupe_result_text((cdedupe_result_t)result)[0] != '\0');
     }
 }
@@ -835,6 +836,10 @@ run_rare(pair_t *pair)
     case 7:
         say("the hook will act");
         pair->hook_acts = true;
+        break;
+    case 8: /* The subject pins keys, and puts by pins, as this byte and what follows has it. */
+        say("pin and unpin");
+        subject_pin(&pair->subject, next_byte());
         break;
     case 15: /* The ones between are free. */
         say("a new buffer with extras, ");

@@ -19,6 +19,8 @@ const struct program_text program_list[] = {
     {"replace, cancel", "+a", {"+a +a", "-a +a"}},
     {"replace, cancel, the entry's memory used again", "+a", {"+a +a", "-a +b +c"}},
     {"replace, cancel, memory used again, cancelled again", "+a", {"+a", "-a +b -b +c"}},
+    {"calls of two: replace, cancel, the entry's memory used again", "+a", {"+a+a", "-a +b +c"}},
+    {"calls of two: replace, restart", "claim +a", {"+a+a +a+a", "restart take"}},
     {"replace, take a value", "claim +a", {"+a +a +a", "take take"}},
     {"delete, take a live key's value", "claim +a take +a", {"-a +a", "take take"}},
     {"put, take a deletion", "claim +a take -a", {"+a ~a", "take take"}},
@@ -192,6 +194,47 @@ const struct program_text program_list[] = {
     {"put back a deletion, the same", "suppressing claim +a take -a take", {"restart =a =a", "put_back take"}},
     {"put back a deletion that was outlived, the same", "suppressing claim +a take -a take +a", {"restart =a", "put_back take"}},
 
+    /* Pins. */
+    {"by pin: replace, replace", "@a +a", {"+A +A", "+A +a"}},
+    {"by pin: replace, the first context's tally is another's", "bare @a +a", {"+A +A", "+A +A"}},
+    {"by pin: three replace", "@a +a", {"+A", "+A", "+A"}},
+    {"by pin: replace, cancel", "@a +a", {"+A +A", "-A +A"}},
+    {"by pin: replace, cancel by key", "@a +a", {"+A +A", "-a +b +c"}},
+    {"by pin: replace, take a value", "@a claim +a", {"+A +A +A", "take take"}},
+    {"by pin: delete, take a live key's value", "@a claim +a take +a", {"-A +A", "take take"}},
+    {"by pin: put, take a deletion", "@a claim +a take -a", {"+A ~A", "take take"}},
+    {"by pin: an unknown key's deletion, replaced", "@a ~a", {"+A ~A", "~A +A"}},
+    {"by pin: restart, replace, collect", "@a claim +a", {"+A +A", "restart collect"}},
+    {"by pin: restart, replace, sweep", "@a claim +a take +a", {"+A", "restart sync"}},
+    {"by pin: a call of many", "@a @b claim +a +b", {"+A+B", "-A+b", "take"}, .preemptions = 2},
+    {"by pin: a call of many by pin and by key", "@a claim +a +b", {"+A+b+A", "-b take"}},
+    {"by pin: stop", "@a +a", {"+A +A", "stop"}},
+    {"by pin: put back, replace", "@a claim +a take", {"+A -A", "put_back take"}},
+    {"by pin: put back a deletion, put", "@a claim +a take -a take", {"+A -A", "put_back take"}},
+    {"by pin: put back a deletion, restart", "@a claim +a take -a take", {"restart +A sync", "put_back take"}},
+    {"by pin: merge, merge", "merging @a claim +a", {"+A", "+A", "take"}, .preemptions = 2, .waits = true},
+    {"by pin: the same", "suppressing @a claim +a take restart", {"=A sync", "+A take"}},
+    {"by pin: overflow, replace", "bound1 @a claim +a", {"+A +A", "+b take"}},
+    {"pin, pin", "", {"@a +A !a", "@a +A !a"}},
+    {"pin, put, cancel", "", {"@a +A -A !a", "+a -a"}},
+    {"pin, cancel", "+a", {"@a +A !a", "-a +a"}},
+    {"pin, take a deletion", "claim +a take -a", {"@a +A !a", "take take"}},
+    {"pin, restart, collect", "+a", {"@a !a", "restart collect"}},
+    {"unpin, replace", "@a +a", {"!a +b -b +c", "+a +a"}},
+    {"unpin, cancel", "@a +a", {"!a", "-a +a"}},
+    {"unpin, pin", "@a", {"!a", "@a +A"}},
+    {"unpin, put", "@a", {"!a", "+a -a"}},
+    {"unpin, take a deletion", "@a claim +a take -a", {"!a +b -b +c", "take take"}},
+    {"unpin a borrowed key", "@a claim +a take -a take", {"!a +b -b +c -c", "+a take"}},
+    {"unpin a borrowed key, put back", "@a claim +a take -a take", {"!a +a", "put_back take"}},
+    {"unpin one of two borrowed keys, put back", "@b claim +a+b take -a-b take", {"!b +c", "put_back take"}},
+    {"unpin a borrowed key, cancelled, put back", "@a claim +a take -a take +a", {"!a -a +b", "put_back take"}},
+    {"unpin a borrowed key, restart, put back", "@a claim +a take -a take", {"!a restart +b", "put_back take"}},
+    {"unpin a new value, put back", "@a claim +a take -a", {"!a +b -b +c", "put_back take"}},
+    {"unpin, restart, collect", "@a claim +a", {"!a +b", "restart collect"}},
+    {"unpin, merge", "merging @a claim +a take -a take", {"!a", "+a +a", "take"}, .preemptions = 2, .waits = true},
+    {"unpin, release", "@a claim +a take -a take", {"!a +b -b +c", "release"}},
+
     /* Bounds. */
     {"overflow, replace", "bound1 claim +a", {"+a +a", "+b take"}},
     {"overflow, take", "bound1 claim +a", {"+b +a", "take take"}},
@@ -250,6 +293,8 @@ const struct program_text program_list[] = {
      .waits = true},
     {"tiny: keys that stay borrowed", "claim +a take", {"-a +b -b +c -c +d -d", "put_back collect take"}, .preemptions = 2},
     {"tiny: waiting for readers", "+a", {"+a +a", "+b -b +c -c +d -d"}, .preemptions = 2},
+    {"tiny: waiting for readers with calls of two", "+a", {"+a+a", "+b-b +c-c +d-d +e-e +f-f"}, .preemptions = 2},
+    {"tiny: pinning waits for readers", "+a", {"+a +a", "@b !b @c !c @d !d @e !e @f !f"}, .preemptions = 2},
     {"tiny: both wait for readers", "+b -b +c -c", {"+b -b +d", "+c -c"}, .preemptions = 2},
     {"tiny: an entry's memory is used again", "+a", {"+a", "-a +b -b +c -c +a"}, .preemptions = 2},
     {"tiny: magazines", "+a +b +c +d", {"slot slot", "slot +a"}, .preemptions = 2},
@@ -322,6 +367,11 @@ static const struct word words[] = {
 static bool
 parse_word(struct op *op, const char *text)
 {
+    if ((text[0] == '@' || text[0] == '!') && islower((unsigned char)text[1]) && text[2] == 0) {
+        op->kind = text[0] == '@' ? OP_PIN : OP_UNPIN;
+        op->argument = (unsigned)(text[1] - 'a');
+        return true;
+    }
     for (size_t i = 0; i < sizeof(words) / sizeof(words[0]); i++) {
         size_t length = strlen(words[i].text);
 
@@ -364,10 +414,11 @@ parse_updates(struct program *program, struct op *op, const char *text)
     for (; *text != 0; text += 2) {
         struct op_update *update = &op->updates[op->count];
 
-        if (strchr("+-~=", text[0]) == NULL || !islower((unsigned char)text[1]) ||
+        if (strchr("+-~=", text[0]) == NULL || !isalpha((unsigned char)text[1]) ||
             op->count == PROGRAM_UPDATES_MAX || program->ids + 1 == PROGRAM_IDS_MAX)
             return false;
-        update->key = (unsigned)(text[1] - 'a');
+        update->key = (unsigned)(tolower((unsigned char)text[1]) - 'a');
+        update->by_pin = isupper((unsigned char)text[1]) != 0;
         update->deletion = strchr("-~", text[0]) != NULL;
         update->id = text[0] == '-' ? 0 : ++program->ids;
         program->revisions[update->id] =

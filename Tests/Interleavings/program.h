@@ -4,6 +4,8 @@
  *
  *   +a -a ~a        puts a value of key a, its deletion, or its deletion with a payload;
  *                   several in one word are one call
+ *   +A -A ~A        the same by a pin of the key, which somebody has pinned
+ *   @a !a           pins key a, and unpins it
  *   =a              puts the program's first value of key a again, which the sink may have
  *   wait resync sync    puts a status
  *   restart
@@ -40,6 +42,8 @@ enum { KEYS_LETTERS = 26, KEYS_MAX = KEYS_LETTERS + 1024 };
 
 enum op_kind {
     OP_PUT,
+    OP_PIN,
+    OP_UNPIN,
     OP_STATUS,
     OP_RESTART,
     OP_TAKE,
@@ -64,6 +68,7 @@ enum op_kind {
 struct op_update {
     unsigned key;
     bool deletion;
+    bool by_pin;
     unsigned id; /* Of the payload, from 1 on; zero: none. */
 };
 

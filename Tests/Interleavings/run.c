@@ -36,7 +36,9 @@ struct state {
     uint64_t contents[PROGRAM_IDS_MAX]; /* What is in them: their ids; see struct history. */
     cdedupe_slot_t used[THREADS_MAX];   /* By the thread that acquired it for its own use. */
     cdedupe_slot_t
-        fillers[FILLERS_MAX]; /* What OP_FILL put and the buffer still has; zero: none. */
+        fillers[FILLERS_MAX];         /* What OP_FILL put and the buffer still has; zero: none. */
+    cdedupe_pin_t pins[KEYS_LETTERS]; /* By key: the last one that was given. */
+    unsigned pin_counts[KEYS_LETTERS];
     struct loan loan;
     struct last_batch batch;
     bool woken; /* Since the loop last went to sleep. */
@@ -220,6 +222,8 @@ do_put(unsigned thread, const struct op *op)
     for (unsigned i = 0; i < op->count; i++) {
         updates[i].key = key_text(op->updates[i].key);
         updates[i].key_length = strlen(updates[i].key);
+        if (op->updates[i].by_pin)
+            updates[i] = (cdedupe_update_t){.pin = state.pins[op->updates[i].key]};
         updates[i].deletion = op->updates[i].deletion;
         updates[i].slot = give(op->updates[i].id);
         if (op->updates[i].id != 0)
@@ -235,6 +239,33 @@ do_put(unsigned thread, const struct op *op)
         receive(updates[i].slot);
     }
     event->count = op->count;
+}
+
+static void
+do_pin(unsigned thread, unsigned key)
+{
+    struct event *event = begin_event(thread, OP_PIN, key);
+    cdedupe_pin_t pin;
+
+    end_event(event, cdedupe_pin(buffer, key_text(key), strlen(key_text(key)), &pin));
+    if (event->result != CDEDUPE_OK || pin == 0)
+        scheduler_fail("a key could not be pinned");
+    if (state.pin_counts[key] > 0 && state.pins[key] != pin)
+        scheduler_fail("a key has two pins");
+    state.pins[key] = pin;
+    state.pin_counts[key]++;
+}
+
+/* The caller has pinned the key, so it is pinned until the call. */
+static void
+do_unpin(unsigned thread, unsigned key)
+{
+    struct event *event = begin_event(thread, OP_UNPIN, key);
+
+    state.pin_counts[key]--;
+    end_event(event, cdedupe_unpin(buffer, state.pins[key]));
+    if (event->result != CDEDUPE_OK)
+        scheduler_fail("a key could not be unpinned");
 }
 
 static void
@@ -428,6 +459,16 @@ do_finish(unsigned thread, unsigned when)
     end_event(event, cdedupe_finish(buffer, (cdedupe_finish_t)when));
 }
 
+static unsigned
+count_pins(void)
+{
+    unsigned count = 0;
+
+    for (unsigned i = 0; i < KEYS_LETTERS; i++)
+        count += state.pin_counts[i] > 0;
+    return count;
+}
+
 static void
 do_statistics(unsigned thread)
 {
@@ -439,6 +480,8 @@ do_statistics(unsigned thread)
     if (s->received + s->synthesized_deletions !=
         s->delivered + s->replaced + s->cancelled + s->suppressed + s->dropped + s->pending_keys)
         scheduler_fail("the counters do not add up");
+    if (thread == THREAD_CHECKS && s->pinned_keys != count_pins())
+        scheduler_fail("the count of pinned keys is wrong");
     if (s->pending_statuses > s->pending_keys + 1)
         scheduler_fail("more statuses than keys plus one");
 }
@@ -459,6 +502,12 @@ do_op(unsigned thread, const struct op *op)
     switch (op->kind) {
     case OP_PUT:
         do_put(thread, op);
+        break;
+    case OP_PIN:
+        do_pin(thread, op->argument);
+        break;
+    case OP_UNPIN:
+        do_unpin(thread, op->argument);
         break;
     case OP_STATUS:
         do_status(thread, op->argument);
@@ -795,10 +844,11 @@ static void
 print_event(FILE *out, const struct event *event)
 {
     static const char *const names[] = {
-        [OP_PUT] = "put",   [OP_STATUS] = "status", [OP_RESTART] = "restart",
-        [OP_TAKE] = "take", [OP_CLAIM] = "claim",   [OP_RELEASE] = "release",
-        [OP_STOP] = "stop", [OP_FINISH] = "finish", [OP_STATISTICS] = "statistics",
-        [OP_FILL] = "fill", [OP_DROP] = "drop",     [OP_PUT_BACK] = "put_back",
+        [OP_PUT] = "put",   [OP_STATUS] = "status",     [OP_RESTART] = "restart",
+        [OP_TAKE] = "take", [OP_CLAIM] = "claim",       [OP_RELEASE] = "release",
+        [OP_STOP] = "stop", [OP_FINISH] = "finish",     [OP_STATISTICS] = "statistics",
+        [OP_PIN] = "pin",   [OP_UNPIN] = "unpin",       [OP_FILL] = "fill",
+        [OP_DROP] = "drop", [OP_PUT_BACK] = "put_back",
     };
 
     if (event->thread == THREAD_SETUP)
@@ -848,7 +898,7 @@ entry_label(const volatile void *address)
 
         if (!lies_in(address, entry, sizeof(*entry)))
             continue;
-        snprintf(text, sizeof(text), "word of %.*s", (int)entry->key_length,
+        snprintf(text, sizeof(text), "word of %.*s", (int)entry_key_length(entry),
                  (const char *)entry->key);
         return text;
     }

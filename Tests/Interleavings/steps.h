@@ -181,8 +181,11 @@ step_lock_drop(ck_spinlock_t *lock)
  * it was signalled.
  */
 
-/* The thread that runs, as a number. */
+/* The thread that runs, as a number. The core gets it instead of that of the system's thread. */
 uint64_t step_thread(void);
+
+#define CDEDUPE_BASE_THREAD_H
+#define thread_number step_thread
 
 static inline int
 step_mutex_trylock(pthread_mutex_t *mutex)

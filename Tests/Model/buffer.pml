@@ -17,6 +17,7 @@
  *     R  a restart                     status.c: cdedupe_restart, next_restart, forget_old_restarts
  *     E  the end                       life.c, take.c: cdedupe_stop, cdedupe_finish, cdedupe_release,
  *                                      is_over
+ *     N  pinning and unpinning         pin.c: pin_key, remove_pin; entries.c: entry_leave
  *     W  waking the loop               buffer.h: notify, scope_wake
  *
  * Work under the lock that no thread without the lock can see is one step with the work beside it.
@@ -35,6 +36,7 @@
  *     QUIT            the loop may release its claim at any time
  *     PUT_BACK        the most items that the loop puts back, one in each call
  *     SUPPRESS        a value may repeat the last one sent; if the sink has it, it is suppressed
+ *     PINS            a producer may pin key 1, and puts by the pin then; see PIN
  *     OVERFLOW        an update that adds a pending key may exceed a bound
  *     MUTANT_x        a deliberate fault
  */
@@ -47,6 +49,7 @@
 #define STOP 64
 #define FINISH 128       /* when delivered */
 #define FINISH_EMPTY 256 /* when empty */
+#define PIN 512          /* pins key 1, or gives the pin back */
 
 #ifndef K
 #define K 1
@@ -102,6 +105,7 @@
 #define CANCELS(w) (!((w) & (D_ | L_)))
 #define PENDING(w, s, r, d) WORD(s, r, I_ | P_ | ((w) & L_) | ((d) -> D_ : 0))
 #define IDLE(r) WORD(0, r, I_ | L_)
+#define VACANT I_
 
 /* ---------------------------------------------------------------------------------------------- */
 /* The buffer. Items of the queue: an entry's number, or a status: STATUS + its place in `status`.
@@ -137,6 +141,19 @@ byte content[NS + 1];               /* What a slot's value says: a number for ea
 byte revision[NE + 1];              /* That of the value that was taken last; zero: none. */
 #endif
 byte index_[K + 1];
+#ifdef PINS
+byte pins[NE + 1];
+bit lent[NE + 1];                   /* The sink may read the key although the entry is neither dead nor live. */
+#ifdef MUTANT_PINS_TAKE
+#define GONE(e) 0
+#else
+#define GONE(e) (pins[e] > 0 -> VACANT : 0)
+#endif
+#define IS_PRESENT(e) (word[e] != 0 && word[e] != VACANT)
+#else
+#define GONE(e) 0
+#define IS_PRESENT(e) (word[e] != 0)
+#endif
 
 /* Reclamation, at the earliest moment that the sections allow; retired.pml has the rest. */
 #define FREE 0
@@ -299,7 +316,12 @@ inline unlock() { d_step {
     :: i_ <= NE ->
        if :: word[i_] & P_ -> j_-- :: else -> skip fi;
        assert((word[i_] != 0) == (key[i_] != 0 && index_[key[i_]] == i_));
+#ifdef PINS
+       assert(word[i_] == 0 || (word[i_] & (P_ | L_)) || (word[i_] == VACANT && pins[i_] > 0));
+       assert(pins[i_] == 0 || word[i_] != 0);
+#else
        assert(word[i_] == 0 || (word[i_] & (P_ | L_)));
+#endif
        i_++
     :: else -> break
     od;
@@ -325,6 +347,9 @@ inline free_if_unseen(e) {
 #ifdef SUPPRESS
        revision[e] = 0;
 #endif
+#ifdef PINS
+       lent[e] = 0;
+#endif
        state[e] = FREE; key[e] = 0
     :: else -> skip
     fi
@@ -347,6 +372,25 @@ inline retired_add(e) {
 #endif
     state[e] = RETIRED;
     free_if_unseen(e)
+}
+
+/* N3 entry_leave: the key is neither pending nor live, the word is zero. Pins keep the entry. */
+inline entry_leave(e) {
+#ifdef PINS
+    if
+#ifndef MUTANT_PINS_LEAVE
+    :: pins[e] > 0 -> word[e] = VACANT; version[e] = 0
+    :: pins[e] == 0 && lent[e] -> unindex(e); readers[e] = sections; state[e] = BORROWED
+#endif
+#ifdef MUTANT_PINS_LENT
+    :: pins[e] == 0 -> unindex(e); retired_add(e)
+#else
+    :: else -> unindex(e); retired_add(e)
+#endif
+    fi
+#else
+    unindex(e); retired_add(e)
+#endif
 }
 
 /* The word of e gets slot s, of producer `me`; slot d comes out of it, and its owner is done with
@@ -395,7 +439,7 @@ inline clear_one() {
               cw = word[ce];                                                    /* C3 exchange: dead */
 #endif
               word[ce] = 0; give_back(ce, SLOT(cw));
-              unindex(ce); retired_add(ce)
+              entry_leave(ce)
            fi;
            ce = 0; cw = 0 }
     :: detached_length == 0 -> skip /* Nothing there, or the link was a status's. */
@@ -406,7 +450,7 @@ inline clear_one() {
    deletion goes with them. */
 inline remove_current(e, k) {
     assert(!newest_deletes[k] || newest[k] == mine);
-    unqueue(e); unindex(e); retired_add(e);
+    unqueue(e); entry_leave(e);
     if :: mine == 0 -> versions[k]++ :: else -> skip fi;
     newest[k] = versions[k]; newest_deletes[k] = 1; taken[k] = versions[k];
     balance = balance - 2
@@ -440,6 +484,10 @@ inline finish_update() {
 proctype Producer(byte me; byte calls; short mask) {
     byte k[U], s[U], number[U]; bit deletes[U];
     byte u, todo, e, r, r0, ce, next, began, seen, mine; short op, w, cw; bit hook, stopped0, ran_out, ends_resync;
+#ifdef PINS
+    byte pinned; /* The entry of this producer's pin, or zero. */
+    bit by_pin;
+#endif
 
 next_call:
     atomic {
@@ -453,6 +501,10 @@ next_call:
         :: MAY(STOP) -> goto stop
         :: MAY(FINISH) -> op = 1; goto finish
         :: MAY(FINISH_EMPTY) -> op = 2; goto finish
+#ifdef PINS
+        :: MAY(PIN) && pinned == 0 -> goto pin
+        :: MAY(PIN) && pinned != 0 -> goto unpin
+#endif
         fi
     };
 
@@ -460,7 +512,12 @@ next_call:
        */
 put:
     atomic {
+#ifdef PINS
+        /* By a pin, in no section; or by the key. */
+        if :: pinned != 0 -> by_pin = 1 :: enter() fi;
+#else
         enter();                                                                /* U1 enter a section, look up; */
+#endif
         u = 0;                                                                  /* a present key may be missed */
         do
         :: u < U ->
@@ -478,7 +535,15 @@ put:
            :: !deletes[u] && sent[k[u]] != 0 -> content[s[u]] = sent[k[u]]
            fi;
 #endif
+#ifdef PINS
+           if
+           :: by_pin -> number[u] = pinned
+           :: !by_pin -> number[u] = index_[k[u]]
+           :: !by_pin && index_[k[u]] != 0 -> skip
+           fi;
+#else
            if :: number[u] = index_[k[u]] :: index_[k[u]] != 0 -> skip fi;
+#endif
            todo = todo | BIT(u); u++
         :: else -> break
         od;
@@ -594,6 +659,10 @@ put_one:
         :: else -> skip
         fi;
         assert(e == 0 || key[e] == k[u]);
+#ifdef PINS
+        assert(!by_pin || (e == pinned && w != 0)); /* Under the lock, a pinned entry has a word. */
+        by_pin = 0;
+#endif
 #ifdef SUPPRESS
         if
         :: !deletes[u] && (w & L_) && !IS_CURRENT(w, restart) && revision[e] != 0 && content[s[u]] == revision[e] -> goto suppress
@@ -717,6 +786,9 @@ put_done:
 #endif
 #ifndef MUTANT_OLD_NUMBER
         r = 0;
+#endif
+#ifdef PINS
+        by_pin = 0;
 #endif
         u = 0; ran_out = 0; e = 0
     };
@@ -899,6 +971,40 @@ collect:
     clear_one();
     atomic { unlock(); goto next_call };
 
+#ifdef PINS
+    /* -------- cdedupe_pin, cdedupe_unpin -------------------------------------------------------------
+       */
+pin:
+    atomic {
+        GET_LOCK;                                                               /* N1 one more pin */
+        e = index_[1];
+        if
+        :: e == 0 ->
+           e = 1; do :: e <= NE && state[e] != FREE -> e++ :: else -> break od;
+           ROOM(e <= NE);
+           state[e] = USED; key[e] = 1; word[e] = VACANT; index_[1] = e
+        :: else -> skip
+        fi;
+        pins[e]++; pinned = e; e = 0;
+        unlock()
+    };
+    goto next_call;
+unpin:
+    atomic {
+        GET_LOCK;                                                               /* N2 one pin less */
+        e = pinned; touch(e); pins[e]--; pinned = 0;
+        if
+#ifndef MUTANT_PINS_UNPIN
+        :: pins[e] == 0 && word[e] == VACANT -> word[e] = 0; entry_leave(e)
+#endif
+        :: else -> skip
+        fi;
+        e = 0;
+        unlock()
+    };
+    goto next_call;
+#endif
+
     /* -------- The end ------------------------------------------------------------------------------
        */
 stop:
@@ -1016,7 +1122,11 @@ inline to_queue(e) {
 inline move_to_front(e) { unqueue(e); push_front(e) }
 
 /* The sink may still read its key. */
+#ifdef PINS
+inline leave_borrowed(e) { lent[e] = 1; entry_leave(e) }
+#else
 inline leave_borrowed(e) { unindex(e); readers[e] = sections; state[e] = BORROWED }
+#endif
 
 inline new_status() {
     e = 0; do :: e < NSTATUS && status[e] != 0 -> e++ :: else -> break od;
@@ -1053,7 +1163,12 @@ inline take_entry() {
     balance--; unqueue(e);
     held = held | BIT(e);
     if
+#ifdef PINS
+    :: (w & D_) && GONE(e) != 0 -> lent[e] = 1
+    :: (w & D_) && GONE(e) == 0 ->
+#else
     :: w & D_ ->
+#endif
        unindex(e); readers[e] = sections;
 #ifdef MUTANT_BORROWED
        retired_add(e)
@@ -1107,12 +1222,12 @@ take_some:
         w = word[e];                                                            /* T3 exchange */
 #endif
         assert(IS_CURRENT(w, restart));
-        word[e] = (cw & D_ -> 0 : IDLE(restart));
+        word[e] = (cw & D_ -> GONE(e) : IDLE(restart));
         if :: (w ^ cw) & D_ -> skip :: else -> take_entry(); goto taken_one fi
     };
     atomic {
 #ifndef MUTANT_TAKE_REPAIR
-        word[e] = (w & D_ -> 0 : IDLE(restart));                                /* T4 put it right */
+        word[e] = (w & D_ -> GONE(e) : IDLE(restart));                                /* T4 put it right */
 #endif
         take_entry()
     };
@@ -1168,6 +1283,18 @@ put_back:
         e = 0;
         do :: e < count -> if :: items[e].key != 0 -> held = held | BIT(items[e].entry) :: else -> skip fi; e++ :: else -> break od;
         e = index_[k]; w = word[e];
+#ifdef PINS
+        /* Pins have kept the entry, or the key has another one that is vacant. Or the entry died
+           later than it was taken; then it is in no place where it could be found, and the key gets
+           another one. */
+        if
+        :: w == VACANT -> borrowed = e; e = 0; w = 0
+        :: e == 0 && lent[borrowed] && items[count].deletes && !(late && !items[count].before) ->
+           e = 1; do :: e <= NE && state[e] != FREE -> e++ :: else -> break od;
+           ROOM(e <= NE); key[e] = k; borrowed = e; e = 0
+        :: else -> skip
+        fi;
+#endif
 #ifdef SUPPRESS
         sink_content[k] = items[count].had_content;
 #ifndef MUTANT_SUPPRESS_REVISION
@@ -1301,7 +1428,7 @@ inline check_keys() {
           assert(newest[i_] == 0 || at_sink[i_] != newest_deletes[i_] || (resync && newest_deletes[i_]));
 #endif
           assert(newest[i_] != 0 || restarts == 0 || resync || !at_sink[i_]);  /* and every synthesized deletion. */
-          assert((index_[i_] != 0) == at_sink[i_])                             /* Nothing else is left. */
+          assert(IS_PRESENT(index_[i_]) == at_sink[i_])                        /* Nothing else is left. */
        :: over && !stop_called ->
           assert(taken[i_] >= finish_version[i_]);                               /* What was queued at a finish arrived, */
           assert(ring_length == 0)                                             /* and nothing else is queued. */

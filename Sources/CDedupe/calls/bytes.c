@@ -5,7 +5,7 @@
  * This file stands on the public header alone, and on the allocator and the store of values.h. A
  * payload is one cache line. A short value lies in the payload, and a longer one lies in the store.
  *
- *     cdedupe_bytes_put, _delete
+ *     cdedupe_bytes_put, _delete, _put_pinned, _delete_pinned
  *         put_value
  *             collect                PUT_CLEARS steps, if a restart or an overflow dropped some
  *             value_init             room in the store if the value is long
@@ -254,6 +254,7 @@ collect(struct cdedupe_bytes *buffer, size_t steps)
 struct change {
     const void *key;
     size_t key_length;
+    cdedupe_pin_t pin; /* If not zero, it names the key. */
     bool deletion;
 };
 
@@ -269,6 +270,7 @@ put(struct cdedupe_bytes *buffer, const struct change *change, const struct valu
 
     if (result == CDEDUPE_OK) {
         memcpy(single.payload, value, sizeof(*value));
+        single.pin = change->pin;
         result = cdedupe_single_put(buffer->core, &single, change->key, change->key_length,
                                     change->deletion);
         returned = single.returned != NULL;
@@ -321,6 +323,38 @@ cdedupe_bytes_delete(cdedupe_bytes_t *buffer, const void *key, size_t key_length
                      cdedupe_outcome_t *outcome)
 {
     struct change change = {.key = key, .key_length = key_length, .deletion = true};
+    struct value made = {.revision = revision};
+
+    return put_value(buffer, &change, &made, NULL, outcome);
+}
+
+cdedupe_result_t
+cdedupe_bytes_pin(cdedupe_bytes_t *buffer, const void *key, size_t key_length, cdedupe_pin_t *pin)
+{
+    return cdedupe_pin(buffer->core, key, key_length, pin);
+}
+
+cdedupe_result_t
+cdedupe_bytes_unpin(cdedupe_bytes_t *buffer, cdedupe_pin_t pin)
+{
+    return cdedupe_unpin(buffer->core, pin);
+}
+
+cdedupe_result_t
+cdedupe_bytes_put_pinned(cdedupe_bytes_t *buffer, cdedupe_pin_t pin, const void *value,
+                         size_t value_length, uint64_t revision, cdedupe_outcome_t *outcome)
+{
+    struct change change = {.pin = pin};
+    struct value made = {.revision = revision, .length = value_length};
+
+    return put_value(buffer, &change, &made, value, outcome);
+}
+
+cdedupe_result_t
+cdedupe_bytes_delete_pinned(cdedupe_bytes_t *buffer, cdedupe_pin_t pin, uint64_t revision,
+                            cdedupe_outcome_t *outcome)
+{
+    struct change change = {.pin = pin, .deletion = true};
     struct value made = {.revision = revision};
 
     return put_value(buffer, &change, &made, NULL, outcome);

@@ -19,7 +19,7 @@
  *
  *     state             event   new state
  *     stale, live       clear   idle, with its old restart number, and so still unseen
- *     stale, not live   clear   dead
+ *     stale, not live   clear   dead; with pins vacant
  */
 #include "calls/calls.h"
 
@@ -108,8 +108,7 @@ clear_entry(struct lock_scope *scope, uint32_t number)
         before = sync_exchange(&entry->word, word_idle(word_restart(word)));
     } else {
         before = sync_exchange(&entry->word, 0);
-        entry_unindex(buffer, number);
-        retire_entry(scope, number);
+        entry_leave(scope, number);
     }
     return word_slot(before);
 }

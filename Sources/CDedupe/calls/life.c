@@ -339,6 +339,8 @@ cdedupe_result_text(cdedupe_result_t result)
         return "system has no random bytes";
     case CDEDUPE_OVERFLOWED:
         return "a bound was exceeded; updates are dropped until the restart";
+    case CDEDUPE_TOO_MANY_PINS:
+        return "key has too many pins";
     case CDEDUPE_REENTRANT:
         return "called from inside the merge callback of the same buffer";
     }

@@ -3,6 +3,7 @@
  * Putting updates: the driver. It changes no word itself; the three other files do.
  *
  *     cdedupe_put
+ *         put_pinned_unlocked        put_unlocked.c; before every chunk
  *         put_chunk                  up to 100 valid updates
  *             put_replacing
  *                 put_look_up            put_unlocked.c
@@ -11,7 +12,7 @@
  *                     put_locked         put_locked.c
  *             put_merging            put_merging.c, if the buffer merges
  *             tidy_index             life.c, if the chunk took the lock
- *             wait_for_readers       if keys come and go faster than readers leave
+ *             put_wait_for_readers   if keys come and go faster than readers leave
  *         reject                     the first invalid update ends the call
  */
 #include "calls/put.h"
@@ -21,8 +22,8 @@
  * this call waits until the readers have left. It is in no read section itself, and holds no lock
  * while it waits.
  */
-static void
-wait_for_readers(struct cdedupe *buffer)
+void
+put_wait_for_readers(struct cdedupe *buffer)
 {
     bool wait = true;
 
@@ -110,7 +111,7 @@ end_chunk(struct put *put)
     if (put->locked)
         tidy_index(put->scope.buffer);
     if (put->readers_late)
-        wait_for_readers(put->scope.buffer);
+        put_wait_for_readers(put->scope.buffer);
     return put_result(put);
 }
 
@@ -136,7 +137,7 @@ put_chunk(struct cdedupe *buffer, cdedupe_update_t *updates, size_t count, cdedu
 static cdedupe_result_t
 check_update(const cdedupe_update_t *update)
 {
-    if (update->key_length > CDEDUPE_KEY_MAX)
+    if (update->pin == 0 && update->key_length > CDEDUPE_KEY_MAX)
         return CDEDUPE_KEY_TOO_LONG;
     return update->slot == 0 && !update->deletion ? CDEDUPE_INVALID_ARGUMENT : CDEDUPE_OK;
 }
@@ -162,15 +163,17 @@ chunk_length(const cdedupe_update_t *updates, size_t count)
 static cdedupe_result_t
 put_single(struct cdedupe *buffer, cdedupe_update_t *update)
 {
-    uint64_t hash = hash_key(&buffer->secret, update->key, update->key_length);
     struct put put;
     cdedupe_result_t result;
 
-    if (put_one_unlocked(buffer, update, hash))
-        return CDEDUPE_OK;
+    if (update->pin == 0) {
+        put.hashes[0] = hash_key(&buffer->secret, update->key, update->key_length);
+        if (put_one_unlocked(buffer, update, put.hashes[0]))
+            return CDEDUPE_OK;
+    }
     begin_chunk(&put, buffer, update, 1);
-    put.hashes[0] = hash;
-    put.numbers[0] = 0;
+    put.numbers[0] = update->pin;
+    put.entries[0] = update->pin == 0 ? NULL : entry_at(&buffer->entries, update->pin);
     do {
         if (!clock_is_ours(&buffer->clock))
             scope_note_time(&put.scope);
@@ -195,13 +198,13 @@ reject(cdedupe_update_t *updates, size_t count, cdedupe_result_t result)
 cdedupe_result_t
 cdedupe_put(cdedupe_t *buffer, cdedupe_update_t *updates, size_t count)
 {
+    size_t done = put_pinned_unlocked(buffer, updates, count);
     cdedupe_result_t result = CDEDUPE_OK;
-    size_t done = 0;
 
-    if (count == 1 && buffer->merge == NULL && check_update(updates) == CDEDUPE_OK)
-        return put_single(buffer, updates);
-    if (count > 0 && merge_is_calling(buffer))
-        return reject(updates, count, CDEDUPE_REENTRANT);
+    if (count - done == 1 && buffer->merge == NULL && check_update(&updates[done]) == CDEDUPE_OK)
+        return put_single(buffer, &updates[done]);
+    if (done < count && merge_is_calling(buffer))
+        return reject(updates + done, count - done, CDEDUPE_REENTRANT);
     while (done < count) {
         size_t chunk = chunk_length(updates + done, count - done);
         cdedupe_result_t of_chunk;
@@ -213,6 +216,7 @@ cdedupe_put(cdedupe_t *buffer, cdedupe_update_t *updates, size_t count)
             result = of_chunk;
         else if (of_chunk != CDEDUPE_OK)
             return reject(updates + done, count - done, of_chunk);
+        done += put_pinned_unlocked(buffer, updates + done, count - done);
     }
     return result;
 }

@@ -11,6 +11,9 @@
 
 #include "calls/calls.h"
 
+_Static_assert(offsetof(cdedupe_update_t, pin) == 32 && sizeof(cdedupe_update_t) == 48,
+               "older callers have zeroed these bytes, but not the padding before them");
+
 /* The result of one update. */
 enum step {
     STEP_DONE,
@@ -30,7 +33,8 @@ struct put {
     bool removed;      /* An entry may have died in this lock scope. */
     enum step step;    /* The result of the last update that was tried under the lock. */
     uint64_t hashes[PUTS_PER_LOCK];
-    uint32_t numbers[PUTS_PER_LOCK]; /* Entries found without the lock, or zero. */
+    /* Entries that are pinned or were found without the lock, or zero. */
+    uint32_t numbers[PUTS_PER_LOCK];
     struct entry *entries[PUTS_PER_LOCK];
 };
 
@@ -56,24 +60,36 @@ finish_update(cdedupe_update_t *update, cdedupe_slot_t back, cdedupe_slot_t disp
     update->outcome = (uint8_t)outcome;
 }
 
+/* Waits, in no read section and with no lock, until readers are no longer late. */
+void put_wait_for_readers(struct cdedupe *buffer);
+
 /* Claims a context and begins a read section. Outside of both, user callbacks may run. */
 struct context *put_begin_reading(struct put *put);
 
 /* In a read section: finds the entries of the chunk's keys. */
 void put_look_up(struct put *put);
 
-/* The look-ups of the updates from `from` on are void. */
+/* The look-ups of the updates from `from` on are void. Pinned entries stay. */
 void put_forget_lookups(struct put *put, size_t from);
 
 /* In a read section: replaces pending updates, up to the first update that needs the lock. */
 void put_replace_unlocked(struct put *put, struct context *context);
 
-/* The same in the read section of a context that the caller has. */
+/*
+ * The same in the read section of a context that the caller has. The hash is not read if the update
+ * has a pin.
+ */
 bool put_one_in(struct context *context, struct cdedupe *buffer, cdedupe_update_t *update,
                 uint64_t hash);
 
 /* One update alone, if it replaces a pending one. False: put_locked() must put it. */
 bool put_one_unlocked(struct cdedupe *buffer, cdedupe_update_t *update, uint64_t hash);
+
+/*
+ * Replaces pending updates of pinned keys, up to the first update that needs more. Returns how many
+ * were done, at most PUTS_PER_LOCK. Needs no context, because a pinned entry is never freed.
+ */
+size_t put_pinned_unlocked(struct cdedupe *buffer, cdedupe_update_t *updates, size_t count);
 
 /* One lock scope. True: there is more to do, and nothing is in the way. */
 bool put_locked(struct put *put);

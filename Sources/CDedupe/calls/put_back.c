@@ -31,6 +31,9 @@
  *     status               at the front, except if a      dropped; if an equal status was received
  *                          status is first there          and not queued since: that one is queued
  *
+ * A key whose entry is vacant counts as absent. Where a key becomes dead or both leave, an entry
+ * with pins becomes vacant.
+ *
  * "Was new" and "was live" tell the key's state before the take, from the item's `before`.
  *
  * Two rules have precedence over the table. On a buffer that merges, a value is merged with a newer
@@ -82,27 +85,25 @@ move_to_front(struct put_back *put_back, uint32_t number)
 /* Entries                                                                                        */
 
 /*
- * The entry of the item's key. Zero if the item is a deletion and no update of the key came since.
+ * The entry in which the key lies that the sink borrowed. It may be dead, and is still readable.
+ */
+static const struct entry *
+taken_entry(const cdedupe_item_t *item)
+{
+    const unsigned char *key = item->key;
+
+    return (const void *)(key - offsetof(struct entry, key));
+}
+
+/*
+ * The entry of the item's key. Zero, or a vacant entry, if the item is a deletion and no update of
+ * the key came since.
  */
 static uint32_t
 find_key(const struct cdedupe *buffer, const cdedupe_item_t *item)
 {
-    /*
-     * The key that the sink borrowed lies in an entry. That entry may be dead, and is still
-     * readable.
-     */
-    const unsigned char *key = item->key;
-    const struct entry *entry = (const void *)(key - offsetof(struct entry, key));
-
-    return index_find(&buffer->index, &buffer->entries, entry->hash, key, item->key_length);
-}
-
-/* Keeps a dead entry until the next take, because the sink may still be reading its key. */
-static void
-keep_borrowed(struct cdedupe *buffer, uint32_t number)
-{
-    entry_at(&buffer->entries, number)->link = buffer->batch.borrowed_put_back;
-    buffer->batch.borrowed_put_back = number;
+    return index_find(&buffer->index, &buffer->entries, taken_entry(item)->hash, item->key,
+                      item->key_length);
 }
 
 static void
@@ -170,8 +171,8 @@ forget(struct lock_scope *scope, uint32_t number, uint64_t word)
     /* A deletion may carry a payload. A later call that clears returns it to its caller. */
     pending_bytes_subtract(buffer, word_slot(word));
     detached_add(scope, word_slot(word));
-    entry_unindex(buffer, number);
-    keep_borrowed(buffer, number);
+    entry_lend(entry_at(&buffer->entries, number));
+    entry_leave(scope, number);
 }
 
 /*
@@ -369,18 +370,25 @@ drop_deletion(struct put_back *put_back, uint32_t number)
     buffer->resync.unseen_generation += stale;
 }
 
+/* The entry `number` gets the revision that the sink had when the deletion was taken. */
+static void
+inherit_revision(struct put_back *put_back, uint32_t number)
+{
+    if (suppresses(put_back->scope.buffer))
+        restore_revision(put_back, number, entry_revision(taken_entry(put_back->item)));
+}
+
 /*
- * The key of a deletion has a new entry, because an update came since the take. The dead entry
- * `before` still has the revision that the sink had.
+ * An update of the key came after its deletion was taken. The key has a new entry, unless pins kept
+ * the one that was taken.
  */
 static void
-put_back_outlived(struct put_back *put_back, uint32_t number, uint32_t before)
+put_back_outlived(struct put_back *put_back, uint32_t number)
 {
     struct lock_scope *scope = &put_back->scope;
 
-    if (put_back->was.before && suppresses(scope->buffer))
-        restore_revision(put_back, number,
-                         entry_revision(entry_at(&scope->buffer->entries, before)));
+    if (put_back->was.before)
+        inherit_revision(put_back, number);
     if (put_back->restarted) {
         drop_deletion(put_back, number);
         return;
@@ -420,44 +428,78 @@ resurrect(struct put_back *put_back, uint32_t number)
 }
 
 /*
- * Where the list of borrowed entries has the dead entry of the item. It is the first entry of the
- * list if the items go back in reverse order, as they do unless the caller has moved some.
+ * The entry that comes back to life: the one that was taken, if it is the borrowed entry `borrowed`
+ * and the index has none of the key. A vacant entry `number` is used as it is. If the entry that
+ * was taken had pins, and has lost them and died since, the key gets a new entry. Returns zero if
+ * memory is missing; then nothing has changed.
+ */
+static uint32_t
+entry_to_resurrect(struct put_back *put_back, uint32_t number, uint32_t borrowed)
+{
+    struct lock_scope *scope = &put_back->scope;
+    struct index *index = &scope->buffer->index;
+    const cdedupe_item_t *item = put_back->item;
+    struct new_key key = {item->key, item->key_length, taken_entry(item)->hash};
+
+    if (number == 0 && borrowed != 0)
+        return index_make_room(index, key.hash, &scope->reserve) &&
+                       index_add(index, key.hash, borrowed, &scope->reserve)
+                   ? borrowed
+                   : 0;
+    if (number == 0 && entry_make_room(scope, &key))
+        number = entry_add(scope, &key, WORD_VACANT);
+    if (number != 0)
+        inherit_revision(put_back, number);
+    return number;
+}
+
+/*
+ * Where the list of borrowed entries has the entry that was taken, if it died then. It is the first
+ * of the list if the items go back in reverse order, as they do unless the caller has moved some.
+ * The place of the list's end, which reads zero, if pins kept the entry.
  */
 static uint32_t *
-find_borrowed(struct put_back *put_back)
+find_borrowed(const struct put_back *put_back)
 {
     struct cdedupe *buffer = put_back->scope.buffer;
     uint32_t *place = &buffer->batch.borrowed;
 
-    while (entry_at(&buffer->entries, *place)->key != put_back->item->key)
+    while (*place != 0 && entry_at(&buffer->entries, *place) != taken_entry(put_back->item))
         place = &entry_at(&buffer->entries, *place)->link;
     return place;
+}
+
+static bool
+is_present(const struct cdedupe *buffer, uint32_t number)
+{
+    return number != 0 &&
+           sync_load_relaxed(&entry_at(&buffer->entries, number)->word) != WORD_VACANT;
 }
 
 /* Puts a deletion back. Returns false if memory is missing; then nothing has changed. */
 static bool
 put_back_deletion(struct put_back *put_back)
 {
-    struct lock_scope *scope = &put_back->scope;
-    struct cdedupe *buffer = scope->buffer;
+    struct cdedupe *buffer = put_back->scope.buffer;
     uint32_t *place = find_borrowed(put_back);
     uint32_t borrowed = *place, number = find_key(buffer, put_back->item);
-    struct entry *entry = entry_at(&buffer->entries, borrowed);
-    uint32_t next = entry->link;
+    uint32_t next = borrowed == 0 ? 0 : entry_at(&buffer->entries, borrowed)->link;
 
-    if (number != 0) {
-        put_back_outlived(put_back, number, borrowed);
-        keep_borrowed(buffer, borrowed);
+    if (is_present(buffer, number)) {
+        put_back_outlived(put_back, number);
     } else if (put_back->restarted && !put_back->was.before) {
         buffer->statistics.dropped++;
-        keep_borrowed(buffer, borrowed);
     } else {
-        if (!index_make_room(&buffer->index, entry->hash, &scope->reserve) ||
-            !index_add(&buffer->index, entry->hash, borrowed, &scope->reserve))
+        number = entry_to_resurrect(put_back, number, borrowed);
+        if (number == 0)
             return false;
-        resurrect(put_back, borrowed);
+        resurrect(put_back, number);
     }
-    *place = next;
+    if (borrowed != 0) {
+        *place = next;
+        if (number != borrowed)
+            entry_keep_borrowed(buffer, borrowed);
+    }
     return true;
 }
 

@@ -8,7 +8,7 @@
  *                 insert             absent -> current
  *                 put_present
  *                     suppress       idle or stale -> idle, seen
- *                     requeue        idle -> current
+ *                     requeue        idle or vacant -> current
  *                     revive         stale -> current
  *                     replace        current -> current
  *                     delete_not_live  current, not live -> absent, or current
@@ -16,20 +16,20 @@
  *     state                       event                    -> state              function
  *     --------------------------  -----------------------  --------------------  ---------------
  *     absent                      value or deletion        current, at the back  insert
- *     idle                        value or deletion        current, at the back  requeue
+ *     idle or vacant              value or deletion        current, at the back  requeue
  *     stale                       value or deletion        current, at the back  revive
  *     idle or stale, and live     value that the sink has  idle, seen            suppress
  *     current                     value                    current, same place   replace
  *     current, live               deletion                 current, same place   replace
  *     current value, not live     deletion                 absent                delete_not_live
  *     current deletion, not live  deletion                 current, same place   delete_not_live
- *     absent, idle or stale       update beyond a bound    as after a restart    overflow
+ *     any but current             update beyond a bound    as after a restart    overflow
+ *
+ * Where a key becomes absent, an entry with pins becomes vacant; see entries.c.
  *
  * A current value that must be merged with an update is left to put_merging.c.
  */
 #include "calls/put.h"
-
-#include <string.h>
 
 /* The most bytes of keys that one lock scope copies. With many long keys the scope ends early. */
 enum { KEY_BYTES_PER_LOCK = TEST_SIZED(64 * 1024, 256) };
@@ -87,8 +87,7 @@ static void
 remove_current(struct lock_scope *scope, uint32_t number)
 {
     unqueue(scope, entry_at(&scope->buffer->entries, number)->link);
-    entry_unindex(scope->buffer, number);
-    retire_entry(scope, number);
+    entry_leave(scope, number);
 }
 
 /*
@@ -210,7 +209,7 @@ revive(struct lock_scope *scope, struct entry *entry, uint64_t word, cdedupe_upd
     return STEP_DONE;
 }
 
-/* Model step P4, idle -> current: the update goes to the back of the queue. */
+/* Model step P4, idle or vacant -> current: the update goes to the back of the queue. */
 static enum step
 requeue(struct lock_scope *scope, uint32_t number, uint64_t word, cdedupe_update_t *update)
 {
@@ -226,8 +225,8 @@ requeue(struct lock_scope *scope, uint32_t number, uint64_t word, cdedupe_update
     entry->link = link_new(scope, number);
     /*
      * Release: pairs with the acquire in replace_unlocked(). Without it a producer could destroy
-     * the payload before all of it is visible. A store is enough, because idle words change only
-     * under the lock.
+     * the payload before all of it is visible. A store is enough, because idle and vacant words
+     * change only under the lock.
      */
     sync_store_release(&entry->word,
                        word_pending(word, update->slot, buffer->resync.restart, update->deletion) |
@@ -295,70 +294,26 @@ put_present(struct lock_scope *scope, uint32_t number, uint64_t word, cdedupe_up
 }
 
 /*
- * The number of bytes behind an entry's header: the key, and the revision if the buffer suppresses.
- */
-static size_t
-entry_length(const struct cdedupe *buffer, size_t key_length)
-{
-    return suppresses(buffer) ? key_length + sizeof(uint64_t) : key_length;
-}
-
-static uint32_t
-entry_new(struct lock_scope *scope, const cdedupe_update_t *update, uint64_t hash)
-{
-    struct cdedupe *buffer = scope->buffer;
-    uint32_t number =
-        arena_take(&buffer->entries, entry_class(entry_length(buffer, update->key_length)));
-    struct entry *entry = entry_at(&buffer->entries, number);
-
-    entry->hash = hash;
-    entry->key_length = (uint32_t)update->key_length;
-    if (update->key_length > 0)
-        memcpy(entry->key, update->key, update->key_length);
-    if (suppresses(buffer))
-        entry_set_revision(entry, 0);
-    /*
-     * Release: pairs with the acquire in is_key(). A producer that sees the word sees the entry's
-     * hash and key; without the release it could compare with bytes from before the entry was
-     * filled.
-     *
-     * This release also replaces the fence that ck_hs_put() lacks. A producer may find the entry in
-     * the index before its word is visible. The word then reads zero, the producer takes the entry
-     * for dead, and it looks the key up again under the lock.
-     */
-    sync_store_release(&entry->word,
-                       word_pending(0, update->slot, buffer->resync.restart, update->deletion));
-    return number;
-}
-
-/*
  * Model step P3, absent -> current: a new entry goes into the index and to the back of the queue.
  */
 static enum step
 insert(struct lock_scope *scope, uint64_t hash, cdedupe_update_t *update)
 {
     struct cdedupe *buffer = scope->buffer;
-    uint32_t class_index = entry_class(entry_length(buffer, update->key_length)), number;
+    struct new_key key = {update->key, update->key_length, hash};
+    uint32_t number;
     bool room;
 
     if (refuse_queueing(scope, update))
         return STEP_DONE;
-    /* All three are asked, so that one refill brings all that is missing. */
+    /* Both are asked, so that one refill brings all that is missing. */
     room = link_make_room(scope);
-    room &= arena_make_room(&buffer->entries, class_index, &scope->reserve);
-    room &= index_make_room(&buffer->index, hash, &scope->reserve);
-    if (!room)
+    if (!entry_make_room(scope, &key) || !room)
         return STEP_NO_MEMORY;
-    number = entry_new(scope, update, hash);
-    if (!index_add(&buffer->index, hash, number, &scope->reserve)) {
-        /*
-         * The map has no room for the key, so the reserve wants memory. No reader has found the
-         * entry, because it was never indexed. It can be freed at once.
-         */
-        sync_store_release(&entry_at(&buffer->entries, number)->word, 0);
-        arena_give_back(&buffer->entries, number, &scope->reserve);
+    number = entry_add(scope, &key,
+                       word_pending(0, update->slot, buffer->resync.restart, update->deletion));
+    if (number == 0)
         return STEP_NO_MEMORY;
-    }
     pending_bytes_add(buffer, update->slot);
     entry_at(&buffer->entries, number)->link = link_new(scope, number);
     queue_entry(scope, entry_at(&buffer->entries, number)->link);

@@ -1,12 +1,16 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /*
- * Putting without the lock, in a read section.
+ * Putting without the lock: by keys in a read section, and by pins without one.
  *
  *     put_begin_reading              claims a context, begins the read section
  *     put_look_up                    hashes the keys, finds their entries and compares the keys, in
  *                                    stages over the chunk; each stage prefetches for the next
  *     put_replace_unlocked
  *         replace_unlocked           current -> current by one compare-and-swap
+ *     put_one_unlocked               the same for a call of one update
+ *     put_pinned_unlocked            by pins: no context, no look-up
+ *         replace_pinned
+ *             replace_unlocked
  *
  *     state                     event           -> state                   function
  *     ------------------------  --------------  -------------------------  ------------------
@@ -19,8 +23,6 @@
  * change places.
  */
 #include "calls/put.h"
-
-#include <string.h>
 
 /* After this many lost compare-and-swaps an update goes to the lock. */
 enum { TRIES = 4 };
@@ -60,6 +62,13 @@ prefetch_index(const struct put *put)
         index_prefetch_cells(index, put->hashes[i]);
 }
 
+/* Zero for an update of a pinned key, whose hash nothing needs. */
+static uint64_t
+hash_update(const struct cdedupe *buffer, const cdedupe_update_t *update)
+{
+    return update->pin != 0 ? 0 : hash_key(&buffer->secret, update->key, update->key_length);
+}
+
 /*
  * Model step U1, in a read section: hashes the keys and finds their entries. Each stage passes over
  * the whole chunk and prefetches what the next stage reads, so the cache misses of a chunk overlap.
@@ -70,17 +79,20 @@ put_look_up(struct put *put)
     struct cdedupe *buffer = put->scope.buffer;
 
     for (size_t i = 0; i < put->count; i++)
-        put->hashes[i] = hash_key(&buffer->secret, put->updates[i].key, put->updates[i].key_length);
+        put->hashes[i] = hash_update(buffer, &put->updates[i]);
     prefetch_index(put);
     for (size_t i = 0; i < put->count; i++) {
-        put->numbers[i] = index_find_fingerprint(&buffer->index, put->hashes[i]);
+        put->numbers[i] = put->updates[i].pin != 0
+                              ? put->updates[i].pin
+                              : index_find_fingerprint(&buffer->index, put->hashes[i]);
         if (put->numbers[i] == 0)
             continue;
         put->entries[i] = entry_at(&buffer->entries, put->numbers[i]);
         prefetch_entry(put->entries[i]);
     }
     for (size_t i = 0; i < put->count; i++)
-        if (put->numbers[i] != 0 && !is_key(put->entries[i], put->hashes[i], &put->updates[i]))
+        if (put->numbers[i] != put->updates[i].pin &&
+            !is_key(put->entries[i], put->hashes[i], &put->updates[i]))
             put->numbers[i] = 0;
 }
 
@@ -150,20 +162,25 @@ put_replace_unlocked(struct put *put, struct context *context)
     sync_store_relaxed(&context->replaced, context->replaced + i);
 }
 
+/* In a read section: the entry that the update's pin or its key names, or NULL. */
+static struct entry *
+find_entry(const struct cdedupe *buffer, const cdedupe_update_t *update, uint64_t hash)
+{
+    uint32_t number = update->pin != 0 ? update->pin : index_find_fingerprint(&buffer->index, hash);
+    struct entry *entry = number == 0 ? NULL : entry_at(&buffer->entries, number);
+
+    return entry != NULL && (update->pin != 0 || is_key(entry, hash, update)) ? entry : NULL;
+}
+
 bool
 put_one_in(struct context *context, struct cdedupe *buffer, cdedupe_update_t *update, uint64_t hash)
 {
-    uint32_t number = index_find_fingerprint(&buffer->index, hash);
-    bool done = false;
+    struct entry *entry = can_replace_unlocked(buffer) ? find_entry(buffer, update, hash) : NULL;
+    bool done = entry != NULL &&
+                replace_unlocked(entry, sync_load_relaxed_32(&buffer->resync.restart), update);
 
-    if (number != 0 && can_replace_unlocked(buffer)) {
-        struct entry *entry = entry_at(&buffer->entries, number);
-
-        done = is_key(entry, hash, update) &&
-               replace_unlocked(entry, sync_load_relaxed_32(&buffer->resync.restart), update);
-        if (done)
-            sync_store_relaxed(&context->replaced, context->replaced + 1);
-    }
+    if (done)
+        sync_store_relaxed(&context->replaced, context->replaced + 1);
     return done;
 }
 
@@ -178,6 +195,47 @@ put_one_unlocked(struct cdedupe *buffer, cdedupe_update_t *update, uint64_t hash
     bool done = put_one_in(context, buffer, update, hash);
 
     context_give_back(&buffer->contexts, context);
+    return done;
+}
+
+/* Replaces pending updates of pinned keys, up to the first update that needs more. */
+static size_t
+replace_pinned(struct cdedupe *buffer, cdedupe_update_t *updates, size_t count)
+{
+    /* Model step U2, once per call of this function. */
+    uint32_t restart = sync_load_relaxed_32(&buffer->resync.restart);
+    size_t i = 0;
+
+    while (i < count && i < PUTS_PER_LOCK && updates[i].pin != 0 &&
+           (updates[i].slot != 0 || updates[i].deletion) &&
+           replace_unlocked(entry_at(&buffer->entries, updates[i].pin), restart, &updates[i]))
+        i++;
+    return i;
+}
+
+/*
+ * Without a read section: neither a pinned entry nor a table of slabs is freed. Claiming a context
+ * only for its count would take as long as all the rest, so most threads have a tally.
+ */
+size_t
+put_pinned_unlocked(struct cdedupe *buffer, cdedupe_update_t *updates, size_t count)
+{
+    struct context *context = NULL;
+    struct tally *tally;
+    size_t done;
+
+    if (count == 0 || updates[0].pin == 0 || buffer->merge != NULL || !can_replace_unlocked(buffer))
+        return 0;
+    tally = context_begin_tally(&buffer->contexts);
+    if (tally == NULL)
+        context = context_claim(&buffer->contexts);
+    done = replace_pinned(buffer, updates, count);
+    if (tally != NULL) {
+        context_end_tally(tally, done);
+    } else {
+        sync_store_relaxed(&context->replaced, context->replaced + done);
+        context_give_back(&buffer->contexts, context);
+    }
     return done;
 }
 
@@ -199,5 +257,6 @@ put_begin_reading(struct put *put)
 void
 put_forget_lookups(struct put *put, size_t from)
 {
-    memset(put->numbers + from, 0, (put->count - from) * sizeof(put->numbers[0]));
+    for (size_t i = from; i < put->count; i++)
+        put->numbers[i] = put->updates[i].pin;
 }

@@ -36,6 +36,7 @@ cdedupe_single_begin(cdedupe_t *buffer, cdedupe_single_t *single)
 
     single->displaced = single->returned = NULL;
     single->displaced_slot = 0;
+    single->pin = 0;
     single->outcome = CDEDUPE_OUTCOME_UNTOUCHED;
     if (context->slot_count > 0) {
         single->slot = context->slots[--context->slot_count];
@@ -67,13 +68,17 @@ cdedupe_result_t
 cdedupe_single_put(cdedupe_t *buffer, cdedupe_single_t *single, const void *key, size_t key_length,
                    bool deletion)
 {
-    cdedupe_update_t update = {
-        .key = key, .key_length = key_length, .slot = single->slot, .deletion = deletion};
+    cdedupe_update_t update = {.key = key,
+                               .key_length = key_length,
+                               .slot = single->slot,
+                               .pin = single->pin,
+                               .deletion = deletion};
+    bool is_long = single->pin == 0 && key_length > CDEDUPE_KEY_MAX;
+    uint64_t hash = single->pin != 0 || is_long ? 0 : hash_key(&buffer->secret, key, key_length);
     struct context *context = single->opaque;
     cdedupe_result_t result = CDEDUPE_OK;
 
-    if (buffer->merge != NULL || key_length > CDEDUPE_KEY_MAX ||
-        !put_one_in(context, buffer, &update, hash_key(&buffer->secret, key, key_length))) {
+    if (buffer->merge != NULL || is_long || !put_one_in(context, buffer, &update, hash)) {
         context_give_back(&buffer->contexts, context);
         single->opaque = NULL;
         result = cdedupe_put(buffer, &update, 1);

@@ -18,6 +18,7 @@
  *     -----------------  -------  ---------------------------------  -----------
  *     current value      take     idle, seen                         take_entry
  *     current deletion   take     dead, borrowed by the sink         take_entry
+ *     the same, pinned   take     vacant, borrowed by the sink       take_entry
  */
 #include "calls/calls.h"
 
@@ -120,9 +121,9 @@ take_status(struct lock_scope *scope, uint32_t link, cdedupe_item_t *item)
 }
 
 /*
- * A current value becomes idle, and a current deletion becomes dead. Model step T2: the sink reads
- * the word to see which of the two is pending. Model step T3: one exchange takes the pending
- * update.
+ * A current value becomes idle, and a current deletion becomes dead, or vacant if it is pinned.
+ * Model step T2: the sink reads the word to see which of the two is pending. Model step T3: one
+ * exchange takes the pending update.
  *
  * A producer without the lock may turn the value into a deletion, or back, between the two steps.
  * Model step T4: the sink then corrects the word with a store. No other thread can change the word
@@ -134,12 +135,12 @@ take_status(struct lock_scope *scope, uint32_t link, cdedupe_item_t *item)
 static uint64_t
 take_word(struct entry *entry, uint32_t restart)
 {
-    uint64_t expected = sync_load_relaxed(&entry->word);
+    uint64_t gone = entry_word_without_key(entry), expected = sync_load_relaxed(&entry->word);
     uint64_t before =
-        sync_exchange(&entry->word, expected & WORD_DELETION ? 0 : word_idle(restart));
+        sync_exchange(&entry->word, expected & WORD_DELETION ? gone : word_idle(restart));
 
     if ((before ^ expected) & WORD_DELETION)
-        sync_store_release(&entry->word, before & WORD_DELETION ? 0 : word_idle(restart));
+        sync_store_release(&entry->word, before & WORD_DELETION ? gone : word_idle(restart));
     return before;
 }
 
@@ -156,6 +157,24 @@ take_revision(const struct cdedupe *buffer, struct entry *entry, const cdedupe_i
     return before;
 }
 
+/*
+ * The sink borrows the key of a deletion. An entry with pins is vacant now. Another is dead: it
+ * leaves the index, and joins the list of borrowed entries.
+ */
+static void
+lend_key(struct cdedupe *buffer, uint32_t number)
+{
+    struct entry *entry = entry_at(&buffer->entries, number);
+
+    if (entry_pins(entry) > 0) {
+        entry_lend(entry);
+    } else {
+        entry_unindex(buffer, number);
+        entry->link = buffer->batch.borrowed;
+        buffer->batch.borrowed = number;
+    }
+}
+
 /* Model step T5: what the exchange returned becomes an item of the batch. */
 static void
 take_entry(struct lock_scope *scope, uint32_t link, cdedupe_item_t *item)
@@ -168,16 +187,14 @@ take_entry(struct lock_scope *scope, uint32_t link, cdedupe_item_t *item)
     uint32_t queued;
 
     *item = (cdedupe_item_t){
-        .key = entry->key, .key_length = entry->key_length, .slot = word_slot(before)};
+        .key = entry->key, .key_length = entry_key_length(entry), .slot = word_slot(before)};
     queued = link_at(&buffer->links, link)->queued;
     unqueue(scope, link);
     pending_bytes_subtract(buffer, item->slot);
     entry->link = 0;
     if (before & WORD_DELETION) {
         item->kind = CDEDUPE_ITEM_DELETED;
-        entry_unindex(buffer, number);
-        entry->link = buffer->batch.borrowed;
-        buffer->batch.borrowed = number;
+        lend_key(buffer, number);
         buffer->statistics.live_keys -= live;
     } else {
         item->kind = live ? CDEDUPE_ITEM_UPDATED : CDEDUPE_ITEM_NEW;

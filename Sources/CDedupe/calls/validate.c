@@ -36,6 +36,7 @@ struct census {
     uint64_t pending;
     uint64_t stale;
     uint64_t live;
+    uint64_t pinned;
     uint64_t alive;
     uint64_t slots;
     uint64_t bytes; /* The sum of the weights of the pending payloads. */
@@ -90,15 +91,18 @@ validate_entry(const struct cdedupe *buffer, uint32_t number, struct census *cen
     bool pending = (word & WORD_PENDING) != 0;
 
     if (word == 0)
-        return NULL;
+        return entry_pins(entry) == 0 ? NULL : "entry: dead, but pinned";
+    census->pinned += entry_pins(entry) > 0;
     census->alive++;
     census->live += (word & WORD_LIVE) != 0;
     census->slots += word_slot(word) != 0;
     census->slot_met_twice |= !map_note(&census->map, word_slot(word));
     if (!(word & WORD_INDEXED))
         return "entry: a word that is not zero is not indexed";
-    if (!pending && (!(word & WORD_LIVE) || (word & WORD_DELETION) || word_slot(word) != 0))
-        return "entry: neither pending nor idle";
+    if (!pending && ((word & WORD_DELETION) || word_slot(word) != 0))
+        return "entry: not pending, but has a payload or a deletion";
+    if (!(word & (WORD_PENDING | WORD_LIVE)) && (word != WORD_VACANT || entry_pins(entry) == 0))
+        return "entry: neither pending, idle nor pinned";
     if ((word & WORD_MERGE_BARRIER) &&
         (buffer->merge == NULL || !pending || (word & WORD_DELETION)))
         return "entry: has a merge barrier, but is not a pending value";
@@ -110,10 +114,10 @@ validate_entry(const struct cdedupe *buffer, uint32_t number, struct census *cen
     } else if (pending) {
         census->stale++;
     }
-    if (index_find(&buffer->index, &buffer->entries, entry->hash, entry->key, entry->key_length) !=
-        number)
+    if (index_find(&buffer->index, &buffer->entries, entry->hash, entry->key,
+                   entry_key_length(entry)) != number)
         return "entry: not found by its key";
-    if (hash_key(&buffer->secret, entry->key, entry->key_length) != entry->hash)
+    if (hash_key(&buffer->secret, entry->key, entry_key_length(entry)) != entry->hash)
         return "entry: its hash is not its key's";
     return NULL;
 }
@@ -260,6 +264,8 @@ validate_sums(const struct cdedupe *buffer, const struct census *census,
         return "dropped: the count is wrong";
     if (census->live != statistics->live_keys)
         return "entries: the count of live keys is wrong";
+    if (census->pinned != statistics->pinned_keys)
+        return "entries: the count of pinned keys is wrong";
     if (census->alive != buffer->index.count)
         return "entries: those alive are not as many as the indexed ones";
     if (census->alive + count_borrowed(buffer) + retired_count(&buffer->retired) !=
@@ -281,18 +287,12 @@ validate_sums(const struct cdedupe *buffer, const struct census *census,
  * while another thread holds the lock. A producer may move a slot from a word that the walk has met
  * to a word that it has not met yet. The walk then meets this slot twice, so slots are judged only
  * if the walk was quiet.
- *
- * Acquire. The other side is the release in context_give_back(). A producer that replaced something
- * still has its context, or has counted the replacement before it gave the context back. Without
- * the acquire, this function could miss that count.
  */
 static bool
 was_quiet(const struct cdedupe *buffer, uint64_t replaced_before)
 {
-    for (uint64_t i = 0; i < buffer->contexts.count; i++)
-        if (sync_load_acquire_32(&buffer->contexts.contexts[i]->record.active) != 0)
-            return false;
-    return context_count_replaced(&buffer->contexts) == replaced_before;
+    return context_is_quiet(&buffer->contexts) &&
+           context_count_replaced(&buffer->contexts) == replaced_before;
 }
 
 static const char *

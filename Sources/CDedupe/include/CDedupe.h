@@ -21,6 +21,7 @@
  *               copies; it reads them only at revision_offset and weight_offset, if these are used
  *     slot      the memory of one payload, named by a 32-bit handle; the holder of the handle owns
  *               the payload
+ *     pin       a 32-bit name of a key that cdedupe_put() need not look up
  *     batch     the items that one call of cdedupe_take() hands over
  *     sink      the code that takes batches; one at a time, by a claim
  *     producer  a thread that puts updates, statuses or restarts
@@ -64,6 +65,11 @@
  *                                                           keys are copied
  *     cdedupe_single_begin, _put,     any, at any time      as cdedupe_put, with payloads for
  *     _end                                                  handles
+ *     cdedupe_pin                     any, at any time      the key is copied; the pin: buffer ->
+ *                                                           caller
+ *     cdedupe_unpin                   any, at any time,     the pin: caller -> buffer
+ *                                     but not while a put
+ *                                     by this pin runs
  *     cdedupe_put_status, _restart    any, at any time      -
  *     cdedupe_collect                 any, at any time      handles: buffer -> caller
  *     cdedupe_has_dropped             any, at any time      -
@@ -146,6 +152,9 @@ extern "C" {
 /** The largest alignment of a payload. */
 #define CDEDUPE_ALIGNMENT_MAX ((size_t)4096)
 
+/** The most pins that one key can have at a time. */
+#define CDEDUPE_PINS_MAX ((uint32_t)16383)
+
 /** The largest batch. */
 #define CDEDUPE_BATCH_MAX ((size_t)65536)
 
@@ -163,7 +172,8 @@ typedef enum {
     CDEDUPE_INVALID_ARGUMENT, /**< An argument is outside its documented range; nothing was done. */
     CDEDUPE_NO_RANDOMNESS,    /**< The system has no random bytes for the hash function's secret. */
     CDEDUPE_OVERFLOWED,       /**< A bound was exceeded: updates are dropped until a restart. */
-    CDEDUPE_REENTRANT, /**< Called from inside the buffer's merge callback; nothing was done. */
+    CDEDUPE_REENTRANT,     /**< Called from inside the buffer's merge callback; nothing was done. */
+    CDEDUPE_TOO_MANY_PINS, /**< The key has CDEDUPE_PINS_MAX pins already. */
 } cdedupe_result_t;
 
 /** The progress of the source towards a complete picture. */
@@ -175,6 +185,9 @@ typedef enum {
 
 /** The handle of a slot. Zero is no slot. */
 typedef uint32_t cdedupe_slot_t;
+
+/** The handle of a pin: a faster name of a key, see cdedupe_pin(). Zero is no pin. */
+typedef uint32_t cdedupe_pin_t;
 
 /** A buffer. */
 typedef struct cdedupe cdedupe_t;
@@ -289,10 +302,10 @@ typedef struct {
      * deletion or a restart.
      *
      * The thread that calls it holds a mutex of this buffer, and no other lock. cdedupe_put(),
-     * _put_status(), _put_back(), _restart(), _collect() and _validate() wait for that mutex, and
-     * so does the cdedupe_take() of a CDEDUPE_CLAIM_SINGLE_BATCH claim. The cdedupe_take() of a
-     * CDEDUPE_CLAIM_LOOP claim never waits: it returns CDEDUPE_EMPTY, and the loop is woken later.
-     * So a merge must be short.
+     * _put_status(), _put_back(), _restart(), _collect(), _pin(), _unpin() and _validate() wait for
+     * that mutex, and so does the cdedupe_take() of a CDEDUPE_CLAIM_SINGLE_BATCH claim. The
+     * cdedupe_take() of a CDEDUPE_CLAIM_LOOP claim never waits: it returns CDEDUPE_EMPTY, and the
+     * loop is woken later. So a merge must be short.
      *
      * From inside the callback, the functions that wait for this mutex, and cdedupe_take() and
      * cdedupe_take_wait(), change nothing and return CDEDUPE_REENTRANT; cdedupe_validate() returns
@@ -447,9 +460,12 @@ typedef struct {
     cdedupe_slot_t slot;
     /** Out: the handle of an older payload that now belongs to the caller, or zero. */
     cdedupe_slot_t displaced;
-    bool deletion;        /**< In: whether the key is gone. */
-    uint8_t outcome;      /**< Out: a cdedupe_outcome_t. */
-    uint64_t reserved[2]; /**< Must be zero. */
+    bool deletion;     /**< In: whether the key is gone. */
+    uint8_t outcome;   /**< Out: a cdedupe_outcome_t. */
+    uint8_t unused[6]; /**< Ignored. */
+    /** A pin of the key, or zero. If there is one, `key` and `key_length` are ignored. */
+    cdedupe_pin_t pin;
+    uint32_t reserved[3]; /**< Must be zero. */
 } cdedupe_update_t;
 
 /**
@@ -485,7 +501,7 @@ typedef struct {
  * result is that of the rejection, even if an earlier update of the call overflowed. A caller that
  * sets a bound must therefore also look for CDEDUPE_OUTCOME_OVERFLOWED.
  *
- * Expected O(count + lengths of the keys).
+ * Expected O(count + lengths of the keys). Keys that are named by pins do not count.
  */
 cdedupe_result_t cdedupe_put(cdedupe_t *buffer, cdedupe_update_t *CDEDUPE_NULLABLE updates,
                              size_t count);
@@ -500,7 +516,9 @@ typedef struct {
     void *CDEDUPE_NULLABLE returned;
     /** After the put: an older payload that now belongs to the caller, or NULL. */
     void *CDEDUPE_NULLABLE displaced;
-    uint8_t outcome;               /**< After the put: a cdedupe_outcome_t. */
+    uint8_t outcome; /**< After the put: a cdedupe_outcome_t. */
+    /** Before the put: a pin, which then names the key, or zero, which the begin has set. */
+    cdedupe_pin_t pin;
     cdedupe_slot_t slot;           /**< For the library. */
     cdedupe_slot_t displaced_slot; /**< For the library. */
     void *CDEDUPE_NULLABLE opaque; /**< For the library. */
@@ -538,6 +556,43 @@ cdedupe_result_t cdedupe_single_put(cdedupe_t *buffer, cdedupe_single_t *single,
 
 /** Ends it. The payloads that came back have been moved out. O(1). */
 void cdedupe_single_end(cdedupe_t *buffer, cdedupe_single_t *single);
+
+/**
+ * Pins a key: gives a name of the key that cdedupe_put() need not look up. For a source that knows
+ * its keys, and updates them often:
+ *
+ *     cdedupe_pin_t pin;
+ *
+ *     if (cdedupe_pin(buffer, "eth0/bytes", 10, &pin) != CDEDUPE_OK) ...
+ *     update = (cdedupe_update_t){.pin = pin, .slot = slot};       (as often as needed)
+ *     cdedupe_put(buffer, &update, 1);
+ *     cdedupe_unpin(buffer, pin);
+ *
+ * A pin changes nothing else: updates by pin and by key have the same outcomes, and the sink gets
+ * the same items. A pinned key keeps its entry while it is neither pending nor live, and no
+ * restart, overflow or stop takes the pin away. A key may be pinned more than once: all its pins
+ * are the same handle, which stays valid until each of them was given back. Destroying the buffer
+ * needs no unpinning.
+ *
+ * @param buffer      the buffer
+ * @param key         copied; may be NULL if the length is zero
+ * @param key_length  bytes
+ * @param pin         gets the pin, or zero on failure
+ *
+ * Returns CDEDUPE_OK; CDEDUPE_KEY_TOO_LONG; CDEDUPE_NO_MEMORY; CDEDUPE_TOO_MANY_PINS;
+ * CDEDUPE_REENTRANT. Expected O(key length).
+ */
+cdedupe_result_t cdedupe_pin(cdedupe_t *buffer, const void *CDEDUPE_NULLABLE key, size_t key_length,
+                             cdedupe_pin_t *pin);
+
+/**
+ * Gives one pin of a key back. The caller must not use the pin afterwards, unless it holds another
+ * pin of that key: the handle may name another key, or memory that is gone. No other thread may
+ * be putting by this pin during the call, unless another pin of the key stays.
+ *
+ * Returns CDEDUPE_OK; CDEDUPE_INVALID_ARGUMENT if the pin is zero; CDEDUPE_REENTRANT. O(1).
+ */
+cdedupe_result_t cdedupe_unpin(cdedupe_t *buffer, cdedupe_pin_t pin);
 
 /**
  * Puts a status. A status that equals the latest one received is dropped, unless it is the
@@ -818,6 +873,7 @@ typedef struct {
     uint64_t oldest_pending_age; /**< As from cdedupe_age(), of the first update in the queue. */
     uint64_t overflowed;         /**< 1 from an overflow to the restart that ends it, else 0. */
     uint64_t stopped;            /**< 1 if nothing is taken any more, else 0. */
+    uint64_t pinned_keys;        /**< Keys that have a pin. */
 } cdedupe_statistics_t;
 
 /**
@@ -911,6 +967,24 @@ cdedupe_result_t cdedupe_bytes_put(cdedupe_bytes_t *buffer, const void *CDEDUPE_
 cdedupe_result_t cdedupe_bytes_delete(cdedupe_bytes_t *buffer, const void *CDEDUPE_NULLABLE key,
                                       size_t key_length, uint64_t revision,
                                       cdedupe_outcome_t *CDEDUPE_NULLABLE outcome);
+
+/** As cdedupe_pin(). */
+cdedupe_result_t cdedupe_bytes_pin(cdedupe_bytes_t *buffer, const void *CDEDUPE_NULLABLE key,
+                                   size_t key_length, cdedupe_pin_t *pin);
+
+/** As cdedupe_unpin(). */
+cdedupe_result_t cdedupe_bytes_unpin(cdedupe_bytes_t *buffer, cdedupe_pin_t pin);
+
+/** As cdedupe_bytes_put(), for the key of a pin, which must not be zero. */
+cdedupe_result_t cdedupe_bytes_put_pinned(cdedupe_bytes_t *buffer, cdedupe_pin_t pin,
+                                          const void *CDEDUPE_NULLABLE value, size_t value_length,
+                                          uint64_t revision,
+                                          cdedupe_outcome_t *CDEDUPE_NULLABLE outcome);
+
+/** As cdedupe_bytes_delete(), for the key of a pin, which must not be zero. */
+cdedupe_result_t cdedupe_bytes_delete_pinned(cdedupe_bytes_t *buffer, cdedupe_pin_t pin,
+                                             uint64_t revision,
+                                             cdedupe_outcome_t *CDEDUPE_NULLABLE outcome);
 
 /**
  * As cdedupe_put_status(). Also frees what restarts and overflows dropped: all of it if the status

@@ -8,6 +8,8 @@
  *         add_context              if all contexts are claimed
  *     context_claim_number         the next unclaimed one of a walk
  *     context_give_back            ends the read section
+ *     context_begin_tally          the tally at the place that depends on the thread
+ *     context_is_quiet
  *     context_count_replaced       the sum over all contexts
  */
 #include "memory/context.h"
@@ -15,20 +17,7 @@
 #include <sched.h>
 
 #include "base/atomics.h"
-
-/*
- * Numbers the threads in the order of their first call, in order to spread them over the contexts.
- */
-static uint64_t
-thread_number(void)
-{
-    static uint64_t threads;
-    static _Thread_local uint64_t number;
-
-    if (number == 0)
-        number = sync_fetch_add(&threads, 1) + 1;
-    return number;
-}
+#include "base/thread.h"
 
 /*
  * Claims the context and begins its read section. ck_epoch_begin() would mark the record as active
@@ -151,8 +140,9 @@ context_claim_number(struct context_pool *pool, uint64_t *number)
 /*
  * Model step X5: the section ends, and the context is free.
  *
- * Release. The other sides are the acquire in try_claim() of the next owner, and in was_quiet() of
- * validate.c. Without it, the next owner could see a magazine or a counter that is half changed.
+ * Release. The other sides are the acquire in try_claim() of the next owner, and in
+ * context_is_quiet(). Without it, the next owner could see a magazine or a counter that is half
+ * changed.
  */
 void
 context_give_back(struct context_pool *pool, struct context *context)
@@ -161,12 +151,63 @@ context_give_back(struct context_pool *pool, struct context *context)
     sync_epoch_end(&context->record);
 }
 
+/* Whether the tally is the calling thread's. A tally without an owner becomes that. */
+static bool
+tally_own(struct tally *tally, uint64_t thread)
+{
+    uint64_t owner = sync_load_relaxed(&tally->owner);
+
+    return owner == thread || (owner == 0 && sync_compare_exchange(&tally->owner, 0, thread));
+}
+
+/*
+ * The tally is marked as in use before anything is replaced: the compare-and-swap that replaces an
+ * update is a release. The other side is context_is_quiet().
+ */
+struct tally *
+context_begin_tally(struct context_pool *pool)
+{
+    uint64_t thread = thread_number();
+    /* Acquire, as in try_any(). */
+    uint64_t count = sync_load_acquire(&pool->count);
+    uint64_t number = count == 1 ? 0 : (uint32_t)thread % (uint32_t)count;
+    struct tally *tally = &((struct context *)sync_load_pointer(&pool->contexts[number]))->tally;
+
+    if (tally_own(tally, thread)) {
+        sync_store_relaxed(&tally->twice, tally->twice + 1);
+        return tally;
+    }
+    if (count < TALLIES_MAX) {
+        struct context *context = add_context(pool);
+
+        if (context != NULL)
+            context_give_back(pool, context);
+    }
+    return NULL;
+}
+
+/*
+ * Acquire. The other sides are the releases in context_give_back() and context_end_tally(). A
+ * thread that replaced something still has its context or its tally, or has counted the replacement
+ * before it gave that back. Without the acquire, the caller could miss that count.
+ */
+bool
+context_is_quiet(const struct context_pool *pool)
+{
+    for (uint64_t i = 0; i < pool->count; i++)
+        if (sync_load_acquire_32(&pool->contexts[i]->record.active) != 0 ||
+            sync_load_acquire(&pool->contexts[i]->tally.twice) % 2 != 0)
+            return false;
+    return true;
+}
+
 uint64_t
 context_count_replaced(const struct context_pool *pool)
 {
     uint64_t sum = 0;
 
     for (uint64_t i = 0; i < pool->count; i++)
-        sum += sync_load_relaxed(&pool->contexts[i]->replaced);
+        sum += sync_load_relaxed(&pool->contexts[i]->replaced) +
+               sync_load_relaxed(&pool->contexts[i]->tally.twice) / 2;
     return sum;
 }

@@ -15,15 +15,29 @@
 #include <stdbool.h>
 #include <stdint.h>
 
+#include "base/atomics.h"
 #include "base/lock.h"
 #include "base/test_sizes.h"
 #include "memory/allocator.h"
 
+/* A pool with fewer contexts than TALLIES_MAX grows for a thread that finds no tally. */
+enum { TALLIES_MAX = TEST_SIZED(8, 2) };
+
 enum { CONTEXTS_MAX = 64, MAGAZINE_SIZE = TEST_SIZED(64, 6) };
+
+/*
+ * A tally counts replaced updates for one thread alone, so that counting takes no atomic operation
+ * and the thread need not claim the context. A thread owns its tally forever.
+ */
+struct tally {
+    uint64_t owner; /* The thread's number. Zero: no thread owns the tally yet. */
+    uint64_t twice; /* Twice the number of updates. Odd: the owner is replacing updates now. */
+};
 
 struct context {
     ck_epoch_record_t record; /* Active while the context is claimed. */
-    uint64_t replaced;   /* Updates that were replaced without the lock; only the owner writes. */
+    uint64_t replaced; /* Updates that were replaced without the lock; only the claimant writes. */
+    struct tally tally;
     uint64_t slot_count; /* Free slots in the magazine. */
     uint32_t slots[MAGAZINE_SIZE];
 };
@@ -53,6 +67,28 @@ struct context *context_claim(struct context_pool *pool);
 struct context *context_claim_number(struct context_pool *pool, uint64_t *number);
 
 void context_give_back(struct context_pool *pool, struct context *context);
+
+/*
+ * The calling thread's tally, which it has begun to use. NULL: the thread has none, and must claim
+ * a context instead. May call the allocator.
+ */
+struct tally *context_begin_tally(struct context_pool *pool);
+
+/*
+ * Release. The other side is the acquire in context_is_quiet(). Without it, the tally could seem
+ * unused before the last replacement is visible.
+ */
+static inline void
+context_end_tally(struct tally *tally, uint64_t replaced)
+{
+    sync_store_release(&tally->twice, tally->twice - 1 + 2 * replaced);
+}
+
+/*
+ * Under the lock: whether no context is claimed and no tally is in use, and so no thread is
+ * replacing anything.
+ */
+bool context_is_quiet(const struct context_pool *pool);
 
 /* Under the lock: updates that were replaced without it. */
 uint64_t context_count_replaced(const struct context_pool *pool);

@@ -21,7 +21,8 @@
  *   current   P, with the buffer's restart number; the key's link is in the queue
  *   stale     P, with another restart number: a restart dropped the update; the link is in the
  *             dropped list
- *   idle      not P, and therefore L; the entry has no link
+ *   idle      L and not P; the entry has no link
+ *   vacant    neither P nor L: only its pins keep the entry in the index; it has no link
  *   unseen    L, with another restart number: idle or stale, and not seen since the restart
  */
 #ifndef CDEDUPE_STATE_WORD_H
@@ -40,6 +41,9 @@
 #define WORD_LIVE ((uint64_t)4)
 #define WORD_INDEXED ((uint64_t)8)
 #define WORD_MERGE_BARRIER ((uint64_t)16)
+
+/* The word of a vacant entry. It is not zero, because the index has the entry. */
+#define WORD_VACANT WORD_INDEXED
 
 enum { WORD_FLAG_BITS = 5 };
 
