@@ -173,7 +173,7 @@ my @mutants = (
     ['the last unpin leaves the entry', 'wrap', 'calls/pin.c',
      "sync_store_release(&entry->word, 0);\n        entry_leave(scope, number);", ''],
     ['putting back takes any entry for the first borrowed one', 'wrap', 'calls/put_back.c',
-     'first != 0 && entry_at(&buffer->entries, first) == taken_entry(put_back->item) ? first : 0', 'first'],
+     'while (*place != 0 && entry_at(&buffer->entries, *place) != taken_entry(put_back->item)) place = &entry_at(&buffer->entries, *place)->link;', ''],
     ['two threads count in one tally', 'wrap', 'memory/context.c',
      'owner == thread || (owner == 0 &&', '(owner != 0 || thread != 0) || (owner == 0 &&'],
 );
