@@ -101,26 +101,54 @@ final class Core: @unchecked Sendable {
 
     @usableFromInline
     func putSingle(_ update: inout SingleUpdate, key: RawSpan, deletion: Bool) {
+        let result = key.withUnsafeBytes { key in
+            put(&update, 0) { cdedupe_single_put(buffer, &$0, key.baseAddress, key.count, deletion) }
+        }
+        guard result == CDEDUPE_KEY_TOO_LONG else { return Core.check(result) }
+        update.rejectedLength = key.byteCount
+        rejected.add(1, ordering: .relaxed)
+    }
+
+    @usableFromInline
+    func putSingle(_ update: inout SingleUpdate, pin: UInt32, deletion: Bool) {
+        Core.check(put(&update, pin) { cdedupe_single_put(buffer, &$0, nil, 0, deletion) })
+    }
+
+    private func put(
+        _ update: inout SingleUpdate, _ pin: UInt32, _ put: (inout cdedupe_single_t) -> cdedupe_result_t
+    ) -> cdedupe_result_t {
         var single = cdedupe_single_t()
         single.payload = update.slot.memory
         single.slot = update.handle
+        single.pin = pin
         single.opaque = update.opaque
-        let result = key.withUnsafeBytes {
-            cdedupe_single_put(buffer, &single, $0.baseAddress, $0.count, deletion)
-        }
+        let result = put(&single)
         update.isClaimed = single.opaque != nil
         update.returnedHandle = single.slot
         update.displacedHandle = single.displaced_slot
         update.returned = single.returned.map(UnsafeSlot.init)
         update.displaced = single.displaced.map(UnsafeSlot.init)
-        guard result != CDEDUPE_OK else { return }
         update.hasOverflowed = UInt32(single.outcome) == CDEDUPE_OUTCOME_OVERFLOWED.rawValue
-        if result == CDEDUPE_KEY_TOO_LONG {
-            update.rejectedLength = key.byteCount
-            rejected.add(1, ordering: .relaxed)
-        } else if result != CDEDUPE_OVERFLOWED {
-            Core.fail(result)
-        }
+        return result
+    }
+
+    /// Ends the program unless the result is one of a put that was done.
+    private static func check(_ result: cdedupe_result_t) {
+        guard result == CDEDUPE_OK || result == CDEDUPE_OVERFLOWED else { fail(result) }
+    }
+
+    func pin(_ key: RawSpan) -> UInt32 {
+        var pin: cdedupe_pin_t = 0
+        let result = key.withUnsafeBytes { cdedupe_pin(buffer, $0.baseAddress, $0.count, &pin) }
+        precondition(result != CDEDUPE_KEY_TOO_LONG, "a pinned key has at most \(maximumKeyLength) bytes")
+        precondition(result != CDEDUPE_TOO_MANY_PINS, "a key has at most \(CDEDUPE_PINS_MAX) pins")
+        guard result == CDEDUPE_OK else { Core.fail(result) }
+        return pin
+    }
+
+    func unpin(_ pin: UInt32) {
+        let result = cdedupe_unpin(buffer, pin)
+        guard result == CDEDUPE_OK else { Core.fail(result) }
     }
 
     @usableFromInline
@@ -441,6 +469,7 @@ final class Core: @unchecked Sendable {
         statistics.pendingStatuses = Int(raw.pending_statuses)
         statistics.peakPendingKeys = Int(raw.peak_pending_keys)
         statistics.liveKeys = Int(raw.live_keys)
+        statistics.pinnedKeys = Int(raw.pinned_keys)
         statistics.received = Int(raw.received) + rejected + late
         statistics.delivered = Int(raw.delivered) - abandoned
         statistics.replaced = Int(raw.replaced)

@@ -12,14 +12,14 @@ extension DedupeBuffer {
         @usableFromInline let buffer: DedupeBuffer
         @usableFromInline let resync: ResyncGate.ID
 
-        /// Puts one value of the snapshot; see ``DedupeBuffer/update(_:to:revision:)``.
+        /// Puts one value of the snapshot; see ``DedupeBuffer/update(_:to:revision:)-(Key,_,_)``.
         @inlinable
         public func update(_ key: Key, to value: Value, revision: UInt64 = 0) {
             buffer.put(Update(key: key, value: .some(value), revision: revision), of: resync)
         }
 
         /// Puts one deletion, for a source that also passes changes during the snapshot; see
-        /// ``DedupeBuffer/remove(_:revision:)``.
+        /// ``DedupeBuffer/remove(_:revision:)-(Key,_)``.
         @inlinable
         public func remove(_ key: Key, revision: UInt64 = 0) {
             buffer.put(Update(key: key, value: nil, revision: revision), of: resync)

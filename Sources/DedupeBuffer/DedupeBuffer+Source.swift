@@ -55,7 +55,9 @@ extension DedupeBuffer {
     @inlinable
     public func update(_ key: Key, to value: Value, revision: UInt64 = 0) {
         if Key.isBuiltIn && core.putsSingly {
-            return putSingle(key, Payload(revision: revision, value: .some(value)), deletion: false)
+            return putSingle(Payload(revision: revision, value: .some(value))) { single in
+                key.withKeyBytes { core.putSingle(&single, key: $0, deletion: false) }
+            }
         }
         put(Update(key: key, value: .some(value), revision: revision), of: nil)
     }
@@ -71,7 +73,9 @@ extension DedupeBuffer {
     @inlinable
     public func remove(_ key: Key, revision: UInt64 = 0) {
         if Key.isBuiltIn && core.putsSingly {
-            return putSingle(key, Payload(revision: revision, value: nil), deletion: true)
+            return putSingle(Payload(revision: revision, value: nil)) { single in
+                key.withKeyBytes { core.putSingle(&single, key: $0, deletion: true) }
+            }
         }
         put(Update(key: key, value: nil, revision: revision), of: nil)
     }
@@ -205,6 +209,7 @@ extension DedupeBuffer {
         _ writeKey: (inout PutPage, borrowing Key, Int) -> Void
     ) -> Bool {
         page.nextLength = PutPage.missing
+        page.nextPin = 0
         updates.withKey(i) { writeKey(&page, $0, i) }
         let keyLength = page.nextLength
         guard keyLength >= 0 else { return false }

@@ -15,6 +15,8 @@ public struct DedupeBufferStatistics: Sendable, Hashable {
     public var peakPendingKeys = 0
     /// Keys that are live at the sink now.
     public var liveKeys = 0
+    /// Keys that have a pin; see ``DedupeBuffer/pin(_:)``.
+    public var pinnedKeys = 0
     /// Updates that came in.
     public var received = 0
     /// Updates that were taken for delivery, and were not put back.

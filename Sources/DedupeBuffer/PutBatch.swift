@@ -38,7 +38,7 @@ final class PutBatch: @unchecked Sendable {
 
     init() {
         page = PutPage()
-        // The core's reserved members must be zero, and `prepareUpdates()` leaves them alone.
+        // The core's reserved member must be zero, and `prepareUpdates()` leaves it alone.
         updates = UnsafeArray(repeating: cdedupe_update_t(), capacity: Self.capacity)
         // An update can bring back its own payload and an older one.
         returned = UnsafeSlots(capacity: 2 * Self.capacity)
@@ -86,6 +86,7 @@ final class PutBatch: @unchecked Sendable {
                 update.key = page.keys.pointer(at: keyStart)
                 update.key_length = page.keyEnds[i] - keyStart
                 update.slot = page.slots.handles[i]
+                update.pin = page.pins[i]
                 update.deletion = page.deletions[i]
             }
             keyStart = page.keyEnds[i]
@@ -100,6 +101,8 @@ struct PutPage {
     /// Where the payload of each update goes.
     @usableFromInline let slots: UnsafeSlots
     @usableFromInline let deletions: UnsafeArray<Bool>
+    /// The core's names of pins, or zero where the key names the update.
+    @usableFromInline let pins: UnsafeArray<UInt32>
     /// How many updates are complete.
     @usableFromInline var count = 0
 
@@ -113,6 +116,7 @@ struct PutPage {
     /// The page keeps the length, because what the key's `withKeyBytes` returns does not say it:
     /// that is the user's code, which may call its body more than once.
     @usableFromInline var nextLength = missing
+    @usableFromInline var nextPin: UInt32 = 0
 
     /// Nothing was written yet.
     @inlinable static var missing: Int { -1 }
@@ -123,6 +127,7 @@ struct PutPage {
     init() {
         slots = UnsafeSlots(capacity: PutBatch.capacity)
         deletions = UnsafeArray(capacity: PutBatch.capacity)
+        pins = UnsafeArray(capacity: PutBatch.capacity)
         keyEnds = UnsafeArray(capacity: PutBatch.capacity)
         keys = UnsafeBytes(capacity: 8192)
     }
@@ -130,6 +135,7 @@ struct PutPage {
     func deallocate() {
         slots.deallocate()
         deletions.deallocate()
+        pins.deallocate()
         keyEnds.deallocate()
         keys.deallocate()
     }
@@ -151,6 +157,13 @@ struct PutPage {
         nextLength = length
     }
 
+    /// The next update is named by a pin, in the place of a key.
+    @inlinable
+    mutating func write(pin: UInt32) {
+        nextPin = pin
+        nextLength = 0
+    }
+
     /// The next update is complete: its key of `keyLength` bytes was written, and its payload was
     /// constructed in `slots[count]`.
     @inlinable
@@ -158,6 +171,7 @@ struct PutPage {
         keysLength += keyLength
         keyEnds[count] = keysLength
         deletions[count] = deletion
+        pins[count] = nextPin
         count += 1
     }
 

@@ -41,13 +41,13 @@ extension DedupeKey {
 
 extension DedupeBuffer {
     /// Puts one update, straight from the caller into a slot, without an array and without scratch
-    /// memory.
+    /// memory. `put` is one of the core's functions of this name.
     @inlinable
     @inline(__always)
-    func putSingle(_ key: borrowing Key, _ payload: Payload<Value>, deletion: Bool) {
+    func putSingle(_ payload: Payload<Value>, _ put: (inout SingleUpdate) -> Void) {
         var single = core.beginSingle()
         single.slot.initialize(payload)
-        key.withKeyBytes { core.putSingle(&single, key: $0, deletion: deletion) }
+        put(&single)
         // The values end with this call, after the core is done: their `deinit` is the user's code.
         let returned = single.returned.map { $0.move(Value.self) }
         let displaced = single.displaced.map { $0.move(Value.self) }
