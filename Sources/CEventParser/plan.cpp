@@ -75,6 +75,7 @@ plan::plan(cevent_format format) : format_(format) {
         add_deletion("/type=\"deleted\"", decoder, memory);
         status_ = pointers_.add("/status");
         restart_ = pointers_.add("/restart");
+        overflow_ = pointers_.add("/overflow");
     }
 }
 
@@ -179,9 +180,14 @@ cevent_error plan::judge_event(work &work) noexcept {
     const bool is_status = work.at(status_).type != kind::missing;
     const bool is_restart = work.at(restart_).type != kind::missing;
 
-    if (is_update + is_status + is_restart != 1) {
-        return is_update + is_status + is_restart == 0 ? CEVENT_ERROR_NO_KNOWN_FIELD
-                                                       : CEVENT_ERROR_MIXED;
+    if (is_update + is_status + is_restart > 1) {
+        return CEVENT_ERROR_MIXED;
+    }
+    if (!is_update && !is_status && !is_restart) {
+        const bool is_overflow = work.at(overflow_).type != kind::missing &&
+                                 work.bytes(work.at(overflow_)).equals("true");
+        work.event.kind = is_overflow ? CEVENT_KIND_OVERFLOW : CEVENT_KIND_ERROR;
+        return is_overflow ? CEVENT_ERROR_NONE : CEVENT_ERROR_NO_KNOWN_FIELD;
     }
     if (is_status) {
         return judge_status(work);

@@ -72,6 +72,7 @@ private:
     std::vector<condition> deletions_;
     int status_ = no_slot;
     int restart_ = no_slot;
+    int overflow_ = no_slot;
 };
 
 } // namespace cevent

@@ -218,6 +218,32 @@ struct RunOptions: ParsableArguments {
     @Option(
         help: ArgumentHelp(
             """
+            Begin to write no more often than this, such as 1s or 500ms, and then write each key at most once. The end \
+            of the input does not wait.
+            """, valueName: "duration"))
+    var interval: TimeSpan?
+
+    @Option(
+        help: ArgumentHelp(
+            "The most keys that may be pending. One more is an overflow.", valueName: "count"))
+    var maxKeys: Int?
+
+    @Option(
+        help: ArgumentHelp(
+            "The most bytes that pending values may have together. More are an overflow.", valueName: "count"))
+    var maxBytes: Int?
+
+    @Option(
+        help: ArgumentHelp(
+            """
+            What follows an overflow, which drops everything that is pending: stop (the default) reads no more and \
+            exits with status 3, drop goes on with later lines.
+            """, valueName: "rule"))
+    var onOverflow: OverflowRule?
+
+    @Option(
+        help: ArgumentHelp(
+            """
             Commit at most this many lines at a time: what is committed is no longer replaced. --max-rate lowers it to \
             a tenth of the rate.
             """,
@@ -244,12 +270,20 @@ struct RunOptions: ParsableArguments {
 
     static let batchSizes = 1...65_536
 
+    /// Whether there can be an overflow.
+    var isBounded: Bool { maxKeys != nil || maxBytes != nil }
+
     func validate() throws {
         if !Self.batchSizes.contains(batchSize) {
             throw ValidationError("--batch-size must be from 1 to \(Self.batchSizes.upperBound).")
         }
-        if let maxErrors, maxErrors < 1 {
-            throw ValidationError("--max-errors must be a positive integer.")
+        for (name, number) in [("--max-errors", maxErrors), ("--max-keys", maxKeys), ("--max-bytes", maxBytes)] {
+            if let number, number < 1 {
+                throw ValidationError("\(name) must be a positive integer.")
+            }
+        }
+        if onOverflow != nil && !isBounded {
+            throw ValidationError("--on-overflow needs --max-keys or --max-bytes.")
         }
         if strict && maxErrors ?? 1 != 1 {
             throw ValidationError("--strict stops at the first bad line, and --max-errors at a later one.")

@@ -7,6 +7,8 @@ import Synchronization
 enum ExitStatus {
     static let badLines: CInt = 1
     static let failure: CInt = 2
+    /// More was pending than the bound allows.
+    static let overflow: CInt = 3
     /// `EX_SOFTWARE` of sysexits.h.
     static let fault: CInt = 70
     static func signal(_ number: CInt) -> CInt { 128 + number }

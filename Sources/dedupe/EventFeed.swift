@@ -38,6 +38,12 @@ struct EventFeed<Target: RestartAwareCallbacks> where Target.Key == LineKey, Tar
         var passedLines = PassedLines()
         /// The buffer's counts.
         var statistics: @Sendable () -> DedupeBufferStatistics = { DedupeBufferStatistics() }
+        /// Whether the delivery may put back what it has taken.
+        var putsBack = false
+        /// What an overflow leads to; nil if the buffer has no bound.
+        var onOverflow: OverflowRule?
+        /// Hears of each overflow, and how many updates it dropped.
+        var overflowed: (_ dropped: Int) -> Void = { _ in }
     }
 
     private let target: Target
@@ -47,6 +53,12 @@ struct EventFeed<Target: RestartAwareCallbacks> where Target.Key == LineKey, Tar
     private var updates: [Update<LineKey, LineValue>] = []
     /// The greatest revision of each key, deleted ones included.
     private var revisions: [LineKey: UInt64] = [:]
+    /// Whether an overflow ends the reading.
+    private(set) var hasStopped = false
+    /// Whether updates were lost that only a snapshot after the source's next restart brings back.
+    private var isIncomplete = false
+    /// The updates that the buffer had dropped before the next overflow.
+    private var dropped = 0
 
     /// - Parameters:
     ///   - target: The buffer.
@@ -60,25 +72,27 @@ struct EventFeed<Target: RestartAwareCallbacks> where Target.Key == LineKey, Tar
 
     /// Hands over what the events say. Nothing is held back for later.
     ///
-    /// - Returns: Whether to go on: false after the error that ends the reading.
+    /// - Returns: Whether to go on: false after the error or the overflow that ends the reading.
     mutating func take(_ events: UnsafeBufferPointer<cevent_event>) -> Bool {
         // The buffer lets go of the array before it returns, so its memory is used again.
         updates.reserveCapacity(events.count)
-        defer { handOver() }
+        let goesOn = takeEach(events)
+        handOver()
+        if hasStopped {
+            // The buffer has dropped what came behind the overflow. Now it takes the mark.
+            restartAfterOverflow()
+        }
+        return goesOn && !hasStopped
+    }
 
+    private mutating func takeEach(_ events: UnsafeBufferPointer<cevent_event>) -> Bool {
         let lines = rules.deletionLines
-        for event in events {
+        for event in events where !hasStopped {
             switch event.kind {
             case .CEVENT_KIND_UPDATE, .CEVENT_KIND_DELETION: takeUpdate(event, keeping: lines)
-            case .CEVENT_KIND_STATUS:
-                handOver()
-                counters.statuses.add(1, ordering: .relaxed)
-                target.onStatusUpdated(SyncStatus(event.status))
-            case .CEVENT_KIND_RESTART:
-                handOver()
-                counters.restarts.add(1, ordering: .relaxed)
-                revisions.removeAll()
-                target.onConnectionRestarted()
+            case .CEVENT_KIND_STATUS: takeStatus(SyncStatus(event.status))
+            case .CEVENT_KIND_RESTART: takeRestart()
+            case .CEVENT_KIND_OVERFLOW: updates.append(OverflowMark.update)
             case .CEVENT_KIND_HEADER:
                 // Between envelopes a header would not be JSON.
                 if rules.deletionLines != nil { pass(event) }
@@ -136,9 +150,10 @@ struct EventFeed<Target: RestartAwareCallbacks> where Target.Key == LineKey, Tar
 
     /// Puts a deletion, or what comes while lines of deletions are kept.
     ///
-    /// An update whose key has such a line is put by itself, and the buffer's counts tell what
-    /// became of it. Only this thread puts, so what is replaced or cancelled meanwhile is this
-    /// update's doing.
+    /// An update whose key has such a line is put by itself, and the buffer's counts tell whether
+    /// it was cancelled. Only this thread puts. So that is this update's doing, unless the delivery
+    /// puts back meanwhile what came too early for the interval. Then the line is kept until the
+    /// next update of its key.
     private mutating func putBesideDeletions(
         _ line: Line, isDeletion: Bool, revision: UInt64, keeping lines: DeletionLines
     ) {
@@ -155,11 +170,11 @@ struct EventFeed<Target: RestartAwareCallbacks> where Target.Key == LineKey, Tar
         updates.append(update)
         handOver()
         let after = rules.statistics()
-        if let number, after.cancelled > before.cancelled {
+        let isSure = !rules.putsBack || (before.delivered, before.batches) == (after.delivered, after.batches)
+        if let number, isSure, after.cancelled > before.cancelled {
             lines.wasCancelled(number, of: key)
-        } else {
-            lines.wasPut(number, of: key, replaced: after.replaced > before.replaced)
         }
+        lines.wasPut(number, of: key, taken: after.delivered)
     }
 
     private mutating func handOver() {
@@ -169,9 +184,61 @@ struct EventFeed<Target: RestartAwareCallbacks> where Target.Key == LineKey, Tar
         counters.updates.add(updates.count, ordering: .relaxed)
         target.onUpdates(updates)
         updates.removeAll(keepingCapacity: true)
+        if rules.onOverflow != nil && !hasStopped {
+            lookForOverflow()
+        }
+    }
+
+    // MARK: - Overflows
+
+    private mutating func lookForOverflow() {
+        let statistics = rules.statistics()
+        if !statistics.isOverflowed {
+            return
+        }
+        rules.overflowed(statistics.dropped - dropped)
+        dropped = statistics.dropped
+        isIncomplete = true
+        hasStopped = rules.onOverflow == .stop
+        if !hasStopped {
+            restartAfterOverflow()
+        }
+    }
+
+    /// Makes the buffer take updates again, and forgets what belonged to those that it dropped.
+    private func restartAfterOverflow() {
+        target.onConnectionRestarted()
+        let taken = rules.statistics().delivered
+        rules.passedLines.wereDropped(taken: taken)
+        if let lines = rules.deletionLines {
+            lines.wereDropped(taken: taken)
+        } else {
+            target.onUpdates([OverflowMark.update])
+        }
     }
 
     // MARK: - Other lines
+
+    /// After an overflow an in-sync would not be true, and would delete the keys whose updates were
+    /// dropped. So it waits for a restart of the source.
+    private mutating func takeStatus(_ status: SyncStatus) {
+        handOver()
+        counters.statuses.add(1, ordering: .relaxed)
+        if !(isIncomplete && status == .inSync) {
+            target.onStatusUpdated(status)
+        }
+    }
+
+    private mutating func takeRestart() {
+        handOver()
+        counters.restarts.add(1, ordering: .relaxed)
+        revisions.removeAll()
+        target.onConnectionRestarted()
+        if rules.onOverflow != nil {
+            isIncomplete = false
+            dropped = rules.statistics().dropped
+        }
+    }
 
     /// - Returns: Whether to go on.
     private mutating func takeMissing(_ event: cevent_event) -> Bool {

@@ -60,6 +60,7 @@ struct Filter {
             running.maxRate.map { Pacer.batchSize(running.batchSize, $0) } ?? running.batchSize
         configuration.label = "dedupe.delivery"
         configuration.skipsUnchangedRevisions = rules.suppressUnchanged
+        configuration.minimumInterval = running.interval.map { .nanoseconds(Int64($0.nanoseconds)) }
         return configuration
     }
 }
@@ -76,12 +77,14 @@ private struct FilterRun {
     private let deletionLines: DeletionLines?
     private let passedLines = PassedLines()
     private let log: BadInputLog
+    private let overflows: OverflowLog
     private let reporter: Reporter
 
     /// Why no more is read.
     private enum End: Equatable {
         case endOfInput
         case badLine
+        case overflow
         case signal
         case unreadable(SystemError)
     }
@@ -90,14 +93,19 @@ private struct FilterRun {
         self.filter = filter
         self.diagnostics = diagnostics
         self.signals = signals
-        buffer = Filter.Buffer(configuration: filter.configuration)
-        pacer = filter.running.maxRate.map { Pacer($0) }
+        let running = filter.running
+        buffer = Filter.Buffer(
+            configuration: filter.configuration, bound: .lines(bytes: running.maxBytes, keys: running.maxKeys))
+        pacer = running.maxRate.map { Pacer($0) }
         deletionLines = filter.hasEnvelope ? nil : DeletionLines()
-        log = BadInputLog(maximum: filter.running.strict ? 1 : filter.running.maxErrors) {
+        log = BadInputLog(maximum: running.strict ? 1 : running.maxErrors) {
             diagnostics.report($0.description)
         }
+        overflows = OverflowLog(
+            keys: running.maxKeys, bytes: running.maxBytes, rule: running.onOverflow ?? .stop
+        ) { diagnostics.report($0) }
         reporter = Reporter(
-            diagnostics: diagnostics, counters: counters, buffer: buffer, showsStatistics: filter.running.stats)
+            diagnostics: diagnostics, counters: counters, buffer: buffer, showsStatistics: running.stats)
     }
 
     func run(reading input: CInt, named name: String) -> CInt {
@@ -109,6 +117,7 @@ private struct FilterRun {
             diagnostics.report("\(name): \(error)", patience: Self.patience)
         }
         log.finish()
+        overflows.finish()
         pacer?.drain { [buffer] in
             let statistics = buffer.statistics
             return statistics.pendingKeys == 0 && statistics.pendingStatuses == 0
@@ -133,6 +142,9 @@ private struct FilterRun {
         }
         if case .unreadable = end {
             return ExitStatus.failure
+        }
+        if end == .overflow {
+            return ExitStatus.overflow
         }
         return log.count > 0 ? ExitStatus.badLines : 0
     }
@@ -171,12 +183,17 @@ private struct FilterRun {
         rules.deletionLines = deletionLines
         rules.passedLines = passedLines
         rules.statistics = { [buffer] in buffer.statistics }
+        rules.putsBack = filter.running.interval != nil
+        if filter.running.isBounded {
+            rules.onOverflow = filter.running.onOverflow ?? .stop
+            rules.overflowed = overflows.add
+        }
         var feed = EventFeed(target: buffer, rules: rules, counters: counters, log: log)
         return feedAll(from: reader, to: &feed)
     }
 
     /// Reads until there is a reason not to. What was read goes to the buffer in any case, except
-    /// what follows the bad line that is the last.
+    /// what follows the bad line that is the last, or an overflow.
     private func feedAll(from reader: LineReader, to feed: inout EventFeed<Filter.Buffer>) -> End {
         while true {
             let received: LineReader.Input
@@ -188,7 +205,7 @@ private struct FilterRun {
             while let events = reader.nextEvents() {
                 counters.lines.store(reader.lines, ordering: .relaxed)
                 if !feed.take(events) {
-                    return .badLine
+                    return feed.hasStopped ? .overflow : .badLine
                 }
             }
             counters.lines.store(reader.lines, ordering: .relaxed)

@@ -25,15 +25,24 @@ enum Help {
         OUTPUT
           {"type":"new","key":"k","value":…}       or "updated", or "deleted"
           {"status":"in-sync"}
+          {"overflow":true}                        updates were dropped here
 
         A value keeps its bytes; one that spans lines is written on one line, without spaces. Of a deletion it is \
         null. A revision comes behind the value. With --key, -k or --from, and without --envelope, the lines \
         themselves are written, those of deletions too.
 
+        OVERFLOW
+        When more would be pending than --max-keys or --max-bytes allows, everything that is pending is dropped. A \
+        message says so, and where the output is not plain lines, {"overflow":true} does, too. With --on-overflow drop, \
+        the reader may then have old values, and keys that are gone. A new snapshot of the source, from \
+        {"restart":true} to "in-sync", puts that right. Until that restart no "in-sync" is passed on.
+
         EXIT STATUS
           0    everything was read and written
           1    so it was, but there were bad lines; or --strict stopped at one
           2    the input could not be read, or the output not be written
+          3    more was pending than --max-keys or --max-bytes allows, and
+               --on-overflow said stop
           64   the command line is wrong
           70   there was no memory, or the program has a fault
           129  ended by SIGHUP (130: SIGINT, 143: SIGTERM), after writing what

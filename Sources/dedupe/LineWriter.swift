@@ -35,6 +35,8 @@ final class LineWriter: SyncerCallbacks, @unchecked Sendable {
     private let pacer: Pacer?
     private let write: (UnsafeRawBufferPointer) -> Void
     private var text = ByteText()
+    /// The lines of the deletions of the batch that is being written, by their numbers.
+    private var deletionLines: [UInt64: Line] = [:]
 
     /// - Parameters:
     ///   - passedLines: The keys of lines that have none.
@@ -60,6 +62,11 @@ final class LineWriter: SyncerCallbacks, @unchecked Sendable {
     }
 
     func onUpdates(_ updates: [Update<LineKey, LineValue>]) {
+        // All at once and before the first line is written, which may take for ever.
+        passedLines.release(updates)
+        if case .lines(let deletions) = style {
+            deletionLines = deletions.take(updates)
+        }
         guard let pacer else {
             writeLines(of: updates[...])
             return
@@ -87,18 +94,25 @@ final class LineWriter: SyncerCallbacks, @unchecked Sendable {
 
     private func append(_ update: Update<LineKey, LineValue>) {
         switch style {
-        case .envelopes: text.append(update, isText: false, hasKey: !passedLines.release(update.key))
-        case .envelopesOfText: text.append(update, isText: true, hasKey: !passedLines.release(update.key))
-        case .lines(let deletions):
+        case .envelopes: appendEnvelope(update, isText: false)
+        case .envelopesOfText: appendEnvelope(update, isText: true)
+        case .lines:
             if let value = update.value {
-                _ = passedLines.release(update.key)
                 value.withBytes { text.append($0) }
-            } else if let line = deletions.take(update.revision, of: update.key) {
+            } else if let line = deletionLines[update.revision] {
                 line.withValue { text.append($0) }
             } else {
                 return
             }
             text.append("\n")
+        }
+    }
+
+    private func appendEnvelope(_ update: Update<LineKey, LineValue>, isText: Bool) {
+        if OverflowMark.isMark(update) {
+            text.append("{\"overflow\":true}\n")
+        } else {
+            text.append(update, isText: isText, hasKey: !PassedLines.isOne(update.key))
         }
     }
 

@@ -53,7 +53,7 @@ struct StatisticsReport {
             "out: \(linesOut) lines, \(buffer.delivered) updates, \(buffer.statusesDelivered) statuses, "
                 + "in \(buffer.batches) batches",
             "on the way: \(buffer.replaced) replaced, \(buffer.cancelled) cancelled, \(buffer.suppressed) suppressed, "
-                + "\(older) older, \(buffer.dropped) dropped, "
+                + "\(older) older, \(buffer.dropped) dropped (\(buffer.overflows) overflows), "
                 + "\(buffer.synthesizedDeletions) deletions synthesized, at most \(buffer.peakPendingKeys) pending",
             "conflation \(conflation), \(Self.decimal(Double(nanoseconds) / 1e9, places: 3)) seconds",
         ]

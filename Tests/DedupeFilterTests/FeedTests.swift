@@ -10,48 +10,77 @@ import Testing
 @Suite struct FeedTests {
     /// A filter without processes and threads: lines are given and taken one step at a time.
     final class Bench {
-        let buffer = DedupeBuffer<LineKey, LineValue>()
+        let buffer: DedupeBuffer<LineKey, LineValue>
         let deletionLines = DeletionLines()
         let passedLines = PassedLines()
         let counters = InputCounters()
         let collector = Collector()
+        /// How many updates each overflow dropped.
+        let overflows = Numbers()
         private let file = ScratchFile()
         private let reader: LineReader
         private var feed: EventFeed<DedupeBuffer<LineKey, LineValue>>
         /// Called once, between the taking and the writing of a batch.
         var inDelivery: (() -> Void)?
+        /// Called once, when the first bytes are written.
+        var inWriting: (() -> Void)? {
+            get { writing.hook }
+            set { writing.hook = newValue }
+        }
+        private let writing = WritingHook()
 
         private let hasEnvelope: Bool
 
         init(
             _ format: InputFormat, onMissing: MissingKeyRule = .error, newerOnly: Bool = false,
-            hasEnvelope: Bool = false
+            hasEnvelope: Bool = false, bound: DedupeBufferConfiguration.Bound<LineValue>? = nil,
+            onOverflow: OverflowRule? = nil
         ) throws {
             self.hasEnvelope = hasEnvelope
             reader = try LineReader(format: format, descriptor: file.descriptor)
-            let buffer = buffer
-            let rules = EventFeed<DedupeBuffer<LineKey, LineValue>>.Rules(
+            let buffer = DedupeBuffer<LineKey, LineValue>(bound: bound)
+            self.buffer = buffer
+            var rules = EventFeed<DedupeBuffer<LineKey, LineValue>>.Rules(
                 format: format, onMissing: onMissing, newerOnly: newerOnly,
                 deletionLines: hasEnvelope ? nil : deletionLines,
                 passedLines: passedLines, statistics: { buffer.statistics })
+            rules.onOverflow = onOverflow
+            rules.overflowed = { [overflows] in overflows.append($0) }
             feed = EventFeed(target: buffer, rules: rules, counters: counters, log: BadInputLog { _ in })
         }
 
-        func give(_ lines: String...) throws { try give(lines) }
+        @discardableResult
+        func give(_ lines: String...) throws -> Bool { try give(lines) }
 
-        func give(_ lines: [String]) throws {
+        /// - Returns: Whether the feed wants more.
+        @discardableResult
+        func give(_ lines: [String]) throws -> Bool {
             file.append(Array(lines.map { $0 + "\n" }.joined().utf8))
-            _ = try pump(reader, into: &feed)
+            return try pump(reader, into: &feed)
         }
 
         /// Delivers all that is pending.
         func take() -> [String] {
             let style: LineWriter.Style = hasEnvelope ? .envelopes : .lines(deletions: deletionLines)
-            let writer = LineWriter(style: style, passedLines: passedLines) { [collector] in collector.write($0) }
+            let writer = LineWriter(style: style, passedLines: passedLines) { [collector, writing] in
+                writing.call()
+                collector.write($0)
+            }
             let sink = HookedSink(writer, hook: inDelivery)
             inDelivery = nil
             while (try? buffer.sendNextBatchToSink(sink)) != nil {}
             return String(decoding: collector.take().joined(), as: UTF8.self).split(separator: "\n").map(String.init)
+        }
+    }
+
+    /// `@unchecked Sendable`: the writing runs on the thread of the test.
+    private final class WritingHook: @unchecked Sendable {
+        var hook: (() -> Void)?
+
+        func call() {
+            let hook = hook
+            self.hook = nil
+            hook?()
         }
     }
 
@@ -139,7 +168,7 @@ import Testing
         try bench.give(#"{"k":"a","gone":1}"#)
         bench.inDelivery = {
             for line in more {
-                try? bench.give(line)
+                _ = try? bench.give(line)
             }
         }
         #expect(bench.take() == [#"{"k":"a","gone":1}"#] + expected)

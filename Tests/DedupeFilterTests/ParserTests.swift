@@ -35,6 +35,14 @@ import Testing
         #expect(try events(of: #"{"restart":true}"# + "\n") == [.restart])
     }
 
+    @Test func overflow() throws {
+        let mark = Array(OverflowMark.update.key.withKeyBytes { $0.withUnsafeBytes { Array($0) } })
+        #expect(try events(of: #"{"overflow" : true}"# + "\n") == [.deletion(key: mark, revision: 0)])
+        #expect(try events(of: #"{"overflow":true,"key":"a","value":1}"# + "\n") == [.update("a", "1")])
+        let reason = #"neither "key" nor "status" nor "restart"; --key says where the key of another format is"#
+        #expect(try events(of: #"{"overflow":false}"# + "\n") == [.bad(line: 1, reason: reason)])
+    }
+
     @Test func order() throws {
         let input = """
             {"key":"a","value":1}

@@ -356,6 +356,9 @@ import Testing
         ["--key", "/id", "--from", "kcat"], ["--from", "kafka"], ["-k", "0"], ["-t", ",,", "-k", "1"], ["-t", ","],
         ["--header"], ["--value", "/v", "--key", "/k"], ["--revision", "/r"], ["--envelope"], ["--on-missing", "skip"],
         ["--key", "/k", "--delete-when", "/op=d"], ["--key-field", "id"], ["--key-field", "id", "--from", "kcat"],
+        ["--max-keys", "0"], ["--max-keys", "-1"], ["--max-bytes", "0"], ["--max-bytes", "many"],
+        ["--max-keys", "1", "--on-overflow", "wait"], ["--on-overflow", "drop"], ["--interval", "0"],
+        ["--interval", "soon"],
     ])
     func badCommandLine(_ arguments: [String]) throws {
         let outcome = try RunningProcess(arguments, input: "").end()
@@ -373,7 +376,8 @@ import Testing
         let text = outcome.output.joined(separator: "\n")
         for part in [
             "--max-rate", "--batch-size", "--stats", "--strict", "EXIT STATUS", #"{"restart":true}"#, "--key", "--from",
-            "--newer-only", "--drain-timeout", "141", "SIGHUP", "SIGUSR1", "A revision is",
+            "--newer-only", "--drain-timeout", "--interval", "--max-keys", "--max-bytes", "--on-overflow", "141",
+            "SIGHUP", "SIGUSR1", "A revision is",
         ] {
             #expect(text.contains(part))
         }

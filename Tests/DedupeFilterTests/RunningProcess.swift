@@ -166,6 +166,12 @@ final class RunningProcess {
         }
     }
 
+    /// Waits until there is something to read.
+    func waitUntilOutputIsThere() {
+        var entry = pollfd(fd: output, events: Int16(POLLIN), revents: 0)
+        while poll(&entry, 1, -1) < 0 {}
+    }
+
     func signal(_ number: CInt) {
         identifier.signal(number)
     }

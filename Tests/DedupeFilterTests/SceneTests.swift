@@ -103,6 +103,64 @@ import Testing
         #expect(filter.end().status == 141)
     }
 
+    // MARK: - Intervals and bounds
+
+    /// The end of the input lifts the interval.
+    @Test func interval() throws {
+        let filter = try RunningProcess(["--interval", "1h"])
+        filter.write(Self.update("a"))
+        #expect(filter.readLine() == Self.written("a"))
+        for value in 2..<100 {
+            filter.write(Self.update("a", value) + Self.update("b", value))
+        }
+        filter.waitUntilInputIsRead()
+        filter.closeInput()
+        let outcome = filter.end()
+        #expect(outcome.status == 0)
+        #expect(outcome.output == [Self.written("a", 99, type: "updated"), Self.written("b", 99)])
+    }
+
+    /// More than a pipe holds: the filter cannot write it all before it is read.
+    private static let large = "\"\(String(repeating: "x", count: 300_000))\""
+
+    /// A filter that waits for the reader of its first line, and was given three more keys.
+    private func startFull(_ arguments: [String]) throws -> RunningProcess {
+        let filter = try RunningProcess(arguments)
+        filter.write(Self.update("a", Self.large))
+        filter.waitUntilOutputIsThere()
+        filter.write(Self.update("b") + Self.update("c") + Self.update("d"))
+        filter.waitUntilInputIsRead()
+        return filter
+    }
+
+    @Test(arguments: [["--max-keys", "2"], ["--max-keys", "2", "--on-overflow", "stop"]])
+    func overflowStops(_ arguments: [String]) throws {
+        let outcome = try startFull(arguments).end()
+        #expect(outcome.status == 3)
+        #expect(outcome.output == [Self.written("a", Self.large), #"{"overflow":true}"#])
+        #expect(outcome.errors.hasPrefix("dedupe: overflow: more than 2 keys were pending; "))
+        #expect(outcome.errors.split(separator: "\n").count == 1)
+    }
+
+    @Test func overflowOfBytes() throws {
+        let outcome = try run("--max-bytes", "1000", "--key", "/k", input: #"{"k":1,"v":\#(Self.large)}"# + "\n")
+        #expect(outcome.status == 3 && outcome.output == [])
+        #expect(outcome.errors.hasPrefix("dedupe: overflow: more than 1000 bytes were pending; 1 updates dropped"))
+    }
+
+    @Test func overflowDrops() throws {
+        let filter = try startFull(["--max-keys", "2", "--on-overflow", "drop", "--stats"])
+        #expect(filter.readLine() == Self.written("a", Self.large))
+        #expect(filter.readLine() == #"{"overflow":true}"#)
+        filter.write(Self.update("e"))
+        #expect(filter.readLine() == Self.written("e"))
+        filter.closeInput()
+        let outcome = filter.end()
+        #expect(outcome.status == 0 && outcome.output == [])
+        #expect(outcome.errors.hasPrefix("dedupe: overflow: more than 2 keys were pending; "))
+        #expect(outcome.errors.contains("1 overflows"), "\(outcome.errors)")
+    }
+
     // MARK: - Signals
 
     @Test(arguments: ["INT", "HUP", "TERM", "QUIT", "USR1"]) func ignoredSignal(_ name: String) throws {

@@ -184,3 +184,14 @@ final class Collector: Sendable {
         }
     }
 }
+
+/// Numbers that come in one by one.
+final class Numbers: Sendable {
+    private let numbers = Mutex<[Int]>([])
+
+    var all: [Int] { numbers.withLock { $0 } }
+
+    func append(_ number: Int) {
+        numbers.withLock { $0.append(number) }
+    }
+}

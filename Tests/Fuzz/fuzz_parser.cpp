@@ -404,7 +404,9 @@ judge_own(const value &of, int &status)
     const size_t count =
         object.contains("key") + object.contains("status") + object.contains("restart");
     if (count != 1) {
-        return count == 0 ? CEVENT_ERROR_NO_KNOWN_FIELD : CEVENT_ERROR_MIXED;
+        return count > 1                                        ? CEVENT_ERROR_MIXED
+               : object.value("overflow", json()) == json(true) ? CEVENT_ERROR_NONE
+                                                                : CEVENT_ERROR_NO_KNOWN_FIELD;
     }
     if (object.contains("restart")) {
         return object["restart"] == json(true) ? CEVENT_ERROR_NONE : CEVENT_ERROR_RESTART;
@@ -480,6 +482,8 @@ check_line(const format &of, const value &line, const event &got)
         CHECK(got.kind == CEVENT_KIND_STATUS && got.detail == status);
     } else if (line.document.contains("restart")) {
         CHECK(got.kind == CEVENT_KIND_RESTART);
+    } else if (!line.document.contains("key")) {
+        CHECK(got.kind == CEVENT_KIND_OVERFLOW);
     } else {
         static const format own = {CEVENT_FORMAT_EVENTS,
                                    {"/key"},

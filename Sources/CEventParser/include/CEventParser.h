@@ -11,6 +11,7 @@
  *                                     "revision":N
  *         {"status":"wait-for-ready"|"resync"|"in-sync"}
  *         {"restart":true}
+ *         {"overflow":true}           what a filter writes where it dropped updates
  *     CEVENT_FORMAT_JSON     any JSON values; pointers say where the key and the rest are
  *     CEVENT_FORMAT_TEXT     lines of fields; the key is one field or several
  *
@@ -93,6 +94,7 @@ enum CEVENT_CLOSED_ENUM cevent_kind {
     CEVENT_KIND_DELETION,  /* key is set; value is the line, if values are whole lines */
     CEVENT_KIND_STATUS,    /* status is set */
     CEVENT_KIND_RESTART,
+    CEVENT_KIND_OVERFLOW,
     CEVENT_KIND_MISSING, /* there is no key: value is the line; line and part are set */
     CEVENT_KIND_HEADER,  /* the first line of text: value is set */
 };
