@@ -89,6 +89,32 @@ struct Cases {
         return streams.map { Offerer(buffer, $0) }
     }
 
+    /// Replacing by pins, which the producer has for all keys; the yardstick gets keys.
+    mutating func pinned(_ setting: Setting) {
+        let stream = Stream(setting, seed: parameters.seed)
+        let buffer = OurBuffer.make()
+        let keys = Dictionary(grouping: stream.calls.joined(), by: \.key).keys
+        let pins = Dictionary(uniqueKeysWithValues: keys.map { ($0, buffer.pin($0)) })
+        let calls = stream.calls.map { updates in (updates, updates.map { pins[$0.key]! }) }
+        let plain = Offerer(YardstickBuffer.make(), stream)
+        var rates = Both<Series>()
+        inTurns(parameters.repetitions) { _ in
+            let start = threadTime()
+            var count = 0
+            repeat {
+                for (updates, pins) in calls { buffer.put(updates, pins: pins, call: setting.call) }
+                count += calls.count * stream.arraySize
+            } while Double(threadTime() - start) < parameters.seconds * 1e9
+            rates.ours.add(Double(count) / Double(threadTime() - start))
+        } plain: { _ in
+            rates.plain.add(plain.offerAlone(parameters.seconds))
+        }
+        results.add(
+            Result(
+                "replace-pinned", setting, "ns/update", ours: rates.ours.median.map { 1 / $0 },
+                plain: rates.plain.median.map { 1 / $0 }))
+    }
+
     // MARK: - Small and short-lived buffers
 
     /// Buffers with few keys: from the creation to the last first insertion, and the whole life.

@@ -17,7 +17,7 @@ struct Run: ParsableCommand {
 
     @Flag(help: "Fewer repetitions, up to 100,000 keys.")
     var quick = false
-    @Option(help: "The cases, separated by commas: replace fresh rounds memory together allocations grow wake.")
+    @Option(help: "The cases, separated by commas: replace pinned fresh rounds memory together allocations grow wake.")
     var only: String?
     @Option(help: "The numbers of keys, separated by commas; 10, 20, 50 or multiples of 100.")
     var keys: String?
@@ -35,7 +35,7 @@ struct Run: ParsableCommand {
     func run() throws {
         var cases = Cases(parameters: try parameters())
         let chosen = only.map { Set($0.split(separator: ",").map(String.init)) }
-        let all: Set = ["replace", "fresh", "rounds", "memory", "together", "allocations", "grow", "wake"]
+        let all: Set = ["replace", "pinned", "fresh", "rounds", "memory", "together", "allocations", "grow", "wake"]
         if let strange = chosen?.subtracting(all), !strange.isEmpty {
             throw ValidationError("no such case: \(strange.sorted().joined(separator: " "))")
         }
@@ -44,6 +44,11 @@ struct Run: ParsableCommand {
         for keyCount in cases.parameters.keyCounts {
             let setting = Setting(keys: keyCount)
             if has("replace") { cases.replacing(keyCount) }
+            for keySize in [BenchmarkKey.shortSize, BenchmarkKey.longSize] where has("pinned") && keyCount == 1000 {
+                for call in [1, callSize] {
+                    cases.pinned(Setting(keys: keyCount, keySize: keySize, call: call))
+                }
+            }
             for keySize in [BenchmarkKey.shortSize, BenchmarkKey.longSize] where has("fresh") && keyCount <= 1000 {
                 cases.fresh(Setting(keys: keyCount, keySize: keySize, call: 1))
             }
