@@ -166,10 +166,20 @@ put_replace_unlocked(struct put *put, struct context *context)
 static struct entry *
 find_entry(const struct cdedupe *buffer, const cdedupe_update_t *update, uint64_t hash)
 {
-    uint32_t number = update->pin != 0 ? update->pin : index_find_fingerprint(&buffer->index, hash);
-    struct entry *entry = number == 0 ? NULL : entry_at(&buffer->entries, number);
+    struct entry *entry;
+    uint32_t number;
 
-    return entry != NULL && (update->pin != 0 || is_key(entry, hash, update)) ? entry : NULL;
+    if (update->pin != 0)
+        return entry_at(&buffer->entries, update->pin);
+    /* The set's cells come from memory while ck_hs_get() reads what lies before them. */
+    if (sync_load_relaxed(&buffer->index.count) >= INDEX_SMALL)
+        index_prefetch_cells(&buffer->index, hash);
+    number = index_find_fingerprint(&buffer->index, hash);
+    if (number == 0)
+        return NULL;
+    entry = entry_at(&buffer->entries, number);
+    prefetch_entry(entry);
+    return is_key(entry, hash, update) ? entry : NULL;
 }
 
 bool
