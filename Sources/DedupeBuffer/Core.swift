@@ -129,6 +129,12 @@ final class Core: @unchecked Sendable {
         update.returned = single.returned.map(UnsafeSlot.init)
         update.displaced = single.displaced.map(UnsafeSlot.init)
         update.hasOverflowed = UInt32(single.outcome) == CDEDUPE_OUTCOME_OVERFLOWED.rawValue
+        // As in `put(_:)`. An update that was queued has given back what it claimed of the core.
+        if UInt32(single.outcome) == CDEDUPE_OUTCOME_QUEUED.rawValue
+            && wakesForEntries.load(ordering: .sequentiallyConsistent)
+        {
+            wakeForEntries()
+        }
         return result
     }
 

@@ -48,13 +48,12 @@ extension DedupeBuffer {
         var single = core.beginSingle()
         single.slot.initialize(payload)
         put(&single)
-        // The values end with this call, after the core is done: their `deinit` is the user's code.
         let returned = single.returned.map { $0.move(Value.self) }
         let displaced = single.displaced.map { $0.move(Value.self) }
-        core.endSingle(single)
+        // A value's `deinit` is user code, so the values must outlive the core's part.
+        withExtendedLifetime((returned, displaced)) { core.endSingle(single) }
         observer?.received(updates: 1)
         if single.rejectedLength > 0 { report([single.rejectedLength]) }
         if single.hasOverflowed { reportOverflow() }
-        _ = (returned, displaced)
     }
 }

@@ -193,4 +193,35 @@ struct ReentryTests {
         #expect(buffer.statistics.liveKeys == 1)
         #expect(buffer.statistics.unaccounted == 0)
     }
+
+    // MARK: A value's deinit
+
+    /// Puts an update when it ends.
+    private final class Echo: Sendable {
+        private let onEnd: @Sendable () -> Void
+
+        init(_ onEnd: @escaping @Sendable () -> Void = {}) { self.onEnd = onEnd }
+
+        deinit { onEnd() }
+    }
+
+    /// A value that ended while the core still had the call's update would make the core allocate
+    /// for the call from the `deinit`.
+    @Test func update_fromAValuesDeinit_comesAfterTheCoreIsDone() throws {
+        let buffer = DedupeBuffer<String, Echo>()
+        buffer.update("echo", to: Echo())
+        buffer.update("a", to: Echo())
+        buffer.update("a", to: Echo())
+        let memory = buffer.statistics.memory
+        for _ in 0..<10 {
+            buffer.update("a", to: Echo { [weak buffer] in buffer?.update("echo", to: Echo()) })
+        }
+        buffer.stop()
+        buffer.update("a", to: Echo { [weak buffer] in buffer?.remove("echo") })
+        let statistics = buffer.statistics
+        #expect(statistics.memory == memory)
+        // Nine were displaced and one was not accepted; each of these ends put one update.
+        #expect(statistics.received == 3 + 10 + 9 + 1 + 1)
+        #expect(statistics.unaccounted == 0)
+    }
 }
