@@ -23,7 +23,7 @@
  * the first free, because its mmap threshold rises to the size of the largest mapped block that was
  * freed.
  */
-#define MAPPED_SIZE ((size_t)128 * 1024)
+#define MAPPED_SIZE ((size_t)32 * 1024)
 
 /* The largest alignment that a mapped block has on every system, because no page is smaller. */
 #define MAPPED_ALIGNMENT ((size_t)4096)
