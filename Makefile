@@ -86,7 +86,7 @@ help:
 
 # Asks apt only for missing packages. On systems without apt, the user installs the packages.
 setup:
-	@command -v dpkg-query > /dev/null || { echo "needed: $(PACKAGES), by whatever names they have here"; exit 0; }; \
+	@command -v dpkg-query > /dev/null || { echo "needed: $(PACKAGES), under the names that this system has for them"; exit 0; }; \
 	missing=$$(for p in $(PACKAGES); do \
 	    dpkg-query -W -f='$${Status}' $$p 2>/dev/null | grep -q 'ok installed' || echo $$p; done); \
 	if [ -n "$$missing" ]; then \

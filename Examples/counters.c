@@ -115,7 +115,7 @@ resync(struct program *program)
         cdedupe_discard(program->buffer, dropped, count);
 }
 
-/* Many connections are opened or closed. From an overflow to the resync nobody is told. */
+/* Opens or closes many connections. From an overflow to the resync no message is sent. */
 static void
 burst(struct program *program, uint32_t first, bool opens)
 {

@@ -3,7 +3,7 @@
 
 import PackageDescription
 
-// A package of its own, so that nobody who uses the library gets what only the examples need.
+// A package of its own, so that users of the library do not get what only the examples need.
 let package = Package(
     name: "dedupe-buffer-server-example",
     platforms: [.macOS(.v15)],

@@ -513,7 +513,7 @@ final class PayloadMerger: Sendable {
     }
 }
 
-/// Whoever runs the delivery loop.
+/// What runs the delivery loop, and is woken when there is something to deliver.
 @usableFromInline
 protocol WakeTarget: AnyObject {
     func wake()

@@ -45,9 +45,9 @@ public struct DedupeBufferEvents<Key: DedupeKey, Value: Sendable>: AsyncSequence
         ///
         /// - Returns: `nil` after ``DedupeBuffer/stop()`` or `finish()`, or when the task was
         ///   cancelled.
-        /// - Throws: ``DedupeBufferError/alreadySending``, from the first call, if somebody else
-        ///   consumes or delivers; from any, if another call of this iterator, or of a copy, has
-        ///   not returned.
+        /// - Throws: ``DedupeBufferError/alreadySending``. The first call throws it if another
+        ///   consumer or loop delivers. Any call throws it if another call of this iterator, or of
+        ///   a copy, has not returned.
         /// - Complexity: O(*n*) in the number of the event's updates.
         @inlinable
         public mutating func next(
@@ -90,11 +90,12 @@ extension DedupeBuffer {
     /// goes back to the front of the queue, as if it had never been taken, and the next consumer
     /// gets exactly what is missing.
     ///
-    /// ### Who keeps whom alive
+    /// ### Lifetime
     ///
-    /// Neither the sequence nor a consumer keeps the buffer alive. When the buffer is let go, what
-    /// is pending is handed out, to whoever consumes or begins to, and then the sequence ends. What
-    /// nobody consumes is destroyed with the last of the sequences and iterators.
+    /// Neither the sequence nor a consumer keeps the buffer alive. After the buffer was released,
+    /// the consumer, or the next one to begin, still gets everything that is pending, and then the
+    /// sequence ends. If there is no consumer, pending events are destroyed together with the last
+    /// of the sequences and iterators.
     ///
     /// - Important: an event has been dealt with when the next one is asked for. A consumer that
     ///   may fail, and must see the event again then, is better served by ``run(sink:)``.

@@ -12,7 +12,7 @@ public protocol AsyncSyncerCallbacks<Key, Value>: Sendable {
 
     /// The source's status changed.
     ///
-    /// - Important: called serially, in order. Whatever is thrown, the status counts as not
+    /// - Important: called serially, in order. If it throws, the status counts as not
     ///   delivered.
     func onStatusUpdated(_ status: SyncStatus) async throws
 

@@ -4,7 +4,7 @@
 public enum DedupeBufferError: Error, Sendable, Hashable {
     /// There is nothing to deliver.
     case emptyQueue
-    /// A loop, or somebody else's single batch, is being delivered.
+    /// Another loop or consumer delivers, or another caller's single batch is being delivered.
     case alreadySending
     /// The buffer was stopped, or has finished.
     case stopped

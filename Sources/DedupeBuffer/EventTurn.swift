@@ -17,8 +17,8 @@ final class EventTurn<Key: DedupeKey, Value: Sendable> {
     @usableFromInline var position = 0
     /// The items of the latest event begin here.
     @usableFromInline var start = 0
-    /// Whether somebody is asking for an event. Who asks at the same time, as two calls of one
-    /// actor may, is refused.
+    /// Whether a call is asking for an event. A second call at the same time, as an actor can make
+    /// it, is refused.
     @usableFromInline var isAsked = false
     /// The keys that the sink has failed on; `nil`: there were none yet.
     @usableFromInline var backOff: KeyBackOff?

@@ -4,9 +4,8 @@ internal import Logging
 
 /// What a buffer tells its logger and its metrics. There is none where both are off.
 ///
-/// Handlers are foreign code, which may call the buffer. So none is called with a lock held; and
-/// where one is called by whoever has the claim, the thread is marked: `finish()` does not wait
-/// there.
+/// Handlers are user code, which may call the buffer. So none is called with a lock held. If the
+/// owner of the claim calls one, the call is marked, so that `finish()` does not wait inside it.
 @usableFromInline
 final class Observer: Sendable {
     private let core: Core

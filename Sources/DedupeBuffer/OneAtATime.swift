@@ -2,12 +2,13 @@
 
 internal import Synchronization
 
-/// Runs something one thread at a time without a lock: nobody waits, and what runs may ask for
-/// another run.
+/// Runs a function in one thread at a time without a lock. No caller waits, and the function may ask
+/// for another run of itself.
 ///
-/// Who comes while it runs leaves word, and whoever runs it does so once more. Once: else those who
-/// come again and again would keep a thread that has something else to do, and so would what runs,
-/// if it asks each time. Who comes in the second run is left to the next request.
+/// A caller that comes during a run only leaves a request. The running thread then runs the function
+/// once more, and only once: callers that come again and again must not keep a thread that has
+/// something else to do, and neither must a function that asks in each run. A request that comes in
+/// the second run waits for the next caller.
 final class OneAtATime: Sendable {
     /// How many have asked since it was last found at rest; 0: it rests.
     private let requests = Atomic<Int>(0)

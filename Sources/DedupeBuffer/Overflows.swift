@@ -76,7 +76,7 @@ final class OverflowSignal: Sendable {
         let id = state.withLock { $0.waiters.makeID() }
         return await withTaskCancellationHandler {
             await withCheckedContinuation { continuation in
-                // A cancellation before this has found nobody to resume.
+                // A cancellation that came earlier found no continuation to resume.
                 if Task.isCancelled { return continuation.resume(returning: nil) }
                 let answer = state.withLock { state in
                     state.waiters.wait(continuation, id: id, after: number, state.core?.overflowFigures)

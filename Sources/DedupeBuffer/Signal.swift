@@ -1,14 +1,14 @@
 // SPDX-License-Identifier: Apache-2.0
 
-/// Whether somebody waits for a signal, or one has come that nobody has waited for.
+/// Whether a task waits for a signal, or a signal has come before any task waited for it.
 ///
-/// What has to be resumed is returned, and resumed by the caller without a lock.
+/// The functions return the waiter that has to be resumed. The caller resumes it without a lock.
 enum SignalState<Waiter> {
     case idle
     case signalled
     case waiting(Waiter)
 
-    /// A signal that nobody waits for is kept: whoever is about to wait does not.
+    /// A signal without a waiter is kept, so the next wait returns at once.
     mutating func send() -> Waiter? {
         guard case .waiting(let waiter) = self else {
             self = .signalled
@@ -41,8 +41,9 @@ final class Signal: Sendable {
         state.withLock { $0.send() }?.resume()
     }
 
-    /// Returns after a signal, which may have come before, or when the task is cancelled. Whoever
-    /// waits looks for what it waits for: a signal of a cancellation may outlive it.
+    /// Returns after a signal, which may have come before, or when the task is cancelled. The
+    /// caller then checks for what it waits for, because the signal of a cancellation may outlive
+    /// that cancellation.
     func wait(isolation: isolated (any Actor)? = #isolation) async {
         await withTaskCancellationHandler {
             await withCheckedContinuation { continuation in

@@ -6,7 +6,7 @@ internal import CDedupe
 @usableFromInline
 final class TakenBatch {
     @exclusivity(unchecked) @usableFromInline var count = 0
-    /// The slot of each item. `nil`: a status, or a deletion that nobody sent.
+    /// The slot of each item. `nil`: a status, or a synthesized deletion.
     @exclusivity(unchecked) @usableFromInline private(set) var slots: UnsafeArray<UnsafeSlot?>
     @exclusivity(unchecked) private(set) var items: UnsafeArray<cdedupe_item_t>
 

@@ -215,10 +215,10 @@ struct BorrowedUpdates<Key: DedupeKey, Value: Sendable> {
 
     /// Lends the key of update `i` without retaining it.
     ///
-    /// The compiler cannot know that nobody changes the array meanwhile, so it would retain a key
-    /// that it reads there. For types that are known to have no address of their own, the key's
-    /// bits are borrowed: what is moved out of a copy of them goes back there, and that is never
-    /// destroyed. The array keeps the original alive.
+    /// The compiler cannot know that no code changes the array meanwhile, so it would retain a key
+    /// that it reads there. This function borrows the bits of keys whose type has no address of its
+    /// own: it copies the bits, moves the key out of the copy, and moves the key back, so that the
+    /// copy is never destroyed. The array keeps the original alive.
     @inlinable
     @inline(__always)
     func withKey(_ i: Int, _ body: (borrowing Key) -> Void) {

@@ -20,7 +20,7 @@ final class Diagnostics: Sendable {
         self.descriptor = descriptor
     }
 
-    /// Whether there is somebody to look at a line that changes.
+    /// Whether a person can see a line that changes.
     var isTerminal: Bool { isatty(descriptor) == 1 }
 
     /// The width of the terminal.

@@ -62,7 +62,7 @@ final class LineWriter: SyncerCallbacks, @unchecked Sendable {
     }
 
     func onUpdates(_ updates: [Update<LineKey, LineValue>]) {
-        // All at once and before the first line is written, which may take for ever.
+        // All at once, before the first line is written, because writing may block forever.
         passedLines.release(updates)
         if case .lines(let deletions) = style {
             deletionLines = deletions.take(updates)

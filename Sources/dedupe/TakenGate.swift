@@ -1,10 +1,10 @@
 // SPDX-License-Identifier: Apache-2.0
 
-/// Tells when the writer has got everything that had been taken at some time.
+/// Tells when the writer has received everything that was taken before a certain time.
 ///
-/// Between the buffer's taking of a batch and the writer's getting it there is a moment in which
-/// nobody knows what is in the batch. Once it is over, what is neither pending nor with the writer
-/// is gone.
+/// The delivery loop takes a batch, and the writer receives it a moment later. In between, the
+/// reading thread cannot know what is in the batch. After that moment, an update that is neither
+/// pending nor with the writer is gone.
 struct TakenGate {
     /// The updates that the writer was given so far.
     private var given = 0

@@ -218,8 +218,8 @@ age_upTo24Days_isExact(void)
 }
 
 /*
- * Who looked at the clock before somebody else did, and comes after it, sees what will be queued a
- * little later.
+ * A caller may read the clock before a producer does and ask for the age after it. The update then
+ * seems to be queued in the future.
  */
 static void
 what_is_not_queued_yet_has_no_age(void)

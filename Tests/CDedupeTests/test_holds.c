@@ -19,7 +19,10 @@
 #include "check.h"
 #include "subject.h"
 
-/* Called at this thread's yields, with how many there were before; but for those in itself. */
+/*
+ * Called at each yield of this thread, except those inside this function, with the number of yields
+ * before it.
+ */
 static _Thread_local void (*at_yield)(unsigned number);
 static _Thread_local unsigned yields;
 static _Thread_local bool yielding;

@@ -406,7 +406,7 @@ a_small_index_has_hints(void)
     bench_close(&bench);
 }
 
-/* What splitting cannot part does not double the directory for ever. */
+/* Hashes that splitting cannot separate do not double the directory forever. */
 static void
 hashes_that_begin_alike_grow_their_set(void)
 {
@@ -473,8 +473,8 @@ every_set_is_looked_at(void)
 }
 
 /*
- * One key that comes and goes leaves a tombstone each time; when they are many the map is made
- * anew, and only then.
+ * One key that comes and goes leaves a tombstone each time. The map is rebuilt only after there are
+ * many tombstones.
  */
 static void
 tombstones_are_swept_out(void)

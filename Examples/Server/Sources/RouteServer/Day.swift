@@ -6,7 +6,7 @@ import Synchronization
 
 // What a server does not have: the datastore, here in memory, and what happens to it in a day.
 
-/// A datastore that sends a snapshot to whoever connects, then each change.
+/// A datastore that sends each client a snapshot when it connects, and then each change.
 final class Datastore: Sendable {
     typealias Changes = AsyncThrowingStream<[Update<String, Route>], any Error>
     struct ConnectionLost: Error {}
@@ -67,8 +67,8 @@ struct Day: Service {
         }
         try await wait { await table.routes == datastore.routes }
 
-        // The connection is lost, and routes vanish before the next: nobody says so, the snapshot
-        // just lacks them.
+        // The connection is lost, and routes vanish before the next one begins. No message says so:
+        // the snapshot just lacks them.
         datastore.loseConnection()
         datastore.change(Array(keys[990...]), to: nil)
         try await wait { await table.routes == datastore.routes }
