@@ -77,8 +77,8 @@ struct TrafficCounters {
         let buffer = DedupeBuffer<String, Traffic>(bound: .bytes(bytes, weight: \.weight), merge: Traffic.merged)
 
         var meter = Meter(buffer: buffer)
-        // The collector has not begun yet. The buffer merges several rounds of half of the endpoints;
-        // the other half exceeds its bound.
+        // The collector has not begun yet. The buffer merges several rounds of half of the
+        // endpoints; the other half exceeds its bound.
         for round in 0..<3 { meter.count(0..<500, round: round) }
         let merged = buffer.statistics.replaced
         meter.count(500..<1_000, round: 3)
