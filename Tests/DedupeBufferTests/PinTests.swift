@@ -109,10 +109,13 @@ struct PinTests {
         #expect(try bounded.flush() == [.updates([.new("two", 3)])])
     }
 
+    /// Both buffers have a pin with this number, so that nothing else would end the program.
     @Test func pin_ofAnotherBuffer_endsTheProgram() async {
         await #expect(processExitsWith: .failure) {
-            let pin = StringBuffer().pin("a")
-            StringBuffer().update(pin, to: 1)
+            let (one, other) = (StringBuffer(), StringBuffer())
+            let (pin, own) = (one.pin("a"), other.pin("a"))
+            other.update(own, to: 1)
+            other.update(pin, to: 2)
         }
     }
 

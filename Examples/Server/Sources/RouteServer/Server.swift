@@ -37,8 +37,8 @@ actor RouteTable: AsyncSyncerCallbacks {
     func onStatusUpdated(_ status: SyncStatus) async throws { isInSync = status == .inSync }
 }
 
-/// The fast side, which follows the datastore. After each failure it connects again and begins with a
-/// snapshot.
+/// The fast side, which follows the datastore. After each failure it connects again and begins with
+/// a snapshot.
 struct DatastoreClient: Service {
     let datastore: Datastore
     let buffer: DedupeBuffer<String, Route>
