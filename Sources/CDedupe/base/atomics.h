@@ -60,6 +60,7 @@ sync_load_acquire(const uint64_t *target)
 #endif
 }
 
+/* As sync_load_acquire(), for an epoch record's mark. Pairs with sync_epoch_end(). */
 static inline uint32_t
 sync_load_acquire_32(const uint32_t *target)
 {
@@ -103,7 +104,7 @@ sync_compare_exchange(uint64_t *target, uint64_t expected, uint64_t value)
  * Marks an epoch record as active, which claims its context. Returns false if it is active already.
  *
  * Full fence, as in ck_epoch_begin(): the mark is visible before the caller reads the epoch or
- * anything that the read section protects. Acquire: pairs with sync_unclaim().
+ * anything that the read section protects. Acquire: pairs with the release in sync_epoch_end().
  */
 static inline bool
 sync_claim(uint32_t *active)
@@ -242,7 +243,10 @@ sync_read_section_end(void *retired)
 #endif
 }
 
-/* As ck_epoch_end(), visible to ThreadSanitizer, which reads no inline assembly. */
+/*
+ * As ck_epoch_end(), visible to ThreadSanitizer, which reads no inline assembly. Release: pairs with
+ * sync_claim() of the next owner, and with the acquire in context_is_quiet().
+ */
 static inline void
 sync_epoch_end(ck_epoch_record_t *record)
 {
