@@ -244,8 +244,8 @@ sync_read_section_end(void *retired)
 }
 
 /*
- * As ck_epoch_end(), visible to ThreadSanitizer, which reads no inline assembly. Release: pairs with
- * sync_claim() of the next owner, and with the acquire in context_is_quiet().
+ * As ck_epoch_end(), visible to ThreadSanitizer, which reads no inline assembly. Release: pairs
+ * with sync_claim() of the next owner, and with the acquire in context_is_quiet().
  */
 static inline void
 sync_epoch_end(ck_epoch_record_t *record)
