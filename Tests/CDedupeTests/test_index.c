@@ -382,7 +382,7 @@ hinted(const bench_t *bench)
     uint64_t count = 0;
 
     for (uint64_t i = 0; bench->index.hints != NULL && i < bench->index.hints->size; i++)
-        count += bench->index.hints->words[i] != 0;
+        count += bench->index.hints->words[i] > HINT_MISSING;
     return count;
 }
 
@@ -403,6 +403,89 @@ a_small_index_has_hints(void)
     CHECK_NO_FAULT(index_validate(&bench.index, &bench.entries));
     add(&bench, spread_hash(HINTS_MAX / 2), HINTS_MAX / 2);
     CHECK(bench.index.hints == NULL);
+    bench_close(&bench);
+}
+
+/* Four fingerprints of one pair of places; the first two fit. */
+static uint64_t
+hash_of_one_pair(uint64_t i)
+{
+    return (i * HINTS_MIN + 5) << 32;
+}
+
+static uint32_t
+find_under_lock(const bench_t *bench, uint64_t i)
+{
+    return index_find(&bench->index, &bench->entries, hash_of_one_pair(i), &i, sizeof(i));
+}
+
+/*
+ * Keys of one pair of places come and go. A look-up under the lock finds each key that is there and
+ * no other, also where the hints have lost a word, and after the words that took its place are
+ * gone.
+ */
+static void
+look_up_underLock_whenHintsLostAWord_findsExactlyTheKeysOfTheIndex(void)
+{
+    enum { COUNT = 4 };
+    bench_t bench;
+
+    for (unsigned steps = 0; steps < 1 << (2 * COUNT); steps++) {
+        uint32_t numbers[COUNT] = {0};
+
+        bench_open(&bench);
+        for (unsigned step = 0; step < 2 * COUNT; step++) {
+            uint64_t key = step % COUNT;
+
+            if (steps >> step & 1) {
+                if (numbers[key] != 0) {
+                    drop(&bench, numbers[key]);
+                    numbers[key] = 0;
+                } else {
+                    numbers[key] = add(&bench, hash_of_one_pair(key), key);
+                }
+            }
+            CHECK_NO_FAULT(index_validate(&bench.index, &bench.entries));
+            for (uint64_t i = 0; i < COUNT; i++)
+                CHECK_EQ(find_under_lock(&bench, i), numbers[i]);
+        }
+        bench_close(&bench);
+    }
+}
+
+/* Without a mark the hints alone say that a key is absent; a mark sends the look-up to the set. */
+static void
+hints_whenAThirdWordOfAPairComes_sayThatAWordIsMissing(void)
+{
+    bench_t bench;
+    uint64_t absent = hash_of_one_pair(3) >> 32;
+    uint32_t numbers[3];
+
+    bench_open(&bench);
+    for (uint64_t key = 0; key < 3; key++) {
+        numbers[key] = add(&bench, hash_of_one_pair(key), key);
+        CHECK_EQ(hints_find(bench.index.hints, absent), key < 2 ? 0 : HINTS_UNKNOWN);
+    }
+    for (uint64_t key = 0; key < 3; key++)
+        drop(&bench, numbers[key]);
+    CHECK_EQ(hints_find(bench.index.hints, absent), HINTS_UNKNOWN);
+    bench_close(&bench);
+}
+
+/* An empty place is not taken for a word whose fingerprint is zero. */
+static void
+hints_whenFingerprintIsZero_andOtherPlaceIsEmpty_findTheWord(void)
+{
+    bench_t bench;
+    uint64_t key = 7;
+    uint32_t first, number;
+
+    bench_open(&bench);
+    first = add(&bench, (uint64_t)HINTS_MIN << 32, 1);
+    number = add(&bench, 0, key);
+    drop(&bench, first);
+    CHECK_EQ(word_entry(hints_find(bench.index.hints, 0)), number);
+    CHECK_EQ(index_find(&bench.index, &bench.entries, 0, &key, sizeof(key)), number);
     bench_close(&bench);
 }
 
@@ -617,6 +700,9 @@ main(void)
     RUN(keys_with_one_fingerprint_are_told_apart);
     RUN(a_fingerprint_finds_its_own_entry);
     RUN(a_small_index_has_hints);
+    RUN(look_up_underLock_whenHintsLostAWord_findsExactlyTheKeysOfTheIndex);
+    RUN(hints_whenAThirdWordOfAPairComes_sayThatAWordIsMissing);
+    RUN(hints_whenFingerprintIsZero_andOtherPlaceIsEmpty_findTheWord);
     RUN(sets_are_split_and_maps_are_used);
     RUN(hashes_that_begin_alike_grow_their_set);
     RUN(sparse_sets_shrink);

@@ -157,21 +157,17 @@ chunk_length(const cdedupe_update_t *updates, size_t count)
 }
 
 /*
- * A call with one valid update, on a buffer that does not merge. What put_one_unlocked() found is
- * void after its read section, so put_locked() looks the key up again.
+ * One valid update, on a buffer that does not merge, which put_one_unlocked() could not put. What
+ * that found is void after its read section, so put_locked() looks the key up again.
  */
-static cdedupe_result_t
-put_single(struct cdedupe *buffer, cdedupe_update_t *update)
+cdedupe_result_t
+put_single_locked(struct cdedupe *buffer, cdedupe_update_t *update, uint64_t hash)
 {
     struct put put;
     cdedupe_result_t result;
 
-    if (update->pin == 0) {
-        put.hashes[0] = hash_key(&buffer->secret, update->key, update->key_length);
-        if (put_one_unlocked(buffer, update, put.hashes[0]))
-            return CDEDUPE_OK;
-    }
     begin_chunk(&put, buffer, update, 1);
+    put.hashes[0] = hash;
     put.numbers[0] = update->pin;
     put.entries[0] = update->pin == 0 ? NULL : entry_at(&buffer->entries, update->pin);
     do {
@@ -183,6 +179,20 @@ put_single(struct cdedupe *buffer, cdedupe_update_t *update)
     if (put.done == 0)
         finish_update(update, update->slot, 0, CDEDUPE_OUTCOME_REJECTED);
     return result;
+}
+
+/* A call with one valid update, on a buffer that does not merge. */
+static cdedupe_result_t
+put_single(struct cdedupe *buffer, cdedupe_update_t *update)
+{
+    uint64_t hash = 0;
+
+    if (update->pin == 0) {
+        hash = hash_key(&buffer->secret, update->key, update->key_length);
+        if (put_one_unlocked(buffer, update, hash))
+            return CDEDUPE_OK;
+    }
+    return put_single_locked(buffer, update, hash);
 }
 
 /* Ends the call: the first of these updates was rejected, and the others were not looked at. */

@@ -82,8 +82,11 @@ void put_replace_unlocked(struct put *put, struct context *context);
 bool put_one_in(struct context *context, struct cdedupe *buffer, cdedupe_update_t *update,
                 uint64_t hash);
 
-/* One update alone, if it replaces a pending one. False: put_locked() must put it. */
+/* One update alone, if it replaces a pending one. False: put_single_locked() must put it. */
 bool put_one_unlocked(struct cdedupe *buffer, cdedupe_update_t *update, uint64_t hash);
+
+/* One valid update under the lock, on a buffer that does not merge. Needs no read section. */
+cdedupe_result_t put_single_locked(struct cdedupe *buffer, cdedupe_update_t *update, uint64_t hash);
 
 /*
  * Replaces pending updates of pinned keys, up to the first update that needs more. Returns how many

@@ -7,7 +7,8 @@
  *         begin_without_magazine     acquires slots, if the magazine is empty
  *     cdedupe_single_put
  *         put_one_in                 put_unlocked.c: replaces without the lock
- *         cdedupe_put                every other update; the context is given back before
+ *         put_single_locked          every other update; the context is given back before
+ *         cdedupe_put                an update that needs merging, or that is rejected
  *     cdedupe_single_end             the slots that came back go into the magazine
  *         discard                    or to the arena, if the context was given back
  *
@@ -74,14 +75,16 @@ cdedupe_single_put(cdedupe_t *buffer, cdedupe_single_t *single, const void *key,
                                .pin = single->pin,
                                .deletion = deletion};
     bool is_long = single->pin == 0 && key_length > CDEDUPE_KEY_MAX;
+    bool is_plain = buffer->merge == NULL && !is_long;
     uint64_t hash = single->pin != 0 || is_long ? 0 : hash_key(&buffer->secret, key, key_length);
     struct context *context = single->opaque;
     cdedupe_result_t result = CDEDUPE_OK;
 
-    if (buffer->merge != NULL || is_long || !put_one_in(context, buffer, &update, hash)) {
+    if (!is_plain || !put_one_in(context, buffer, &update, hash)) {
         context_give_back(&buffer->contexts, context);
         single->opaque = NULL;
-        result = cdedupe_put(buffer, &update, 1);
+        result =
+            is_plain ? put_single_locked(buffer, &update, hash) : cdedupe_put(buffer, &update, 1);
     }
     note(buffer, single, &update);
     return result;

@@ -688,6 +688,20 @@ index_destroy(struct index *index, struct memory *memory)
 /* ---------------------------------------------------------------------------------------------- */
 /* Looking up, adding and removing                                                                */
 
+/* Whether the hints alone decide a look-up under the lock; then `number` is what they say. */
+static bool
+find_in_hints(const struct index *index, const struct lookup *lookup, uint32_t *number)
+{
+    uint64_t word =
+        index->hints == NULL ? HINTS_UNKNOWN : hints_find(index->hints, lookup->fingerprint);
+
+    *number = word_entry(word);
+    if (*number == 0)
+        return word != HINTS_UNKNOWN;
+    /* Another key may have the same fingerprint, and the set has both. */
+    return has_key(entry_at(lookup->entries, *number), lookup);
+}
+
 /* Model step I1: the caller holds the lock, so the result is exact. */
 uint32_t
 index_find(const struct index *index, const struct arena *entries, uint64_t hash, const void *key,
@@ -698,7 +712,10 @@ index_find(const struct index *index, const struct arena *entries, uint64_t hash
                             .hash = hash,
                             .key = key,
                             .length = length};
+    uint32_t number;
 
+    if (find_in_hints(index, &lookup, &number))
+        return number;
     return stored_entry(
         ck_hs_get(&find_set(index, lookup.fingerprint)->map, lookup.fingerprint, &lookup));
 }
@@ -767,10 +784,26 @@ index_remove(struct index *index, uint64_t hash, uint32_t entry)
 /* ---------------------------------------------------------------------------------------------- */
 /* Validation                                                                                     */
 
+/* The hints name the entry of a stored word, or its pair is marked. */
+static bool
+hints_know(const struct hints *hints, const void *stored)
+{
+    uint64_t place = hints_place(hints, stored_fingerprint(stored));
+
+    for (unsigned i = 0; i < 2; i++) {
+        uint64_t hint = hints->words[place ^ i];
+
+        if (hint & HINT_MISSING || word_entry(hint) == stored_entry(stored))
+            return true;
+    }
+    return false;
+}
+
 static const char *
-validate_set(const struct set *set, size_t place, uint64_t directory_depth,
+validate_set(const struct index *index, const struct set *set, size_t place,
              const struct arena *entries)
 {
+    uint64_t directory_depth = index->directory->depth;
     ck_hs_iterator_t iterator = CK_HS_ITERATOR_INITIALIZER;
     ck_hs_t map = set->map;
     uint32_t count = 0;
@@ -791,6 +824,8 @@ validate_set(const struct set *set, size_t place, uint64_t directory_depth,
             return "index: an entry is in the wrong set";
         if (sync_load_relaxed(&entry->word) == 0)
             return "index: a dead entry is indexed";
+        if (index->hints != NULL && !hints_know(index->hints, stored))
+            return "index: the hints lack an entry, and its pair has no mark";
     }
     if (count != set->count || ck_hs_count(&map) != count)
         return "index: a set's count is wrong";
@@ -806,7 +841,7 @@ validate_hints(const struct index *index, const struct arena *entries)
     for (uint64_t i = 0; hints != NULL && i < hints->size; i++) {
         const struct entry *entry;
 
-        if (hints->words[i] == 0)
+        if (hints->words[i] <= HINT_MISSING)
             continue;
         if (hints_place(hints, hints->words[i] >> 32) >> 1 != i >> 1)
             return "index: a hint is in the wrong place";
@@ -828,7 +863,7 @@ index_validate(const struct index *index, const struct arena *entries)
     for (size_t i = 0; i < (size_t)1 << directory->depth;) {
         const struct set *set = directory->sets[i];
         size_t places = (size_t)1 << (directory->depth - set->depth);
-        const char *fault = validate_set(set, i, directory->depth, entries);
+        const char *fault = validate_set(index, set, i, entries);
 
         if (fault != NULL)
             return fault;

@@ -106,9 +106,9 @@ static inline uint32_t
 index_find_fingerprint(const struct index *index, uint64_t hash)
 {
     const struct hints *hints = sync_load_pointer(&index->hints);
-    uint64_t word = hints == NULL ? 0 : hints_find(hints, hash_fingerprint(hash));
+    uint64_t word = hints == NULL ? HINTS_UNKNOWN : hints_find(hints, hash_fingerprint(hash));
 
-    return word != 0 ? word_entry(word) : index_find_in_set(index, hash);
+    return word != HINTS_UNKNOWN ? word_entry(word) : index_find_in_set(index, hash);
 }
 
 /* Under the lock: makes room for one more key with this hash. False: the reserve wants memory. */
