@@ -51,7 +51,9 @@ extension DedupeBuffer {
         let returned = single.returned.map { $0.move(Value.self) }
         let displaced = single.displaced.map { $0.move(Value.self) }
         // A value's `deinit` is user code, so the values must outlive the core's part.
-        withExtendedLifetime((returned, displaced)) { core.endSingle(single) }
+        core.endSingle(single)
+        extendLifetime(returned)
+        extendLifetime(displaced)
         observer?.received(updates: 1)
         if single.rejectedLength > 0 { report([single.rejectedLength]) }
         if single.hasOverflowed { reportOverflow() }
