@@ -48,7 +48,13 @@ let package = Package(
             dependencies: ["DedupeBuffer", .product(name: "ServiceLifecycle", package: "swift-service-lifecycle")]),
 
         // How to follow a datastore that keeps a history: decisions only, no network.
-        .target(name: "SyncerEngine", dependencies: ["DedupeBuffer"]),
+        .target(
+            name: "SyncerEngine",
+            dependencies: [
+                "DedupeBuffer",
+                .product(name: "Logging", package: "swift-log"),
+                .product(name: "CoreMetrics", package: "swift-metrics"),
+            ]),
 
         // The engine on etcd, by gRPC. Empty without the trait Etcd.
         .target(name: "DedupeBufferEtcd", dependencies: ["DedupeBuffer", "SyncerEngine"]),

@@ -1,0 +1,50 @@
+// SPDX-License-Identifier: Apache-2.0
+
+/// A watch of all ranges on one stream.
+struct WatchStream: Sendable {
+    /// How the syncer knows that the stream is alive.
+    enum Heartbeat: Hashable, Sendable {
+        /// A message came. At this time the syncer asks for a sign of life.
+        case quiet(until: Duration)
+        /// The syncer has asked for a message.
+        case asked(deadline: Duration)
+        /// No message came, and the server never answered such a request. A probe is under way,
+        /// which has its own deadline.
+        case probing
+    }
+
+    struct Range: Sendable {
+        var isCreated = false
+        /// The fragments of a response whose last fragment has not come.
+        var held: [DatastoreEntry] = []
+        /// The newest revision of a response.
+        var revision: Int64 = 0
+
+        /// The whole response, when its last fragment has come.
+        mutating func join(_ entries: [DatastoreEntry], isFragment: Bool) -> [DatastoreEntry]? {
+            if held.isEmpty && !isFragment { return entries }
+            held += entries
+            guard !isFragment else { return nil }
+            defer { held = [] }
+            return held
+        }
+    }
+
+    let id: RequestID
+    var ranges: [Range]
+    /// When every range must have been created.
+    let deadline: Duration
+    var heartbeat: Heartbeat
+
+    init(id: RequestID, ranges: Int, deadline: Duration, heartbeat: Duration) {
+        self.id = id
+        self.ranges = Array(repeating: Range(), count: ranges)
+        self.deadline = deadline
+        self.heartbeat = .quiet(until: heartbeat)
+    }
+
+    var isCreated: Bool { ranges.allSatisfy(\.isCreated) }
+
+    /// Whether a response of a range may come: there is the range, and the server accepted it.
+    func isCreated(_ range: Int) -> Bool { ranges.indices.contains(range) && ranges[range].isCreated }
+}
