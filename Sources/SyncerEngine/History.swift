@@ -10,11 +10,11 @@ struct History: Sendable, Hashable {
     /// The newest revision of this history that any answer has shown.
     private(set) var known: Int64 = 0
 
-    /// Compares a linearizable answer with what is known. Such an answer is never older than an
-    /// earlier answer of any member.
+    /// Compares a linearizable answer with the revision that was known when it was asked for. Such
+    /// an answer is never older than an earlier answer of any member.
     ///
     /// - Returns: how the history broke, or `nil` if it goes on.
-    func fault(in position: HistoryPosition) -> ResyncReason? {
+    func fault(in position: HistoryPosition, knowing known: Int64) -> ResyncReason? {
         if let cluster, cluster != position.cluster { return .otherCluster }
         return position.revision < known ? .revisionsWentBack : nil
     }

@@ -24,10 +24,10 @@ extension SyncerStateMachine {
         ask(.probe(resuming: resumePoint), within: configuration.deadlines.probe)
     }
 
-    mutating func probed(_ position: HistoryPosition) {
+    mutating func probed(_ position: HistoryPosition, knowing known: Int64) {
         latestProbe = position.revision
         if phase == .probing { statistics.connects += 1 }
-        if let fault = history.fault(in: position) {
+        if let fault = history.fault(in: position, knowing: known) {
             // What the datastore has there belongs to another history.
             breakHistory(fault, position)
             if resumePoint != nil { return resync(fault) }

@@ -39,10 +39,10 @@ extension SyncerStateMachine {
         ask(.page(snapshot.nextPage(limit: pageSize.limit)), within: configuration.deadlines.page)
     }
 
-    mutating func read(_ page: Page) {
+    mutating func read(_ page: Page, knowing known: Int64) {
         guard snapshot != nil else { return }
         if page.hasMore && page.entries.isEmpty { return broke(DatastoreError(.malformed, "an empty page with more")) }
-        if let fault = history.fault(in: page.position) {
+        if let fault = history.fault(in: page.position, knowing: known) {
             breakHistory(fault, page.position)
             if resumePoint != nil { return resync(fault) }
         }

@@ -33,6 +33,9 @@ struct SyncerStateMachine: Sendable {
         let id: RequestID
         let request: SyncerRequest
         let deadline: Duration
+        /// The newest revision that was known when the request was sent. A linearizable answer is not
+        /// older, although messages of a watch may overtake it.
+        let known: Int64
     }
 
     let configuration: SyncerConfiguration
@@ -118,8 +121,8 @@ struct SyncerStateMachine: Sendable {
         switch event {
         case .start: start()
         case .authenticated(let id): if take(id) != nil { probe() }
-        case .probed(let id, let position): if take(id) != nil { probed(position) }
-        case .read(let id, let page): if take(id) != nil { read(page) }
+        case .probed(let id, let position): if let request = take(id) { probed(position, knowing: request.known) }
+        case .read(let id, let page): if let request = take(id) { read(page, knowing: request.known) }
         case .message(let id, let message): if watch?.id == id { received(message) }
         case .ended(let id): if watch?.id == id { watchFailed(DatastoreError(.unavailable, "the watch ended")) }
         case .failed(let id, let error): failed(id, error)
@@ -151,7 +154,7 @@ struct SyncerStateMachine: Sendable {
     /// Sends a request, which must be answered in time.
     mutating func ask(_ request: SyncerRequest, within time: Duration) {
         latestID += 1
-        self.request = Pending(id: latestID, request: request, deadline: now + time)
+        self.request = Pending(id: latestID, request: request, deadline: now + time, known: history.known)
         actions.append(.request(latestID, endpoint: endpoint, request))
     }
 
