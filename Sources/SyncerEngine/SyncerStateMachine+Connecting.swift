@@ -35,6 +35,7 @@ extension SyncerStateMachine {
         history.learn(position)
         updateLag()
         if phase == .probing { return goOn(from: position) }
+        guard case .probing = watch?.heartbeat else { return }
         mute.insert(endpoint)
         wasAlive()
     }
@@ -68,8 +69,8 @@ extension SyncerStateMachine {
     }
 
     private mutating func probeFailed(_ error: DatastoreError) {
-        guard phase == .probing else { return error.reason.isDenial ? refusedOrBroke(error) : missedHeartbeat(error) }
-        switch error.reason {
+        if case .probing = watch?.heartbeat, !error.reason.isDenial { return missedHeartbeat(error) }
+        switch phase == .probing ? error.reason : .other {
         case .compacted where resumePoint != nil: resync(.compacted)
         case .futureRevision where resumePoint != nil:
             history.breakOff()

@@ -89,14 +89,17 @@ extension SyncerStateMachine {
         case .quiet:
             self.watch?.heartbeat = .asked(deadline: now + configuration.liveness.heartbeatTimeout)
             actions.append(.requestProgress(watch.id))
-        case .asked where answering.contains(endpoint): missedHeartbeat(DatastoreError(.timeout, "no sign of life"))
-        case .asked: probeInPlaceOfHeartbeat()
+        case .asked where silent.contains(endpoint) && !answering.contains(endpoint): probeInPlaceOfHeartbeat()
+        case .asked:
+            silent.insert(endpoint)
+            missedHeartbeat(DatastoreError(.timeout, "no sign of life"))
         case .probing: break
         }
     }
 
     /// A proxy may swallow requests for a sign of life. An answer to a probe then shows that the
-    /// connection lives.
+    /// connection lives. The first silence of an endpoint may be a stalled stream all the same, so
+    /// the probe is for the second one.
     private mutating func probeInPlaceOfHeartbeat() {
         // A page that is being read shows the same.
         guard request == nil else { return wasAlive() }

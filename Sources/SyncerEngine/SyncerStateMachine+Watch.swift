@@ -17,6 +17,7 @@ extension SyncerStateMachine {
             // Its revision says nothing about what this watch has delivered.
             answering.insert(endpoint)
             mute.remove(endpoint)
+            silent.remove(endpoint)
             if !history.isOfThisCluster(position) { foundOtherCluster(position) }
         case .cancelled(_, let reason, let compacted, _):
             watchFailed(DatastoreError(compacted == nil ? .other : .compacted, reason))
@@ -29,6 +30,7 @@ extension SyncerStateMachine {
         guard watch?.ranges.indices.contains(range) == true else { return malformed("no such range: \(range)") }
         guard history.isOfThisCluster(position) else { return foundOtherCluster(position) }
         watch?.ranges[range].isCreated = true
+        if let cursor = cursors?[range], position.revision < cursor - 1 { watch?.isBehind = true }
         // Changes may come from now on, and none may come before the restart.
         if let snapshot, snapshot.isWatchFirst, !snapshot.hasBegun { beginSnapshot(at: position.revision) }
         guard phase == .opening, watch?.isCreated == true else { return }
@@ -52,6 +54,14 @@ extension SyncerStateMachine {
             report(.resumed(endpoint: endpoint))
         }
         tell(.inSync)
+        if watch?.isBehind == true && request == nil { verify() }
+    }
+
+    /// The member is behind, or the cluster was restored since its latest linearizable answer, and
+    /// would keep silent until its new history reaches the cursor.
+    private mutating func verify() {
+        watch?.isBehind = false
+        ask(.probe(resuming: nil), within: configuration.deadlines.probe)
     }
 
     // MARK: - Changes

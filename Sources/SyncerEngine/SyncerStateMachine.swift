@@ -60,7 +60,9 @@ struct SyncerStateMachine: Sendable {
     var endpoints: EndpointRing
     /// Endpoints that answered a request for a sign of life.
     var answering: Set<Int> = []
-    /// Endpoints that never do, and are probed instead.
+    /// Endpoints of which a watch was dropped because they did not answer.
+    var silent: Set<Int> = []
+    /// Endpoints that never answer, and are probed instead.
     var mute: Set<Int> = []
     /// Whether this attempt has not asked for new credentials.
     var mayAuthenticate = true

@@ -35,6 +35,8 @@ struct WatchStream: Sendable {
     /// When every range must have been created.
     let deadline: Duration
     var heartbeat: Heartbeat
+    /// Whether the member was behind a cursor when it accepted the watch.
+    var isBehind = false
 
     init(id: RequestID, ranges: Int, deadline: Duration, heartbeat: Duration) {
         self.id = id
