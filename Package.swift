@@ -86,7 +86,14 @@ let package = Package(
                 .product(name: "ServiceLifecycle", package: "swift-service-lifecycle"),
                 .product(name: "ServiceLifecycleTestKit", package: "swift-service-lifecycle"),
             ]),
-        .testTarget(name: "SyncerEngineTests", dependencies: ["SyncerEngine", "DedupeBuffer"]),
+        .testTarget(
+            name: "SyncerEngineTests",
+            dependencies: [
+                "SyncerEngine", "DedupeBuffer",
+                .product(name: "Logging", package: "swift-log"),
+                .product(name: "InMemoryLogging", package: "swift-log"),
+                .product(name: "MetricsTestKit", package: "swift-metrics"),
+            ]),
         .testTarget(name: "DedupeBufferEtcdTests", dependencies: ["DedupeBufferEtcd", "SyncerEngine", "DedupeBuffer"]),
         .testTarget(name: "DedupeFilterTests", dependencies: ["dedupe", "DedupeBuffer"], exclude: ["Cases"]),
     ],
