@@ -58,10 +58,11 @@ final class MemoryStore: Datastore {
 
     private func answer<R>(_ body: (inout State) -> Result<R, DatastoreError>) async throws(DatastoreError) -> R {
         await Task.yield()
-        return try state.change { state in
+        let result: Result<R, DatastoreError> = state.change { state in
             if let rarity = state.faultRarity, state.generator.oneIn(rarity) { return .failure(DatastoreError(.noLeader)) }
             return body(&state)
-        }.get()
+        }
+        return try result.get()
     }
 
     func probe(endpoint: Int, resuming: Int64?) async throws(DatastoreError) -> HistoryPosition {
