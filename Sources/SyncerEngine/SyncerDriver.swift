@@ -52,7 +52,7 @@ package final class SyncerDriver<Store: Datastore, Target: RestartAwareCallbacks
         (self.clock, makeGenerator) = (clock, generator)
     }
 
-    /// What the syncer has done so far, in all its runs.
+    /// What the syncer has done so far in its run.
     package var statistics: SyncerStatistics { latest.withLock { $0 } }
 
     /// Ends `run()`, also one that has not begun. Returns at once. May be called from anywhere, and
@@ -61,7 +61,8 @@ package final class SyncerDriver<Store: Datastore, Target: RestartAwareCallbacks
 
     /// Follows the datastore until the task is cancelled or `shutdown()` is called.
     ///
-    /// Every task that the run began has ended when it returns. The target keeps what it has.
+    /// Every task that the run began has ended when it returns. The target keeps what it has. Call it
+    /// once.
     package func run() async {
         let (commands, continuation) = AsyncStream.makeStream(of: SyncerCommand.self)
         var generator = makeGenerator()

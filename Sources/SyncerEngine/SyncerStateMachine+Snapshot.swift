@@ -81,7 +81,7 @@ extension SyncerStateMachine {
         if snapshot.keys == 0 && hasDeliveredKeys { report(.emptySnapshot) }
         hasDeliveredKeys = snapshot.keys > 0
         if snapshot.isWatchFirst { return follow() }
-        cursors = snapshot.revision.map { Array(repeating: $0 + 1, count: configuration.rangeCount) }
+        if let revision = snapshot.revision { setCursors(past: revision) }
         openWatch()
     }
 
@@ -113,7 +113,7 @@ extension SyncerStateMachine {
     /// page's entry and the watch's change of a key is the key's state.
     mutating func beginWatchFirst(at revision: Int64) {
         snapshot?.revision = revision
-        cursors = Array(repeating: revision + 1, count: configuration.rangeCount)
+        setCursors(past: revision)
         ledger = RevisionLedger(start: revision + 1)
     }
 }

@@ -12,7 +12,7 @@ extension SyncerStateMachine {
         case .progress(let range, let position):
             guard trusts(position, of: range, dropping: []) else { return }
             // Before the last fragment the watch has not delivered everything.
-            if watch?.ranges[range].held.isEmpty == true { moveCursor(of: range, past: position.revision) }
+            if watch?.ranges[range].incomplete == nil { moveCursor(of: range, past: position.revision) }
         case .heartbeat(let position):
             // Its revision says nothing about what this watch has delivered.
             answering.insert(endpoint)
@@ -90,14 +90,23 @@ extension SyncerStateMachine {
     }
 
     private mutating func changed(_ range: Int, _ entries: [DatastoreEntry], isFragment: Bool) {
-        guard let all = watch?.ranges[range].join(entries, isFragment: isFragment), let cursor = cursors?[range],
-            let last = all.lazy.map(\.revision).max()
-        else { return }
-        let admitted = all.filter { $0.revision >= cursor && (ledger?.admitsChange($0) ?? true) }
-        statistics.duplicatesDropped += all.count - admitted.count
+        guard let cursor = cursors?[range] else { return }
+        let oldest = max(cursor, passed[range])
+        let admitted = entries.filter { $0.revision >= oldest && (ledger?.admitsChange($0) ?? true) }
+        statistics.duplicatesDropped += entries.count - admitted.count
         statistics.events += admitted.count
         deliver(admitted)
-        moveCursor(of: range, past: last)
+        let newest = max(entries.lazy.map(\.revision).max() ?? 0, watch?.ranges[range].incomplete ?? 0)
+        passed[range] = max(passed[range], newest)
+        watch?.ranges[range].incomplete = isFragment ? newest : nil
+        if !isFragment { moveCursor(of: range, past: newest) }
+    }
+
+    /// The next change of each range is behind this revision.
+    mutating func setCursors(past revision: Int64) {
+        cursors = Array(repeating: revision + 1, count: configuration.rangeCount)
+        passed = Array(repeating: revision, count: configuration.rangeCount)
+        updateLag()
     }
 
     private mutating func moveCursor(of range: Int, past revision: Int64) {

@@ -49,6 +49,10 @@ struct SyncerStateMachine: Sendable {
     /// For each range the revision of the next change. `nil` until a snapshot is complete, or its
     /// watch comes first.
     var cursors: [Int64]?
+    /// For each range the newest revision that was passed on. It may be ahead of the cursor, if a
+    /// watch broke off within a response. Then older changes are repeated and dropped, and those of
+    /// this revision, of which some may be missing, are passed on again.
+    var passed: [Int64] = []
     /// The snapshot under way, from the decision to read it to the in-sync that ends it.
     var snapshot: Snapshot?
     /// Which revisions of keys a watch that came first has brought.

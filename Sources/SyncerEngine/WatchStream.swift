@@ -15,19 +15,10 @@ struct WatchStream: Sendable {
 
     struct Range: Sendable {
         var isCreated = false
-        /// The fragments of a response whose last fragment has not come.
-        var held: [DatastoreEntry] = []
+        /// The newest revision in the fragments of a response whose last fragment has not come.
+        var incomplete: Int64?
         /// The newest revision of a response.
         var revision: Int64 = 0
-
-        /// The whole response, when its last fragment has come.
-        mutating func join(_ entries: [DatastoreEntry], isFragment: Bool) -> [DatastoreEntry]? {
-            if held.isEmpty && !isFragment { return entries }
-            held += entries
-            guard !isFragment else { return nil }
-            defer { held = [] }
-            return held
-        }
     }
 
     let id: RequestID

@@ -180,7 +180,7 @@ struct ExhaustiveTests {
         if let asks { rule("a request: \(machine.request != nil)", (machine.request != nil) == asks) }
         if case .page = machine.request?.request { rule("a page", machine.phase == .reading || machine.phase == .filling) }
         rule("time stands still", machine.nextDeadline != nil || machine.phase == .idle || machine.phase == .stopped)
-        if watches { rule("cursors", machine.cursors?.count == Self.ranges) }
+        if watches { rule("cursors", machine.cursors?.count == Self.ranges && machine.passed.count == Self.ranges) }
         if machine.phase == .following { rule("a snapshot", machine.snapshot == nil) }
         if machine.snapshot == nil && machine.phase != .idle && machine.phase != .stopped { rule("no cursor", machine.cursors != nil) }
         if machine.phase == .filling { rule("no ledger", machine.ledger != nil) }
@@ -295,7 +295,7 @@ struct ExhaustiveTests {
             watch: kind(machine.watch), snapshot: kind(machine.snapshot),
             flags: [
                 node.hasRestarted, machine.cursors == nil, machine.ledger == nil, machine.mayAuthenticate,
-                machine.hasDeliveredKeys, machine.reported.isConnected, machine.reported.isUnreachable,
+                machine.reported.isConnected,
                 machine.compactedSnapshots > 0, machine.compactedSnapshots > 1,
                 !machine.answering.isEmpty, !machine.mute.isEmpty, !machine.silent.isEmpty,
             ])
@@ -320,7 +320,7 @@ struct ExhaustiveTests {
             case .probing: 2
             }
         return [heartbeat, watch.isBehind ? 1 : 0]
-            + watch.ranges.map { ($0.isCreated ? 1 : 0) + ($0.held.isEmpty ? 2 : 0) + ($0.revision == 0 ? 4 : 0) }
+            + watch.ranges.map { ($0.isCreated ? 1 : 0) + ($0.incomplete == nil ? 2 : 0) + ($0.revision == 0 ? 4 : 0) }
     }
 
     private func kind(_ snapshot: Snapshot?) -> [Int] {

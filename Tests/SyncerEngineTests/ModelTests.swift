@@ -39,7 +39,7 @@ struct ModelTests {
         for i in 0..<UInt64(count) {
             let own = isGiven ? seed : seed &+ part << 32 &+ i
             let simulation = Simulation(seed: own, isTraced: isGiven)
-            let faults = simulation.run(steps: 250)
+            let faults = simulation.run(steps: 180)
             coverage.add(simulation)
             guard !faults.isEmpty else { continue }
             Issue.record("DEDUPE_TEST_SEED=\(own): \(faults.joined(separator: "; "))")

@@ -81,7 +81,7 @@ final class NaiveSink: SyncerCallbacks, @unchecked Sendable {
         if update.updateType != right { faults.append("\(update.short): \(update.updateType), must be \(right)") }
         // A deletion that a resync found has no revision.
         if update.revision != 0 {
-            if let last = revisions[update.key], last >= update.revision, update.value != nil {
+            if let last = revisions[update.key], last > update.revision {
                 faults.append("\(update.short) came after revision \(last)")
             }
             revisions[update.key] = max(update.revision, revisions[update.key] ?? 0)

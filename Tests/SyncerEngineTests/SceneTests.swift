@@ -461,7 +461,7 @@ struct SceneTests {
     @Test mutating func scene16_streamBreaksOffInTheMiddleOfARevision_nothingIsLost() throws {
         try harness.follow(at: 10)
         try harness.change(.delete("a", at: 11), .delete("b", at: 11), fragment: true)
-        #expect(harness.take().delivered == [])
+        #expect(harness.take().delivered == ["-a@11", "-b@11"])
         // A notification in between would promise too much.
         try harness.message(.progress(range: 0, .at(11)))
         #expect(harness.machine.cursors == [11])
@@ -470,9 +470,26 @@ struct SceneTests {
         try harness.create(at: 11)
         #expect(harness.take().requests.last == .watch(starts: [11]))
         try harness.change(.delete("a", at: 11), .delete("b", at: 11), fragment: true)
+        #expect(harness.machine.cursors == [11])
         try harness.change(.delete("c", at: 11))
         #expect(harness.take().delivered == ["-a@11", "-b@11", "-c@11"])
         #expect(harness.machine.cursors == [12])
+    }
+
+    /// Another member cuts the same changes into other responses. None goes back in time.
+    @Test mutating func scene16_streamBreaksOffWithinAResponse_onlyItsLastRevisionIsRepeated() throws {
+        try harness.follow(at: 10)
+        try harness.change(.put("a", at: 11), .delete("a", at: 13), .put("b", at: 14), at: 20, fragment: true)
+        #expect(harness.machine.cursors == [11])
+        try harness.lose()
+        try harness.answerProbe(at: 20)
+        try harness.create(at: 20)
+        _ = harness.take()
+        try harness.change(.put("a", at: 11), at: 20)
+        #expect(harness.machine.cursors == [12])
+        try harness.change(.delete("a", at: 13), .put("b", at: 14), .put("c", at: 14), .put("a", at: 15), at: 20)
+        #expect(harness.take().delivered == ["b@14", "c@14", "a@15"])
+        #expect(harness.machine.cursors == [16])
     }
 
     @Test mutating func scene17_pageIsTooLarge_asksForASmallerOne_atOnce() throws {
