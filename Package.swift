@@ -54,7 +54,7 @@ let package = Package(
                 "DedupeBuffer",
                 .product(name: "Logging", package: "swift-log"),
                 .product(name: "CoreMetrics", package: "swift-metrics"),
-            ]),
+            ], exclude: ["STATES.md"]),
 
         // The engine on etcd, by gRPC. Empty without the trait Etcd.
         .target(name: "DedupeBufferEtcd", dependencies: ["DedupeBuffer", "SyncerEngine"]),

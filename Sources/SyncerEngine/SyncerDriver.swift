@@ -5,7 +5,7 @@ package import DedupeBuffer
 /// Follows a datastore and tells a buffer what it finds.
 ///
 /// ```swift
-/// let driver = SyncerDriver(datastore: datastore, target: buffer, configuration: .init(rangeCount: 1))
+/// let driver = SyncerDriver(datastore: datastore, target: buffer)
 /// await driver.run()
 /// ```
 ///
@@ -61,16 +61,16 @@ package final class SyncerDriver<Store: Datastore, Target: RestartAwareCallbacks
 
     /// Follows the datastore until the task is cancelled or `shutdown()` is called.
     ///
-    /// Every task that the run began has ended when it returns. The target keeps what it has. Call it
-    /// once.
+    /// Every task that the run began has ended when it returns. The target keeps what it has. Call
+    /// it once.
     package func run() async {
         let (commands, continuation) = AsyncStream.makeStream(of: SyncerCommand.self)
         var generator = makeGenerator()
         let order = Array(0..<datastore.endpointCount).shuffled(using: &generator)
-        let engine = SyncerEngine(
+        let core = SyncerCore(
             SyncerStateMachine(configuration, endpoints: order), EngineClock(clock), generator, observer, latest,
             SyncerOutputs(target: target, commands: continuation))
-        let requests = SyncerRequests(datastore: datastore, engine: engine)
+        let requests = SyncerRequests(datastore: datastore, core: core)
         await withTaskGroup { group in
             // The end of the run is a cancellation of everything in it.
             group.addTask { await self.end.wait() }
@@ -83,13 +83,13 @@ package final class SyncerDriver<Store: Datastore, Target: RestartAwareCallbacks
     private func follow(_ commands: AsyncStream<SyncerCommand>, with requests: SyncerRequests<Store, Target>) async {
         await withDiscardingTaskGroup { group in
             if let overflows {
-                group.addTask { for await _ in overflows { await requests.engine.handle(.overflowed) } }
+                group.addTask { for await _ in overflows { await requests.core.handle(.overflowed) } }
             }
-            await requests.engine.handle(.start)
+            await requests.core.handle(.start)
             for await command in commands {
                 group.addTask { await requests.perform(command) }
             }
-            await requests.engine.handle(.shutdown)
+            await requests.core.handle(.shutdown)
             group.cancelAll()
         }
     }

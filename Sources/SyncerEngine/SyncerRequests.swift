@@ -2,15 +2,15 @@
 
 internal import DedupeBuffer
 
-/// Performs the commands of an engine on a datastore, and tells the engine what came of them.
+/// Performs the commands of a core on a datastore, and tells the core what came of them.
 struct SyncerRequests<Store: Datastore, Target: RestartAwareCallbacks<[UInt8], [UInt8]>>: Sendable {
     let datastore: Store
-    let engine: SyncerEngine<Target>
+    let core: SyncerCore<Target>
     /// The watch that is open, for requests for a sign of life.
     private let watches = Locked<[RequestID: Store.Watch]>([:])
 
-    init(datastore: Store, engine: SyncerEngine<Target>) {
-        (self.datastore, self.engine) = (datastore, engine)
+    init(datastore: Store, core: SyncerCore<Target>) {
+        (self.datastore, self.core) = (datastore, core)
     }
 
     /// Returns when the command was performed, was cancelled, or the task was.
@@ -22,7 +22,7 @@ struct SyncerRequests<Store: Datastore, Target: RestartAwareCallbacks<[UInt8], [
                 if Task.isCancelled { return }
                 await send(request, id, endpoint)
             }
-            await engine.ended(id)
+            await core.ended(id)
         case .requestProgress(let id, let isCancelled):
             guard let watch = watches.withLock({ $0[id] }) else { return }
             await unless(isCancelled) {
@@ -32,8 +32,8 @@ struct SyncerRequests<Store: Datastore, Target: RestartAwareCallbacks<[UInt8], [
             await datastore.disconnect(endpoint: endpoint)
             done.open()
         case .sleep(let time):
-            do { try await engine.sleep(until: time) } catch { return }
-            await engine.alarmRang(at: time)
+            do { try await core.sleep(until: time) } catch { return }
+            await core.alarmRang(at: time)
         }
     }
 
@@ -44,14 +44,14 @@ struct SyncerRequests<Store: Datastore, Target: RestartAwareCallbacks<[UInt8], [
             switch request {
             case .authenticate:
                 try await datastore.authenticate(endpoint: endpoint)
-                await engine.handle(.authenticated(id))
+                await core.handle(.authenticated(id))
             case .probe(let resuming):
-                await engine.handle(.probed(id, try await datastore.probe(endpoint: endpoint, resuming: resuming)))
+                await core.handle(.probed(id, try await datastore.probe(endpoint: endpoint, resuming: resuming)))
             case .page(let page):
-                await engine.handle(.read(id, try await datastore.page(endpoint: endpoint, page)))
+                await core.handle(.read(id, try await datastore.page(endpoint: endpoint, page)))
             case .watch(let starts):
                 try await follow(try await datastore.watch(endpoint: endpoint, starts: starts), id)
-                if !Task.isCancelled { await engine.handle(.ended(id)) }
+                if !Task.isCancelled { await core.handle(.ended(id)) }
             }
         }
     }
@@ -61,7 +61,7 @@ struct SyncerRequests<Store: Datastore, Target: RestartAwareCallbacks<[UInt8], [
         watches.withLock { $0[id] = watch }
         var failure: DatastoreError?
         do throws(DatastoreError) {
-            for try await message in watch.messages { await engine.handle(.message(id, message)) }
+            for try await message in watch.messages { await core.handle(.message(id, message)) }
         } catch {
             failure = error
         }
@@ -70,12 +70,12 @@ struct SyncerRequests<Store: Datastore, Target: RestartAwareCallbacks<[UInt8], [
         if let failure { throw failure }
     }
 
-    /// Tells the engine if `body` throws. An engine ignores the failures of what it cancelled.
+    /// Tells the core if `body` throws. A core ignores the failures of what it cancelled.
     private func tell(_ id: RequestID, _ body: () async throws(DatastoreError) -> Void) async {
         do throws(DatastoreError) {
             try await body()
         } catch {
-            if !Task.isCancelled { await engine.handle(.failed(id, error)) }
+            if !Task.isCancelled { await core.handle(.failed(id, error)) }
         }
     }
 

@@ -33,8 +33,8 @@ struct SyncerStateMachine: Sendable {
         let id: RequestID
         let request: SyncerRequest
         let deadline: Duration
-        /// The newest revision that was known when the request was sent. A linearizable answer is not
-        /// older, although messages of a watch may overtake it.
+        /// The newest revision that was known when the request was sent. A linearizable answer is
+        /// not older, although messages of a watch may overtake it.
         let known: Int64
     }
 
@@ -116,7 +116,7 @@ struct SyncerStateMachine: Sendable {
     mutating func handle(_ event: SyncerEvent, at now: Duration, random: Double) -> [SyncerAction] {
         (self.now, self.random) = (now, random)
         actions = []
-        if phase != .stopped { decide(event) }
+        if phase != .stopped { decide(event.replacingImpossibleNumbers) }
         statistics.endpoint = phase == .idle ? nil : endpoint
         statistics.epoch = history.epoch
         defer { actions = [] }

@@ -15,10 +15,11 @@ struct ExhaustiveTests {
         case start, overflow, shutdown
         /// Time passes until the next timer fires; a little time; and enough to reset the pauses.
         case timer, moment, health
-        case answer, answerOther, answerLower
+        case answer, answerOther, answerLower, answerHuge
         case pageMore, pageEmpty, pageEmptyMore
         case created, createdAll, createdBeyond, createdOther
         case change, fragment, oldChange, fallen, changeBeyond, changeOther, empty
+        case changeHuge, progressHuge
         case progress, progressOld, heartbeat, heartbeatOther
         case cancelled, cancelledCompacted, ended
         case stale
@@ -125,7 +126,8 @@ struct ExhaustiveTests {
             faults.append("number \(id) is awaited, and is not open")
         }
         if actions.requests.count > 2 { faults.append("\(actions.requests.count) requests at once") }
-        // A watch that is open and not awaited would go on forever. A request may have been answered.
+        // A watch that is open and not awaited would go on forever. A request may have been
+        // answered.
         if let watch = before.watch?.id, after.watch?.id != watch, !actions.contains(.cancel(watch)) {
             faults.append("the watch was forgotten")
         }
@@ -140,15 +142,22 @@ struct ExhaustiveTests {
         for action in actions {
             switch action {
             case .restart:
-                if before.machine.snapshot?.hasBegun == true, after.machine.statistics.resyncCount
-                    == before.machine.statistics.resyncCount
-                { faults.append("a second restart in one resync") }
+                if before.machine.snapshot?.hasBegun == true,
+                    after.machine.statistics.resyncCount
+                        == before.machine.statistics.resyncCount
+                {
+                    faults.append("a second restart in one resync")
+                }
                 (hasRestarted, told, snapshot) = (true, nil, true)
             case .status(let status):
                 if status == told { faults.append("\(status) again") }
-                if told == nil && hasRestarted && status != .resyncInProgress { faults.append("\(status) after a restart") }
+                if told == nil && hasRestarted && status != .resyncInProgress {
+                    faults.append("\(status) after a restart")
+                }
                 if status == .resyncInProgress && !snapshot { faults.append("resync outside of a snapshot") }
-                if status == .inSync && after.machine.phase != .following { faults.append("in sync, and not following") }
+                if status == .inSync && after.machine.phase != .following {
+                    faults.append("in sync, and not following")
+                }
                 told = status
             case .deliver(let updates):
                 if !hasRestarted { faults.append("a delivery before the first snapshot") }
@@ -178,13 +187,21 @@ struct ExhaustiveTests {
             case .following: nil
             }
         if let asks { rule("a request: \(machine.request != nil)", (machine.request != nil) == asks) }
-        if case .page = machine.request?.request { rule("a page", machine.phase == .reading || machine.phase == .filling) }
+        if case .page = machine.request?.request {
+            rule("a page", machine.phase == .reading || machine.phase == .filling)
+        }
         rule("time stands still", machine.nextDeadline != nil || machine.phase == .idle || machine.phase == .stopped)
         if watches { rule("cursors", machine.cursors?.count == Self.ranges && machine.passed.count == Self.ranges) }
+        let needsAll = machine.phase == .following || machine.phase == .filling
+        if needsAll { rule("a range is not watched", machine.watch?.isCreated == true) }
         if machine.phase == .following { rule("a snapshot", machine.snapshot == nil) }
-        if machine.snapshot == nil && machine.phase != .idle && machine.phase != .stopped { rule("no cursor", machine.cursors != nil) }
+        if machine.snapshot == nil && machine.phase != .idle && machine.phase != .stopped {
+            rule("no cursor", machine.cursors != nil)
+        }
         if machine.phase == .filling { rule("no ledger", machine.ledger != nil) }
-        rule("following since", (machine.followingSince != nil) == (machine.phase == .following) || machine.phase == .stopped)
+        rule(
+            "following since",
+            (machine.followingSince != nil) == (machine.phase == .following) || machine.phase == .stopped)
         return faults
     }
 
@@ -222,21 +239,25 @@ struct ExhaustiveTests {
         case .health:
             node.now += .seconds(121)
             return .timePassed
-        case .answer, .answerOther, .answerLower, .pageMore, .pageEmpty, .pageEmptyMore:
+        case .answer, .answerOther, .answerLower, .answerHuge, .pageMore, .pageEmpty, .pageEmptyMore:
             return answer(stimulus, machine, here)
         case .ended: return machine.watch.map { .ended($0.id) }
-        default: return machine.watch.flatMap { watch in message(stimulus, machine, here).map { .message(watch.id, $0) } }
+        default:
+            return machine.watch.flatMap { watch in message(stimulus, machine, here).map { .message(watch.id, $0) } }
         }
     }
 
     private func answer(_ stimulus: Stimulus, _ machine: SyncerStateMachine, _ here: HistoryPosition) -> SyncerEvent? {
         guard let pending = machine.request else { return nil }
         var position = here
+        if stimulus == .answerHuge { position.revision = .max }
         if stimulus == .answerOther { position.cluster += 1 }
         if stimulus == .answerLower { position.revision = max(1, here.revision - 5) }
         switch pending.request {
         case .authenticate: return stimulus == .answer ? .authenticated(pending.id) : nil
-        case .probe: return [.answer, .answerOther, .answerLower].contains(stimulus) ? .probed(pending.id, position) : nil
+        case .probe:
+            return [.answer, .answerOther, .answerLower, .answerHuge].contains(stimulus)
+                ? .probed(pending.id, position) : nil
         case .page:
             let isEmpty = stimulus == .pageEmpty || stimulus == .pageEmptyMore
             let entries: [DatastoreEntry] = isEmpty ? [] : [.put("k", at: position.revision)]
@@ -257,7 +278,8 @@ struct ExhaustiveTests {
         case .createdAll: return .created(range: watch.ranges[1].isCreated ? 0 : 1, here)
         case .createdBeyond: return .created(range: Self.ranges, here)
         case .createdOther: return .created(range: 0, other)
-        case .change: return .changes(range: 0, [.put("k", at: newer), .delete("l", at: newer)], here, isFragment: false)
+        case .change:
+            return .changes(range: 0, [.put("k", at: newer), .delete("l", at: newer)], here, isFragment: false)
         case .fragment: return .changes(range: 0, [.put("k", at: newer)], here, isFragment: true)
         case .oldChange: return .changes(range: 0, [.put("k", at: cursors[0] - 1)], here, isFragment: false)
         case .fallen:
@@ -266,6 +288,8 @@ struct ExhaustiveTests {
         case .changeBeyond: return .changes(range: -1, [.put("k", at: newer)], here, isFragment: false)
         case .changeOther: return .changes(range: 0, [.put("k", at: newer)], other, isFragment: false)
         case .empty: return .changes(range: 1, [], here, isFragment: false)
+        case .changeHuge: return .changes(range: 0, [.put("k", at: .max)], here, isFragment: false)
+        case .progressHuge: return .progress(range: 1, HistoryPosition(cluster: here.cluster, revision: .max))
         case .progress: return .progress(range: 1, here)
         case .progressOld: return .progress(range: 1, HistoryPosition(cluster: here.cluster, revision: cursors[1] - 2))
         case .heartbeat: return .heartbeat(HistoryPosition(cluster: here.cluster, revision: 1))

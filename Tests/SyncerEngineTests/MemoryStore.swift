@@ -59,7 +59,9 @@ final class MemoryStore: Datastore {
     private func answer<R>(_ body: (inout State) -> Result<R, DatastoreError>) async throws(DatastoreError) -> R {
         await Task.yield()
         let result: Result<R, DatastoreError> = state.change { state in
-            if let rarity = state.faultRarity, state.generator.oneIn(rarity) { return .failure(DatastoreError(.noLeader)) }
+            if let rarity = state.faultRarity, state.generator.oneIn(rarity) {
+                return .failure(DatastoreError(.noLeader))
+            }
             return body(&state)
         }
         return try result.get()

@@ -62,10 +62,14 @@ struct SceneTests {
         try harness.answerPage([.put("a", at: 5)], at: 10, more: true)
         #expect(harness.take().seen == "wait-for-ready, restart, resync, a@5")
         harness.now += .seconds(1)
-        #expect(try harness.fail(.compacted).requests == [.page(PageRequest(range: 0, after: nil, revision: nil, limit: 2000))])
+        #expect(
+            try harness.fail(.compacted).requests == [
+                .page(PageRequest(range: 0, after: nil, revision: nil, limit: 2000))
+            ])
         try harness.answerPage([.put("b", at: 15)], at: 20, more: true)
         #expect(harness.take().seen == "restart, resync, b@15")
-        #expect(try harness.pending().request == .page(PageRequest(range: 0, after: bytes("b"), revision: 20, limit: 8000)))
+        #expect(
+            try harness.pending().request == .page(PageRequest(range: 0, after: bytes("b"), revision: 20, limit: 8000)))
     }
 
     /// The second time, the watch comes first, and no compaction can disturb the pages.
@@ -105,7 +109,9 @@ struct SceneTests {
         try harness.answerProbe(at: 40)
         #expect(harness.take().requests == [.probe(resuming: 34), .watch(starts: [34])])
         try harness.create(at: 40)
-        #expect(try harness.pending().request == .page(PageRequest(range: 0, after: bytes("a"), revision: nil, limit: 10_000)))
+        #expect(
+            try harness.pending().request
+                == .page(PageRequest(range: 0, after: bytes("a"), revision: nil, limit: 10_000)))
         try harness.answerPage([.put("b", at: 33), .put("c", at: 6)], at: 40)
         #expect(harness.take().seen == "c@6, in-sync")
     }
@@ -218,7 +224,8 @@ struct SceneTests {
         #expect(try harness.pending().request == .probe(resuming: 11))
         try harness.answerProbe(at: 12)
         // A page that took too long is followed by a smaller one.
-        #expect(try harness.pending().request == .page(PageRequest(range: 0, after: bytes("a"), revision: 10, limit: 500)))
+        #expect(
+            try harness.pending().request == .page(PageRequest(range: 0, after: bytes("a"), revision: 10, limit: 500)))
         try harness.answerPage([.put("b", at: 6)], at: 12)
         try harness.create(at: 12)
         #expect(harness.take().seen == "resync, b@6, in-sync")
@@ -281,7 +288,11 @@ struct SceneTests {
         try harness.follow(at: 10)
         var endpoints: [Int] = []
         for _ in 0..<4 {
-            if harness.phase == .following { try harness.failWatch(.unavailable) } else { try harness.fail(.unavailable) }
+            if harness.phase == .following {
+                try harness.failWatch(.unavailable)
+            } else {
+                try harness.fail(.unavailable)
+            }
             harness.passPause()
             endpoints.append(harness.machine.endpoint)
         }
@@ -497,7 +508,8 @@ struct SceneTests {
         try harness.answerProbe(at: 10)
         for limit in [125, 31, 7, 1] {
             try harness.fail(.responseTooLarge)
-            #expect(try harness.pending().request == .page(PageRequest(range: 0, after: nil, revision: nil, limit: limit)))
+            #expect(
+                try harness.pending().request == .page(PageRequest(range: 0, after: nil, revision: nil, limit: limit)))
         }
         try harness.fail(.responseTooLarge)
         #expect(harness.phase == .waiting)
@@ -521,11 +533,17 @@ struct SceneTests {
         }
         #expect(try harness.pending().request == .page(PageRequest(range: 0, after: nil, revision: nil, limit: 500)))
         try harness.answerPage(entries(500, size: 1), at: 10, more: true)
-        #expect(try harness.pending().request == .page(PageRequest(range: 0, after: bytes("k499"), revision: 10, limit: 2000)))
+        #expect(
+            try harness.pending().request
+                == .page(PageRequest(range: 0, after: bytes("k499"), revision: 10, limit: 2000)))
         try harness.answerPage(entries(2000, size: 1, from: 1000), at: 30, more: true)
-        #expect(try harness.pending().request == .page(PageRequest(range: 0, after: bytes("k2999"), revision: 10, limit: 8000)))
+        #expect(
+            try harness.pending().request
+                == .page(PageRequest(range: 0, after: bytes("k2999"), revision: 10, limit: 8000)))
         try harness.answerPage(entries(8000, size: 1, from: 10_000), at: 30, more: true)
-        #expect(try harness.pending().request == .page(PageRequest(range: 0, after: bytes("k17999"), revision: 10, limit: 10_000)))
+        #expect(
+            try harness.pending().request
+                == .page(PageRequest(range: 0, after: bytes("k17999"), revision: 10, limit: 10_000)))
         // Values of 16 KiB: 63 keys make a mebibyte.
         try harness.answerPage(entries(100, size: 16 << 10, from: 20_000), at: 30)
         #expect(try harness.pending().request == .page(PageRequest(range: 1, after: nil, revision: 10, limit: 63)))
@@ -544,6 +562,25 @@ struct SceneTests {
         try harness.answerPage([.put("c", at: 5)], at: 10, more: true, count: 11)
         try harness.answerPage([.put("d", at: 5)], at: 10, count: 10)
         #expect(harness.take().reports.filter { $0 == .manyKeys(101) }.count == 1)
+    }
+
+    @Test(arguments: [-1, .max] as [Int64])
+    mutating func numbersAreOutOfRange_areMalformed(number: Int64) throws {
+        harness.send(.start)
+        try harness.answerProbe(at: number)
+        harness.passPause()
+        try harness.answerProbe(at: 10)
+        try harness.answerPage(at: 10, count: number)
+        #expect(harness.phase == .waiting)
+        #expect(harness.take().disconnected == [0, 1])
+    }
+
+    @Test mutating func pageIsEmpty_andHasMore_isMalformed() throws {
+        harness.send(.start)
+        try harness.answerProbe(at: 10)
+        try harness.answerPage(at: 10, more: true)
+        #expect(harness.phase == .waiting)
+        #expect(harness.take().seen == "wait-for-ready")
     }
 
     // MARK: Silent losses

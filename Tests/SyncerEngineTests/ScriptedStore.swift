@@ -146,7 +146,9 @@ final class ScriptedStore: Datastore {
     }
 
     func disconnect(endpoint: Int) async { _ = try? await ask(.disconnect(endpoint: endpoint)) }
-    func authenticate(endpoint: Int) async throws(DatastoreError) { _ = try await ask(.authenticate(endpoint: endpoint)) }
+    func authenticate(endpoint: Int) async throws(DatastoreError) {
+        _ = try await ask(.authenticate(endpoint: endpoint))
+    }
 }
 
 /// A watch whose messages come from the test.

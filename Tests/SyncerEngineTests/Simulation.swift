@@ -75,7 +75,9 @@ final class Simulation {
     private func name(_ key: [UInt8]) -> String { String(decoding: key, as: UTF8.self) }
 
     private func step() {
-        if requests.isEmpty && answers.isEmpty, generator.oneIn(machine.phase == .waiting ? 2 : 30) { return passTime() }
+        if requests.isEmpty && answers.isEmpty, generator.oneIn(machine.phase == .waiting ? 2 : 30) {
+            return passTime()
+        }
         switch generator.below(40) {
         case 0..<7: write()
         case 7..<13: serve(withFaults: true)
@@ -268,10 +270,11 @@ final class Simulation {
         let range = generator.below(World.ranges)
         let position = world.position(of: stream.endpoint)
         switch generator.below(9) {
-        case 0: return fail(stream.id, [.unavailable, .noLeader, .unauthenticated, .responseTooLarge][generator.below(4)])
+        case 0:
+            return fail(stream.id, [.unavailable, .noLeader, .unauthenticated, .responseTooLarge][generator.below(4)])
         case 1:
-            // A server that never answers requests for a sign of life is taken for a proxy, and then
-            // its streams may stall until the next audit.
+            // A server that never answers requests for a sign of life is taken for a proxy, and
+            // then its streams may stall until the next audit.
             let endpoint = stream.endpoint
             stream.isSilent = machine.answering.contains(endpoint) || !machine.silent.contains(endpoint)
         case 2: if let latest = stream.latest { stream.messages.append(latest) }

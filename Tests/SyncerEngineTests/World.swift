@@ -140,7 +140,9 @@ struct SimulatedWatch {
             return true
         }
         guard next[range] <= position.revision else { return false }
-        let end = generator.oneIn(2) ? position.revision : next[range] + Int64(generator.below(Int(position.revision - next[range]) + 1))
+        let end =
+            generator.oneIn(2)
+            ? position.revision : next[range] + Int64(generator.below(Int(position.revision - next[range]) + 1))
         let changes = world.changes(of: range, from: next[range], to: end)
         next[range] = end + 1
         if !changes.isEmpty { send(changes, of: range, position, &generator) }

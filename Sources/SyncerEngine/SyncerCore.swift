@@ -9,7 +9,7 @@ enum SyncerCommand: Sendable {
     case requestProgress(RequestID, isCancelled: Latch)
     /// Close the connections to an endpoint, and open the latch.
     case disconnect(endpoint: Int, done: Latch)
-    /// Tell the engine when this time has come.
+    /// Tell the core when this time has come.
     case sleep(until: Duration)
 }
 
@@ -23,7 +23,7 @@ struct SyncerOutputs<Target: RestartAwareCallbacks<[UInt8], [UInt8]>>: Sendable 
 ///
 /// Events are handled one after another, each to its end, because nothing in `handle` waits. So the
 /// target is called in order.
-actor SyncerEngine<Target: RestartAwareCallbacks<[UInt8], [UInt8]>> {
+actor SyncerCore<Target: RestartAwareCallbacks<[UInt8], [UInt8]>> {
     private var machine: SyncerStateMachine
     private let clock: EngineClock
     private var generator: any RandomNumberGenerator
