@@ -177,25 +177,25 @@ struct DecisionTests {
         #expect(history.revision(of: 5) & (1 << 48 - 1) == 5)
     }
 
-    @Test(
-        arguments: [
-            ("rangeCount", { $0.rangeCount = 0 }), ("pages.initial", { $0.pages.initial = 0 }),
-            ("pages.maximum", { $0.pages.maximum = 0 }), ("pages.targetBytes", { $0.pages.targetBytes = 0 }),
-            ("resyncs.warningKeyCount", { $0.resyncs.warningKeyCount = 0 }),
-            ("backOff.factor", { $0.backOff.factor = 0.5 }), ("backOff.factor", { $0.backOff.factor = .nan }),
-            ("backOff.initialDelay", { $0.backOff.initialDelay = .seconds(-1) }),
-            ("resyncs.auditJitter", { $0.resyncs.auditJitter = 1 }),
-            ("resyncs.auditInterval", { $0.resyncs.auditInterval = .zero }),
-            ("deadlines.probe", { $0.deadlines.probe = .zero }),
-            ("liveness.heartbeatInterval", { $0.liveness.heartbeatInterval = .zero }),
-            ("liveness.gracePeriod", { $0.liveness.gracePeriod = .seconds(-1) }),
-        ] as [(String, @Sendable (inout SyncerConfiguration) -> Void)])
-    func configuration_isOutOfRange_namesTheMember(
-        member: String, change: @Sendable (inout SyncerConfiguration) -> Void
-    ) {
-        var configuration = SyncerConfiguration()
-        #expect(configuration.firstFault == nil)
-        change(&configuration)
-        #expect(configuration.firstFault?.member == member)
+    @Test func configuration_isOutOfRange_namesTheMember() {
+        #expect(SyncerConfiguration().firstFault == nil)
+        func expect(_ member: String, _ change: (inout SyncerConfiguration) -> Void) {
+            var configuration = SyncerConfiguration()
+            change(&configuration)
+            #expect(configuration.firstFault?.member == member)
+        }
+        expect("rangeCount") { $0.rangeCount = 0 }
+        expect("pages.initial") { $0.pages.initial = 0 }
+        expect("pages.maximum") { $0.pages.maximum = 0 }
+        expect("pages.targetBytes") { $0.pages.targetBytes = 0 }
+        expect("resyncs.warningKeyCount") { $0.resyncs.warningKeyCount = 0 }
+        expect("backOff.factor") { $0.backOff.factor = 0.5 }
+        expect("backOff.factor") { $0.backOff.factor = .nan }
+        expect("backOff.initialDelay") { $0.backOff.initialDelay = .seconds(-1) }
+        expect("resyncs.auditJitter") { $0.resyncs.auditJitter = 1 }
+        expect("resyncs.auditInterval") { $0.resyncs.auditInterval = .zero }
+        expect("deadlines.probe") { $0.deadlines.probe = .zero }
+        expect("liveness.heartbeatInterval") { $0.liveness.heartbeatInterval = .zero }
+        expect("liveness.gracePeriod") { $0.liveness.gracePeriod = .seconds(-1) }
     }
 }
