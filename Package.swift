@@ -9,7 +9,13 @@ let package = Package(
     products: [
         .library(name: "DedupeBuffer", targets: ["DedupeBuffer"]),
         .library(name: "DedupeBufferService", targets: ["DedupeBufferService"]),
+        .library(name: "DedupeBufferEtcd", targets: ["DedupeBufferEtcd"]),
         .executable(name: "dedupe", targets: ["dedupe"]),
+    ],
+    traits: [
+        .default(enabledTraits: []),
+        // Following etcd: the product DedupeBufferEtcd, and `dedupe etcd`.
+        .trait(name: "Etcd", description: "Follow a prefix of an etcd cluster."),
     ],
     dependencies: [
         // What an application's logs and metrics go to, wherever that is.
@@ -41,6 +47,18 @@ let package = Package(
             name: "DedupeBufferService",
             dependencies: ["DedupeBuffer", .product(name: "ServiceLifecycle", package: "swift-service-lifecycle")]),
 
+        // How to follow a datastore that keeps a history: decisions only, no network.
+        .target(
+            name: "SyncerEngine",
+            dependencies: [
+                "DedupeBuffer",
+                .product(name: "Logging", package: "swift-log"),
+                .product(name: "CoreMetrics", package: "swift-metrics"),
+            ], exclude: ["STATES.md"]),
+
+        // The engine on etcd, by gRPC. Empty without the trait Etcd.
+        .target(name: "DedupeBufferEtcd", dependencies: ["DedupeBuffer", "SyncerEngine"]),
+
         // JSON and text to events, on simdjson's first stage (libsimdjson-dev).
         .target(name: "CEventParser", linkerSettings: [.linkedLibrary("simdjson")]),
 
@@ -68,6 +86,15 @@ let package = Package(
                 .product(name: "ServiceLifecycle", package: "swift-service-lifecycle"),
                 .product(name: "ServiceLifecycleTestKit", package: "swift-service-lifecycle"),
             ]),
+        .testTarget(
+            name: "SyncerEngineTests",
+            dependencies: [
+                "SyncerEngine", "DedupeBuffer",
+                .product(name: "Logging", package: "swift-log"),
+                .product(name: "InMemoryLogging", package: "swift-log"),
+                .product(name: "MetricsTestKit", package: "swift-metrics"),
+            ]),
+        .testTarget(name: "DedupeBufferEtcdTests", dependencies: ["DedupeBufferEtcd", "SyncerEngine", "DedupeBuffer"]),
         .testTarget(name: "DedupeFilterTests", dependencies: ["dedupe", "DedupeBuffer"], exclude: ["Cases"]),
     ],
     swiftLanguageModes: [.v6],

@@ -13,12 +13,12 @@
 /// `Synchronization.Mutex` would do, but on Linux ThreadSanitizer does not see it and reports what
 /// it protects. This is for what happens a few times in a loop's life, or for each batch. The paths
 /// that updates take have no lock of Swift's.
-final class Locked<Value>: @unchecked Sendable {
+package final class Locked<Value>: @unchecked Sendable {
     // Sendable: the value is only touched under the mutex.
     private let mutex: UnsafeMutablePointer<pthread_mutex_t>
     private var value: Value
 
-    init(_ value: Value) {
+    package init(_ value: Value) {
         self.value = value
         mutex = .allocate(capacity: 1)
         let result = pthread_mutex_init(mutex, nil)
@@ -30,7 +30,7 @@ final class Locked<Value>: @unchecked Sendable {
         mutex.deallocate()
     }
 
-    func withLock<R, E: Error>(_ body: (inout Value) throws(E) -> R) throws(E) -> R {
+    package func withLock<R, E: Error>(_ body: (inout Value) throws(E) -> R) throws(E) -> R {
         pthread_mutex_lock(mutex)
         defer { pthread_mutex_unlock(mutex) }
         return try body(&value)
