@@ -25,6 +25,9 @@ let package = Package(
         .package(url: "https://github.com/apple/swift-argument-parser", from: "1.8.2"),
         // Only for DedupeBufferService: who does not use that product builds nothing of it.
         .package(url: "https://github.com/swift-server/swift-service-lifecycle", from: "2.13.0"),
+        // Only for DedupeBufferEtcd, and only with the trait Etcd: a dozen packages in all.
+        .package(url: "https://github.com/grpc/grpc-swift-2", from: "2.4.3"),
+        .package(url: "https://github.com/grpc/grpc-swift-nio-transport", from: "2.9.2"),
     ],
     targets: [
         // The concurrent core. Needs Concurrency Kit and xxHash's header (libck-dev,
@@ -57,7 +60,19 @@ let package = Package(
             ], exclude: ["STATES.md"]),
 
         // The engine on etcd, by gRPC. Empty without the trait Etcd.
-        .target(name: "DedupeBufferEtcd", dependencies: ["DedupeBuffer", "SyncerEngine"]),
+        .target(
+            name: "DedupeBufferEtcd",
+            dependencies: [
+                "DedupeBuffer", "SyncerEngine",
+                .product(name: "Logging", package: "swift-log"),
+                .product(name: "CoreMetrics", package: "swift-metrics"),
+                .product(
+                    name: "ServiceLifecycle", package: "swift-service-lifecycle", condition: .when(traits: ["Etcd"])),
+                .product(name: "GRPCCore", package: "grpc-swift-2", condition: .when(traits: ["Etcd"])),
+                .product(
+                    name: "GRPCNIOTransportHTTP2Posix", package: "grpc-swift-nio-transport",
+                    condition: .when(traits: ["Etcd"])),
+            ], exclude: ["DESIGN.md", "etcd.proto"]),
 
         // JSON and text to events, on simdjson's first stage (libsimdjson-dev).
         .target(name: "CEventParser", linkerSettings: [.linkedLibrary("simdjson")]),
@@ -94,7 +109,15 @@ let package = Package(
                 .product(name: "InMemoryLogging", package: "swift-log"),
                 .product(name: "MetricsTestKit", package: "swift-metrics"),
             ]),
-        .testTarget(name: "DedupeBufferEtcdTests", dependencies: ["DedupeBufferEtcd", "SyncerEngine", "DedupeBuffer"]),
+        .testTarget(
+            name: "DedupeBufferEtcdTests",
+            dependencies: [
+                "DedupeBufferEtcd", "SyncerEngine", "DedupeBuffer",
+                .product(name: "GRPCCore", package: "grpc-swift-2", condition: .when(traits: ["Etcd"])),
+                .product(
+                    name: "GRPCNIOTransportHTTP2Posix", package: "grpc-swift-nio-transport",
+                    condition: .when(traits: ["Etcd"])),
+            ]),
         .testTarget(name: "DedupeFilterTests", dependencies: ["dedupe", "DedupeBuffer"], exclude: ["Cases"]),
     ],
     swiftLanguageModes: [.v6],
