@@ -104,43 +104,44 @@ import Testing
         }
     }
 
-    @Test(arguments: [
-        (.outOfRange, "etcdserver: mvcc: required revision has been compacted", .compacted),
-        (.outOfRange, "etcdserver: mvcc: required revision is a future revision", .futureRevision),
-        (.unavailable, "etcdserver: no leader", .noLeader),
-        (.unavailable, "etcdserver: leader changed", .noLeader),
-        (.failedPrecondition, "etcdserver: not leader", .noLeader),
-        (.unavailable, "etcdserver: request timed out", .timeout),
-        (.unavailable, "etcdserver: request timed out, possibly due to previous leader failure", .noLeader),
-        (.unavailable, "etcdserver: request timed out, possibly due to connection lost", .timeout),
-        (.unavailable, "etcdserver: server stopped", .unavailable),
-        (.unavailable, "etcdserver: unhealthy cluster", .unavailable),
-        (.unavailable, "etcdserver: not capable", .unavailable),
-        (.unavailable, "something else", .unavailable),
-        (.unavailable, "etcdserver: rpc not supported for learner", .unavailable),
-        (.failedPrecondition, "etcdserver: rpc not supported for learner", .unavailable),
-        (.unauthenticated, "etcdserver: invalid auth token", .unauthenticated),
-        (.unauthenticated, "something else", .unauthenticated),
-        (.invalidArgument, "etcdserver: revision of auth store is old", .unauthenticated),
-        (.invalidArgument, "etcdserver: user name is empty", .unauthenticated),
-        (.invalidArgument, "etcdserver: authentication failed, invalid user ID or password", .permissionDenied),
-        (.permissionDenied, "etcdserver: permission denied", .permissionDenied),
-        (.permissionDenied, "something else", .permissionDenied),
-        (.resourceExhausted, "etcdserver: too many requests", .overloaded),
-        (.resourceExhausted, "something else", .overloaded),
-        (
-            .resourceExhausted, "grpc: trying to send message larger than max (3000000000 vs. 2147483647)",
-            .responseTooLarge
-        ),
-        (.dataLoss, "etcdserver: corrupt cluster", .dataLoss),
-        (.dataLoss, "something else", .dataLoss),
-        (.unimplemented, "unknown service etcdserverpb.KV", .unsupported),
-        (.deadlineExceeded, "context deadline exceeded", .timeout),
-        (.cancelled, "context canceled", .unavailable),
-        (.aborted, "", .unavailable),
-        (.internalError, "", .other),
-        (.unknown, "etcdserver: something new", .other),
-    ] as [(RPCError.Code, String, DatastoreError.Reason)])
+    @Test(
+        arguments: [
+            (.outOfRange, "etcdserver: mvcc: required revision has been compacted", .compacted),
+            (.outOfRange, "etcdserver: mvcc: required revision is a future revision", .futureRevision),
+            (.unavailable, "etcdserver: no leader", .noLeader),
+            (.unavailable, "etcdserver: leader changed", .noLeader),
+            (.failedPrecondition, "etcdserver: not leader", .noLeader),
+            (.unavailable, "etcdserver: request timed out", .timeout),
+            (.unavailable, "etcdserver: request timed out, possibly due to previous leader failure", .noLeader),
+            (.unavailable, "etcdserver: request timed out, possibly due to connection lost", .timeout),
+            (.unavailable, "etcdserver: server stopped", .unavailable),
+            (.unavailable, "etcdserver: unhealthy cluster", .unavailable),
+            (.unavailable, "etcdserver: not capable", .unavailable),
+            (.unavailable, "something else", .unavailable),
+            (.unavailable, "etcdserver: rpc not supported for learner", .unavailable),
+            (.failedPrecondition, "etcdserver: rpc not supported for learner", .unavailable),
+            (.unauthenticated, "etcdserver: invalid auth token", .unauthenticated),
+            (.unauthenticated, "something else", .unauthenticated),
+            (.invalidArgument, "etcdserver: revision of auth store is old", .unauthenticated),
+            (.invalidArgument, "etcdserver: user name is empty", .unauthenticated),
+            (.invalidArgument, "etcdserver: authentication failed, invalid user ID or password", .permissionDenied),
+            (.permissionDenied, "etcdserver: permission denied", .permissionDenied),
+            (.permissionDenied, "something else", .permissionDenied),
+            (.resourceExhausted, "etcdserver: too many requests", .overloaded),
+            (.resourceExhausted, "something else", .overloaded),
+            (
+                .resourceExhausted, "grpc: trying to send message larger than max (3000000000 vs. 2147483647)",
+                .responseTooLarge
+            ),
+            (.dataLoss, "etcdserver: corrupt cluster", .dataLoss),
+            (.dataLoss, "something else", .dataLoss),
+            (.unimplemented, "unknown service etcdserverpb.KV", .unsupported),
+            (.deadlineExceeded, "context deadline exceeded", .timeout),
+            (.cancelled, "context canceled", .unavailable),
+            (.aborted, "", .unavailable),
+            (.internalError, "", .other),
+            (.unknown, "etcdserver: something new", .other),
+        ] as [(RPCError.Code, String, DatastoreError.Reason)])
     func status_ofARequestOrAStream_hasItsReason(
         code: RPCError.Code, message: String, reason: DatastoreError.Reason
     ) async throws {
@@ -312,7 +313,8 @@ import Testing
         try await withDatastore(script) { datastore in
             _ = try await datastore.probe(endpoint: 0, resuming: nil)
             let watches = [
-                try await datastore.watch(endpoint: 0, starts: [1]), try await datastore.watch(endpoint: 0, starts: [1]),
+                try await datastore.watch(endpoint: 0, starts: [1]),
+                try await datastore.watch(endpoint: 0, starts: [1]),
             ]
             for watch in watches { _ = try await first(1, of: watch) }
             _ = try await datastore.probe(endpoint: 0, resuming: nil)

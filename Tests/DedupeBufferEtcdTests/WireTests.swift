@@ -89,25 +89,29 @@ import Testing
 
     // MARK: - What a decoder must refuse
 
-    @Test(arguments: [
-        ("a number that does not end", [0x20, 0x80]),
-        ("a number of 11 bytes", [0x20] + Array(repeating: 0x80, count: 10) + [1]),
-        ("a number of more than 64 bits", [0x20] + Array(repeating: 0xff, count: 9) + [2]),
-        ("field 0", [0x00, 1]),
-        ("a field number of more than 32 bits", [0xf8, 0xff, 0xff, 0xff, 0xff, 0xff, 1, 1]),
-        ("a group's beginning", [0x23]),
-        ("a group's end", [0x24]),
-        ("an unknown wire type", [0x26, 1]),
-        ("a length beyond the end", [0x12, 5, 1]),
-        ("a length of 2^63", [0x12] + Array(repeating: 0x80, count: 9) + [1]),
-        ("a length of 2^64 - 1", [0x12] + Array(repeating: 0xff, count: 9) + [1]),
-        ("a message where a number belongs", [0x22, 0]),
-        ("a number where a message belongs", [0x10, 1]),
-        ("eight bytes where a number belongs", [0x21, 1, 2, 3, 4, 5, 6, 7, 8]),
-        ("a key that is empty", [0x12, 2, 0x18, 1]),
-        ("a key without a revision", [0x12, 3, 0x0a, 1, 0x61]),
-        ("a key with a negative revision", [0x12, 14, 0x0a, 1, 0x61, 0x18] + Array(repeating: 0xff, count: 9) + [1]),
-    ] as [(String, [UInt8])])
+    @Test(
+        arguments: [
+            ("a number that does not end", [0x20, 0x80]),
+            ("a number of 11 bytes", [0x20] + Array(repeating: 0x80, count: 10) + [1]),
+            ("a number of more than 64 bits", [0x20] + Array(repeating: 0xff, count: 9) + [2]),
+            ("field 0", [0x00, 1]),
+            ("a field number of more than 32 bits", [0xf8, 0xff, 0xff, 0xff, 0xff, 0xff, 1, 1]),
+            ("a group's beginning", [0x23]),
+            ("a group's end", [0x24]),
+            ("an unknown wire type", [0x26, 1]),
+            ("a length beyond the end", [0x12, 5, 1]),
+            ("a length of 2^63", [0x12] + Array(repeating: 0x80, count: 9) + [1]),
+            ("a length of 2^64 - 1", [0x12] + Array(repeating: 0xff, count: 9) + [1]),
+            ("a message where a number belongs", [0x22, 0]),
+            ("a number where a message belongs", [0x10, 1]),
+            ("eight bytes where a number belongs", [0x21, 1, 2, 3, 4, 5, 6, 7, 8]),
+            ("a key that is empty", [0x12, 2, 0x18, 1]),
+            ("a key without a revision", [0x12, 3, 0x0a, 1, 0x61]),
+            (
+                "a key with a negative revision",
+                [0x12, 14, 0x0a, 1, 0x61, 0x18] + Array(repeating: 0xff, count: 9) + [1]
+            ),
+        ] as [(String, [UInt8])])
     func rangeResponse_whenBytesAreNotAllowed_isRefused(what: String, bytes: [UInt8]) {
         #expect(throws: WireError.self, Comment(rawValue: what)) { try decode(bytes) as RangeResponse }
     }
@@ -150,7 +154,9 @@ import Testing
         for round in 0..<4_000 {
             var bytes: [UInt8]
             if round % 2 == 0 {
-                bytes = (0..<Int.random(in: 0..<64, using: &generator)).map { _ in .random(in: 0...255, using: &generator) }
+                bytes = (0..<Int.random(in: 0..<64, using: &generator)).map { _ in
+                    .random(in: 0...255, using: &generator)
+                }
             } else {
                 bytes = valid
                 for _ in 0...Int.random(in: 0..<4, using: &generator) {
@@ -179,15 +185,16 @@ import Testing
 }
 
 @Suite struct KeyRangeTests {
-    @Test(arguments: [
-        (Array("/config/".utf8), Array("/config0".utf8)),
-        ([1], [2]),
-        ([1, 0xff], [2]),
-        ([1, 0xfe, 0xff, 0xff], [1, 0xff]),
-        ([0xff], [0]),
-        ([0xff, 0xff], [0]),
-        ([0], [1]),
-    ] as [([UInt8], [UInt8])])
+    @Test(
+        arguments: [
+            (Array("/config/".utf8), Array("/config0".utf8)),
+            ([1], [2]),
+            ([1, 0xff], [2]),
+            ([1, 0xfe, 0xff, 0xff], [1, 0xff]),
+            ([0xff], [0]),
+            ([0xff, 0xff], [0]),
+            ([0], [1]),
+        ] as [([UInt8], [UInt8])])
     func prefix_hasTheEndAfterItsLastKey(prefix: [UInt8], end: [UInt8]) {
         #expect(KeyRange(prefix: prefix).start == prefix)
         #expect(KeyRange(prefix: prefix).end == end)

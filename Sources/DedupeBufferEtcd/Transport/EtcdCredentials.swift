@@ -44,7 +44,7 @@ final class EtcdCredentials: Sendable {
         do throws(DatastoreError) {
             let response = try await call(AuthenticateRequest(name: user.name, password: user.password))
             state.withLock { $0 = .token(response.token) }
-        } catch where error.message.contains("authentication is not enabled") {
+        } catch  where error.message.contains("authentication is not enabled") {
             state.withLock { $0 = .notNeeded }
         }
     }

@@ -39,7 +39,7 @@ final class EtcdDatastore: Datastore {
         if let resuming { request.revision = max(0, resuming - 1) }
         do throws(DatastoreError) {
             return try await call(.range, request, endpoint, options.requestTimeout).header.position
-        } catch where error.reason == .futureRevision {
+        } catch  where error.reason == .futureRevision {
             // The history ends before that revision. The newest one says where.
             request.revision = 0
             return try await call(.range, request, endpoint, options.requestTimeout).header.position
