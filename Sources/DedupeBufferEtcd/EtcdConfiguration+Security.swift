@@ -33,7 +33,8 @@ extension EtcdConfiguration {
         public var certificateAuthorities: String?
         /// `nil` if the cluster does not ask for one.
         public var identity: Identity?
-        /// The name that a member's certificate must have. `nil`: the endpoint's host.
+        /// The name that a member's certificate must have. `nil`: the endpoint's host. A certificate
+        /// for the address that the connection goes to is accepted, too.
         public var serverName: String?
 
         /// Settings for TLS. The properties describe the parameters.

@@ -35,6 +35,8 @@ extension EtcdConfiguration {
         ]
         for (member, pause) in pauses { try require(pause >= .zero, member, "zero or more") }
         try require(keepaliveInterval >= .seconds(5), "keepaliveInterval", "5 seconds or more")
+        // grpc-swift restarts the timeout at each ping.
+        try require(keepaliveTimeout < keepaliveInterval, "keepaliveTimeout", "less than keepaliveInterval")
     }
 
     private func validateNumbers() throws(DedupeBufferConfiguration.ValidationError) {

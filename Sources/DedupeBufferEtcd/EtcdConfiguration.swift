@@ -49,7 +49,7 @@ public struct EtcdConfiguration: Sendable {
     /// connection works. 5 seconds or more, because etcd closes a connection with more pings.
     public var keepaliveInterval = Duration.seconds(20)
 
-    /// How long the answer to a ping may take. More than zero.
+    /// How long the answer to a ping may take. More than zero, and less than ``keepaliveInterval``.
     public var keepaliveTimeout = Duration.seconds(10)
 
     /// After this time without any message of the watch the syncer asks the server for one. More

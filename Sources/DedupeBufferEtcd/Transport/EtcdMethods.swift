@@ -10,7 +10,7 @@ import SyncerEngine
 struct EtcdMethod<Request: WireEncodable, Response: WireDecodable>: Sendable {
     let descriptor: MethodDescriptor
 
-    private init(_ service: String, _ method: String) {
+    init(_ service: String, _ method: String) {
         descriptor = MethodDescriptor(fullyQualifiedService: "etcdserverpb.\(service)", method: method)
     }
 }

@@ -22,6 +22,7 @@ private let meanings: [(text: String, reason: DatastoreError.Reason)] = [
     ("not leader", .noLeader),
     ("leader changed", .noLeader),
     ("leader failure", .noLeader),
+    ("raft proposal dropped", .noLeader),
     ("timed out", .timeout),
     ("too many requests", .overloaded),
     ("database space exceeded", .overloaded),

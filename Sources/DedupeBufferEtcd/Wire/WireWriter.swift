@@ -5,9 +5,9 @@
 
 /// A message that is being written. A field with its default value is left out, as proto3 wants it.
 struct WireWriter {
-    private(set) var bytes: [UInt8] = []
+    private(set) var bytes: [UInt8]
 
-    init() {}
+    init(_ bytes: [UInt8] = []) { self.bytes = bytes }
 
     mutating func write(_ number: UInt32, _ value: UInt64) {
         guard value != 0 else { return }

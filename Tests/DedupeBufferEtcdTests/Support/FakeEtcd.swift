@@ -58,7 +58,7 @@ struct FakeEtcd: RegistrableRPCService {
                 try await script.watch(
                     FakeStream(
                         metadata: request.metadata, peer: context.remotePeer, requests: request.messages,
-                        writer: writer))
+                        writer: writer, cancellation: context.cancellation))
                 return [:]
             }
         }
@@ -102,6 +102,7 @@ struct FakeStream: Sendable {
     let peer: String
     let requests: RPCAsyncSequence<WatchRequest, any Error>
     fileprivate let writer: RPCWriter<[UInt8]>
+    fileprivate let cancellation: ServerContext.RPCCancellationHandle
 
     func send(_ response: WatchResponse) async throws { try await writer.write(response.encoded) }
 
@@ -109,7 +110,7 @@ struct FakeStream: Sendable {
 
     /// Sends nothing more, until the client goes. The connection stays alive meanwhile.
     func staySilent() async throws {
-        for try await _ in requests {}
+        try await cancellation.cancelled
     }
 }
 
