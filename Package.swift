@@ -12,20 +12,26 @@ let package = Package(
         .library(name: "DedupeBufferEtcd", targets: ["DedupeBufferEtcd"]),
         .executable(name: "dedupe", targets: ["dedupe"]),
     ],
+    // A package that uses DedupeBuffer alone names no trait, `traits: []`, and then fetches swift-log
+    // and swift-metrics, and nothing else. With the trait Etcd it fetches the gRPC stack, too.
     traits: [
-        .default(enabledTraits: []),
-        // Following etcd: the product DedupeBufferEtcd, and `dedupe etcd`.
-        .trait(name: "Etcd", description: "Follow a prefix of an etcd cluster."),
+        .default(enabledTraits: ["Service", "Filter"]),
+        .trait(name: "Service", description: "The product DedupeBufferService."),
+        .trait(name: "Filter", description: "The program dedupe."),
+        .trait(
+            name: "Etcd", description: "The product DedupeBufferEtcd, which follows a cluster, and `dedupe etcd`.",
+            enabledTraits: ["Service", "Filter"]),
     ],
     dependencies: [
         // What an application's logs and metrics go to, wherever that is.
         .package(url: "https://github.com/apple/swift-log", from: "1.16.2"),
         .package(url: "https://github.com/apple/swift-metrics", from: "2.13.0"),
-        // The command-line conventions that Swift users expect: help, completion, validation.
+        // The command-line conventions that Swift users expect: help, completion, validation. Only
+        // for the program.
         .package(url: "https://github.com/apple/swift-argument-parser", from: "1.8.2"),
-        // Only for DedupeBufferService: who does not use that product builds nothing of it.
+        // Only for DedupeBufferService and DedupeBufferEtcd.
         .package(url: "https://github.com/swift-server/swift-service-lifecycle", from: "2.13.0"),
-        // Only for DedupeBufferEtcd, and only with the trait Etcd: a dozen packages in all.
+        // Only for DedupeBufferEtcd.
         .package(url: "https://github.com/grpc/grpc-swift-2", from: "2.4.3"),
         .package(url: "https://github.com/grpc/grpc-swift-nio-transport", from: "2.9.2"),
     ],
@@ -48,7 +54,12 @@ let package = Package(
         // Delivery as a service of an application.
         .target(
             name: "DedupeBufferService",
-            dependencies: ["DedupeBuffer", .product(name: "ServiceLifecycle", package: "swift-service-lifecycle")]),
+            dependencies: [
+                "DedupeBuffer",
+                .product(
+                    name: "ServiceLifecycle", package: "swift-service-lifecycle",
+                    condition: .when(traits: ["Service"])),
+            ]),
 
         // How to follow a datastore that keeps a history: decisions only, no network.
         .target(
@@ -82,7 +93,8 @@ let package = Package(
             name: "dedupe",
             dependencies: [
                 "DedupeBuffer", "CEventParser",
-                .product(name: "ArgumentParser", package: "swift-argument-parser"),
+                .product(
+                    name: "ArgumentParser", package: "swift-argument-parser", condition: .when(traits: ["Filter"])),
             ], exclude: ["Manual"]),
 
         .testTarget(
@@ -98,8 +110,12 @@ let package = Package(
             name: "DedupeBufferServiceTests",
             dependencies: [
                 "DedupeBuffer", "DedupeBufferService",
-                .product(name: "ServiceLifecycle", package: "swift-service-lifecycle"),
-                .product(name: "ServiceLifecycleTestKit", package: "swift-service-lifecycle"),
+                .product(
+                    name: "ServiceLifecycle", package: "swift-service-lifecycle",
+                    condition: .when(traits: ["Service"])),
+                .product(
+                    name: "ServiceLifecycleTestKit", package: "swift-service-lifecycle",
+                    condition: .when(traits: ["Service"])),
             ]),
         .testTarget(
             name: "SyncerEngineTests",
@@ -113,6 +129,8 @@ let package = Package(
             name: "DedupeBufferEtcdTests",
             dependencies: [
                 "DedupeBufferEtcd", "SyncerEngine", "DedupeBuffer",
+                .product(
+                    name: "ServiceLifecycle", package: "swift-service-lifecycle", condition: .when(traits: ["Etcd"])),
                 .product(name: "GRPCCore", package: "grpc-swift-2", condition: .when(traits: ["Etcd"])),
                 .product(
                     name: "GRPCNIOTransportHTTP2Posix", package: "grpc-swift-nio-transport",

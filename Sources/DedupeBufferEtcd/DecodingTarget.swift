@@ -64,11 +64,7 @@ struct DecodingTarget<Target: RestartAwareCallbacks>: RestartAwareCallbacks {
 
     /// The update for the target, or `nil` if there is none.
     private func decode(_ update: Update<[UInt8], [UInt8]>) -> Update<Target.Key, Target.Value>? {
-        guard let bytes = update.value else {
-            state.withLock { state in _ = state.good.removeValue(forKey: update.key) }
-            // A key that cannot be decoded never reached the target.
-            return (try? decodeKey(update.key)).map { Update(key: $0, value: nil, revision: update.revision) }
-        }
+        guard let bytes = update.value else { return decodeDeletion(update) }
         do {
             let key = try decodeKey(update.key)
             let value = try decodeValue(key, update.key, bytes)
@@ -80,6 +76,14 @@ struct DecodingTarget<Target: RestartAwareCallbacks>: RestartAwareCallbacks {
             rejections.reject(update, error)
             return repeatGoodValue(of: update.key)
         }
+    }
+
+    private func decodeDeletion(_ update: Update<[UInt8], [UInt8]>) -> Update<Target.Key, Target.Value>? {
+        // The target never got a key that had no good value.
+        guard state.withLock({ $0.good.removeValue(forKey: update.key) != nil }),
+            let key = try? decodeKey(update.key)
+        else { return nil }
+        return Update(key: key, value: nil, revision: update.revision)
     }
 
     /// The last good value of a key that the running snapshot has not shown yet.

@@ -42,7 +42,7 @@ final class Follower: Sendable {
     }
 
     /// Waits until the sink has exactly this, and is in sync.
-    func waitUntil(_ what: String, content: [[UInt8]: [UInt8]], limit: Duration = .seconds(60)) async throws {
+    func waitUntil(_ what: String, content: [[UInt8]: [UInt8]], limit: Duration = .seconds(300)) async throws {
         do {
             try await sink.waitUntil(what, limit: limit) { $0.content == content && $0.statuses.last == .inSync }
         } catch {
@@ -102,7 +102,7 @@ final class CheckedSink: AsyncSyncerCallbacks {
 
     /// Waits until the condition holds.
     func waitUntil(
-        _ what: String, limit: Duration = .seconds(60), _ condition: @escaping @Sendable (Snapshot) -> Bool
+        _ what: String, limit: Duration = .seconds(300), _ condition: @escaping @Sendable (Snapshot) -> Bool
     ) async throws {
         try await within(what, limit: limit) { [self] in
             while !condition(snapshot) {

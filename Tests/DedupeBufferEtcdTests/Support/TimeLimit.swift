@@ -9,7 +9,7 @@ struct TimeLimitExceeded: Error, CustomStringConvertible {
 
 /// Runs the body, or fails with the name of what was waited for.
 func within<Result: Sendable>(
-    _ what: String, limit: Duration = .seconds(60), isolation: isolated (any Actor)? = #isolation,
+    _ what: String, limit: Duration = .seconds(300), isolation: isolated (any Actor)? = #isolation,
     _ body: @escaping @Sendable () async throws -> Result
 ) async throws -> Result {
     try await withThrowingTaskGroup(of: Result?.self) { group in
