@@ -12,8 +12,9 @@ let package = Package(
         .library(name: "DedupeBufferEtcd", targets: ["DedupeBufferEtcd"]),
         .executable(name: "dedupe", targets: ["dedupe"]),
     ],
-    // A package that uses DedupeBuffer alone names no trait, `traits: []`, and then fetches swift-log
-    // and swift-metrics, and nothing else. With the trait Etcd it fetches the gRPC stack, too.
+    // A package that uses DedupeBuffer alone names no trait, `traits: []`, and then fetches
+    // swift-log and swift-metrics, and nothing else. With the trait Etcd it fetches the gRPC stack,
+    // too.
     traits: [
         .default(enabledTraits: ["Service", "Filter"]),
         .trait(name: "Service", description: "The product DedupeBufferService."),

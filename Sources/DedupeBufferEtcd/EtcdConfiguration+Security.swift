@@ -11,7 +11,7 @@ extension EtcdConfiguration {
     /// ```swift
     /// configuration.tls = .init(
     ///     certificateAuthorities: "/etc/etcd/ca.crt",
-    ///     identity: .init(certificate: "/etc/etcd/client.crt", privateKey: "/etc/etcd/client.key"))
+    ///     identity: .init(certificate: "/etc/etcd/me.crt", privateKey: "/etc/etcd/me.key"))
     /// ```
     public struct TLS: Sendable, Hashable {
         /// The certificate that proves the identity of this program, and its key.
@@ -33,8 +33,8 @@ extension EtcdConfiguration {
         public var certificateAuthorities: String?
         /// `nil` if the cluster does not ask for one.
         public var identity: Identity?
-        /// The name that a member's certificate must have. `nil`: the endpoint's host. A certificate
-        /// for the address that the connection goes to is accepted, too.
+        /// The name that a member's certificate must have. `nil`: the endpoint's host. A
+        /// certificate for the address that the connection goes to is accepted, too.
         public var serverName: String?
 
         /// Settings for TLS. The properties describe the parameters.

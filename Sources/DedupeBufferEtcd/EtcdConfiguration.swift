@@ -10,7 +10,8 @@ import SyncerEngine
 ///
 /// ```swift
 /// var configuration = EtcdConfiguration(
-///     endpoints: [try .init("https://etcd-1:2379"), try .init("https://etcd-2:2379")], prefix: "/config/")
+///     endpoints: try ["https://etcd-1:2379", "https://etcd-2:2379"].map { try .init($0) },
+///     prefix: "/config/")
 /// configuration.tls = .init(certificateAuthorities: "/etc/etcd/ca.crt")
 /// configuration.logger = logger
 /// ```

@@ -15,7 +15,8 @@ import SyncerEngine
 ///     try JSONDecoder().decode(Route.self, from: Data(bytes))
 /// }
 /// let delivery = DedupeBufferService(buffer: buffer, sink: sink)
-/// let group = ServiceGroup(services: [delivery, syncer], gracefulShutdownSignals: [.sigterm], logger: logger)
+/// let group = ServiceGroup(
+///     services: [delivery, syncer], gracefulShutdownSignals: [.sigterm], logger: logger)
 /// try await group.run()
 /// ```
 ///

@@ -111,7 +111,7 @@ import Testing
             (.unavailable, "etcdserver: no leader", .noLeader),
             (.unavailable, "etcdserver: leader changed", .noLeader),
             (.failedPrecondition, "etcdserver: not leader", .noLeader),
-        (.unknown, "raft proposal dropped", .noLeader),
+            (.unknown, "raft proposal dropped", .noLeader),
             (.unavailable, "etcdserver: request timed out", .timeout),
             (.unavailable, "etcdserver: request timed out, possibly due to previous leader failure", .noLeader),
             (.unavailable, "etcdserver: request timed out, possibly due to connection lost", .timeout),

@@ -7,7 +7,7 @@
 import DedupeBuffer
 import Foundation
 import SyncerEngine
-import Synchronization
+
 import Testing
 
 @testable import DedupeBufferEtcd
@@ -367,7 +367,7 @@ import Testing
         try cluster.control("role", "add", "reads")
         try cluster.control("user", "grant-role", "reader", "reads")
         try cluster.control("auth", "enable")
-        let states = Mutex<[EtcdSyncerState]>([])
+        let states = Locked<[EtcdSyncerState]>([])
         let (changes, continuation) = AsyncStream.makeStream(of: EtcdSyncerState.self)
         var configuration = quick(EtcdConfiguration(endpoints: cluster.endpoints, prefix: "/k/"))
         configuration.user = reader

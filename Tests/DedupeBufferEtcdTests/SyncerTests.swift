@@ -4,6 +4,7 @@
 #if Etcd
 
 import DedupeBuffer
+import Foundation
 import GRPCCore
 import ServiceLifecycle
 import SyncerEngine
@@ -121,15 +122,14 @@ import Testing
     /// Scene 19: the server loses a change and says nothing.
     @Test func scene19_changeThatTheServerLost_isFoundByAnAudit() async throws {
         store.put("/k/1", "1")
-        try await follow(
-            store.script { [store] _, request, stream, requests in
-                try await stream.send(.created(0, revision: store.revision))
-                store.put("/k/1", nil)
-                store.put("/k/lost \(store.revision)", "1")
-                // The changes after these come.
-                try await store.follow(stream, from: store.revision + 1, &requests, isCreated: true)
-            }, configure: { $0.auditInterval = .milliseconds(300) }
-        ) { follower, _ in
+        let script = store.script { [store] _, _, stream, requests in
+            try await stream.send(.created(0, revision: store.revision))
+            store.put("/k/1", nil)
+            store.put("/k/lost \(store.revision)", "1")
+            // The changes after these come.
+            try await store.follow(stream, from: store.revision + 1, &requests, isCreated: true)
+        }
+        try await follow(script, auditInterval: .milliseconds(300)) { follower, _ in
             try await follower.sink.waitUntil("the deletion") { snapshot in
                 snapshot.content[Array("/k/1".utf8)] == nil && snapshot.deletions > 0
                     && snapshot.content.keys.contains { $0.starts(with: Array("/k/lost".utf8)) }
@@ -141,11 +141,7 @@ import Testing
     /// Scene 28: reading everything again brings the sink nothing that it has.
     @Test func scene28_audit_tellsTheSinkOnlyWhatHasChanged() async throws {
         for i in 0..<100 { store.put("/k/\(i)", "\(i)") }
-        try await follow(
-            store.script { [store] _, request, stream, requests in
-                try await store.follow(stream, from: request.startRevision, &requests)
-            }, configure: { $0.auditInterval = .milliseconds(100) }
-        ) { follower, store in
+        try await follow(plainScript, auditInterval: .milliseconds(100)) { follower, store in
             try await follower.waitUntil("the snapshot", content: store.content())
             let buffer = follower.buffer
             try await within("three audits") {
@@ -159,9 +155,7 @@ import Testing
 
     @Test func syncer_inAGroup_endsAtAGracefulShutdown() async throws {
         store.put("/k/1", "1")
-        let script = store.script { [store] _, request, stream, requests in
-            try await store.follow(stream, from: request.startRevision, &requests)
-        }
+        let script = plainScript
         try await within("the test") {
             try await FakeEtcd.run(script) { endpoint in
                 let (states, continuation) = AsyncStream.makeStream(of: EtcdSyncerState.self)
@@ -188,9 +182,7 @@ import Testing
 
     @Test func cancelledSyncer_returnsAndCanRunAgain() async throws {
         store.put("/k/1", "1")
-        let script = store.script { [store] _, request, stream, requests in
-            try await store.follow(stream, from: request.startRevision, &requests)
-        }
+        let script = plainScript
         try await within("the test") {
             try await FakeEtcd.run(script) { endpoint in
                 let (states, continuation) = AsyncStream.makeStream(of: EtcdSyncerState.self)
@@ -208,13 +200,9 @@ import Testing
         }
     }
 
-    /// Everything at once: TLS is not possible with this server, host names and IPv6 are.
     @Test func endpointByHostName_works() async throws {
         store.put("/k/1", "1")
-        let script = store.script { [store] _, request, stream, requests in
-            try await store.follow(stream, from: request.startRevision, &requests)
-        }
-        try await FakeEtcd.run(script) { [store] endpoint in
+        try await FakeEtcd.run(plainScript) { [store] endpoint in
             let byName = try EtcdConfiguration.Endpoint(host: "localhost", port: endpoint.port, usesTLS: false)
             try await Follower.run(quick(EtcdConfiguration(endpoints: [byName], prefix: "/k/"))) { follower in
                 try await follower.waitUntil("by name", content: store.content())
@@ -222,14 +210,35 @@ import Testing
         }
     }
 
+    @Test(.enabled(if: hasIPv6, "there is no IPv6 here")) func endpointOfIPv6_works() async throws {
+        store.put("/k/1", "1")
+        try await FakeEtcd.run(plainScript, host: "::1") { [store] endpoint in
+            let endpoint = try EtcdConfiguration.Endpoint("http://[::1]:\(endpoint.port)")
+            try await Follower.run(quick(EtcdConfiguration(endpoints: [endpoint], prefix: "/k/"))) { follower in
+                try await follower.waitUntil("by IPv6", content: store.content())
+            }
+        }
+    }
+
+    private static var hasIPv6: Bool {
+        (try? String(contentsOfFile: "/proc/net/if_inet6", encoding: .utf8))?.isEmpty == false
+    }
+
+    /// What etcd does.
+    private var plainScript: FakeEtcd.Script {
+        store.script { [store] _, request, stream, requests in
+            try await store.follow(stream, from: request.startRevision, &requests)
+        }
+    }
+
     // MARK: - Support
 
     private func follow(
-        _ script: FakeEtcd.Script, configure: (inout EtcdConfiguration) -> Void = { _ in },
+        _ script: FakeEtcd.Script, auditInterval: Duration? = nil,
         _ body: @escaping @Sendable (Follower, FakeStore) async throws -> Void
     ) async throws {
         var template = quick(EtcdConfiguration(endpoints: [], prefix: "/k/"))
-        configure(&template)
+        template.auditInterval = auditInterval
         try await within("the test") { [store, template] in
             try await FakeEtcd.run(script) { endpoint in
                 var configuration = template

@@ -141,17 +141,18 @@ import Testing
             ])
     }
 
-    @Test(arguments: [
-        ("rpc error: code = PermissionDenied desc = etcdserver: permission denied", .permissionDenied),
-        ("etcdserver: permission denied", .permissionDenied),
-        ("etcdserver: invalid auth token", .unauthenticated),
-        ("etcdserver: revision of auth store is old", .unauthenticated),
-        ("etcdserver: user name is empty", .unauthenticated),
-        ("etcdserver: no leader", .noLeader),
-        ("etcdserver: too many requests", .overloaded),
-        ("etcdserver: corrupt cluster", .dataLoss),
-        ("etcdserver: server stopped", .unavailable),
-    ] as [(String, DatastoreError.Reason)])
+    @Test(
+        arguments: [
+            ("rpc error: code = PermissionDenied desc = etcdserver: permission denied", .permissionDenied),
+            ("etcdserver: permission denied", .permissionDenied),
+            ("etcdserver: invalid auth token", .unauthenticated),
+            ("etcdserver: revision of auth store is old", .unauthenticated),
+            ("etcdserver: user name is empty", .unauthenticated),
+            ("etcdserver: no leader", .noLeader),
+            ("etcdserver: too many requests", .overloaded),
+            ("etcdserver: corrupt cluster", .dataLoss),
+            ("etcdserver: server stopped", .unavailable),
+        ] as [(String, DatastoreError.Reason)])
     func scene21_watchRefusedOrCancelled_failsWithTheReason(text: String, reason: DatastoreError.Reason) async throws {
         for isRefused in [true, false] {
             let error = await expect(reason: reason) {
@@ -182,21 +183,22 @@ import Testing
         #expect(messages == [.cancelled(range: 0, reason: "a new reason", compacted: nil, first5)])
     }
 
-    @Test(arguments: [
-        ("changes before the watch is created", [.events(0, revision: 5, .init(key: [1], value: [], revision: 5))]),
-        ("a watch that was not requested", [.created(0, revision: 5), .created(1, revision: 5)]),
-        (
-            "changes of another watch",
-            [.created(0, revision: 5), .events(1, revision: 5, .init(key: [1], value: [], revision: 5))]
-        ),
-        (
-            "changes of a cancelled watch",
-            [
-                .created(0, revision: 5), .of(0, revision: 5) { $0.isCancelled = true },
-                .events(0, revision: 5, .init(key: [1], value: [], revision: 5)),
-            ]
-        ),
-    ] as [(String, [WatchResponse])])
+    @Test(
+        arguments: [
+            ("changes before the watch is created", [.events(0, revision: 5, .init(key: [1], value: [], revision: 5))]),
+            ("a watch that was not requested", [.created(0, revision: 5), .created(1, revision: 5)]),
+            (
+                "changes of another watch",
+                [.created(0, revision: 5), .events(1, revision: 5, .init(key: [1], value: [], revision: 5))]
+            ),
+            (
+                "changes of a cancelled watch",
+                [
+                    .created(0, revision: 5), .of(0, revision: 5) { $0.isCancelled = true },
+                    .events(0, revision: 5, .init(key: [1], value: [], revision: 5)),
+                ]
+            ),
+        ] as [(String, [WatchResponse])])
     func responseThatCannotBe_isMalformed(what: String, responses: [WatchResponse]) async {
         await expect(reason: .malformed) {
             try await watch { stream in

@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: Apache-2.0
-// What etcd's errors mean. A gRPC status alone does not say: etcd uses `unavailable`, for one, for a
+// What etcd's errors mean. A gRPC status alone does not say: etcd uses `unavailable` both for a
 // member without a leader and for one that is stopping. So the texts count first.
 
 #if Etcd

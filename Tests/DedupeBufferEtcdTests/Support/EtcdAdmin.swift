@@ -13,7 +13,9 @@ final class EtcdAdmin: Sendable {
     private let connection: EtcdConnection
     private let token: String?
 
-    init(_ endpoint: EtcdConfiguration.Endpoint, tls: EtcdConfiguration.TLS? = nil, user: EtcdConfiguration.User? = nil) async throws {
+    init(_ endpoint: EtcdConfiguration.Endpoint, tls: EtcdConfiguration.TLS? = nil, user: EtcdConfiguration.User? = nil)
+        async throws
+    {
         var options = EtcdTransportOptions()
         options.tls = tls
         connection = try EtcdConnection(endpoint, options)

@@ -5,7 +5,6 @@
 import DedupeBuffer
 import Foundation
 import SyncerEngine
-import Synchronization
 
 @testable import DedupeBufferEtcd
 
@@ -21,7 +20,7 @@ final class EtcdCluster: Sendable {
         let name: String
         let port: Int
         let peerPort: Int
-        fileprivate let process = Mutex<Program?>(nil)
+        fileprivate let process = Locked<Program?>(nil)
 
         fileprivate init(_ name: String) throws {
             self.name = name
@@ -136,7 +135,9 @@ final class EtcdCluster: Sendable {
     }
 
     /// All keys with a prefix, as `etcdctl get --prefix` reports them.
-    func content(prefix: String = "", member: Member? = nil, user: EtcdConfiguration.User? = nil) throws -> [[UInt8]: [UInt8]] {
+    func content(prefix: String = "", member: Member? = nil, user: EtcdConfiguration.User? = nil) throws -> [[UInt8]:
+        [UInt8]]
+    {
         struct Answer: Decodable {
             struct KeyValue: Decodable {
                 let key: Data
@@ -152,36 +153,45 @@ final class EtcdCluster: Sendable {
 
     /// The member that leads.
     func leader() throws -> Member {
-        for member in members {
-            struct Answer: Decodable {
-                struct Status: Decodable {
-                    struct Header: Decodable { let member_id: UInt64 }
-                    let header: Header
-                    let leader: UInt64
-                }
-                let Status: Status
-            }
-            let answers = try JSONDecoder().decode(
-                [Answer].self, from: control("endpoint", "status", "-w", "json", member: member))
-            if let status = answers.first?.Status, status.leader == status.header.member_id { return member }
+        let leader = try members.first { member in
+            let status = try status(of: member)
+            return status.leader == status.header.memberID
         }
-        throw ProgramError("no member leads")
+        guard let leader else { throw ProgramError("no member leads") }
+        return leader
     }
 
     /// Lets another member lead.
     func moveLeader() throws {
         let leader = try leader()
         let other = members.first { $0 !== leader }!
-        struct Answer: Decodable {
-            struct Status: Decodable {
-                struct Header: Decodable { let member_id: UInt64 }
-                let header: Header
+        try control(
+            "move-leader", String(try status(of: other).header.memberID, radix: 16), member: leader)
+    }
+
+    private struct Status: Decodable {
+        struct Header: Decodable {
+            let memberID: UInt64
+
+            private enum CodingKeys: String, CodingKey {
+                case memberID = "member_id"
             }
-            let Status: Status
         }
-        let answers = try JSONDecoder().decode(
-            [Answer].self, from: control("endpoint", "status", "-w", "json", member: other))
-        try control("move-leader", String(answers[0].Status.header.member_id, radix: 16), member: leader)
+
+        let header: Header
+        let leader: UInt64
+    }
+
+    private func status(of member: Member) throws -> Status {
+        struct Answer: Decodable {
+            let status: Status
+
+            private enum CodingKeys: String, CodingKey {
+                case status = "Status"
+            }
+        }
+        let data = try control("endpoint", "status", "-w", "json", member: member)
+        return try JSONDecoder().decode([Answer].self, from: data)[0].status
     }
 
     /// Replaces all members' data by those of a snapshot, and starts the members again.

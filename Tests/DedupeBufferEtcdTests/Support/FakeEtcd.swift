@@ -29,21 +29,24 @@ struct FakeEtcd: RegistrableRPCService {
 
     /// Runs a server while the body runs. The body gets the server's endpoint.
     static func run<Result: Sendable>(
-        _ script: Script, port: Int = 0, _ body: @Sendable (EtcdConfiguration.Endpoint) async throws -> Result
+        _ script: Script, host: String = "127.0.0.1", port: Int = 0,
+        _ body: @Sendable (EtcdConfiguration.Endpoint) async throws -> Result
     ) async throws -> Result {
         var config = HTTP2ServerTransport.Posix.Config.defaults
         // Tests ping more often than this server allows by default.
         config.connection.keepalive.clientBehavior = .init(
             minPingIntervalWithoutCalls: .milliseconds(1), allowWithoutCalls: true)
         let transport = HTTP2ServerTransport.Posix(
-            address: .ipv4(host: "127.0.0.1", port: port), transportSecurity: .plaintext, config: config)
+            address: host.contains(":") ? .ipv6(host: host, port: port) : .ipv4(host: host, port: port),
+            transportSecurity: .plaintext, config: config)
         let server = GRPCServer(transport: transport, services: [FakeEtcd(script: script)])
         return try await withThrowingTaskGroup(of: Void.self) { group in
             group.addTask { try? await server.serve() }
             // A cancelled server ends the program if a connection comes at that moment.
             defer { server.beginGracefulShutdown() }
-            let port = try #require(try await transport.listeningAddress.ipv4?.port)
-            return try await body(EtcdConfiguration.Endpoint(host: "127.0.0.1", port: port, usesTLS: false))
+            let address = try await transport.listeningAddress
+            let port = try #require(address.ipv4?.port ?? address.ipv6?.port)
+            return try await body(EtcdConfiguration.Endpoint(host: host, port: port, usesTLS: false))
         }
     }
 

@@ -3,7 +3,7 @@
 #if Etcd
 
 import DedupeBuffer
-import Synchronization
+
 import Testing
 
 @testable import DedupeBufferEtcd
@@ -80,7 +80,7 @@ final class CheckedSink: AsyncSyncerCallbacks {
     }
 
     private let isSlow: Bool
-    private let state = Mutex(State())
+    private let state = Locked(State())
 
     init(isSlow: Bool) { self.isSlow = isSlow }
 

@@ -2,8 +2,8 @@
 
 #if Etcd
 
+import DedupeBuffer
 import Foundation
-import Synchronization
 
 /// A program that a test starts, and that never outlives the test.
 ///
@@ -36,7 +36,9 @@ final class Program: @unchecked Sendable {
         try process.run()
         var line: [UInt8] = []
         while let byte = try output.fileHandleForReading.read(upToCount: 1)?.first, byte != 0x0a { line.append(byte) }
-        guard let identifier = pid_t(String(decoding: line, as: UTF8.self)) else { throw ProgramError("\(path): no start") }
+        guard let identifier = pid_t(String(decoding: line, as: UTF8.self)) else {
+            throw ProgramError("\(path): no start")
+        }
         self.identifier = identifier
     }
 
@@ -108,7 +110,7 @@ func freePort() throws -> Int {
     }
 }
 
-private let usedPorts = Mutex<Set<Int>>([])
+private let usedPorts = Locked<Set<Int>>([])
 
 private func unusedPort() -> Int {
     let descriptor = socket(AF_INET, streamSocket, 0)

@@ -78,7 +78,12 @@ final class Proxy: Sendable {
             let end: @Sendable () -> Void = {
                 for socket in [client, server] { shutdown(socket, CInt(SHUT_RDWR)) }
                 // The second of the two threads closes the sockets, when no thread uses them.
-                guard isLast.withLock({ isLast in defer { isLast = true }; return isLast }) else { return }
+                guard
+                    isLast.withLock({ isLast in
+                        defer { isLast = true }
+                        return isLast
+                    })
+                else { return }
                 state.withLock { $0.sockets.subtract([client, server]) }
                 for socket in [client, server] { close(socket) }
             }
@@ -142,7 +147,9 @@ private func withSocketAddress<Result>(
     _ address: inout sockaddr_in, _ body: (UnsafePointer<sockaddr>, socklen_t) -> Result
 ) -> Result {
     withUnsafePointer(to: &address) { address in
-        address.withMemoryRebound(to: sockaddr.self, capacity: 1) { body($0, socklen_t(MemoryLayout<sockaddr_in>.size)) }
+        address.withMemoryRebound(to: sockaddr.self, capacity: 1) {
+            body($0, socklen_t(MemoryLayout<sockaddr_in>.size))
+        }
     }
 }
 
