@@ -2,8 +2,12 @@
 # make setup      installs what the build needs (Concurrency Kit, xxHash, simdjson), through apt
 # make run        builds the filter and conflates a real stream for some seconds
 # make test       every test: C core, Swift library, filter   (WERROR=1: warnings are errors)
+# make test-all   the same for all package traits, with the tests against real etcd clusters, and
+#                 the packages that users of each product fetch; half an hour from a clean clone
 # make test-c     only the C core's tests       (VARIANT=plain|asan|tsan)
-# make test-swift only the Swift tests          (SWIFTFLAGS="-c release", "--sanitize=thread", ...)
+# make test-swift only the Swift tests          (SWIFTFLAGS="-c release", "--sanitize=thread", ...,
+#                 TRAITS="--traits Etcd")
+# make etcd-faults     a cluster with random faults beside random writes     (MINUTES=30)
 # make examples   builds and runs the example programs in C, C++, Python, Rust and Swift;
 #                 `make test` runs it
 # make test-install   the installed C library as a user's build finds it: pkg-config, CMake,
@@ -72,9 +76,12 @@ STRICT = $(if $(WERROR),-Xswiftc -warnings-as-errors)
 VARIANT ?= plain
 
 PACKAGES = libck-dev libxxhash-dev libsimdjson-dev
+# What the trait Etcd needs, and the servers and programs of its tests. Debian's etcd-server starts
+# a service on port 2379. The tests do not use it: they start servers on ports of their own.
+ETCD_PACKAGES = zlib1g-dev etcd-server etcd-client openssl
 SUDO = $(shell [ "$$(id -u)" = 0 ] || echo sudo)
 
-.PHONY: help setup run test test-c test-quick test-swift test-arm64 test-valgrind examples examples-c examples-swift test-install asan tsan \
+.PHONY: help setup setup-etcd run test test-all etcd-faults test-c test-quick test-swift test-arm64 test-valgrind examples examples-c examples-swift test-install asan tsan \
     fuzz model interleavings stress shutdown mutants evidence \
     bench bench-quick bench-layer bench-instructions bench-check bench-plot bench-filter \
     format format-check licence-check api-check api-baseline \
@@ -94,6 +101,9 @@ setup:
 	    DEBIAN_FRONTEND=noninteractive $(SUDO) apt-get install -q -y --no-install-recommends $$missing; \
 	fi
 
+setup-etcd:
+	@$(MAKE) -s setup PACKAGES="$(PACKAGES) $(ETCD_PACKAGES)"
+
 # The whole stream comes in at once, and 800 lines a second go out.
 run: setup
 	swift build -c release --product dedupe
@@ -109,14 +119,20 @@ run: setup
 
 test: setup test-c test-quick check-symbols examples test-swift
 
+# The first build of the gRPC stack takes about ten minutes on two cores.
+test-all: setup-etcd test-c test-quick check-symbols examples
+	$(MAKE) test-swift TRAITS=--enable-all-traits
+	Tests/Install/traits
+
 test-c: setup
 	$(MAKE) -C Tests/CDedupeTests run VARIANT=$(VARIANT)
 	$(if $(filter plain,$(VARIANT)),$(MAKE) -C Tests/CDedupeTests run-wrap run-tiny)
 
 # The filter's tests run the executable, which a test build alone would not make.
+TRAITS ?=
 test-swift: setup
-	swift build --product dedupe $(STRICT) $(SWIFTFLAGS)
-	swift test $(STRICT) $(SWIFTFLAGS)
+	swift build --product dedupe $(STRICT) $(TRAITS) $(SWIFTFLAGS)
+	swift test $(STRICT) $(TRAITS) $(SWIFTFLAGS)
 	$(if $(SWIFTFLAGS),,$(MAKE) docs-check)
 
 # ---- Evidence: the long tests, and their short forms ----
@@ -148,6 +164,10 @@ stress: setup
 shutdown: setup
 	$(MAKE) -C Tests/CDedupeTests shutdown ENDS=$(ROUNDS)
 	DEDUPE_ROUNDS=$(ROUNDS) swift test --filter ShutdownTests
+
+MINUTES ?= 30
+etcd-faults: setup-etcd
+	DEDUPE_ETCD_MINUTES=$(MINUTES) swift test --traits Etcd --filter FaultTests
 
 mutants: setup
 	Tests/Mutants/mutants

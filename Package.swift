@@ -12,19 +12,29 @@ let package = Package(
         .library(name: "DedupeBufferEtcd", targets: ["DedupeBufferEtcd"]),
         .executable(name: "dedupe", targets: ["dedupe"]),
     ],
+    // A package that uses DedupeBuffer alone names no trait, `traits: []`, and then fetches
+    // swift-log and swift-metrics, and nothing else. With the trait Etcd it fetches the gRPC stack,
+    // too.
     traits: [
-        .default(enabledTraits: []),
-        // Following etcd: the product DedupeBufferEtcd, and `dedupe etcd`.
-        .trait(name: "Etcd", description: "Follow a prefix of an etcd cluster."),
+        .default(enabledTraits: ["Service", "Filter"]),
+        .trait(name: "Service", description: "The product DedupeBufferService."),
+        .trait(name: "Filter", description: "The program dedupe."),
+        .trait(
+            name: "Etcd", description: "The product DedupeBufferEtcd, which follows a cluster, and `dedupe etcd`.",
+            enabledTraits: ["Service", "Filter"]),
     ],
     dependencies: [
         // What an application's logs and metrics go to, wherever that is.
         .package(url: "https://github.com/apple/swift-log", from: "1.16.2"),
         .package(url: "https://github.com/apple/swift-metrics", from: "2.13.0"),
-        // The command-line conventions that Swift users expect: help, completion, validation.
+        // The command-line conventions that Swift users expect: help, completion, validation. Only
+        // for the program.
         .package(url: "https://github.com/apple/swift-argument-parser", from: "1.8.2"),
-        // Only for DedupeBufferService: who does not use that product builds nothing of it.
+        // Only for DedupeBufferService and DedupeBufferEtcd.
         .package(url: "https://github.com/swift-server/swift-service-lifecycle", from: "2.13.0"),
+        // Only for DedupeBufferEtcd.
+        .package(url: "https://github.com/grpc/grpc-swift-2", from: "2.4.3"),
+        .package(url: "https://github.com/grpc/grpc-swift-nio-transport", from: "2.9.2"),
     ],
     targets: [
         // The concurrent core. Needs Concurrency Kit and xxHash's header (libck-dev,
@@ -45,7 +55,12 @@ let package = Package(
         // Delivery as a service of an application.
         .target(
             name: "DedupeBufferService",
-            dependencies: ["DedupeBuffer", .product(name: "ServiceLifecycle", package: "swift-service-lifecycle")]),
+            dependencies: [
+                "DedupeBuffer",
+                .product(
+                    name: "ServiceLifecycle", package: "swift-service-lifecycle",
+                    condition: .when(traits: ["Service"])),
+            ]),
 
         // How to follow a datastore that keeps a history: decisions only, no network.
         .target(
@@ -57,7 +72,19 @@ let package = Package(
             ], exclude: ["STATES.md"]),
 
         // The engine on etcd, by gRPC. Empty without the trait Etcd.
-        .target(name: "DedupeBufferEtcd", dependencies: ["DedupeBuffer", "SyncerEngine"]),
+        .target(
+            name: "DedupeBufferEtcd",
+            dependencies: [
+                "DedupeBuffer", "SyncerEngine",
+                .product(name: "Logging", package: "swift-log"),
+                .product(name: "CoreMetrics", package: "swift-metrics"),
+                .product(
+                    name: "ServiceLifecycle", package: "swift-service-lifecycle", condition: .when(traits: ["Etcd"])),
+                .product(name: "GRPCCore", package: "grpc-swift-2", condition: .when(traits: ["Etcd"])),
+                .product(
+                    name: "GRPCNIOTransportHTTP2Posix", package: "grpc-swift-nio-transport",
+                    condition: .when(traits: ["Etcd"])),
+            ], exclude: ["DESIGN.md", "etcd.proto"]),
 
         // JSON and text to events, on simdjson's first stage (libsimdjson-dev).
         .target(name: "CEventParser", linkerSettings: [.linkedLibrary("simdjson")]),
@@ -67,7 +94,8 @@ let package = Package(
             name: "dedupe",
             dependencies: [
                 "DedupeBuffer", "CEventParser",
-                .product(name: "ArgumentParser", package: "swift-argument-parser"),
+                .product(
+                    name: "ArgumentParser", package: "swift-argument-parser", condition: .when(traits: ["Filter"])),
             ], exclude: ["Manual"]),
 
         .testTarget(
@@ -83,8 +111,12 @@ let package = Package(
             name: "DedupeBufferServiceTests",
             dependencies: [
                 "DedupeBuffer", "DedupeBufferService",
-                .product(name: "ServiceLifecycle", package: "swift-service-lifecycle"),
-                .product(name: "ServiceLifecycleTestKit", package: "swift-service-lifecycle"),
+                .product(
+                    name: "ServiceLifecycle", package: "swift-service-lifecycle",
+                    condition: .when(traits: ["Service"])),
+                .product(
+                    name: "ServiceLifecycleTestKit", package: "swift-service-lifecycle",
+                    condition: .when(traits: ["Service"])),
             ]),
         .testTarget(
             name: "SyncerEngineTests",
@@ -94,7 +126,17 @@ let package = Package(
                 .product(name: "InMemoryLogging", package: "swift-log"),
                 .product(name: "MetricsTestKit", package: "swift-metrics"),
             ]),
-        .testTarget(name: "DedupeBufferEtcdTests", dependencies: ["DedupeBufferEtcd", "SyncerEngine", "DedupeBuffer"]),
+        .testTarget(
+            name: "DedupeBufferEtcdTests",
+            dependencies: [
+                "DedupeBufferEtcd", "SyncerEngine", "DedupeBuffer",
+                .product(
+                    name: "ServiceLifecycle", package: "swift-service-lifecycle", condition: .when(traits: ["Etcd"])),
+                .product(name: "GRPCCore", package: "grpc-swift-2", condition: .when(traits: ["Etcd"])),
+                .product(
+                    name: "GRPCNIOTransportHTTP2Posix", package: "grpc-swift-nio-transport",
+                    condition: .when(traits: ["Etcd"])),
+            ]),
         .testTarget(name: "DedupeFilterTests", dependencies: ["dedupe", "DedupeBuffer"], exclude: ["Cases"]),
     ],
     swiftLanguageModes: [.v6],

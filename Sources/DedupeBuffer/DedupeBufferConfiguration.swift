@@ -134,6 +134,11 @@ extension DedupeBufferConfiguration {
         /// What its value must be, as in `1 or more`.
         public let requirement: String
 
+        package init(member: String, requirement: String) {
+            self.member = member
+            self.requirement = requirement
+        }
+
         /// A sentence that names the member and what its value must be.
         public var description: String { "\(member) must be \(requirement)" }
     }
@@ -167,7 +172,7 @@ extension DedupeBufferConfiguration {
 }
 
 /// Throws unless `isMet`.
-func require(
+package func require(
     _ isMet: Bool, _ member: String, _ requirement: String
 ) throws(DedupeBufferConfiguration.ValidationError) {
     guard !isMet else { return }

@@ -1,5 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
 
+#if Service
+
 public import DedupeBuffer
 public import ServiceLifecycle
 
@@ -123,3 +125,5 @@ extension DedupeBufferService: CustomStringConvertible {
     /// With the buffer's label, as groups of services log it.
     public var description: String { "DedupeBufferService(\(buffer.label))" }
 }
+
+#endif

@@ -6,9 +6,11 @@ struct History: Sendable, Hashable {
     private(set) var cluster: UInt64?
     /// How often the history broke. It is a part of the revisions that the sink sees, because after
     /// a restore the same revision may name another value.
-    private(set) var epoch: UInt64 = 0
+    private(set) var epoch: UInt64
     /// The newest revision of this history that any answer has shown.
     private(set) var known: Int64 = 0
+
+    init(epoch: UInt64 = 0) { self.epoch = epoch }
 
     /// Compares a linearizable answer with the revision that was known when it was asked for. Such
     /// an answer is never older than an earlier answer of any member.

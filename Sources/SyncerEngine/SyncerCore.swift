@@ -46,7 +46,7 @@ actor SyncerCore<Target: RestartAwareCallbacks<[UInt8], [UInt8]>> {
     ) {
         (self.machine, self.clock, self.generator) = (machine, clock, generator)
         (self.observer, self.statistics, self.outputs) = (observer, statistics, outputs)
-        metrics = observer.metrics.map { SyncerMetrics($0) }
+        metrics = observer.metrics.map { SyncerMetrics($0, after: machine.statistics) }
     }
 
     func handle(_ event: SyncerEvent) {

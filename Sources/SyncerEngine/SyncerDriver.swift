@@ -25,6 +25,7 @@ package final class SyncerDriver<Store: Datastore, Target: RestartAwareCallbacks
     private let makeGenerator: @Sendable () -> any RandomNumberGenerator
     private let end = Latch()
     private let latest = Locked(SyncerStatistics())
+    private let hasRun = Locked(false)
 
     /// - Parameters:
     ///   - datastore: the datastore to follow.
@@ -67,8 +68,13 @@ package final class SyncerDriver<Store: Datastore, Target: RestartAwareCallbacks
         let (commands, continuation) = AsyncStream.makeStream(of: SyncerCommand.self)
         var generator = makeGenerator()
         let order = Array(0..<datastore.endpointCount).shuffled(using: &generator)
+        let earlier = hasRun.withLock { hasRun in
+            defer { hasRun = true }
+            return hasRun ? statistics : nil
+        }
         let core = SyncerCore(
-            SyncerStateMachine(configuration, endpoints: order), EngineClock(clock), generator, observer, latest,
+            SyncerStateMachine(configuration, endpoints: order, after: earlier), EngineClock(clock), generator,
+            observer, latest,
             SyncerOutputs(target: target, commands: continuation))
         let requests = SyncerRequests(datastore: datastore, core: core)
         await withTaskGroup { group in

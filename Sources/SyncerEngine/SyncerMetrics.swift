@@ -24,7 +24,10 @@ struct SyncerMetrics {
     private let interval: Duration
     private var latest: Duration?
 
-    init(_ metrics: DedupeBufferConfiguration.Metrics) {
+    /// - Parameters:
+    ///   - metrics: where to report, and under which label.
+    ///   - reported: what earlier runs have reported.
+    init(_ metrics: DedupeBufferConfiguration.Metrics, after reported: SyncerStatistics) {
         let factory = metrics.factory ?? MetricsSystem.factory
         func counter(_ name: String, _ dimensions: [(String, String)] = []) -> Counter {
             Counter(label: "\(metrics.label)_\(name)", dimensions: metrics.dimensions + dimensions, factory: factory)
@@ -42,6 +45,7 @@ struct SyncerMetrics {
         counters += ResyncReason.allCases.map { reason in
             (counter("resyncs_total", [("reason", reason.rawValue)]), { $0.resyncs[reason] ?? 0 }, 0)
         }
+        for i in counters.indices { counters[i].reported = counters[i].figure(reported) }
         gauges = [
             (gauge("lag_revisions"), { Int($0.lag) }), (gauge("endpoint"), { $0.endpoint ?? -1 }),
             (gauge("is_in_sync"), { $0.status == .inSync ? 1 : 0 }),

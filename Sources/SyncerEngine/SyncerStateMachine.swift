@@ -98,12 +98,18 @@ struct SyncerStateMachine: Sendable {
     /// - Parameters:
     ///   - configuration: how to follow. It has no fault.
     ///   - endpoints: the indices of all endpoints, in the order in which to try them.
-    init(_ configuration: SyncerConfiguration, endpoints: [Int]) {
+    ///   - earlier: what earlier runs have done with the same target, if there were any.
+    init(_ configuration: SyncerConfiguration, endpoints: [Int], after earlier: SyncerStatistics? = nil) {
         self.configuration = configuration
         self.endpoints = EndpointRing(endpoints)
         backOff = BackOff(configuration.backOff)
         pacer = ResyncPacer(configuration)
         pageSize = PageSize(configuration.pages)
+        guard let earlier else { return }
+        statistics = earlier
+        // The history may have broken between the runs.
+        history = History(epoch: earlier.epoch + 1)
+        hasDeliveredKeys = earlier.snapshotKeys + earlier.events > 0
     }
 
     /// Something happened.

@@ -4,9 +4,9 @@ import CEventParser
 import DedupeBuffer
 
 #if canImport(FoundationEssentials)
-    import FoundationEssentials
+import FoundationEssentials
 #else
-    import Foundation
+import Foundation
 #endif
 
 /// The sink: formats what the buffer delivers and writes it.

@@ -1,11 +1,11 @@
 // SPDX-License-Identifier: Apache-2.0
 
 #if canImport(Glibc)
-    @_exported import Glibc
+@_exported import Glibc
 #elseif canImport(Musl)
-    @_exported import Musl
+@_exported import Musl
 #else
-    @_exported import Darwin
+@_exported import Darwin
 #endif
 
 /// What a call of the system came to when it did not succeed.

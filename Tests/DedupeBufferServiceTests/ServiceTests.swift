@@ -1,5 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
 
+#if Service
+
 // The service in a group, and alone.
 
 import DedupeBuffer
@@ -421,3 +423,5 @@ private final class Sink: AsyncSyncerCallbacks {
     var updates: Int { heard.value.updates }
     var latest: [String: Int] { heard.value.latest }
 }
+
+#endif

@@ -188,23 +188,23 @@ struct MergeTests {
     }
 
     #if compiler(>=6.2)
-        /// What would wait for the merge itself ends the program instead.
-        @Test func merge_thatPutsIntoItsBuffer_endsTheProgram() async {
-            await #expect(processExitsWith: .failure) { callFromMerge { $0.onUpdates([Update(key: "b", value: 1)]) } }
-            await #expect(processExitsWith: .failure) { callFromMerge { $0.onStatusUpdated(.inSync) } }
-            await #expect(processExitsWith: .failure) { callFromMerge { $0.onConnectionRestarted() } }
-            await #expect(processExitsWith: .failure) {
-                callFromMerge { try? $0.sendNextBatchToSink(StringSink()) }
-            }
+    /// What would wait for the merge itself ends the program instead.
+    @Test func merge_thatPutsIntoItsBuffer_endsTheProgram() async {
+        await #expect(processExitsWith: .failure) { callFromMerge { $0.onUpdates([Update(key: "b", value: 1)]) } }
+        await #expect(processExitsWith: .failure) { callFromMerge { $0.onStatusUpdated(.inSync) } }
+        await #expect(processExitsWith: .failure) { callFromMerge { $0.onConnectionRestarted() } }
+        await #expect(processExitsWith: .failure) {
+            callFromMerge { try? $0.sendNextBatchToSink(StringSink()) }
         }
+    }
 
-        @Test func merge_thatPutsIntoAnotherBuffer_goesOn() async {
-            await #expect(processExitsWith: .success) {
-                let second = StringBuffer(merge: { $0 + $1 })
-                second.set("a", 1)
-                callFromMerge { _ in second.set("a", 2) }
-            }
+    @Test func merge_thatPutsIntoAnotherBuffer_goesOn() async {
+        await #expect(processExitsWith: .success) {
+            let second = StringBuffer(merge: { $0 + $1 })
+            second.set("a", 1)
+            callFromMerge { _ in second.set("a", 2) }
         }
+    }
     #endif
 
     /// A value's `deinit` may put into the buffer, also that of a value whose place the result of a

@@ -4,9 +4,9 @@ import Foundation
 import Testing
 
 #if canImport(Glibc)
-    import Glibc
+import Glibc
 #elseif canImport(Musl)
-    import Musl
+import Musl
 #endif
 
 /// The filter as its users meet it: the built executable, its descriptors, its exit status, its
@@ -197,16 +197,16 @@ import Testing
     }
 
     #if os(Linux)
-        @Test func readError() throws {
-            // Nothing is mapped at address 0.
-            let outcome = try run("/proc/self/mem")
-            #expect(outcome.status == 2 && outcome.errors == "dedupe: /proc/self/mem: Input/output error\n")
-        }
+    @Test func readError() throws {
+        // Nothing is mapped at address 0.
+        let outcome = try run("/proc/self/mem")
+        #expect(outcome.status == 2 && outcome.errors == "dedupe: /proc/self/mem: Input/output error\n")
+    }
 
-        @Test func fullDevice() throws {
-            let outcome = try shell(#""$0" > /dev/full"#, input: Self.update("a"))
-            #expect(outcome.status == 2 && outcome.errors == "dedupe: standard output: No space left on device\n")
-        }
+    @Test func fullDevice() throws {
+        let outcome = try shell(#""$0" > /dev/full"#, input: Self.update("a"))
+        #expect(outcome.status == 2 && outcome.errors == "dedupe: standard output: No space left on device\n")
+    }
     #endif
 
     @Test func closedOutput() throws {
@@ -396,20 +396,20 @@ import Testing
     }
 
     #if os(Linux)
-        @Test func liveLineOnATerminal() throws {
-            let (terminal, other) = try openTerminal()
-            let filter = try RunningProcess(["--stats", "--max-rate", "2"], standardError: other)
-            filter.write((0..<6).map { Self.update("key-\($0)") }.joined() + "bad\n")
-            filter.closeInput()
-            #expect(filter.end().status == 1)
+    @Test func liveLineOnATerminal() throws {
+        let (terminal, other) = try openTerminal()
+        let filter = try RunningProcess(["--stats", "--max-rate", "2"], standardError: other)
+        filter.write((0..<6).map { Self.update("key-\($0)") }.joined() + "bad\n")
+        filter.closeInput()
+        #expect(filter.end().status == 1)
 
-            let text = readTerminal(terminal) { $0.contains("7 lines, 6 updates") }
-            close(terminal)
-            close(other)
-            #expect(text.contains("dedupe: line 7, column 1: a value is expected here"))
-            #expect(text.contains("\r\u{1B}[Kin "))
-            #expect(text.contains("pending"))
-            #expect(text.contains("7 lines, 6 updates"))
-        }
+        let text = readTerminal(terminal) { $0.contains("7 lines, 6 updates") }
+        close(terminal)
+        close(other)
+        #expect(text.contains("dedupe: line 7, column 1: a value is expected here"))
+        #expect(text.contains("\r\u{1B}[Kin "))
+        #expect(text.contains("pending"))
+        #expect(text.contains("7 lines, 6 updates"))
+    }
     #endif
 }

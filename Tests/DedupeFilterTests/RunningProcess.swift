@@ -4,9 +4,9 @@ import Foundation
 import Synchronization
 
 #if canImport(Glibc)
-    import Glibc
+import Glibc
 #elseif canImport(Musl)
-    import Musl
+import Musl
 #endif
 
 /// The executable that was built along with the tests.
@@ -231,11 +231,11 @@ final class RunningProcess {
 
     private static func spawn(_ program: String, _ arguments: [String], descriptors: [CInt]) throws -> pid_t {
         #if canImport(Darwin)
-            var actions: posix_spawn_file_actions_t?
-            var attributes: posix_spawnattr_t?
+        var actions: posix_spawn_file_actions_t?
+        var attributes: posix_spawnattr_t?
         #else
-            var actions = posix_spawn_file_actions_t()
-            var attributes = posix_spawnattr_t()
+        var actions = posix_spawn_file_actions_t()
+        var attributes = posix_spawnattr_t()
         #endif
         posix_spawn_file_actions_init(&actions)
         defer { posix_spawn_file_actions_destroy(&actions) }
@@ -297,35 +297,35 @@ final class NamedFile {
 }
 
 #if os(Linux)
-    /// A terminal: the side that a person sees, and the side that the program has.
-    func openTerminal(columns: UInt16 = 80) throws -> (terminal: CInt, other: CInt) {
-        // posix_openpt() and its kin are not in the module; these are what they do.
-        let terminal = open("/dev/ptmx", O_RDWR | O_NOCTTY | O_CLOEXEC)
-        var number: CInt = 0
-        var lock: CInt = 0
-        let setLock: UInt = 0x4004_5431  // TIOCSPTLCK
-        let getNumber: UInt = 0x8004_5430  // TIOCGPTN
-        guard ioctl(terminal, setLock, &lock) == 0, ioctl(terminal, getNumber, &number) == 0 else {
-            throw POSIXError(.ENODEV)
-        }
-        let other = open("/dev/pts/\(number)", O_RDWR | O_NOCTTY | O_CLOEXEC)
-        var size = winsize(ws_row: 25, ws_col: columns, ws_xpixel: 0, ws_ypixel: 0)
-        guard ioctl(other, UInt(TIOCSWINSZ), &size) == 0 else { throw POSIXError(.ENODEV) }
-        return (terminal, other)
+/// A terminal: the side that a person sees, and the side that the program has.
+func openTerminal(columns: UInt16 = 80) throws -> (terminal: CInt, other: CInt) {
+    // posix_openpt() and its kin are not in the module; these are what they do.
+    let terminal = open("/dev/ptmx", O_RDWR | O_NOCTTY | O_CLOEXEC)
+    var number: CInt = 0
+    var lock: CInt = 0
+    let setLock: UInt = 0x4004_5431  // TIOCSPTLCK
+    let getNumber: UInt = 0x8004_5430  // TIOCGPTN
+    guard ioctl(terminal, setLock, &lock) == 0, ioctl(terminal, getNumber, &number) == 0 else {
+        throw POSIXError(.ENODEV)
     }
+    let other = open("/dev/pts/\(number)", O_RDWR | O_NOCTTY | O_CLOEXEC)
+    var size = winsize(ws_row: 25, ws_col: columns, ws_xpixel: 0, ws_ypixel: 0)
+    guard ioctl(other, UInt(TIOCSWINSZ), &size) == 0 else { throw POSIXError(.ENODEV) }
+    return (terminal, other)
+}
 
-    /// What a person sees, until it is enough. The system brings what was written to the other side
-    /// in pieces, when it likes.
-    func readTerminal(_ terminal: CInt, until isEnough: (String) -> Bool) -> String {
-        var buffer = [UInt8](repeating: 0, count: 1 << 16)
-        var text = ""
-        while !isEnough(text) {
-            var ready = pollfd(fd: terminal, events: Int16(POLLIN), revents: 0)
-            guard poll(&ready, 1, 10_000) > 0 else { break }
-            let count = read(terminal, &buffer, buffer.count)
-            guard count > 0 else { break }
-            text += String(decoding: buffer.prefix(count), as: UTF8.self)
-        }
-        return text
+/// What a person sees, until it is enough. The system brings what was written to the other side
+/// in pieces, when it likes.
+func readTerminal(_ terminal: CInt, until isEnough: (String) -> Bool) -> String {
+    var buffer = [UInt8](repeating: 0, count: 1 << 16)
+    var text = ""
+    while !isEnough(text) {
+        var ready = pollfd(fd: terminal, events: Int16(POLLIN), revents: 0)
+        guard poll(&ready, 1, 10_000) > 0 else { break }
+        let count = read(terminal, &buffer, buffer.count)
+        guard count > 0 else { break }
+        text += String(decoding: buffer.prefix(count), as: UTF8.self)
     }
+    return text
+}
 #endif

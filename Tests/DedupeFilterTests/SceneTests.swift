@@ -4,9 +4,9 @@ import Foundation
 import Testing
 
 #if canImport(Glibc)
-    import Glibc
+import Glibc
 #elseif canImport(Musl)
-    import Musl
+import Musl
 #endif
 
 /// The filter between programs that behave badly, and at a terminal.
@@ -288,46 +288,46 @@ import Testing
     // MARK: - Terminals
 
     #if os(Linux)
-        /// What a terminal shows: only what was not cleared.
-        private func screen(_ text: String) -> [String] {
-            var lines = [""]
-            for part in text.replacing("\r\n", with: "\n").split(separator: "\n", omittingEmptySubsequences: false) {
-                let pieces = part.components(separatedBy: "\r\u{1B}[K")
-                lines[lines.count - 1] = pieces.count == 1 ? lines[lines.count - 1] + pieces[0] : pieces.last!
-                lines.append("")
-            }
-            return lines
+    /// What a terminal shows: only what was not cleared.
+    private func screen(_ text: String) -> [String] {
+        var lines = [""]
+        for part in text.replacing("\r\n", with: "\n").split(separator: "\n", omittingEmptySubsequences: false) {
+            let pieces = part.components(separatedBy: "\r\u{1B}[K")
+            lines[lines.count - 1] = pieces.count == 1 ? lines[lines.count - 1] + pieces[0] : pieces.last!
+            lines.append("")
         }
+        return lines
+    }
 
-        @Test func narrowTerminal() throws {
-            let (terminal, other) = try openTerminal(columns: 40)
-            defer { close(terminal) }
-            let filter = try RunningProcess(["--stats", "--max-rate", "1"], standardError: other)
-            filter.write((0..<3).map { Self.update("key-\($0)") }.joined())
-            filter.closeInput()
-            #expect(filter.end().status == 0)
-            let text = readTerminal(terminal) { $0.contains("seconds") }
-            close(other)
-            let live = text.components(separatedBy: "\r\u{1B}[K").filter { $0.hasPrefix("in ") }
-            #expect(!live.isEmpty && live.allSatisfy { $0.count < 40 }, "\(live)")
-        }
+    @Test func narrowTerminal() throws {
+        let (terminal, other) = try openTerminal(columns: 40)
+        defer { close(terminal) }
+        let filter = try RunningProcess(["--stats", "--max-rate", "1"], standardError: other)
+        filter.write((0..<3).map { Self.update("key-\($0)") }.joined())
+        filter.closeInput()
+        #expect(filter.end().status == 0)
+        let text = readTerminal(terminal) { $0.contains("seconds") }
+        close(other)
+        let live = text.components(separatedBy: "\r\u{1B}[K").filter { $0.hasPrefix("in ") }
+        #expect(!live.isEmpty && live.allSatisfy { $0.count < 40 }, "\(live)")
+    }
 
-        @Test func outputAndMessagesOnOneTerminal() throws {
-            let (terminal, other) = try openTerminal()
-            defer { close(terminal) }
-            let filter = try RunningProcess(
-                ["--stats", "--max-rate", "2"], standardOutput: other, standardError: other)
-            let keys = (0..<6).map { "key-\($0)" }
-            filter.write(keys.map { Self.update($0) }.joined())
-            filter.closeInput()
-            #expect(filter.end().status == 0)
-            let text = readTerminal(terminal) { $0.contains("seconds") }
-            close(other)
-            #expect(text.contains("\r\u{1B}[Kin "))
-            let lines = screen(text)
-            for key in keys {
-                #expect(lines.contains(Self.written(key)), "\(lines)")
-            }
+    @Test func outputAndMessagesOnOneTerminal() throws {
+        let (terminal, other) = try openTerminal()
+        defer { close(terminal) }
+        let filter = try RunningProcess(
+            ["--stats", "--max-rate", "2"], standardOutput: other, standardError: other)
+        let keys = (0..<6).map { "key-\($0)" }
+        filter.write(keys.map { Self.update($0) }.joined())
+        filter.closeInput()
+        #expect(filter.end().status == 0)
+        let text = readTerminal(terminal) { $0.contains("seconds") }
+        close(other)
+        #expect(text.contains("\r\u{1B}[Kin "))
+        let lines = screen(text)
+        for key in keys {
+            #expect(lines.contains(Self.written(key)), "\(lines)")
         }
+    }
     #endif
 }

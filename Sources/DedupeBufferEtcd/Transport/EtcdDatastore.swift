@@ -1,0 +1,115 @@
+// SPDX-License-Identifier: Apache-2.0
+
+#if Etcd
+
+import GRPCCore
+import SyncerEngine
+
+/// Ranges of keys in an etcd cluster.
+///
+/// Each endpoint has a connection for requests, which opens when the first request needs it, and
+/// one for each watch: the answers to large requests would delay a watch's messages.
+final class EtcdDatastore: Datastore {
+    private let ranges: [KeyRange]
+    private let options: EtcdTransportOptions
+    private let credentials: EtcdCredentials
+    private let connections: EtcdConnections
+
+    /// - Parameters:
+    ///   - endpoints: one or more.
+    ///   - prefixes: the prefix of each range's keys.
+    ///   - options: how to talk to etcd.
+    init(endpoints: [EtcdConfiguration.Endpoint], prefixes: [[UInt8]], options: EtcdTransportOptions) {
+        self.options = options
+        ranges = prefixes.map(KeyRange.init(prefix:))
+        credentials = EtcdCredentials(options.user)
+        connections = EtcdConnections(endpoints, options)
+    }
+
+    deinit { connections.close() }
+
+    var endpointCount: Int { connections.endpointCount }
+
+    func probe(endpoint: Int, resuming: Int64?) async throws(DatastoreError) -> HistoryPosition {
+        // One key is enough, and the user may read this one: it is in the range.
+        var request = RangeRequest(key: ranges[0].start, limit: 1, isKeysOnly: true)
+        // A read at the revision before fails if a watch could miss something. This is stricter
+        // than etcd's own check for a watch, which lets one begin at the compacted revision itself,
+        // although a deletion at that revision is gone.
+        if let resuming { request.revision = max(0, resuming - 1) }
+        do throws(DatastoreError) {
+            return try await call(.range, request, endpoint, options.requestTimeout).header.position
+        } catch  where error.reason == .futureRevision {
+            // The history ends before that revision. The newest one says where.
+            request.revision = 0
+            return try await call(.range, request, endpoint, options.requestTimeout).header.position
+        }
+    }
+
+    func page(endpoint: Int, _ request: PageRequest) async throws(DatastoreError) -> Page {
+        let range = ranges[request.range]
+        let response = try await call(
+            .range,
+            RangeRequest(
+                key: request.after.map(KeyRange.start(after:)) ?? range.start, rangeEnd: range.end,
+                limit: Int64(request.limit), revision: request.revision ?? 0),
+            endpoint, options.pageTimeout)
+        return Page(
+            position: response.header.position, entries: response.entries, hasMore: response.hasMore,
+            count: response.count)
+    }
+
+    func watch(endpoint: Int, starts: [Int64]) async throws(DatastoreError) -> EtcdWatch {
+        try await authenticateIfNeeded(endpoint: endpoint)
+        let creations = zip(ranges, starts).map { range, start in
+            WatchCreateRequest(
+                key: range.start, rangeEnd: range.end, startRevision: start, notifiesProgress: true, fragments: true)
+        }
+        return EtcdWatch(try connections.forWatch(endpoint: endpoint), creations, credentials.metadata)
+    }
+
+    func disconnect(endpoint: Int) async {
+        await connections.close(endpoint: endpoint).waitUntilClosed()
+    }
+
+    func authenticate(endpoint: Int) async throws(DatastoreError) {
+        try await credentials.authenticate { request async throws(DatastoreError) in
+            try await send(.authenticate, request, endpoint, options.requestTimeout, metadata: [:])
+        }
+    }
+
+    /// Closes all connections, and returns when they are closed.
+    func close() async {
+        await connections.close().waitUntilClosed()
+    }
+
+    // MARK: - Implementation
+
+    private func authenticateIfNeeded(endpoint: Int) async throws(DatastoreError) {
+        if credentials.isMissing { try await authenticate(endpoint: endpoint) }
+    }
+
+    private func call<Request, Response>(
+        _ method: EtcdMethod<Request, Response>, _ request: Request, _ endpoint: Int, _ timeout: Duration
+    ) async throws(DatastoreError) -> Response {
+        try await authenticateIfNeeded(endpoint: endpoint)
+        return try await send(method, request, endpoint, timeout, metadata: credentials.metadata)
+    }
+
+    private func send<Request, Response>(
+        _ method: EtcdMethod<Request, Response>, _ request: Request, _ endpoint: Int, _ timeout: Duration,
+        metadata: Metadata
+    ) async throws(DatastoreError) -> Response {
+        let connection = try connections.forRequests(endpoint: endpoint)
+        do throws(DatastoreError) {
+            return try await connection.call(method, request, metadata: metadata, timeout: timeout)
+        } catch {
+            // A connection that fails may not recover by itself, and one whose answers do not come
+            // may be half open.
+            if error.reason == .unavailable || error.reason == .timeout { connection.close() }
+            throw error
+        }
+    }
+}
+
+#endif

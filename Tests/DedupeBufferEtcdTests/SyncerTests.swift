@@ -1,0 +1,301 @@
+// SPDX-License-Identifier: Apache-2.0
+// The syncer as users have it, against a server that misbehaves as a test says.
+
+#if Etcd
+
+import DedupeBuffer
+import Foundation
+import GRPCCore
+import ServiceLifecycle
+import SyncerEngine
+import Testing
+
+@testable import DedupeBufferEtcd
+
+@Suite struct SyncerTests {
+    private let store = FakeStore()
+
+    @Test func snapshotAndChanges_reachTheSink() async throws {
+        for i in 0..<30 { store.put("/k/\(i)", "\(i)") }
+        try await follow(
+            store.script { [store] _, request, stream, requests in
+                try await store.follow(stream, from: request.startRevision, &requests)
+            }
+        ) { follower, store in
+            try await follower.waitUntil("the snapshot", content: store.content())
+            store.put("/k/1", nil)
+            store.put("/k/new", "1")
+            try await follower.waitUntil("the changes", content: store.content())
+        }
+    }
+
+    /// Scene 5: an answer to a progress request is ahead of the changes. The next watch begins
+    /// after the last change that came.
+    @Test func scene5_progressAnswerAheadOfChanges_doesNotMoveTheCursor() async throws {
+        store.put("/k/1", "1")
+        try await follow(
+            store.script { [store] number, request, stream, requests in
+                guard number == 0 else { return try await store.follow(stream, from: request.startRevision, &requests) }
+                try await stream.send(.created(0, revision: store.revision))
+                // The change comes last, and the stream ends before it.
+                while try await requests.next() != .progress {}
+                store.put("/k/2", "overtaken")
+                try await stream.send(.of(-1, revision: store.revision + 100))
+                throw RPCError(code: .unavailable, message: "the end")
+            }
+        ) { follower, store in
+            try await follower.sink.waitUntil("the change") { $0.content[Array("/k/2".utf8)] != nil }
+            #expect(store.creations.map(\.startRevision) == [3, 3])
+            #expect(follower.syncer.statistics.resyncs == [.initial: 1])
+        }
+    }
+
+    /// Scene 8: the connection lives, and the watch says nothing at all.
+    @Test func scene8_silentWatch_isReplacedOnANewConnection() async throws {
+        store.put("/k/1", "1")
+        try await follow(
+            store.script { [store] number, request, stream, requests in
+                guard number == 0 else { return try await store.follow(stream, from: request.startRevision, &requests) }
+                try await stream.send(.created(0, revision: store.revision))
+                store.put("/k/2", "never told")
+                while try await requests.next() != nil {}
+            }
+        ) { follower, store in
+            try await follower.sink.waitUntil("the change") { $0.content[Array("/k/2".utf8)] != nil }
+            #expect(Set(store.peers).count == store.peers.count)
+            #expect(follower.syncer.statistics.heartbeatMisses == 1)
+            #expect(follower.syncer.statistics.resyncs == [.initial: 1])
+        }
+    }
+
+    /// Scenes 14 and 15: changes that came before come again, on the same stream and on the next.
+    @Test func scene14_scene15_oldChanges_areDropped() async throws {
+        store.put("/k/1", "1")
+        try await follow(
+            store.script { [store] number, request, stream, requests in
+                try await stream.send(.created(0, revision: store.revision))
+                if number == 0 {
+                    let old = store.events(from: 0)
+                    let new = [store.put("/k/1", "2"), store.put("/k/1", nil), store.put("/k/2", "2")]
+                    let revision = store.revision
+                    for events in [new, new] {
+                        try await stream.send(.of(0, revision: revision) { $0.events = old + events })
+                    }
+                    throw RPCError(code: .unavailable, message: "the end")
+                }
+                // A watch that goes back in time.
+                let revision = store.revision
+                try await stream.send(.of(0, revision: revision) { $0.events = store.events(from: 0) })
+                store.put("/k/3", "3")
+                try await store.follow(stream, from: request.startRevision, &requests, isCreated: true)
+            }
+        ) { follower, store in
+            try await follower.waitUntil("the last change", content: ["/k/2": "2", "/k/3": "3"].bytes)
+            #expect(follower.syncer.statistics.duplicatesDropped >= 1 + 3 + 1 + 4)
+            #expect(follower.sink.snapshot.content == store.content())
+        }
+    }
+
+    /// Scene 16: the stream breaks after the first fragment of a response.
+    @Test func scene16_breakBetweenFragments_repeatsTheResponse() async throws {
+        store.put("/k/1", "1")
+        try await follow(
+            store.script { [store] number, request, stream, requests in
+                guard number == 0 else { return try await store.follow(stream, from: request.startRevision, &requests) }
+                try await stream.send(.created(0, revision: store.revision))
+                let entry = store.put("/k/2", "2")
+                store.put("/k/3", "3")
+                try await stream.send(
+                    .of(0, revision: entry.revision) { response in
+                        response.events = [entry]
+                        response.isFragment = true
+                    })
+                throw RPCError(code: .unavailable, message: "the end")
+            }
+        ) { follower, store in
+            try await follower.sink.waitUntil("all changes") { $0.content[Array("/k/3".utf8)] != nil }
+            #expect(store.creations.map(\.startRevision) == [3, 3])
+            #expect(follower.sink.snapshot.content == store.content())
+        }
+    }
+
+    /// Scene 19: the server loses a change and says nothing.
+    @Test func scene19_changeThatTheServerLost_isFoundByAnAudit() async throws {
+        store.put("/k/1", "1")
+        let script = store.script { [store] _, _, stream, requests in
+            try await stream.send(.created(0, revision: store.revision))
+            store.put("/k/1", nil)
+            store.put("/k/lost \(store.revision)", "1")
+            // The changes after these come.
+            try await store.follow(stream, from: store.revision + 1, &requests, isCreated: true)
+        }
+        try await follow(script, auditInterval: .milliseconds(300)) { follower, _ in
+            try await follower.sink.waitUntil("the deletion") { snapshot in
+                snapshot.content[Array("/k/1".utf8)] == nil && snapshot.deletions > 0
+                    && snapshot.content.keys.contains { $0.starts(with: Array("/k/lost".utf8)) }
+            }
+            #expect(follower.syncer.statistics.resyncs[.audit] ?? 0 >= 1)
+        }
+    }
+
+    /// Scene 28: reading everything again brings the sink nothing that it has.
+    @Test func scene28_audit_tellsTheSinkOnlyWhatHasChanged() async throws {
+        for i in 0..<100 { store.put("/k/\(i)", "\(i)") }
+        try await follow(plainScript, auditInterval: .milliseconds(100)) { follower, store in
+            try await follower.waitUntil("the snapshot", content: store.content())
+            let buffer = follower.buffer
+            try await within("three audits") {
+                while buffer.statistics.suppressed < 300 { await Task.yield() }
+            }
+            #expect(follower.sink.snapshot.updates == 100)
+        }
+    }
+
+    // MARK: - The service
+
+    @Test func syncer_inAGroup_endsAtAGracefulShutdown() async throws {
+        store.put("/k/1", "1")
+        let script = plainScript
+        try await within("the test") {
+            try await FakeEtcd.run(script) { endpoint in
+                let (states, continuation) = AsyncStream.makeStream(of: EtcdSyncerState.self)
+                var configuration = quick(EtcdConfiguration(endpoints: [endpoint], prefix: "/k/"))
+                configuration.onStateChange = { continuation.yield($0) }
+                let buffer = DedupeBuffer<[UInt8], [UInt8]>()
+                let syncer = EtcdSyncer(configuration: configuration, target: buffer)
+                let group = ServiceGroup(
+                    services: [syncer], gracefulShutdownSignals: [], logger: .init(label: "test"))
+                async let run: Void = group.run()
+                var seen: [EtcdSyncerState] = []
+                for await state in states {
+                    seen.append(state)
+                    if state == .inSync { break }
+                }
+                await group.triggerGracefulShutdown()
+                try await run
+                #expect(seen == [.resyncing(.initial), .connected(endpoint), .inSync])
+                #expect("\(syncer)" == "EtcdSyncer(\(endpoint))")
+                #expect(buffer.statistics.pendingKeys == 1)
+            }
+        }
+    }
+
+    @Test func cancelledSyncer_returnsAndCanRunAgain() async throws {
+        store.put("/k/1", "1")
+        let script = plainScript
+        try await within("the test") {
+            try await FakeEtcd.run(script) { endpoint in
+                let (states, continuation) = AsyncStream.makeStream(of: EtcdSyncerState.self)
+                var configuration = quick(EtcdConfiguration(endpoints: [endpoint], prefix: "/k/"))
+                configuration.onStateChange = { continuation.yield($0) }
+                let syncer = EtcdSyncer(configuration: configuration, target: DedupeBuffer<[UInt8], [UInt8]>())
+                for _ in 0..<2 {
+                    let task = Task { await syncer.run() }
+                    for await state in states where state == .inSync { break }
+                    task.cancel()
+                    await task.value
+                }
+                #expect(syncer.statistics.resyncs == [.initial: 2])
+            }
+        }
+    }
+
+    @Test func endpointByHostName_works() async throws {
+        store.put("/k/1", "1")
+        try await FakeEtcd.run(plainScript) { [store] endpoint in
+            let byName = try EtcdConfiguration.Endpoint(host: "localhost", port: endpoint.port, usesTLS: false)
+            try await Follower.run(quick(EtcdConfiguration(endpoints: [byName], prefix: "/k/"))) { follower in
+                try await follower.waitUntil("by name", content: store.content())
+            }
+        }
+    }
+
+    @Test(.enabled(if: hasIPv6, "there is no IPv6 here")) func endpointOfIPv6_works() async throws {
+        store.put("/k/1", "1")
+        try await FakeEtcd.run(plainScript, host: "::1") { [store] endpoint in
+            let endpoint = try EtcdConfiguration.Endpoint("http://[::1]:\(endpoint.port)")
+            try await Follower.run(quick(EtcdConfiguration(endpoints: [endpoint], prefix: "/k/"))) { follower in
+                try await follower.waitUntil("by IPv6", content: store.content())
+            }
+        }
+    }
+
+    private static var hasIPv6: Bool {
+        (try? String(contentsOfFile: "/proc/net/if_inet6", encoding: .utf8))?.isEmpty == false
+    }
+
+    /// What etcd does.
+    private var plainScript: FakeEtcd.Script {
+        store.script { [store] _, request, stream, requests in
+            try await store.follow(stream, from: request.startRevision, &requests)
+        }
+    }
+
+    // MARK: - Support
+
+    private func follow(
+        _ script: FakeEtcd.Script, auditInterval: Duration? = nil,
+        _ body: @escaping @Sendable (Follower, FakeStore) async throws -> Void
+    ) async throws {
+        var template = quick(EtcdConfiguration(endpoints: [], prefix: "/k/"))
+        template.auditInterval = auditInterval
+        try await within("the test") { [store, template] in
+            try await FakeEtcd.run(script) { endpoint in
+                var configuration = template
+                configuration.endpoints = [endpoint]
+                try await Follower.run(configuration) { follower in try await body(follower, store) }
+            }
+        }
+    }
+}
+
+extension [String: String] {
+    var bytes: [[UInt8]: [UInt8]] {
+        [[UInt8]: [UInt8]](uniqueKeysWithValues: map { (Array($0.key.utf8), Array($0.value.utf8)) })
+    }
+}
+
+@Suite struct EtcdConfigurationTests {
+    private let valid = EtcdConfiguration(
+        endpoints: [try! EtcdConfiguration.Endpoint("http://127.0.0.1:1")], prefix: "/k/")
+
+    @Test func defaults_areValid() throws {
+        try valid.validate()
+        #expect(valid.syncerConfiguration.firstFault == nil)
+        var several = valid
+        several.prefixes = [Array("/a/".utf8), Array("/b/".utf8)]
+        try several.validate()
+    }
+
+    private static let faults: [(String, @Sendable (inout EtcdConfiguration) -> Void)] = [
+        ("endpoints", { $0.endpoints = [] }), ("prefixes", { $0.prefixes = [] }),
+        ("prefixes", { $0.prefixes = [Array("/a/".utf8), Array("/a/b/".utf8)] }),
+        ("prefixes", { $0.prefixes = [[], Array("/a/b/".utf8)] }),
+        ("prefixes", { $0.prefixes = [Array("/a/".utf8), Array("/a/".utf8)] }),
+        ("endpoints", { $0.tls = .init() }), ("user.name", { $0.user = .init(name: "", password: "x") }),
+        ("requestTimeout", { $0.requestTimeout = .zero }), ("pageTimeout", { $0.pageTimeout = .zero }),
+        ("keepaliveInterval", { $0.keepaliveInterval = .milliseconds(4999) }),
+        ("keepaliveTimeout", { $0.keepaliveTimeout = .zero }),
+        ("keepaliveTimeout", { $0.keepaliveTimeout = $0.keepaliveInterval }),
+        ("heartbeatInterval", { $0.heartbeatInterval = .zero }),
+        ("heartbeatTimeout", { $0.heartbeatTimeout = .zero }), ("auditInterval", { $0.auditInterval = .zero }),
+        ("gracePeriod", { $0.gracePeriod = .seconds(-1) }),
+        ("minimumResyncInterval", { $0.minimumResyncInterval = .seconds(-1) }),
+        ("backOff.initialDelay", { $0.backOff.initialDelay = .seconds(-1) }),
+        ("backOff.maximumDelay", { $0.backOff.maximumDelay = .seconds(-1) }),
+        ("backOff.resetAfter", { $0.backOff.resetAfter = .seconds(-1) }),
+        ("backOff.factor", { $0.backOff.factor = 0.5 }), ("backOff.factor", { $0.backOff.factor = .nan }),
+        ("pages.initialKeys", { $0.pages.initialKeys = 0 }), ("pages.maximumKeys", { $0.pages.maximumKeys = 0 }),
+        ("pages.targetBytes", { $0.pages.targetBytes = 0 }),
+    ]
+
+    @Test(arguments: faults.indices) func valueOutOfRange_isNamed(index: Int) {
+        let (member, change) = Self.faults[index]
+        var configuration = valid
+        change(&configuration)
+        let error = #expect(throws: DedupeBufferConfiguration.ValidationError.self) { try configuration.validate() }
+        #expect(error?.member == member)
+    }
+}
+
+#endif
