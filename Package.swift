@@ -9,6 +9,7 @@ let package = Package(
     products: [
         .library(name: "DedupeBuffer", targets: ["DedupeBuffer"]),
         .library(name: "DedupeBufferService", targets: ["DedupeBufferService"]),
+        .library(name: "DedupeBufferHub", targets: ["DedupeBufferHub"]),
         .executable(name: "dedupe", targets: ["dedupe"]),
     ],
     dependencies: [
@@ -41,6 +42,15 @@ let package = Package(
             name: "DedupeBufferService",
             dependencies: ["DedupeBuffer", .product(name: "ServiceLifecycle", package: "swift-service-lifecycle")]),
 
+        // One source, many clients.
+        .target(
+            name: "DedupeBufferHub",
+            dependencies: [
+                "DedupeBuffer",
+                .product(name: "Logging", package: "swift-log"),
+                .product(name: "CoreMetrics", package: "swift-metrics"),
+            ], exclude: ["DESIGN.md"]),
+
         // JSON and text to events, on simdjson's first stage (libsimdjson-dev).
         .target(name: "CEventParser", linkerSettings: [.linkedLibrary("simdjson")]),
 
@@ -67,6 +77,14 @@ let package = Package(
                 "DedupeBuffer", "DedupeBufferService",
                 .product(name: "ServiceLifecycle", package: "swift-service-lifecycle"),
                 .product(name: "ServiceLifecycleTestKit", package: "swift-service-lifecycle"),
+            ]),
+        .testTarget(
+            name: "DedupeBufferHubTests",
+            dependencies: [
+                "DedupeBuffer", "DedupeBufferHub",
+                .product(name: "Logging", package: "swift-log"),
+                .product(name: "InMemoryLogging", package: "swift-log"),
+                .product(name: "MetricsTestKit", package: "swift-metrics"),
             ]),
         .testTarget(name: "DedupeFilterTests", dependencies: ["dedupe", "DedupeBuffer"], exclude: ["Cases"]),
     ],

@@ -167,7 +167,7 @@ extension DedupeBufferConfiguration {
 }
 
 /// Throws unless `isMet`.
-func require(
+package func require(
     _ isMet: Bool, _ member: String, _ requirement: String
 ) throws(DedupeBufferConfiguration.ValidationError) {
     guard !isMet else { return }
