@@ -45,18 +45,17 @@ struct ClientQueue: ~Copyable {
         }
     }
 
+    private mutating func free(_ block: UnsafeMutablePointer<Block>) {
+        blockBytes -= MemoryLayout<Block>.stride + 4 * block.pointee.capacity
+        UnsafeMutableRawPointer(block).deallocate()
+    }
+
     /// Entries in the queue that are not stale.
     var count: Int { Int(pushed - popped) - staleCount }
     var isEmpty: Bool { count == 0 }
 
-    var memory: Int {
-        var (bytes, block) = (stale.capacity * 12, front)
-        while let current = block {
-            bytes += MemoryLayout<Block>.stride + 4 * current.pointee.capacity
-            block = current.pointee.next
-        }
-        return bytes
-    }
+    private var blockBytes = 0
+    var memory: Int { blockBytes + stale.capacity * 12 }
 
     private static func entries(_ block: UnsafeMutablePointer<Block>) -> UnsafeMutablePointer<Change> {
         (UnsafeMutableRawPointer(block) + MemoryLayout<Block>.stride).assumingMemoryBound(to: Change.self)
@@ -90,6 +89,7 @@ struct ClientQueue: ~Copyable {
     private mutating func addBlock() {
         let length = Int(pushed - popped)
         let block = Block.make(length < 28 ? 28 : length < 1000 ? 252 : 1020)
+        blockBytes += MemoryLayout<Block>.stride + 4 * block.pointee.capacity
         if let back { back.pointee.next = block } else { (front, frontIndex) = (block, 0) }
         (back, backCount) = (block, 0)
     }
@@ -117,14 +117,14 @@ struct ClientQueue: ~Copyable {
         guard popped < pushed else { return removeAll() }
         guard frontIndex == front!.pointee.capacity else { return }
         let next = front!.pointee.next
-        UnsafeMutableRawPointer(front!).deallocate()
+        free(front!)
         (front, frontIndex) = (next, 0)
     }
 
     /// Forgets everything, and gives back all memory.
     mutating func removeAll() {
         removeAllBlocks()
-        (front, frontIndex, back, backCount) = (nil, 0, nil, 0)
+        (front, frontIndex, back, backCount, blockBytes) = (nil, 0, nil, 0, 0)
         (stale, staleCount, popped) = ([:], 0, pushed)
     }
 
@@ -157,7 +157,7 @@ struct ClientQueue: ~Copyable {
             if index == current.pointee.capacity || position == end {
                 block = current.pointee.next
                 index = 0
-                UnsafeMutableRawPointer(current).deallocate()
+                free(current)
             }
         }
         return result

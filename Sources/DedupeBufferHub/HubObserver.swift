@@ -11,7 +11,7 @@ internal import Synchronization
 final class HubObserver: @unchecked Sendable {
     // Sendable: `counters` belongs to `queue`; the rest does not change, or is atomic.
 
-    private weak let core: HubCore?
+    private let core: HubCore
     private let logger: Logger?
     private let gauges: [(gauge: Gauge, figure: (DedupeHubStatistics) -> Int)]
     private var counters: [(counter: Counter, figure: (DedupeHubStatistics) -> Int, reported: Int)]
@@ -74,7 +74,7 @@ final class HubObserver: @unchecked Sendable {
     }
 
     private func report() {
-        guard let statistics = core?.statistics else { return }
+        let statistics = core.statistics
         for (gauge, figure) in gauges { gauge.record(figure(statistics)) }
         for i in counters.indices {
             let increase = counters[i].figure(statistics) - counters[i].reported

@@ -151,3 +151,54 @@ private final class Scene {
         return try scene.settle()
     }
 }
+
+// MARK: - Short programs
+
+extension ModelTests {
+    /// All programs of a length, of a few steps that matter most together.
+    @Test(arguments: [1, 2, 1024], [1, 3])
+    func allShortPrograms_agreeWithNaiveBuffers(log: Int, batch: Int) throws {
+        let length = longTests ? 7 : 5
+        var program = [Int](repeating: 0, count: length)
+        repeat {
+            if let fault = try run(program, log: log, batch: batch) {
+                Issue.record("program \(program), log \(log), batch \(batch): \(fault)")
+                return
+            }
+        } while Self.advance(&program)
+    }
+
+    private static let stepCount = 8
+
+    /// The next program; false after the last one.
+    private static func advance(_ program: inout [Int]) -> Bool {
+        for i in program.indices {
+            program[i] += 1
+            if program[i] < stepCount { return true }
+            program[i] = 0
+        }
+        return false
+    }
+
+    private func run(_ program: [Int], log: Int, batch: Int) throws -> String? {
+        let scene = Scene(log: log, batch: batch, tombstones: log == 2 ? 0 : 1)
+        // Both have "a"; the second one does not take before the end.
+        scene.update([("a", isDeletion: false)])
+        scene.subscribe()
+        scene.subscribe(filter: 1)
+        for i in 0..<2 { if let fault = try scene.take(i) { return fault } }
+        for step in program {
+            switch step {
+            case 0: scene.update([("a", isDeletion: false)])
+            case 1: scene.update([("a", isDeletion: true)])
+            case 2: scene.update([("b", isDeletion: false)])
+            case 3: scene.update([("b", isDeletion: true)])
+            case 4: scene.status(.inSync)
+            case 5: scene.status(.resyncInProgress)
+            case 6: if let fault = try scene.take(0) { return fault }
+            default: scene.resume(0, at: scene.clients[0].memories.first ?? Picture())
+            }
+        }
+        return try scene.settle()
+    }
+}

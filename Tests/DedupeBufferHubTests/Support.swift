@@ -217,6 +217,16 @@ final class Kept<Value: Sendable>: @unchecked Sendable {
     func change<R>(_ body: (inout Value) -> R) -> R { lock.withLock { body(&kept) } }
 }
 
+extension Kept<Bool> {
+    /// Whether it was true; from then on it is false.
+    func takeTrue() -> Bool {
+        change { value in
+            defer { value = false }
+            return value
+        }
+    }
+}
+
 // MARK: - Random numbers
 
 /// SplitMix64.
