@@ -43,6 +43,7 @@ struct ChangeLog: ~Copyable {
     private var start: UInt64 = 0
     private var older: UnsafeMutablePointer<Change>?
     private var olderCapacity = 0
+    private var olderStart: UInt64 = 0
     /// The latest change's revision. 0: there was none.
     private(set) var head: UInt64 = 0
 
@@ -64,7 +65,8 @@ struct ChangeLog: ~Copyable {
         let inRing = head >= capacity ? head - UInt64(capacity) + 1 : 1
         guard inRing <= start else { return inRing }
         guard older != nil else { return start + 1 }
-        return start >= olderCapacity ? start - UInt64(olderCapacity) + 1 : 1
+        // The older ring may have been replaced before it was full.
+        return max(olderStart, start >= olderCapacity ? start - UInt64(olderCapacity) : 0) + 1
     }
 
     /// The change with this revision, which is not earlier than `oldest`.
@@ -88,7 +90,7 @@ struct ChangeLog: ~Copyable {
     /// Doubles the ring. Returns the memory that the caller frees without a lock.
     mutating func grow() -> UnsafeMutablePointer<Change>? {
         let unneeded = older
-        (older, olderCapacity, start) = (ring, capacity, head)
+        (older, olderCapacity, olderStart, start) = (ring, capacity, start, head)
         capacity *= 2
         ring = .allocate(capacity: capacity)
         return unneeded

@@ -138,18 +138,19 @@ import Testing
     }
 
     @Test func position_movesOn_whenTheQueueOfThenIsOut() throws {
-        let hub = Hub(configuration: configuration(batch: 2))
-        for key in ["a", "b", "c"] { hub.put(key, 1) }
+        let hub = Hub(configuration: configuration(batch: 1))
+        for key in ["a", "b"] { hub.put(key, 1) }
         let subscription = hub.subscribe()
         _ = try subscription.events()
         #expect(subscription.position.revision == 0)
         // The key that changes meanwhile comes up again, and does not hold the position up.
         hub.put("a", 2)
         _ = try subscription.events()
-        #expect(subscription.position.revision == 3)
+        #expect(subscription.position.revision == 2)
+        #expect(subscription.position.horizon == 3)
         _ = try subscription.events()
-        #expect(subscription.position.revision == 4)
-        #expect(subscription.position.horizon == 4)
+        #expect(subscription.position.revision == 3)
+        #expect(subscription.position.horizon == 3)
     }
 
     @Test func position_isOlder_untilTheLastOfABatch() throws {
