@@ -13,6 +13,8 @@ final class HubClient: @unchecked Sendable {
 
     /// Changes or slots that are looked at in one step. A writer waits for no more.
     static let stepSize = 2048
+    /// Items that are taken in one step.
+    static let popSize = 512
 
     let core: HubCore
     private let filter: (@Sendable (HubBox) -> Bool)?
@@ -128,38 +130,47 @@ final class HubClient: @unchecked Sendable {
     }
 
     /// Catches up, and takes what is first in the queue. `nil`: there was nothing to take after all.
+    ///
+    /// The lock is taken for each step. So other changes may come in between, and then a batch is
+    /// what several smaller ones would be.
     private func collect(_ limit: Int, isPaced: Bool) -> Taken? {
-        items.reserveCapacity(limit)
-        var looksAtHead = 0
-        while true {
+        var (isRestart, looksAtHead) = (false, 0)
+        // The position until the batch has been dealt with.
+        var cleanBefore: UInt64?
+        while items.count < limit {
+            let end = min(limit, items.count + Self.popSize)
+            items.reserveCapacity(end)
             core.lock.lockToRead()
             let step = progress.advance(
                 core.state.pointee, core.counters, epoch: core.epoch, Self.stepSize, &unverified,
                 isFiltering: filter != nil)
-            if step == .isAtHead {
-                // Keys that are unknown to the filter end the batch. With a source that brings new
-                // ones all the time there would always be some.
-                looksAtHead += 1
-                if unverified.isEmpty || looksAtHead > 4 { return takeLocked(limit, isPaced) }
+            if step == .isAtHead { looksAtHead += 1 }
+            // Keys that are unknown to the filter end the batch. With a source that brings new ones
+            // all the time there would always be some.
+            let pops = step == .isAtHead && (unverified.isEmpty || looksAtHead > 4)
+            if pops {
+                if isPaced { beginRoundIfOver() }
+                isRestart = progress.takeRestart() || isRestart
+                cleanBefore = cleanBefore ?? progress.clean
+                progress.pop(end, isPaced: isPaced, core.state.pointee, into: &items)
             }
             core.lock.unlock()
             if case .needsRoom(let slots) = step { progress.keys.grow(to: slots) }
             verify()
             progress.compactIfWorthIt()
+            if pops && items.count < end { break }
         }
+        return taken(isRestart, cleanBefore ?? 0)
     }
 
-    /// Returns with the lock released.
-    private func takeLocked(_ limit: Int, _ isPaced: Bool) -> Taken? {
-        if isPaced && !progress.isInRound {
-            progress.beginRound()
-            isRoundNew = true
-        }
-        let (cleanBefore, isRestart) = (progress.clean, progress.takeRestart())
-        progress.pop(limit, isPaced: isPaced, core.state.pointee, into: &items)
-        core.lock.unlock()
-        verify()
-        progress.compactIfWorthIt()
+    private func beginRoundIfOver() {
+        guard !progress.isInRound, items.isEmpty else { return }
+        progress.beginRound()
+        isRoundNew = true
+    }
+
+    /// What was taken.
+    private func taken(_ isRestart: Bool, _ cleanBefore: UInt64) -> Taken? {
         if items.isEmpty && !isRestart { return nil }
         if isRoundNew && !items.isEmpty {
             isRoundNew = false

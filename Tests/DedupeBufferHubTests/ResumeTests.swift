@@ -161,6 +161,24 @@ import Testing
         #expect(deliveries.map(\.position.horizon) == [2, 2])
     }
 
+    @Test func position_ofAResume_isOlder_untilTheLastOfABatch() throws {
+        hub.put("a", 1)
+        let position = try position(hub.subscribe())
+        hub.put("b", 1)
+        hub.onStatusUpdated(.inSync)
+        guard case .batch(let deliveries) = try hub.subscribe(from: position).take() else { throw Unexpected() }
+        #expect(deliveries.map(\.position.revision) == [1, 3])
+    }
+
+    @Test func batch_largerThanAStep_isWhole() throws {
+        let hub = Hub(configuration: configuration(batch: 65_536))
+        for i in 0..<5000 { hub.put("k\(i)", i) }
+        guard case .batch(let deliveries) = try hub.subscribe().take(), case .updates(let updates) = deliveries[0].event
+        else { throw Unexpected() }
+        #expect(deliveries.count == 1)
+        #expect(updates.count == 5000)
+    }
+
     @Test func position_movesOn_whenTheFilterWantsNothing() throws {
         let subscription = hub.subscribe(where: { $0 == "a" })
         hub.put("b", 1)
