@@ -76,8 +76,8 @@ struct ClientKeys: ~Copyable {
     @inline(__always)
     func clearRejected(_ slot: Slot) { if stride == 3 { word(slot, 2).pointee &= ~bit(slot) } }
 
-    /// Clears the live bits of up to 64 slots, beginning with a multiple of 64, and calls `body` for
-    /// those that had one.
+    /// Clears the live bits of up to 64 slots, beginning with a multiple of 64, and calls `body`
+    /// for those that had one.
     func takeLive(from slot: Slot, _ body: (Slot) -> Void) {
         let live = word(slot, 1)
         while live.pointee != 0 {

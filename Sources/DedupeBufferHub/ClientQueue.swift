@@ -4,9 +4,9 @@ internal import DedupeBuffer
 
 /// What a subscriber has to be told, in order: slots and statuses, 4 bytes each.
 ///
-/// A key can leave the queue from the middle. Its entry stays and is *stale*: it is passed over when
-/// its turn comes. Of several entries of one slot only the last is not stale, so it is enough to
-/// count the stale ones of each slot.
+/// A key can leave the queue from the middle. Its entry stays and is *stale*: it is passed over
+/// when its turn comes. Of several entries of one slot only the last is not stale, so it is enough
+/// to count the stale ones of each slot.
 struct ClientQueue: ~Copyable {
     /// Entries lie behind the header.
     private struct Block {

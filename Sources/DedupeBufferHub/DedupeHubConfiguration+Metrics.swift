@@ -13,7 +13,7 @@ extension DedupeHubConfiguration {
     /// | `…_deleted_keys` | gauge | deleted keys that are still remembered |
     /// | `…_subscribers` | gauge | subscribers |
     /// | `…_waiting_subscribers` | gauge | subscribers that wait for something to happen |
-    /// | `…_lag_median`, `…_lag_99`, `…_lag_maximum` | gauge | over the subscribers: changes behind |
+    /// | `…_lag_median`, `_lag_99`, `_lag_maximum` | gauge | over the subscribers: changes behind |
     /// | `…_memory_bytes` | gauge | bytes of the table and the logs, without keys and values |
     /// | `…_subscriber_memory_bytes` | gauge | bytes of all subscribers together |
     /// | `…_received_total` | counter | updates that came in |
@@ -25,8 +25,8 @@ extension DedupeHubConfiguration {
     ///
     /// The values are those of ``DedupeHub/statistics``. No series is made for a single subscriber.
     ///
-    /// The hub updates them on a queue of its own, at most once in each ``interval``, when something
-    /// comes in or is taken, and at its end.
+    /// The hub updates them on a queue of its own, at most once in each ``interval``, when
+    /// something comes in or is taken, and at its end.
     public struct Metrics: Sendable {
         /// What all labels begin with.
         public var label: String

@@ -10,8 +10,8 @@ public import Logging
 public struct DedupeHubConfiguration: Sendable {
     /// The most updates and statuses that are taken for a subscriber at once, from 1 to 65,536.
     ///
-    /// What was taken is committed. So a smaller batch lets a slow subscriber skip more updates, and
-    /// a larger batch costs less for each update.
+    /// What was taken is committed. So a smaller batch lets a slow subscriber skip more updates,
+    /// and a larger batch costs less for each update.
     public var batchSize = 100
 
     /// The least number of changes that the change log holds, from 1 to 2²⁶; it is rounded up to a

@@ -129,7 +129,8 @@ final class HubClient: @unchecked Sendable {
         core.sleepers.add(self) { core.head != progress.cursor || core.isFinished || isClosed }
     }
 
-    /// Catches up, and takes what is first in the queue. `nil`: there was nothing to take after all.
+    /// Catches up, and takes what is first in the queue. `nil`: there was nothing to take after
+    /// all.
     ///
     /// The lock is taken for each step. So other changes may come in between, and then a batch is
     /// what several smaller ones would be.

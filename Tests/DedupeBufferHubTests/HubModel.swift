@@ -3,9 +3,9 @@
 // The oracle: a naive buffer for each subscriber, made of arrays that are searched from the front.
 // It is given what the hub is given, and says what its next batch must hold.
 //
-// The order among some keys is the hub's to choose: those of the first state, of a resume, and those
-// that a subscriber has to look for because the change log has lapped it. These share a `group`, and
-// the model takes on the order in which they are delivered.
+// The order among some keys is the hub's to choose: those of the first state, of a resume, and
+// those that a subscriber has to look for because the change log has lapped it. These share a
+// `group`, and the model takes on the order in which they are delivered.
 
 import DedupeBuffer
 

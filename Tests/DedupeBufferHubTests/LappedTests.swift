@@ -181,7 +181,9 @@ import Testing
         hub.put("c", 1)
         hub.put("d", 1)
         var picture = Picture()
-        while case .batch(let deliveries) = try subscription.take() { for delivery in deliveries { picture.see(delivery) } }
+        while case .batch(let deliveries) = try subscription.take() {
+            for delivery in deliveries { picture.see(delivery) }
+        }
         #expect(picture.state == ["c": 1, "d": 1])
     }
 

@@ -102,7 +102,7 @@ import Testing
         for i in 0..<100 { hub.put("first\(i)", i) }
         while case .batch = try stalled.take() {}
         var memory = 0
-        let changes = longTests ? 10_000_000 : 200_000
+        let changes = longTests ? 10_000_000 : 50_000
         for round in 0..<10 {
             for i in 0..<(changes / 10 / 20) {
                 let number = round * (changes / 20) + i

@@ -27,8 +27,12 @@ import Testing
             }
         }
         for size in [0, -1, 65_537, .max] { expectRefusal(of: "batchSize") { $0.batchSize = size } }
-        for size in [0, -1, (1 << 26) + 1, .max] { expectRefusal(of: "changeLogCapacity") { $0.changeLogCapacity = size } }
-        for count in [-1, (1 << 24) + 1, .max] { expectRefusal(of: "maximumTombstones") { $0.maximumTombstones = count } }
+        for size in [0, -1, (1 << 26) + 1, .max] {
+            expectRefusal(of: "changeLogCapacity") { $0.changeLogCapacity = size }
+        }
+        for count in [-1, (1 << 24) + 1, .max] {
+            expectRefusal(of: "maximumTombstones") { $0.maximumTombstones = count }
+        }
         expectRefusal(of: "tombstoneAge") { $0.tombstoneAge = .seconds(-1) }
         expectRefusal(of: "metrics.interval") { $0.metrics = .init(interval: .seconds(-1)) }
     }

@@ -199,7 +199,9 @@ import Testing
 
     private func picture(_ subscription: Subscription, from picture: Picture) throws -> Picture {
         var picture = picture
-        while case .batch(let deliveries) = try subscription.take() { for delivery in deliveries { picture.see(delivery) } }
+        while case .batch(let deliveries) = try subscription.take() {
+            for delivery in deliveries { picture.see(delivery) }
+        }
         return picture
     }
 

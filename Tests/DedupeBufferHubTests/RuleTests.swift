@@ -131,7 +131,9 @@ import Testing
         hub.onUpdates((0..<1000).map { Update(key: "k\($0 % 600)", value: $0) })
         var picture = Picture()
         let subscription = hub.subscribe()
-        while case .batch(let deliveries) = try subscription.take() { for delivery in deliveries { picture.see(delivery) } }
+        while case .batch(let deliveries) = try subscription.take() {
+            for delivery in deliveries { picture.see(delivery) }
+        }
         #expect(picture.state.count == 600)
         #expect(picture.state["k5"] == 605)
         #expect(picture.state["k500"] == 500)
@@ -161,7 +163,9 @@ import Testing
         for i in 0..<100 { hub.put("k\(i)", -i) }
         var picture = Picture()
         let subscription = hub.subscribe()
-        while case .batch(let deliveries) = try subscription.take() { for delivery in deliveries { picture.see(delivery) } }
+        while case .batch(let deliveries) = try subscription.take() {
+            for delivery in deliveries { picture.see(delivery) }
+        }
         var due: [String: Int] = [:]
         for i in 0..<5000 where i < 100 || i % 2 == 1 { due["k\(i)"] = i < 100 ? -i : i }
         #expect(picture.state == due)

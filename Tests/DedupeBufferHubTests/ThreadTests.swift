@@ -55,7 +55,8 @@ import Testing
         }
     }
 
-    /// Reader 0 is quick, reader 1 slow, reader 2 breaks off again and again, reader 3 has a filter.
+    /// Reader 0 is quick, reader 1 slow, reader 2 breaks off again and again, reader 3 has a
+    /// filter.
     private static func read(_ hub: Hub, _ number: Int, seed: Int) throws -> Picture {
         var random = Random(seed: UInt64(seed * 10 + number))
         var picture = Picture()

@@ -8,12 +8,14 @@ import Foundation
 /// Which of the subscribers read.
 enum Reading: String, CaseIterable {
     case all = "all read"
+    /// The others read when a round has been written; these after each call of 100.
+    case keepingUp = "all keep up"
     case most = "a tenth stalls"
     case none = "all stall"
 
     func stalls(_ subscriber: Int) -> Bool {
         switch self {
-        case .all: false
+        case .all, .keepingUp: false
         case .most: subscriber % 10 == 0
         case .none: true
         }
@@ -88,20 +90,25 @@ func measureSetting<Subject: FanOut>(_ type: Subject.Type, _ setting: Setting, r
     for _ in 0..<setting.subscribers { subject.addSubscriber() }
     for i in 0..<setting.subscribers { _ = subject.drain(i) }
 
-    let perRound = min(setting.keys, 10_000)
+    let perRound = setting.reading == .keepingUp ? 1000 : min(setting.keys, 10_000)
+    let perStep = setting.reading == .keepingUp ? 100 : perRound
     var (writes, deliveries) = ([Double](), [Double]())
     var delivered = 0
     for _ in 0..<rounds {
-        let calls = stream.calls(updates: perRound)
-        writes.append(timed { for call in calls { subject.put(call) } })
-        guard setting.reading != .none else { continue }
-        deliveries.append(
-            timed {
+        var (write, delivery) = (0.0, 0.0)
+        for _ in 0..<(perRound / perStep) {
+            let calls = stream.calls(updates: perStep)
+            write += timed { for call in calls { subject.put(call) } }
+            guard setting.reading != .none else { continue }
+            delivery += timed {
                 for i in 0..<setting.subscribers where !setting.reading.stalls(i) { delivered += subject.drain(i) }
-            })
+            }
+        }
+        writes.append(write)
+        deliveries.append(delivery)
     }
     // All keys are pending for those that stall, and these have moved by one batch.
-    if setting.reading != .all {
+    if setting.reading == .most || setting.reading == .none {
         for call in stream.calls(updates: setting.keys) { subject.put(call) }
         for i in 0..<setting.subscribers where setting.reading.stalls(i) { _ = subject.step(i) }
         for i in 0..<setting.subscribers where !setting.reading.stalls(i) { _ = subject.drain(i) }

@@ -26,8 +26,10 @@ struct HubBenchmarks: AsyncParsableCommand {
     private func numbers(_ list: String) -> [Int] { list.split(separator: ",").compactMap { Int($0) } }
 
     private func table() {
-        print("| subscribers | keys | reading | way | write, ns/update | delivery, ns/update | delivered/s of CPU | bytes/subscriber |")
-        print("|---:|---:|---|---|---:|---:|---:|---:|")
+        row(
+            "subscribers", "keys", "reading", "way", "write, ns/update", "delivery, ns/update", "delivered/s of CPU",
+            "bytes/subscriber")
+        row("---:", "---:", "---", "---", "---:", "---:", "---:", "---:")
         for subscribers in numbers(subscribers) {
             for keys in numbers(keys) {
                 for reading in Reading.allCases {
@@ -37,27 +39,32 @@ struct HubBenchmarks: AsyncParsableCommand {
         }
     }
 
+    private func row(_ cells: String...) { print("| " + cells.joined(separator: " | ") + " |") }
+
     private func measure(_ setting: Setting) {
         let pairs = setting.subscribers * setting.keys
-        guard pairs <= deliveries else {
-            return print("| \(setting.subscribers) | \(setting.keys) | \(setting.reading.rawValue) | all | left out: more than \(deliveries) first deliveries | | | |")
-        }
+        guard pairs <= deliveries else { return leaveOut(setting, "all", "more than \(deliveries) first deliveries") }
         show(measureSetting(HubFanOut.self, setting, rounds: rounds))
         if pairs * 200 <= memory {
             show(measureSetting(BufferFanOut.self, setting, rounds: rounds))
         } else {
-            print("| | | | \(BufferFanOut.name) | left out: more than \(memory) bytes | | | |")
+            leaveOut(setting, BufferFanOut.name, "more than \(memory) bytes")
         }
         show(measureSetting(CrumbFanOut.self, setting, rounds: rounds))
+    }
+
+    private func leaveOut(_ setting: Setting, _ way: String, _ why: String) {
+        row(
+            "\(setting.subscribers)", "\(setting.keys)", setting.reading.rawValue, way, "left out: \(why)", "", "", "")
     }
 
     private func show(_ result: Result) {
         func text(_ value: Double?, _ format: String) -> String { value.map { String(format: format, $0) } ?? "" }
         let setting = result.setting
-        print(
-            "| \(setting.subscribers) | \(setting.keys) | \(setting.reading.rawValue) | \(result.name) "
-                + "| \(text(result.write, "%.0f")) | \(text(result.delivery, "%.1f")) "
-                + "| \(text(result.perSecond.map { $0 / 1e6 }, "%.2f M")) | \(text(result.memory, "%.0f")) |")
+        row(
+            "\(setting.subscribers)", "\(setting.keys)", setting.reading.rawValue, result.name,
+            text(result.write, "%.0f"), text(result.delivery, "%.1f"),
+            text(result.perSecond.map { $0 / 1e6 }, "%.1f M"), text(result.memory, "%.0f"))
     }
 
     private func stalledWrites() {
