@@ -47,8 +47,6 @@ struct ClientProgress: ~Copyable {
 
     var queue = ClientQueue()
     var keys: ClientKeys
-    /// A status that was taken out of the queue, and that the next entry may replace.
-    private var heldStatus: SyncStatus?
     /// The queue's entries from here on may be unknown to the filter.
     private var verifiedTail: UInt64?
     /// The client must forget everything first.
@@ -64,10 +62,9 @@ struct ClientProgress: ~Copyable {
     /// Whether there is nothing to tell, and nothing to catch up with, at this revision of the hub.
     func isIdle(at head: UInt64) -> Bool {
         guard case .walking = phase else { return false }
-        return cursor == head && queue.isEmpty && heldStatus == nil && !mustRestart
+        return cursor == head && queue.isEmpty && !mustRestart
     }
 
-    var pendingCount: Int { queue.count + (heldStatus == nil ? 0 : 1) }
     var memory: Int { queue.memory + keys.memory }
 
     // MARK: - Catching up
@@ -271,7 +268,7 @@ struct ClientProgress: ~Copyable {
         guard slot >= keys.capacity else { return }
         keys.removeAll()
         queue.removeAll()
-        (heldStatus, verifiedTail) = (nil, nil)
+        verifiedTail = nil
         phase = .new(DedupeHubPosition(epoch: 0, revision: 0, horizon: 0))
     }
 
@@ -309,23 +306,16 @@ struct ClientProgress: ~Copyable {
         let verifiedEnd = verifiedTail ?? .max
         let end = min(isPaced ? roundEnd : .max, verifiedEnd)
         while items.count < limit {
-            let entry = queue.first()
-            if let status = heldStatus {
-                if let next = entry?.status, queue.popped < verifiedEnd {
-                    // Nothing is between the two: the earlier one goes.
-                    heldStatus = next
-                    queue.removeFirst()
-                    continue
-                }
-                // Entries that the filter has not seen may go, and a status be next.
-                if queue.popped >= verifiedEnd { break }
-                heldStatus = nil
-                items.append(HubItem(status))
+            // Passes over stale entries.
+            guard let entry = queue.first(), queue.popped < end else { break }
+            queue.removeFirst()
+            guard let status = entry.status else {
+                take(entry.slot, state, &items)
                 continue
             }
-            guard let entry, queue.popped < end else { break }
-            queue.removeFirst()
-            if let status = entry.status { heldStatus = status } else { take(entry.slot, state, &items) }
+            // If another status is next, because what was between them has left, this one goes.
+            if queue.first()?.status != nil && queue.popped < verifiedEnd { continue }
+            items.append(HubItem(status))
         }
         endPop()
     }
@@ -349,7 +339,6 @@ struct ClientProgress: ~Copyable {
 
     private mutating func endPop() {
         horizon = cursor
-        guard heldStatus == nil else { return }
         if queue.isEmpty {
             clean = cursor
         } else if queue.popped >= markTail {
@@ -363,7 +352,7 @@ struct ClientProgress: ~Copyable {
     // MARK: - Rounds
 
     /// Whether the round has more entries.
-    var isInRound: Bool { heldStatus != nil || (queue.popped < roundEnd && !queue.isEmpty) }
+    var isInRound: Bool { queue.popped < roundEnd && !queue.isEmpty }
 
     mutating func beginRound() { roundEnd = queue.pushed }
 

@@ -97,7 +97,8 @@ public final class DedupeHubSubscription<Key: DedupeKey, Value: Sendable>: Async
         case batch([DedupeHubDelivery<Key, Value>])
         /// Nothing now. `onReady` will be called when there is something.
         case nothing
-        /// There may be something, and the subscriber's interval lasts for this time.
+        /// There may be something after this time: the subscriber's interval lasts as long. Zero
+        /// if the source brings so much that the filter does not want that the call gave up.
         case later(Duration)
         /// Nothing any more: the hub has finished, or the subscription was cancelled.
         case finished

@@ -13,6 +13,9 @@ final class HubClient: @unchecked Sendable {
 
     /// Changes or slots that are looked at in one step. A writer waits for no more.
     static let stepSize = 2048
+    /// How often one call looks for something to take, if a source brings changes all the time and
+    /// the filter wants none of them.
+    static let tries = 16
     /// Items that are taken in one step.
     static let popSize = 512
 
@@ -110,7 +113,7 @@ final class HubClient: @unchecked Sendable {
     var isClosed: Bool { claim.load(ordering: .acquiring) & Self.closed != 0 }
 
     private func takeClaimed(_ limit: Int) -> Taken {
-        while !isClosed {
+        for _ in 0..<Self.tries where !isClosed {
             // Read before the look at the queue: nothing comes in after the end.
             let isFinished = core.isFinished
             if progress.isIdle(at: core.head) {
@@ -121,7 +124,7 @@ final class HubClient: @unchecked Sendable {
             if isPaced, let pace, !progress.isInRound, let delay = pace.delay(at: core.now) { return .later(delay) }
             if let taken = collect(limit, isPaced: isPaced) { return taken }
         }
-        return .finished
+        return isClosed ? .finished : .later(.zero)
     }
 
     /// Has the client woken when there is something. Returns false if there is already.
@@ -230,7 +233,7 @@ final class HubClient: @unchecked Sendable {
         // In this order: `position` must not get a horizon that is older than its revision.
         published.horizon.store(progress.horizon, ordering: .releasing)
         published.clean.store(progress.clean, ordering: .releasing)
-        published.pending.store(progress.pendingCount, ordering: .relaxed)
+        published.pending.store(progress.queue.count, ordering: .relaxed)
         published.memory.store(progress.memory, ordering: .relaxed)
     }
 

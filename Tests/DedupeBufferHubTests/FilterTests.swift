@@ -82,6 +82,24 @@ import Testing
         #expect(try subscription.allEvents() == [.updates([.new("a", 1), .new("b", 2)])])
     }
 
+    @Test func take_duringAnotherTake_isRefused() throws {
+        let taken = Kept<Subscription?>(nil)
+        let error = Kept<DedupeHubError?>(nil)
+        let subscription = hub.subscribe { _ in
+            do throws(DedupeHubError) {
+                _ = try taken.value?.take()
+            } catch let refusal {
+                error.change { $0 = refusal }
+            }
+            return true
+        }
+        taken.change { $0 = subscription }
+        hub.put("a", 1)
+        #expect(try subscription.events() == [.updates([.new("a", 1)])])
+        #expect(error.value == .alreadyTaking)
+        taken.change { $0 = nil }
+    }
+
     @Test func filter_whileTheSourceBringsNewKeysAllTheTime_stillDelivers() throws {
         let hub = hub
         let next = Kept(0)
@@ -96,6 +114,21 @@ import Testing
         hub.put("a", 1)
         guard case .updates(let items)? = try subscription.events()?.first else { throw Unexpected() }
         #expect(items.first == .new("a", 1))
+    }
+
+    @Test func filter_whileTheSourceBringsUnwantedKeysAllTheTime_deliversStatuses_andGivesUp() async throws {
+        let hub = hub
+        let subscription = hub.subscribe { key in
+            hub.put("k\(key.utf8.count)" + key, 1)
+            return false
+        }
+        hub.onStatusUpdated(.inSync)
+        hub.put("k", 1)
+        try await bounded("two takes") {
+            #expect(try subscription.events() == [.status(.inSync)])
+            guard case .later(.zero) = try subscription.take() else { throw Unexpected() }
+            subscription.cancel()
+        }
     }
 
     @Test func statuses_whenWhatWasBetweenIsNotWanted_areOne() throws {

@@ -108,6 +108,27 @@ import Testing
         }
     }
 
+    /// As if another thread had been quicker.
+    @Test func encoding_madeWhileItIsBeingMade_isUsed() throws {
+        typealias Format = DedupeHubFormat<String, Int, Encoded>
+        let (format, inner) = (Kept<Format?>(nil), Kept<Encoded?>(nil))
+        hub.put("a", 1)
+        guard case .batch(let deliveries) = try hub.subscribe().take(), case .updates(let updates) = deliveries[0].event
+        else { throw Unexpected() }
+        let isFirst = Kept(true)
+        let made = Format { _ in
+            if isFirst.takeTrue(), let format = format.value {
+                let encoding = updates.encoded(at: updates.startIndex, as: format)
+                inner.change { $0 = encoding }
+            }
+            return Encoded()
+        }
+        format.change { $0 = made }
+        #expect(updates.encoded(as: made)[0] === inner.value)
+        #expect(updates.encoded(as: made)[0] === inner.value)
+        format.change { $0 = nil }
+    }
+
     @Test func updates_areACollection() throws {
         for key in ["a", "b", "c"] { hub.put(key, 1) }
         hub.onStatusUpdated(.inSync)

@@ -132,6 +132,21 @@ private final class Wakes: Sendable {
         box.change { $0 = nil }
     }
 
+    /// Something came after the subscriber had looked, and before it was among the sleepers: no
+    /// writer has seen it there.
+    @Test func subscriber_thatGoesToSleepTooLate_doesNotSleep() {
+        let wakes = Wakes()
+        let client = HubClient(hub.core, from: nil, filter: nil, minimumInterval: nil, wakeUp: wakes.wake)
+        let cursor = hub.core.head
+        hub.put("a", 1)
+        #expect(!hub.core.sleepers.add(client) { hub.core.head != cursor })
+        #expect(hub.core.sleepers.count == 0)
+        #expect(hub.core.sleepers.add(client) { false })
+        #expect(hub.core.sleepers.count == 1)
+        #expect(client.close())
+        #expect(hub.core.sleepers.count == 0)
+    }
+
     /// A subscriber goes to sleep at the moment when something comes.
     @Test func wakeUp_isNeverLost() throws {
         let hub = hub
