@@ -31,6 +31,8 @@
 #                 (bench-quick: one minute)
 # make bench-filter    10^6 lines of 100 bytes through the filter, in each format, and beside jq,
 #                 mawk and mlr
+# make bench-hub       one source, many clients: the hub beside a buffer for each client and beside
+#                 chains of snapshots; a quarter of an hour
 # make bench-layer     only the Swift layer, beside the core; fails if it allocates too much
 # make bench-instructions   instructions per update, which noise does not change
 # make bench-check     the same; fails if a case takes more than is allowed
@@ -83,7 +85,7 @@ SUDO = $(shell [ "$$(id -u)" = 0 ] || echo sudo)
 
 .PHONY: help setup setup-etcd run test test-all etcd-faults test-c test-quick test-swift test-arm64 test-valgrind examples examples-c examples-swift test-install asan tsan \
     fuzz model interleavings stress shutdown mutants evidence \
-    bench bench-quick bench-layer bench-instructions bench-check bench-plot bench-filter \
+    bench bench-quick bench-layer bench-instructions bench-check bench-plot bench-hub bench-filter \
     format format-check licence-check api-check api-baseline \
     symbol-graph docs docs-check check-symbols abi-check abi-baseline lib man install uninstall clean \
     filter manual install-filter uninstall-filter deb test-deb
@@ -198,7 +200,7 @@ SANITIZER_tsan = thread
 
 # ---- Benchmarks ----
 
-bench bench-quick bench-layer bench-instructions bench-check bench-plot: setup
+bench bench-quick bench-layer bench-instructions bench-check bench-plot bench-hub: setup
 	$(MAKE) -C Benchmarks setup
 	$(MAKE) -C Benchmarks $@
 
@@ -256,12 +258,16 @@ api-check api-baseline: symbol-graph lib
 DOCS = .build/docs
 docs: setup
 	$(call dump-symbol-graph,--emit-extension-block-symbols)
-	@rm -rf $(DOCS) $(DOCS)-parts && mkdir -p $(DOCS)-parts/DedupeBuffer $(DOCS)-parts/DedupeBufferService
+	@rm -rf $(DOCS) $(DOCS)-parts && mkdir -p $(DOCS)-parts/DedupeBuffer $(DOCS)-parts/DedupeBufferService \
+	    $(DOCS)-parts/DedupeBufferHub
 	@mv .build/*/symbolgraph/DedupeBufferService*.symbols.json $(DOCS)-parts/DedupeBufferService/
+	@mv .build/*/symbolgraph/DedupeBufferHub*.symbols.json $(DOCS)-parts/DedupeBufferHub/
 	@mv .build/*/symbolgraph/DedupeBuffer*.symbols.json $(DOCS)-parts/DedupeBuffer/
 	$(call convert,DedupeBuffer)
 	$(call convert,DedupeBufferService,--dependency $(DOCS)-parts/DedupeBuffer.doccarchive)
+	$(call convert,DedupeBufferHub,--dependency $(DOCS)-parts/DedupeBuffer.doccarchive)
 	docc merge $(DOCS)-parts/DedupeBuffer.doccarchive $(DOCS)-parts/DedupeBufferService.doccarchive \
+	    $(DOCS)-parts/DedupeBufferHub.doccarchive \
 	    --synthesized-landing-page-name dedupe-buffer --output-path $(DOCS)
 	Tests/Docs/curated $(DOCS)
 

@@ -10,6 +10,7 @@ let package = Package(
         .library(name: "DedupeBuffer", targets: ["DedupeBuffer"]),
         .library(name: "DedupeBufferService", targets: ["DedupeBufferService"]),
         .library(name: "DedupeBufferEtcd", targets: ["DedupeBufferEtcd"]),
+        .library(name: "DedupeBufferHub", targets: ["DedupeBufferHub"]),
         .executable(name: "dedupe", targets: ["dedupe"]),
     ],
     // A package that uses DedupeBuffer alone names no trait, `traits: []`, and then fetches
@@ -86,6 +87,15 @@ let package = Package(
                     condition: .when(traits: ["Etcd"])),
             ], exclude: ["DESIGN.md", "etcd.proto"]),
 
+        // One source, many clients.
+        .target(
+            name: "DedupeBufferHub",
+            dependencies: [
+                "DedupeBuffer",
+                .product(name: "Logging", package: "swift-log"),
+                .product(name: "CoreMetrics", package: "swift-metrics"),
+            ], exclude: ["DESIGN.md"]),
+
         // JSON and text to events, on simdjson's first stage (libsimdjson-dev).
         .target(name: "CEventParser", linkerSettings: [.linkedLibrary("simdjson")]),
 
@@ -136,6 +146,14 @@ let package = Package(
                 .product(
                     name: "GRPCNIOTransportHTTP2Posix", package: "grpc-swift-nio-transport",
                     condition: .when(traits: ["Etcd"])),
+            ]),
+        .testTarget(
+            name: "DedupeBufferHubTests",
+            dependencies: [
+                "DedupeBuffer", "DedupeBufferHub",
+                .product(name: "Logging", package: "swift-log"),
+                .product(name: "InMemoryLogging", package: "swift-log"),
+                .product(name: "MetricsTestKit", package: "swift-metrics"),
             ]),
         .testTarget(name: "DedupeFilterTests", dependencies: ["dedupe", "DedupeBuffer"], exclude: ["Cases"]),
     ],

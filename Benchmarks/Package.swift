@@ -10,6 +10,8 @@ let package = Package(
     dependencies: [
         .package(name: "dedupe-buffer", path: ".."),
         .package(url: "https://github.com/apple/swift-argument-parser", from: "1.8.2"),
+        // The persistent map of the hub's yardstick.
+        .package(url: "https://github.com/apple/swift-collections", from: "1.6.0"),
         .package(url: "https://github.com/apple/swift-log", from: "1.16.2"),
         .package(url: "https://github.com/apple/swift-metrics", from: "2.13.0"),
     ],
@@ -24,6 +26,16 @@ let package = Package(
                 .product(name: "ArgumentParser", package: "swift-argument-parser"),
                 .product(name: "Logging", package: "swift-log"),
                 .product(name: "CoreMetrics", package: "swift-metrics"),
+            ]),
+        // One source, many clients; beside a buffer for each, and beside chains of snapshots.
+        .executableTarget(
+            name: "HubBenchmarks",
+            dependencies: [
+                "CMeasure",
+                .product(name: "DedupeBuffer", package: "dedupe-buffer"),
+                .product(name: "DedupeBufferHub", package: "dedupe-buffer"),
+                .product(name: "ArgumentParser", package: "swift-argument-parser"),
+                .product(name: "HashTreeCollections", package: "swift-collections"),
             ]),
     ],
     swiftLanguageModes: [.v6]

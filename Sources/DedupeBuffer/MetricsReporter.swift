@@ -154,7 +154,7 @@ private struct CounterBinding {
 
 extension Duration {
     /// Whole nanoseconds.
-    var nanoseconds: Int64 {
+    package var nanoseconds: Int64 {
         let (seconds, attoseconds) = components
         return seconds * 1_000_000_000 + attoseconds / 1_000_000_000
     }

@@ -86,7 +86,7 @@ final class Pacing: @unchecked Sendable {
 }
 
 /// The time since this call, by `clock`.
-func elapsedTime(on clock: any Clock<Duration>) -> @Sendable () -> Duration {
+package func elapsedTime(on clock: any Clock<Duration>) -> @Sendable () -> Duration {
     func since<C: Clock<Duration>>(_ clock: C) -> @Sendable () -> Duration {
         let start = clock.now
         return { start.duration(to: clock.now) }

@@ -34,17 +34,19 @@ enum SignalState<Waiter> {
 }
 
 /// What one task waits for, suspended, and any thread sends.
-final class Signal: Sendable {
+package final class Signal: Sendable {
     private let state = Locked(SignalState<CheckedContinuation<Void, Never>>.idle)
 
-    func send() {
+    package init() {}
+
+    package func send() {
         state.withLock { $0.send() }?.resume()
     }
 
     /// Returns after a signal, which may have come before, or when the task is cancelled. The
     /// caller then checks for what it waits for, because the signal of a cancellation may outlive
     /// that cancellation.
-    func wait(isolation: isolated (any Actor)? = #isolation) async {
+    package func wait(isolation: isolated (any Actor)? = #isolation) async {
         await withTaskCancellationHandler {
             await withCheckedContinuation { continuation in
                 state.withLock { $0.wait(continuation) }?.resume()
