@@ -47,7 +47,7 @@ extension EtcdConfiguration {
         }
     }
 
-    /// A user of etcd, who may read the prefixes.
+    /// A user of etcd. The user needs the permission to read the prefixes.
     public struct User: Sendable, Hashable, CustomStringConvertible {
         /// The user's name.
         public var name: String

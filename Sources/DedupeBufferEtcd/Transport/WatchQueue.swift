@@ -18,7 +18,7 @@ final class WatchQueue: Sendable {
         var reader: CheckedContinuation<Void, Never>?
         var handler: CheckedContinuation<Void, Never>?
 
-        /// Whoever waits for room, and whoever waits for a message, looks again.
+        /// The task that waits for room and the task that waits for a message look again.
         mutating func takeWaiting() -> [CheckedContinuation<Void, Never>] {
             defer { (reader, handler) = (nil, nil) }
             return [reader, handler].compactMap { $0 }
