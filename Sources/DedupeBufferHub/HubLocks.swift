@@ -1,11 +1,11 @@
 // SPDX-License-Identifier: Apache-2.0
 
 #if canImport(Darwin)
-    internal import Darwin
+internal import Darwin
 #elseif canImport(Musl)
-    internal import Musl
+internal import Musl
 #else
-    internal import Glibc
+internal import Glibc
 #endif
 
 /// Many readers or one writer. A writer that waits goes before readers that come later, so it waits
@@ -19,14 +19,14 @@ final class ReadWriteLock: @unchecked Sendable {
     init() {
         lock = .allocate(capacity: 1)
         #if canImport(Glibc)
-            var attributes = pthread_rwlockattr_t()
-            pthread_rwlockattr_init(&attributes)
-            // glibc's default lets readers in as long as there are any.
-            pthread_rwlockattr_setkind_np(&attributes, Int32(PTHREAD_RWLOCK_PREFER_WRITER_NONRECURSIVE_NP))
-            let result = pthread_rwlock_init(lock, &attributes)
-            pthread_rwlockattr_destroy(&attributes)
+        var attributes = pthread_rwlockattr_t()
+        pthread_rwlockattr_init(&attributes)
+        // glibc's default lets readers in as long as there are any.
+        pthread_rwlockattr_setkind_np(&attributes, Int32(PTHREAD_RWLOCK_PREFER_WRITER_NONRECURSIVE_NP))
+        let result = pthread_rwlock_init(lock, &attributes)
+        pthread_rwlockattr_destroy(&attributes)
         #else
-            let result = pthread_rwlock_init(lock, nil)
+        let result = pthread_rwlock_init(lock, nil)
         #endif
         precondition(result == 0, "cannot make a lock")
     }
