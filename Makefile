@@ -260,6 +260,7 @@ docs: setup
 	$(call dump-symbol-graph,--emit-extension-block-symbols)
 	@rm -rf $(DOCS) $(DOCS)-parts && mkdir -p $(DOCS)-parts/DedupeBuffer $(DOCS)-parts/DedupeBufferService \
 	    $(DOCS)-parts/DedupeBufferHub
+	@rm -f .build/*/symbolgraph/DedupeBufferEtcd*.symbols.json # Empty without its trait.
 	@mv .build/*/symbolgraph/DedupeBufferService*.symbols.json $(DOCS)-parts/DedupeBufferService/
 	@mv .build/*/symbolgraph/DedupeBufferHub*.symbols.json $(DOCS)-parts/DedupeBufferHub/
 	@mv .build/*/symbolgraph/DedupeBuffer*.symbols.json $(DOCS)-parts/DedupeBuffer/
