@@ -160,8 +160,10 @@ private func inRounds(
         }
     }
     try eventually("end of the threads") { threads(named: Round.threadName) == 0 }
-    // Other tests' come and go.
-    try eventually("as many open files as before") { openFiles() <= files }
+    // Other tests of this process hold files too. A round that leaked one would leave them all.
+    try eventually("less than a new open file for two rounds") {
+        openFiles() < files + max(2, shutdownRounds / 2)
+    }
 }
 
 /// One round: a buffer, its sink and its values, and who acts on them.
