@@ -501,7 +501,7 @@ func write(
                         return Int.random(in: 0..<4) == 0
                             ? .delete(key) : .put(key, Array("\(writer) \(round)".utf8))
                     }
-                    try await retryingLeaderChanges { try await admin.commit(distinct) }
+                    try await retrying { _ = try await admin.commit(distinct) }
                 }
             }
         }
@@ -510,12 +510,11 @@ func write(
 }
 
 /// Writers meet leader changes, too. They are not what is tested.
-private func retryingLeaderChanges(_ body: () async throws -> Int64) async throws {
+func retrying(_ body: () async throws -> Void) async throws {
     for attempt in 0... {
         do {
-            _ = try await body()
-            return
-        } catch let error as DatastoreError where attempt < 100 {
+            return try await body()
+        } catch let error as DatastoreError where attempt < 500 {
             guard [.noLeader, .timeout, .unavailable].contains(error.reason) else { throw error }
             try await Task.sleep(for: .milliseconds(20))
         }
