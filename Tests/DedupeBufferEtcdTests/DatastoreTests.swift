@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0
-// The transport against a server that does what the test says. Tests that begin with `scene` show
-// one of the ways in which following etcd is known to fail.
+// The transport against a server that does what the test says. The numbers of scenes are those of
+// the list in Sources/SyncerEngine/STATES.md.
 
 #if Etcd
 
@@ -217,7 +217,7 @@ import Testing
 
     // MARK: - Connections
 
-    @Test func scene7_everyCall_requiresALeader() async throws {
+    @Test func scene07_everyCall_requiresALeader() async throws {
         let values = Locked<[String]>([])
         var script = FakeEtcd.Script()
         script.range = { call in
@@ -235,7 +235,7 @@ import Testing
         #expect(values.withLock { $0 } == ["true", "true"])
     }
 
-    @Test func scene8_disconnect_endsTheWatchAndOpensNewConnections() async throws {
+    @Test func scene08_disconnect_endsTheWatchAndOpensNewConnections() async throws {
         let peers = Locked<Set<String>>([])
         var script = FakeEtcd.Script()
         script.range = { call in
@@ -258,7 +258,7 @@ import Testing
         }
     }
 
-    @Test func scene9_endpointThatIsGone_failsAndTheNextOneWorks() async throws {
+    @Test func scene09_endpointThatIsGone_failsAndTheNextOneWorks() async throws {
         var script = FakeEtcd.Script()
         script.range = { _ in .of(revision: 1) }
         try await FakeEtcd.run(script) { [script] alive in

@@ -86,8 +86,11 @@ private struct FaultyField {
         case .freeze: proxies[index].set(.frozen)
         case .cutAll: for proxy in proxies { proxy.set(.cut) }
         case .compact:
-            let admin = try await EtcdAdmin(cluster.endpoints[index])
-            try await admin.compact(try await admin.put("/other", "x"))
+            // A member that was just paused may have to find the leader first.
+            try await retrying {
+                let admin = try await EtcdAdmin(cluster.endpoints[index])
+                try await admin.compact(try await admin.put("/other", "x"))
+            }
         // A leader that has just changed may refuse.
         case .moveLeader: try? cluster.moveLeader()
         case .nothing: break
@@ -97,7 +100,10 @@ private struct FaultyField {
     private func repair(_ fault: Fault, of index: Int) async throws {
         let member = cluster.members[index]
         switch fault {
-        case .kill: try cluster.start(member)
+        case .kill:
+            try cluster.start(member)
+            // The next writers may use this member.
+            try await cluster.waitUntilHealthy()
         case .pause: member.resume()
         case .cutAll: for proxy in proxies { proxy.set(.open) }
         case .cut, .freeze: proxies[index].set(.open)

@@ -31,7 +31,7 @@ import Testing
 
     /// Scene 5: an answer to a progress request is ahead of the changes. The next watch begins
     /// after the last change that came.
-    @Test func scene5_progressAnswerAheadOfChanges_doesNotMoveTheCursor() async throws {
+    @Test func scene05_progressAnswerAheadOfChanges_doesNotMoveTheCursor() async throws {
         store.put("/k/1", "1")
         try await follow(
             store.script { [store] number, request, stream, requests in
@@ -51,7 +51,7 @@ import Testing
     }
 
     /// Scene 8: the connection lives, and the watch says nothing at all.
-    @Test func scene8_silentWatch_isReplacedOnANewConnection() async throws {
+    @Test func scene08_silentWatch_isReplacedOnANewConnection() async throws {
         store.put("/k/1", "1")
         try await follow(
             store.script { [store] number, request, stream, requests in

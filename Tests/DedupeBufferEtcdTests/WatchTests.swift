@@ -79,7 +79,7 @@ import Testing
 
     /// Scene 3: a notification of progress is of one watch. Scene 5: the answer to a request for
     /// progress is of none, and may have overtaken changes.
-    @Test func scene3_scene5_progress_isOfItsRangeAndAnswersAreOfNone() async throws {
+    @Test func scene03_scene05_progress_isOfItsRangeAndAnswersAreOfNone() async throws {
         let messages = try await watch(ranges: 2) { stream in
             try await stream.send(.created(0, revision: 5))
             try await stream.send(.created(1, revision: 5))
@@ -122,7 +122,7 @@ import Testing
 
     // MARK: - Ends
 
-    @Test func scene1_watchCancelledByCompaction_saysSo() async throws {
+    @Test func scene01_watchCancelledByCompaction_saysSo() async throws {
         let messages = try await watch { stream in
             try await stream.send(.created(0, revision: 5))
             try await stream.send(
@@ -219,7 +219,7 @@ import Testing
     }
 
     /// Scene 6: nothing comes any more, not even the answer to a ping.
-    @Test func scene6_connectionThatIsHalfOpen_failsByItsPings() async throws {
+    @Test func scene06_connectionThatIsHalfOpen_failsByItsPings() async throws {
         var script = FakeEtcd.Script()
         script.watch = { stream in
             try await stream.send(.created(0, revision: 5))

@@ -103,32 +103,28 @@ import Testing
     @Test func filter_whileTheSourceBringsNewKeysAllTheTime_stillDelivers() throws {
         let hub = hub
         let next = Kept(0)
-        let subscription = hub.subscribe { key in
-            let number = next.change { number in
-                number += 1
-                return number
-            }
-            hub.put("k\(number)", number)
+        let subscription = hub.subscribe { _ in
+            bringKey(to: hub, next)
             return true
         }
         hub.put("a", 1)
         guard case .updates(let items)? = try subscription.events()?.first else { throw Unexpected() }
         #expect(items.first == .new("a", 1))
+        #expect(next.value < sourceEnd)
     }
 
-    @Test func filter_whileTheSourceBringsUnwantedKeysAllTheTime_deliversStatuses_andGivesUp() async throws {
+    @Test func filter_whileTheSourceBringsUnwantedKeysAllTheTime_deliversStatuses_andGivesUp() throws {
         let hub = hub
-        let subscription = hub.subscribe { key in
-            hub.put("k\(key.utf8.count)" + key, 1)
+        let next = Kept(0)
+        let subscription = hub.subscribe { _ in
+            bringKey(to: hub, next)
             return false
         }
         hub.onStatusUpdated(.inSync)
         hub.put("k", 1)
-        try await bounded("two takes") {
-            #expect(try subscription.events() == [.status(.inSync)])
-            guard case .later(.zero) = try subscription.take() else { throw Unexpected() }
-            subscription.cancel()
-        }
+        #expect(try subscription.events() == [.status(.inSync)])
+        guard case .later(.zero) = try subscription.take() else { throw Unexpected() }
+        #expect(next.value < sourceEnd)
     }
 
     @Test func statuses_whenWhatWasBetweenIsNotWanted_areOne() throws {
@@ -163,4 +159,16 @@ import Testing
         #expect(hub.core.state.pointee.table.count <= 4)
         #expect(subscription.statistics.memory < 1000)
     }
+}
+
+/// A source that brings new keys all the time stops here, so that a take which does not give up
+/// fails its test and does not fill the memory.
+private let sourceEnd = 2000
+
+private func bringKey(to hub: Hub, _ next: Kept<Int>) {
+    let number = next.change { number in
+        number += 1
+        return number
+    }
+    if number < sourceEnd { hub.put("k\(number)", number) }
 }

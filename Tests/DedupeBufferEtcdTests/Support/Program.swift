@@ -48,7 +48,7 @@ final class Program: @unchecked Sendable {
 
     /// Ends the program at once, as a crash would, and waits for that.
     func kill() {
-        signal(SIGCONT)
+        signal(SIGKILL)
         try? input.fileHandleForWriting.close()
         if process.isRunning { process.waitUntilExit() }
     }
