@@ -33,6 +33,7 @@
 #                 mawk and mlr
 # make bench-hub       one source, many clients: the hub beside a buffer for each client and beside
 #                 chains of snapshots; a quarter of an hour
+# make bench-etcd      `dedupe etcd` beside etcdctl, with an etcd on loopback; some minutes
 # make bench-layer     only the Swift layer, beside the core; fails if it allocates too much
 # make bench-instructions   instructions per update, which noise does not change
 # make bench-check     the same; fails if a case takes more than is allowed
@@ -53,7 +54,8 @@
 #                 (PREFIX=/usr/local, LIBDIR, INCLUDEDIR, MANDIR, DESTDIR)
 # make uninstall  removes these files
 # make install-filter   the filter with the Swift runtime in it, its manual and completions for
-#                 shells; uninstall-filter removes them     (PREFIX=/usr/local, DESTDIR)
+#                 shells; uninstall-filter removes them
+#                 (PREFIX=/usr/local, DESTDIR; TRAITS="--traits Etcd" adds `dedupe etcd`)
 # make deb        a Debian package of the filter, the C library and its header, into .build/deb
 # make test-deb   installs that package, tries it, and removes it
 # make clean      removes everything that was built
@@ -85,7 +87,7 @@ SUDO = $(shell [ "$$(id -u)" = 0 ] || echo sudo)
 
 .PHONY: help setup setup-etcd run test test-all etcd-faults test-c test-quick test-swift test-arm64 test-valgrind examples examples-c examples-swift test-install asan tsan \
     fuzz model interleavings stress shutdown mutants evidence \
-    bench bench-quick bench-layer bench-instructions bench-check bench-plot bench-hub bench-filter \
+    bench bench-quick bench-layer bench-instructions bench-check bench-plot bench-hub bench-filter bench-etcd \
     format format-check licence-check api-check api-baseline \
     symbol-graph docs docs-check check-symbols abi-check abi-baseline lib man install uninstall clean \
     filter manual install-filter uninstall-filter deb test-deb
@@ -213,6 +215,10 @@ bench-filter: setup
 	swift build -c release --product dedupe
 	Benchmarks/filter .build/release/dedupe $(BUILD)/filter
 
+bench-etcd: setup-etcd
+	swift build -c release --product dedupe --traits Etcd
+	Benchmarks/etcd .build/release/dedupe $(BUILD)/etcd
+
 # ---- Hygiene ----
 
 # The name has the version, because other versions format differently.
@@ -243,47 +249,49 @@ licence-check:
 # This ignores SwiftPM's exit status. With a C++ standard in the manifest, SwiftPM fails for C
 # modules, whose graphs are not needed.
 define dump-symbol-graph
-@mkdir -p $(BUILD) && rm -rf .build/*/symbolgraph
-@swift package $(STRICT) dump-symbol-graph --minimum-access-level public --skip-synthesized-members $1 \
-    > $(BUILD)/symbolgraph.log 2>&1; \
-ls .build/*/symbolgraph/DedupeBuffer.symbols.json > /dev/null 2>&1 || { cat $(BUILD)/symbolgraph.log; exit 1; }
+@mkdir -p $(BUILD) && rm -rf $(SYMBOLS)
+@swift package --enable-all-traits $(STRICT) dump-symbol-graph --minimum-access-level public \
+    --skip-synthesized-members $1 > $(BUILD)/symbolgraph.log 2>&1; \
+for module in DedupeBuffer $(MODULES); do \
+    ls $(SYMBOLS)/$$module.symbols.json > /dev/null 2>&1 || { cat $(BUILD)/symbolgraph.log; exit 1; }; done
 endef
+SYMBOLS = .build/*/symbolgraph
+# The modules besides DedupeBuffer. One of them needs a trait, so the first build takes minutes.
+MODULES = DedupeBufferService DedupeBufferHub DedupeBufferEtcd
 
-symbol-graph: setup
+symbol-graph: setup-etcd
 	$(call dump-symbol-graph)
 
 api-check api-baseline: symbol-graph lib
 	VERSION=$(VERSION) API/api $(@:api-%=%)
 
 # The symbol graph for the documentation also has our extensions of other modules' types. API/api
-# does not read that form, so the graph is moved away.
+# does not read that form, so the graph is moved away. The graph of DedupeBuffer is moved last,
+# because the names of the others begin with its name.
 DOCS = .build/docs
-docs: setup
+PARTS = $(DOCS)-parts
+docs: setup-etcd
 	$(call dump-symbol-graph,--emit-extension-block-symbols)
-	@rm -rf $(DOCS) $(DOCS)-parts && mkdir -p $(DOCS)-parts/DedupeBuffer $(DOCS)-parts/DedupeBufferService \
-	    $(DOCS)-parts/DedupeBufferHub
-	@rm -f .build/*/symbolgraph/DedupeBufferEtcd*.symbols.json # Empty without its trait.
-	@mv .build/*/symbolgraph/DedupeBufferService*.symbols.json $(DOCS)-parts/DedupeBufferService/
-	@mv .build/*/symbolgraph/DedupeBufferHub*.symbols.json $(DOCS)-parts/DedupeBufferHub/
-	@mv .build/*/symbolgraph/DedupeBuffer*.symbols.json $(DOCS)-parts/DedupeBuffer/
+	@rm -rf $(DOCS) $(PARTS)
+	@for module in $(MODULES) DedupeBuffer; do \
+	    mkdir -p $(PARTS)/$$module && mv $(SYMBOLS)/$$module*.symbols.json $(PARTS)/$$module/ || exit 1; done
 	$(call convert,DedupeBuffer)
-	$(call convert,DedupeBufferService,--dependency $(DOCS)-parts/DedupeBuffer.doccarchive)
-	$(call convert,DedupeBufferHub,--dependency $(DOCS)-parts/DedupeBuffer.doccarchive)
-	docc merge $(DOCS)-parts/DedupeBuffer.doccarchive $(DOCS)-parts/DedupeBufferService.doccarchive \
-	    $(DOCS)-parts/DedupeBufferHub.doccarchive \
+	$(foreach module,$(MODULES),$(call convert,$(module),--dependency $(PARTS)/DedupeBuffer.doccarchive) &&) true
+	docc merge $(foreach module,DedupeBuffer $(MODULES),$(PARTS)/$(module).doccarchive) \
 	    --synthesized-landing-page-name dedupe-buffer --output-path $(DOCS)
 	Tests/Docs/curated $(DOCS)
 
 # A module's pages may link to the pages of modules that it depends on, if these were converted
 # before.
 convert = docc convert Sources/$1/Documentation.docc --fallback-display-name $1 --fallback-bundle-identifier $1 \
-    --additional-symbol-graph-dir $(DOCS)-parts/$1 --output-dir $(DOCS)-parts/$1.doccarchive \
+    --additional-symbol-graph-dir $(PARTS)/$1 --output-dir $(PARTS)/$1.doccarchive \
     --enable-experimental-external-link-support --warnings-as-errors $2
 
+# Code that needs a trait is checked with TRAITS=--enable-all-traits.
 docs-check: setup
 	Tests/Docs/names
-	swift build
-	Tests/Docs/check
+	swift build $(TRAITS)
+	Tests/Docs/check $(if $(findstring --enable-all-traits,$(TRAITS)),--all)
 	Tests/Docs/examples
 
 # ---- The C library for embedders ----
@@ -363,32 +371,36 @@ uninstall:
 
 # The Swift runtime is in the program, so no toolchain is needed to run it.
 FILTER = $(BUILD)/filter-installed/dedupe
+HAS_ETCD = $(findstring Etcd,$(TRAITS))$(findstring --enable-all-traits,$(TRAITS))
 GENERATED_MANUAL = .build/plugins/GenerateManual/outputs/dedupe/dedupe.1
 COMPLETIONS = $(BUILD)/completions
 
 filter: setup
-	swift build -c release --product dedupe --static-swift-stdlib --scratch-path .build/static $(STRICT)
+	swift build -c release --product dedupe --static-swift-stdlib --scratch-path .build/static $(STRICT) $(TRAITS)
 	@mkdir -p $(dir $(FILTER)) $(COMPLETIONS)
 	install -s -m 755 .build/static/release/dedupe $(FILTER)
 	for shell in bash zsh fish; do \
 	    $(FILTER) --generate-completion-script $$shell > $(COMPLETIONS)/dedupe.$$shell || exit 1; done
 
 manual: setup
-	swift package generate-manual > $(BUILD)/manual.log 2>&1 || { cat $(BUILD)/manual.log; exit 1; }
-	Sources/dedupe/Manual/manual $(GENERATED_MANUAL) < Sources/dedupe/Manual/dedupe.1.in > $(BUILD)/dedupe.1
+	@mkdir -p $(BUILD)
+	swift package $(TRAITS) generate-manual > $(BUILD)/manual.log 2>&1 || { cat $(BUILD)/manual.log; exit 1; }
+	Sources/dedupe/Manual/manual dedupe $(GENERATED_MANUAL) < Sources/dedupe/Manual/dedupe.1.in > $(BUILD)/dedupe.1
+	$(if $(HAS_ETCD),Sources/dedupe/Manual/manual etcd $(GENERATED_MANUAL) \
+	    < Sources/dedupe/Manual/dedupe-etcd.1.in > $(BUILD)/dedupe-etcd.1)
 
 DATADIR = $(PREFIX)/share
 install-filter: filter manual
 	install -d $(DESTDIR)$(PREFIX)/bin $(DESTDIR)$(MANDIR)/man1 $(DESTDIR)$(DATADIR)/bash-completion/completions \
 	    $(DESTDIR)$(DATADIR)/zsh/site-functions $(DESTDIR)$(DATADIR)/fish/vendor_completions.d
 	install -m 755 $(FILTER) $(DESTDIR)$(PREFIX)/bin/dedupe
-	install -m 644 $(BUILD)/dedupe.1 $(DESTDIR)$(MANDIR)/man1/
+	install -m 644 $(BUILD)/dedupe.1 $(if $(HAS_ETCD),$(BUILD)/dedupe-etcd.1) $(DESTDIR)$(MANDIR)/man1/
 	install -m 644 $(COMPLETIONS)/dedupe.bash $(DESTDIR)$(DATADIR)/bash-completion/completions/dedupe
 	install -m 644 $(COMPLETIONS)/dedupe.zsh $(DESTDIR)$(DATADIR)/zsh/site-functions/_dedupe
 	install -m 644 $(COMPLETIONS)/dedupe.fish $(DESTDIR)$(DATADIR)/fish/vendor_completions.d/
 
 uninstall-filter:
-	rm -f $(DESTDIR)$(PREFIX)/bin/dedupe $(DESTDIR)$(MANDIR)/man1/dedupe.1 \
+	rm -f $(DESTDIR)$(PREFIX)/bin/dedupe $(DESTDIR)$(MANDIR)/man1/dedupe.1 $(DESTDIR)$(MANDIR)/man1/dedupe-etcd.1 \
 	    $(DESTDIR)$(DATADIR)/bash-completion/completions/dedupe $(DESTDIR)$(DATADIR)/zsh/site-functions/_dedupe \
 	    $(DESTDIR)$(DATADIR)/fish/vendor_completions.d/dedupe.fish
 

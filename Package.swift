@@ -99,13 +99,14 @@ let package = Package(
         // JSON and text to events, on simdjson's first stage (libsimdjson-dev).
         .target(name: "CEventParser", linkerSettings: [.linkedLibrary("simdjson")]),
 
-        // The command-line filter.
+        // The program: the filter, and `dedupe etcd` with the trait Etcd.
         .executableTarget(
             name: "dedupe",
             dependencies: [
                 "DedupeBuffer", "CEventParser",
                 .product(
                     name: "ArgumentParser", package: "swift-argument-parser", condition: .when(traits: ["Filter"])),
+                .target(name: "DedupeBufferEtcd", condition: .when(traits: ["Etcd"])),
             ], exclude: ["Manual"]),
 
         .testTarget(

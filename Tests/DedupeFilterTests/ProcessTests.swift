@@ -370,6 +370,38 @@ import Musl
         #expect(try run("--max-rate", rate, input: Self.update("a")).output == [Self.written("a")])
     }
 
+    // MARK: - Subcommands
+
+    /// Only the first word is a subcommand. Behind an option, and with a path, it is a file.
+    @Test func nameOfASubcommand_withAPathOrBehindAnOption_isAFile() throws {
+        let folder = try NamedFolder()
+        try folder.write(Self.update("a"), to: "etcd")
+        for arguments in ["./etcd", "--stats etcd", "-- etcd"] {
+            let outcome = try shell("cd \(folder.path) && $0 \(arguments)")
+            #expect(outcome.output == [Self.written("a")], "\(arguments)")
+        }
+        #expect(try shell("cd \(folder.path) && $0 help").errors.contains("help: No such file"))
+    }
+
+    #if !Etcd
+    @Test func etcd_whenBuiltWithoutItsTrait_saysHowToBuildIt() throws {
+        for arguments in [["etcd"], ["etcd", "--help"], ["etcd", "--prefix", "/"]] {
+            let outcome = try RunningProcess(arguments, input: "").end()
+            #expect(outcome.status == 64 && outcome.output == [])
+            #expect(
+                outcome.errors == "dedupe: this program was built without etcd; "
+                    + "build one with: swift build -c release --product dedupe --traits Etcd\n")
+        }
+    }
+    #endif
+
+    @Test(arguments: ["bash", "zsh", "fish"]) func completions_ofEachShell_haveTheOptions(_ shell: String) throws {
+        let outcome = try run("--generate-completion-script", shell)
+        #expect(outcome.status == 0)
+        let text = outcome.output.joined(separator: "\n")
+        #expect(text.contains("suppress-unchanged") && text.contains("drain-timeout"))
+    }
+
     @Test func help() throws {
         let outcome = try run("--help")
         #expect(outcome.status == 0)
@@ -377,7 +409,7 @@ import Musl
         for part in [
             "--max-rate", "--batch-size", "--stats", "--strict", "EXIT STATUS", #"{"restart":true}"#, "--key", "--from",
             "--newer-only", "--drain-timeout", "--interval", "--max-keys", "--max-bytes", "--on-overflow", "141",
-            "SIGHUP", "SIGUSR1", "A revision is",
+            "SIGHUP", "SIGUSR1", "A revision is", "./etcd",
         ] {
             #expect(text.contains(part))
         }

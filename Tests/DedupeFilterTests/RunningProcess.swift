@@ -198,6 +198,9 @@ final class RunningProcess {
         output = -1
     }
 
+    /// The messages that have come by now.
+    var errorsSoFar: String { errors?.content ?? "" }
+
     /// Waits for the end without reading the output, for a process that ends all the same.
     func waitUntilEnded() {
         status = status ?? identifier.wait()
@@ -293,6 +296,29 @@ final class NamedFile {
 
     deinit {
         unlink(path)
+    }
+}
+
+/// A folder, for as long as the object lives.
+final class NamedFolder {
+    let path = "\(NSTemporaryDirectory())/dedupe-\(UUID().uuidString)"
+
+    init() throws {
+        try FileManager.default.createDirectory(atPath: path, withIntermediateDirectories: false)
+    }
+
+    /// Makes a file in the folder.
+    ///
+    /// - Returns: The file's path.
+    @discardableResult
+    func write(_ content: String, to name: String) throws -> String {
+        let file = path + "/" + name
+        try content.write(toFile: file, atomically: false, encoding: .utf8)
+        return file
+    }
+
+    deinit {
+        try? FileManager.default.removeItem(atPath: path)
     }
 }
 

@@ -61,6 +61,28 @@ import Testing
         #expect(line.filter { $0 == "\n" }.count == 1)
     }
 
+    private func written(_ value: [UInt8], as notation: Notation) -> String {
+        var text = ByteText()
+        let line = value.withUnsafeBytes { Line(key: $0, value: $0) }
+        let update = Update(key: LineKey(of: line), value: LineValue(of: line), updateType: .new)
+        text.append(update, as: EnvelopeFormat(key: notation, value: notation))
+        var result = ""
+        text.withBytes { result = String(decoding: $0, as: UTF8.self) }
+        return result
+    }
+
+    @Test(arguments: 0..<70) func base64_isWhatFoundationMakes(_ count: Int) {
+        let bytes = (0..<count).map { UInt8(truncatingIfNeeded: $0 * 37 + count) }
+        let text = Data(bytes).base64EncodedString()
+        #expect(written(bytes, as: .base64) == #"{"type":"new","key":"\#(text)","value":"\#(text)"}"# + "\n")
+    }
+
+    @Test func text_isEscaped_andBytesThatAreNotAreReplacedOnlyInAnyText() {
+        #expect(written(Array("é\"\n".utf8), as: .text) == #"{"type":"new","key":"é\"\n","value":"é\"\n"}"# + "\n")
+        #expect(
+            written([0x61, 0xFF], as: .anyText) == "{\"type\":\"new\",\"key\":\"a\u{FFFD}\",\"value\":\"a\u{FFFD}\"}\n")
+    }
+
     @Test func oneWriteForEachCall() {
         let collector = Collector()
         let writer = LineWriter { collector.write($0) }
@@ -139,19 +161,20 @@ import Testing
         statistics.pendingKeys = 10
         statistics.peakPendingKeys = 77
         statistics.oldestPendingAge = .milliseconds(2540)
-        let report = StatisticsReport(input: input, buffer: statistics, nanoseconds: 1_050_000_000)
+        let summary = InputSummary(input, updates: statistics.received)
+        let report = StatisticsReport(input: summary, buffer: statistics, nanoseconds: 1_050_000_000)
         #expect(report.live(since: nil) == "in 954/s, out 287/s, pending 10, x3.33, oldest 2.5s")
         var later = report
-        later.lines += 15_000_000
+        later.input.count += 15_000_000
         later.buffer.delivered += 1500
         later.nanoseconds += 1_000_000_000
         #expect(later.live(since: report).hasPrefix("in 15M/s, out 1.5k/s, pending 10, x"))
-        let summary = report.summary.joined(separator: "\n")
+        let text = report.summary.joined(separator: "\n")
         for part in [
             "1002 lines", "1000 updates", "2 bad", "301 lines", "690 replaced", "77 pending", "3.33", "1.050 s",
         ] {
-            #expect(summary.contains(part), "\(part) in \(summary)")
+            #expect(text.contains(part), "\(part) in \(text)")
         }
-        #expect(StatisticsReport(input: input, buffer: .init(), nanoseconds: 0).live(since: nil).contains("x-"))
+        #expect(StatisticsReport(input: summary, buffer: .init(), nanoseconds: 0).live(since: nil).contains("x-"))
     }
 }

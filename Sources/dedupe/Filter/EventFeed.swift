@@ -18,6 +18,20 @@ final class InputCounters: Sendable {
     let older = Atomic(0)
 }
 
+extension InputSummary {
+    /// - Parameter updates: How many updates the buffer received.
+    init(_ counters: InputCounters, updates: Int) {
+        func number(_ counter: borrowing Atomic<Int>) -> Int { counter.load(ordering: .relaxed) }
+        let lines = number(counters.lines)
+        self.init(
+            count: lines,
+            text: "\(lines) lines, \(updates) updates, \(number(counters.statuses)) statuses, "
+                + "\(number(counters.restarts)) restarts, \(number(counters.badLines)) bad, "
+                + "\(number(counters.withoutKey)) without a key",
+            older: number(counters.older))
+    }
+}
+
 /// What becomes of lines without a key.
 enum MissingKeyRule: String, CaseIterable, ExpressibleByArgument {
     case error

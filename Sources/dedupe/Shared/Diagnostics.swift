@@ -12,6 +12,9 @@ final class Diagnostics: Sendable {
         var lost = 0
     }
 
+    /// How long the last messages wait for their reader, in milliseconds.
+    static let lastPatience: CInt = 1000
+
     private let descriptor: CInt
     private let state = Mutex(State())
 

@@ -9,6 +9,8 @@ enum ExitStatus {
     static let failure: CInt = 2
     /// More was pending than the bound allows.
     static let overflow: CInt = 3
+    /// `EX_USAGE` of sysexits.h.
+    static let usage: CInt = 64
     /// `EX_SOFTWARE` of sysexits.h.
     static let fault: CInt = 70
     static func signal(_ number: CInt) -> CInt { 128 + number }

@@ -37,6 +37,9 @@ struct TimeSpan: ExpressibleByArgument, Equatable {
         nanoseconds = UInt64(number * unit * 1e9)
     }
 
+    /// Nothing: the text of an option says its default, because the manual has only the text.
+    var defaultValueDescription: String { "" }
+
     /// A century, in seconds: what is longer than that is a mistake.
     private static let longest = 3.2e9
 }

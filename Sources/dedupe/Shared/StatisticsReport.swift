@@ -1,34 +1,29 @@
 // SPDX-License-Identifier: Apache-2.0
 
 import DedupeBuffer
-import Dispatch
+
+/// What came in, as a subcommand counts it.
+struct InputSummary {
+    /// Lines or changes, for the rate.
+    var count: Int
+    /// All the counts, for the summary.
+    var text: String
+    /// Updates that were left out because they were older than what was known.
+    var older: Int
+}
 
 /// What `--stats` shows, in words.
-struct StatisticsReport {
-    var lines: Int
-    var statuses: Int
-    var restarts: Int
-    var badLines: Int
-    var withoutKey: Int
-    var older: Int
+struct StatisticsReport: ProgressReport {
+    var input: InputSummary
     var buffer: DedupeBufferStatistics
     var nanoseconds: UInt64
-
-    init(input: InputCounters, buffer: DedupeBufferStatistics, nanoseconds: UInt64) {
-        lines = input.lines.load(ordering: .relaxed)
-        statuses = input.statuses.load(ordering: .relaxed)
-        restarts = input.restarts.load(ordering: .relaxed)
-        badLines = input.badLines.load(ordering: .relaxed)
-        withoutKey = input.withoutKey.load(ordering: .relaxed)
-        older = input.older.load(ordering: .relaxed)
-        self.buffer = buffer
-        self.nanoseconds = nanoseconds
-    }
 
     /// Updates that came in for each one that went out.
     private var conflation: String {
         buffer.delivered == 0 ? "-" : Self.decimal(Double(buffer.received) / Double(buffer.delivered), places: 2)
     }
+
+    var pendingUpdates: Int { buffer.pendingKeys }
 
     private var linesOut: Int { buffer.delivered + buffer.statusesDelivered }
 
@@ -41,19 +36,18 @@ struct StatisticsReport {
             seconds > 0 ? Self.short(Double(count - (before ?? 0)) / seconds) : "-"
         }
         let age = Self.decimal(Self.seconds(buffer.oldestPendingAge), places: 1)
-        return "in \(rate(lines, earlier?.lines))/s, out \(rate(linesOut, earlier?.linesOut))/s, "
+        return "in \(rate(input.count, earlier?.input.count))/s, out \(rate(linesOut, earlier?.linesOut))/s, "
             + "pending \(buffer.pendingKeys), x\(conflation), oldest \(age)s"
     }
 
     /// The lines that are shown at the end.
     var summary: [String] {
         [
-            "in: \(lines) lines, \(buffer.received) updates, \(statuses) statuses, \(restarts) restarts, "
-                + "\(badLines) bad, \(withoutKey) without a key",
+            "in: \(input.text)",
             "out: \(linesOut) lines, \(buffer.delivered) updates, \(buffer.statusesDelivered) statuses, "
                 + "in \(buffer.batches) batches",
             "on the way: \(buffer.replaced) replaced, \(buffer.cancelled) cancelled, \(buffer.suppressed) suppressed, "
-                + "\(older) older, \(buffer.dropped) dropped (\(buffer.overflows) overflows), "
+                + "\(input.older) older, \(buffer.dropped) dropped (\(buffer.overflows) overflows), "
                 + "\(buffer.synthesizedDeletions) deletions synthesized, at most \(buffer.peakPendingKeys) pending",
             "conflation \(conflation), \(Self.decimal(Double(nanoseconds) / 1e9, places: 3)) seconds",
         ]

@@ -7,6 +7,11 @@ enum Help {
         it keeps at most one update of each key: a newer one takes the place of the older. So the source never waits, \
         memory is bounded by the number of keys, and a slow reader skips ahead to recent state.
 
+        SUBCOMMANDS
+          dedupe etcd      follows a prefix of an etcd cluster; see dedupe etcd --help
+
+        Only the first word can be a subcommand. A file with such a name is read as dedupe ./etcd.
+
         INPUT
           {"key":"k","value":…}        an update; it may have a "revision":N
           {"key":"k","value":null}     a deletion; so is one with "type":"deleted"
@@ -43,7 +48,8 @@ enum Help {
           2    the input could not be read, or the output not be written
           3    more was pending than --max-keys or --max-bytes allows, and
                --on-overflow said stop
-          64   the command line is wrong
+          64   the command line is wrong, or names a subcommand that the program
+               was built without
           70   there was no memory, or the program has a fault
           129  ended by SIGHUP (130: SIGINT, 143: SIGTERM), after writing what
                was queued, for --drain-timeout at most
