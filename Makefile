@@ -152,6 +152,7 @@ test-quick: setup
 	$(MAKE) -C Tests/Interleavings quick
 	$(MAKE) -C Tests/Model quick
 	Tests/Mutants/mutants --check
+	Tests/Docs/rows
 
 fuzz:
 	$(MAKE) -C Tests/Fuzz fuzz SECONDS=$(SECONDS) JOBS=$(JOBS)

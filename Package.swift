@@ -109,10 +109,13 @@ let package = Package(
                 .target(name: "DedupeBufferEtcd", condition: .when(traits: ["Etcd"])),
             ], exclude: ["Manual"]),
 
+        // The contract as a model in C, and the scenarios' language; only for tests.
+        .target(name: "CModel", dependencies: ["CDedupe"], path: "Tests/CModel"),
+
         .testTarget(
             name: "DedupeBufferTests",
             dependencies: [
-                "DedupeBuffer",
+                "CDedupe", "CModel", "DedupeBuffer",
                 .product(name: "Logging", package: "swift-log"),
                 .product(name: "InMemoryLogging", package: "swift-log"),
                 .product(name: "CoreMetrics", package: "swift-metrics"),

@@ -20,16 +20,17 @@ if [ ! -e "$build/root/usr/include/ck_pr.h" ]; then
     for package in "$build"/packages/*.deb; do dpkg -x "$package" "$build/root"; done
 fi
 
-core=(Sources/CDedupe/*.c)
-shared=(Tests/CDedupeTests/{subject,model,hooks}.c)
-for test in rules exhaustive allocation threads memory regressions; do
+core=(Sources/CDedupe/*/*.c)
+shared=(Tests/CDedupeTests/{subject,beside_model,hooks}.c Tests/CModel/*.c)
+for test in scenarios interface exhaustive allocation threads bounds regressions; do
     aarch64-linux-gnu-gcc -std=c11 -D_GNU_SOURCE -O2 -g -Wall -Wextra -static -ISources/CDedupe/include \
-        -I"$build/root/usr/include" -o "$build/test_$test" "${core[@]}" "Tests/CDedupeTests/test_$test.c" \
-        "${shared[@]}" "$build/root/usr/lib/aarch64-linux-gnu/libck.a" -lpthread
+        -ISources/CDedupe -ITests/CModel/include -I"$build/root/usr/include" -o "$build/test_$test" "${core[@]}" \
+        "Tests/CDedupeTests/test_$test.c" "${shared[@]}" "$build/root/usr/lib/aarch64-linux-gnu/libck.a" -lpthread
 done
-qemu-aarch64-static "$build/test_rules" 20000
+qemu-aarch64-static "$build/test_scenarios" Tests/Scenarios/*.scenarios
+qemu-aarch64-static "$build/test_interface"
 qemu-aarch64-static "$build/test_exhaustive" 4
 qemu-aarch64-static "$build/test_allocation" 7
 qemu-aarch64-static "$build/test_regressions"
-qemu-aarch64-static "$build/test_memory" 20000
+qemu-aarch64-static "$build/test_bounds" 2000 20000
 qemu-aarch64-static "$build/test_threads" 10

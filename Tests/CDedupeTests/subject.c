@@ -462,7 +462,8 @@ make_value(const subject_t *subject, uint64_t id, uint64_t value[LONG_VALUE])
 static cdedupe_result_t
 put_bytes(subject_t *subject, subject_update_t *update)
 {
-    cdedupe_pin_t pin = pin_of(subject, update->key, update->length);
+    cdedupe_pin_t pin =
+        update->pin != 0 ? update->pin : pin_of(subject, update->key, update->length);
     uint64_t value[LONG_VALUE];
     size_t length = update->deletion ? 0 : make_value(subject, update->id, value);
 
@@ -531,7 +532,7 @@ prepare_one(subject_t *subject, const subject_update_t *from, cdedupe_update_t *
     memset(update, 0, sizeof(*update));
     update->key = from->key;
     update->key_length = from->length;
-    update->pin = pin_of(subject, from->key, from->length);
+    update->pin = from->pin != 0 ? from->pin : pin_of(subject, from->key, from->length);
     if (update->pin != 0) { /* The key must not be read. */
         update->key = NULL;
         update->key_length = SIZE_MAX;

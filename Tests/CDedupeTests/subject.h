@@ -44,12 +44,13 @@ size_t subject_value_length(uint64_t id, bool long_values);
 
 /*
  * The revision and the weight that the buffer sees of an id at the handle level. At the bytes
- * level, the revision is the id, and the weight is the length of the value.
+ * level, the revision is the id, and the weight is the length of the value. The revision of two
+ * merged values is that of the newer one.
  */
 static inline uint64_t
 subject_revision(uint64_t id)
 {
-    return id % 1000;
+    return id % 10;
 }
 
 static inline uint64_t
@@ -59,16 +60,16 @@ subject_weight(uint64_t id)
 }
 
 /*
- * The merger of two values: an id whose hexadecimal digits tell which values they were, and in
- * which order.
+ * The merger of two values: an id whose decimal digits tell which values they were, and in which
+ * order.
  */
 static inline uint64_t
 subject_merged(uint64_t older, uint64_t newer)
 {
     uint64_t rest;
 
-    for (rest = newer; rest != 0; rest >>= 4) {
-        older <<= 4;
+    for (rest = newer; rest != 0; rest /= 10) {
+        older *= 10;
     }
     return older + newer == 0 ? 1 : older + newer;
 }
@@ -95,6 +96,7 @@ typedef struct subject_update {
     cdedupe_outcome_t outcome; /* Out. */
     /* Out, handle level: the id of the pending payload that came back, or zero. */
     uint64_t displaced;
+    cdedupe_pin_t pin; /* Not zero: put by this pin. */
 } subject_update_t;
 
 typedef struct subject_item {

@@ -3,7 +3,8 @@
  * Bounded memory: a scene that goes on forever takes no more memory than one that went on for a
  * while.
  *
- *     test_bounds [rounds]     default 200000; scenes with large rounds make fewer
+ *     test_bounds [rounds] [keys]     default 200000 rounds; scenes with large rounds make fewer.
+ *                                     Default 1000000 keys of a peak
  *
  * Each scene repeats a round. The first quarter of the rounds is for warming up. After it, neither
  * the bytes that the allocator's hooks count nor the resident memory of the process may exceed what
@@ -322,6 +323,102 @@ run_scene(const scene_t *scene)
     hooks_close(&hooks);
 }
 
+/* ---------------------------------------------------------------------------------------------- */
+/* Peaks                                                                                          */
+
+/*
+ * After a peak, memory goes back to the system. The test fills a buffer with keys, takes them,
+ * deletes them and takes the deletions. Then it reads how much memory is left, by the buffer's own
+ * count and by the system's.
+ */
+enum { CHUNK = 100, KEY_LENGTH = 96, PAYLOAD = 32, PEAKS = 3, KEYS_TO_TELL = 500000 };
+
+static uint64_t
+report(cdedupe_t *filled, const char *when)
+{
+    cdedupe_statistics_t statistics;
+
+    cdedupe_statistics(filled, &statistics, sizeof(statistics));
+    printf("  %-18s %8llu pending %8llu live %10llu KiB held %10llu KiB resident\n", when,
+           (unsigned long long)statistics.pending_keys, (unsigned long long)statistics.live_keys,
+           (unsigned long long)statistics.memory / 1024,
+           (unsigned long long)resident_bytes() / 1024);
+    CHECK_NO_FAULT(cdedupe_validate(filled));
+    return statistics.memory;
+}
+
+static void
+put_keys(cdedupe_t *filled, unsigned long keys, bool deletion)
+{
+    static char bytes[CHUNK][KEY_LENGTH];
+    cdedupe_update_t updates[CHUNK];
+    cdedupe_slot_t slots[CHUNK];
+
+    for (unsigned long i = 0; i < keys; i += CHUNK) {
+        CHECK(cdedupe_acquire(filled, slots, CHUNK) == CDEDUPE_OK);
+        for (unsigned long j = 0; j < CHUNK; j++) {
+            memset(bytes[j], 'x', KEY_LENGTH);
+            /* 7,919 is prime: every key once, in an order of its own. */
+            snprintf(bytes[j], 32, "%020lu", (i + j) * 7919 % keys);
+            updates[j] = (cdedupe_update_t){
+                .key = bytes[j], .key_length = KEY_LENGTH, .slot = slots[j], .deletion = deletion};
+        }
+        CHECK(cdedupe_put(filled, updates, CHUNK) == CDEDUPE_OK);
+    }
+}
+
+static void
+take_keys(cdedupe_t *filled)
+{
+    cdedupe_item_t items[CHUNK];
+    cdedupe_slot_t slots[CHUNK];
+    size_t count;
+
+    CHECK(cdedupe_claim(filled, CDEDUPE_CLAIM_SINGLE_BATCH) == CDEDUPE_OK);
+    while (cdedupe_take(filled, items, CHUNK, &count) == CDEDUPE_OK) {
+        for (size_t i = 0; i < count; i++)
+            slots[i] = items[i].slot;
+        cdedupe_discard(filled, slots, count);
+    }
+    cdedupe_release(filled);
+}
+
+static void
+fill_and_empty(cdedupe_t *filled, unsigned long keys)
+{
+    uint64_t peak, left, resident;
+
+    put_keys(filled, keys, false);
+    peak = report(filled, "filled");
+    resident = resident_bytes();
+    take_keys(filled);
+    report(filled, "taken");
+    put_keys(filled, keys, true);
+    report(filled, "deletions pending");
+    take_keys(filled);
+    left = report(filled, "deleted");
+
+    /* Few keys are lost in what the process needs anyway; and sanitizers keep what is freed. */
+    if (keys < KEYS_TO_TELL)
+        return;
+    CHECK(left * 20 < peak);
+    CHECK(resident_bytes() * 4 < resident);
+}
+
+static void
+memory_after_a_peak_goes_back(unsigned long keys)
+{
+    cdedupe_options_t options = cdedupe_options();
+    cdedupe_t *filled;
+
+    check_test = "memory_after_a_peak_goes_back";
+    options.payload_size = PAYLOAD;
+    CHECK(cdedupe_create(&options, &filled) == CDEDUPE_OK);
+    for (int round = 0; round < PEAKS; round++)
+        fill_and_empty(filled, keys);
+    cdedupe_destroy(filled);
+}
+
 int
 main(int argc, char **argv)
 {
@@ -329,5 +426,6 @@ main(int argc, char **argv)
         rounds = strtoull(argv[1], NULL, 10);
     for (size_t i = 0; i < sizeof(scenes) / sizeof(scenes[0]); i++)
         run_scene(&scenes[i]);
+    memory_after_a_peak_goes_back(argc > 2 ? strtoul(argv[2], NULL, 10) : 1000000);
     return check_finish();
 }

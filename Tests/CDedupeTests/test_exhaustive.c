@@ -25,9 +25,8 @@
 #include <stdlib.h>
 
 #include "check.h"
+#include "beside_model.h"
 #include "hooks.h"
-#include "model.h"
-#include "subject.h"
 
 enum { LENGTH_MAX = 12, KEYS = 3 };
 
@@ -73,7 +72,7 @@ typedef struct extras {
     const char *name;
     bool suppress;
     uint64_t maximum_keys;
-    uint64_t maximum_bytes; /* By level: see weight_of_bytes() and subject_weight(). */
+    uint64_t maximum_bytes; /* By level: see beside_rules(). */
     bool merging;           /* Handle level. */
 } extras_t;
 
@@ -101,78 +100,6 @@ describe(FILE *out)
         fprintf(out, " %s;", operation_names[sequence[index]]);
     }
     fprintf(out, "\n");
-}
-
-/* ---------------------------------------------------------------------------------------------- */
-/* Comparing                                                                                      */
-
-static void
-compare_statistics(const model_t *model)
-{
-    cdedupe_statistics_t got = subject_statistics(&subject);
-    cdedupe_statistics_t wanted = model->statistics;
-
-    wanted.memory = hooks.held_bytes;
-    wanted.stopped = got.stopped;
-    CHECK_EQ(got.stopped, model->stopped);
-    if (memcmp(&got, &wanted, sizeof(got)) == 0) {
-        check_passed++;
-        return;
-    }
-    CHECK_EQ(got.pending_keys, wanted.pending_keys);
-    CHECK_EQ(got.pending_statuses, wanted.pending_statuses);
-    CHECK_EQ(got.peak_pending_keys, wanted.peak_pending_keys);
-    CHECK_EQ(got.live_keys, wanted.live_keys);
-    CHECK_EQ(got.received, wanted.received);
-    CHECK_EQ(got.delivered, wanted.delivered);
-    CHECK_EQ(got.replaced, wanted.replaced);
-    CHECK_EQ(got.cancelled, wanted.cancelled);
-    CHECK_EQ(got.dropped, wanted.dropped);
-    CHECK_EQ(got.synthesized_deletions, wanted.synthesized_deletions);
-    CHECK_EQ(got.statuses_received, wanted.statuses_received);
-    CHECK_EQ(got.statuses_delivered, wanted.statuses_delivered);
-    CHECK_EQ(got.batches, wanted.batches);
-    CHECK_EQ(got.memory, wanted.memory);
-    CHECK_EQ(got.suppressed, wanted.suppressed);
-    CHECK_EQ(got.overflows, wanted.overflows);
-    CHECK_EQ(got.pending_bytes, wanted.pending_bytes);
-    CHECK_EQ(got.oldest_pending_age, wanted.oldest_pending_age);
-    CHECK_EQ(got.overflowed, wanted.overflowed);
-}
-
-static void
-compare_item(const subject_item_t *got, size_t got_key, const model_item_t *wanted)
-{
-    CHECK_EQ(got->kind, wanted->kind);
-    CHECK_EQ(got_key, wanted->key);
-    if (wanted->kind == CDEDUPE_ITEM_STATUS) {
-        CHECK_EQ(got->status, wanted->status);
-    } else {
-        CHECK_EQ(got->id, wanted->id);
-    }
-}
-
-/* Takes a batch from both. `number` turns the buffer's keys into the model's. */
-static cdedupe_result_t
-compare_step(model_t *model, size_t batch_size, size_t (*number)(const subject_item_t *item))
-{
-    static size_t keys[1000];
-    static model_item_t wanted[1000];
-    cdedupe_result_t result = subject_take(&subject, batch_size);
-    size_t count;
-    size_t index;
-
-    for (index = 0; index < subject.count; index++) {
-        bool is_status = subject.items[index].kind == CDEDUPE_ITEM_STATUS;
-
-        keys[index] = is_status ? MODEL_NO_KEY : number(&subject.items[index]);
-    }
-    CHECK_EQ(result, model_take(model, batch_size, keys, subject.count, wanted, &count));
-    CHECK_EQ(subject.count, count);
-    for (index = 0; index < count && index < subject.count; index++) {
-        compare_item(&subject.items[index], keys[index], &wanted[index]);
-    }
-    return result;
 }
 
 /* ---------------------------------------------------------------------------------------------- */
@@ -215,8 +142,6 @@ update_at(size_t position)
     return update;
 }
 
-static uint64_t back_got[MODEL_BATCH], back_wanted[MODEL_BATCH];
-
 /* How many items go back; one that is not there, if there is none. */
 static size_t
 put_back_count(size_t position)
@@ -227,21 +152,9 @@ put_back_count(size_t position)
 }
 
 static void
-compare_put_back(model_t *model, size_t count)
-{
-    cdedupe_result_t result = model_put_back(model, count, back_wanted);
-    size_t index;
-
-    CHECK_EQ(subject_put_back(&subject, count, back_got), result);
-    for (index = 0; result == CDEDUPE_OK && pass.level == SUBJECT_HANDLES && index < count;
-         index++) {
-        CHECK_EQ(back_got[index], back_wanted[index]);
-    }
-}
-
-static void
 repeat(size_t position)
 {
+    static uint64_t back[100];
     subject_update_t update;
 
     switch (sequence[position]) {
@@ -258,7 +171,7 @@ repeat(size_t position)
         break;
     case PUT_BACK_LAST:
     case PUT_BACK_ALL:
-        subject_put_back(&subject, put_back_count(position), back_got);
+        subject_put_back(&subject, put_back_count(position), back);
         break;
     case STOP:
         subject_stop(&subject);
@@ -291,19 +204,6 @@ compare_update(model_t *model, size_t position)
 }
 
 static void
-compare_finish(model_t *model, cdedupe_finish_t when)
-{
-    cdedupe_result_t result = subject_finish(&subject, when);
-
-    model_finish(model, when);
-    /*
-     * "OK if a loop has still to find out": of a loop that has, and has not yet released, nothing
-     * is said.
-     */
-    CHECK(result == CDEDUPE_OK || (result == CDEDUPE_STOPPED && model->stopped));
-}
-
-static void
 compare(model_t *model, size_t position)
 {
     cdedupe_status_t status = (cdedupe_status_t)(sequence[position] - STATUS_WAIT);
@@ -318,11 +218,11 @@ compare(model_t *model, size_t position)
         CHECK_EQ(subject_restart(&subject), model_restart(model));
         break;
     case STEP:
-        compare_step(model, pass.batch_size, number_of_letter);
+        beside_take(&subject, model, pass.batch_size, number_of_letter);
         break;
     case PUT_BACK_LAST:
     case PUT_BACK_ALL:
-        compare_put_back(model, put_back_count(position));
+        beside_put_back(&subject, model, put_back_count(position));
         break;
     case STOP:
         subject_stop(&subject);
@@ -330,7 +230,7 @@ compare(model_t *model, size_t position)
         break;
     case FINISH_DELIVERED:
     case FINISH_EMPTY:
-        compare_finish(model, (cdedupe_finish_t)(sequence[position] - FINISH_DELIVERED));
+        beside_finish(&subject, model, (cdedupe_finish_t)(sequence[position] - FINISH_DELIVERED));
         break;
     default:
         compare_update(model, position);
@@ -339,23 +239,15 @@ compare(model_t *model, size_t position)
 }
 
 static void
-compare_state(model_t *model)
-{
-    CHECK_EQ(subject.wakes, model->wakes);
-    compare_statistics(model);
-    CHECK_NO_FAULT(subject_validate(&subject));
-}
-
-static void
 compare_rest(model_t *model)
 {
-    while (compare_step(model, pass.batch_size, number_of_letter) == CDEDUPE_OK) {
+    while (beside_take(&subject, model, pass.batch_size, number_of_letter) == CDEDUPE_OK) {
     }
-    compare_state(model);
+    beside_state(&subject, model);
 }
 
-static void
-open_subject(void)
+static subject_options_t
+options_of_pass(void)
 {
     subject_options_t options = subject_defaults(pass.level);
 
@@ -366,10 +258,18 @@ open_subject(void)
     options.maximum_keys = extras.maximum_keys;
     options.maximum_bytes = extras.maximum_bytes;
     options.merging = extras.merging;
+    return options;
+}
+
+static void
+open_subject(void)
+{
+    subject_options_t options = options_of_pass();
+
     if (subject_open(&subject, &options) != CDEDUPE_OK) {
         abort();
     }
-    subject.paranoid = false; /* What is new is looked at by compare_state(). */
+    subject.paranoid = false; /* What is new is looked at by beside_state(). */
     subject.keeps_batch = pass.last >= PUT_BACK_ALL;
     CHECK_EQ(subject_claim(&subject, pass.claim), CDEDUPE_OK);
 }
@@ -388,7 +288,7 @@ run_sequence(size_t length)
         } else {
             model_copy(&models[position + 1], &models[position]);
             compare(&models[position + 1], position);
-            compare_state(&models[position + 1]);
+            beside_state(&subject, &models[position + 1]);
         }
         if (pass.collect) {
             subject_collect(&subject, 1);
@@ -444,38 +344,14 @@ run_all_from(size_t depth, size_t used)
     }
 }
 
-static uint64_t
-revision_of_bytes(uint64_t id)
-{
-    return id;
-}
-
-static uint64_t
-weight_of_bytes(uint64_t id, bool deletion)
-{
-    (void)id;
-    return deletion ? 0 : 8;
-}
-
-static uint64_t
-weight_of_handles(uint64_t id, bool deletion)
-{
-    (void)deletion;
-    return subject_weight(id);
-}
-
 /* A model of what the pass's buffer should be. */
 static void
 open_model(model_t *model)
 {
-    bool bytes = pass.level == SUBJECT_BYTES;
+    subject_options_t options = options_of_pass();
 
     model_open(model);
-    model->rules.maximum_keys = extras.maximum_keys;
-    model->rules.maximum_bytes = extras.maximum_bytes;
-    model->rules.weight = bytes ? weight_of_bytes : weight_of_handles;
-    model->rules.revision = !extras.suppress ? NULL : bytes ? revision_of_bytes : subject_revision;
-    model->rules.merged = extras.merging ? subject_merged : NULL;
+    beside_rules(&options, &model->rules);
 }
 
 static void
@@ -663,9 +539,9 @@ walk_one_step(model_t *model, uint64_t *id)
     } else if (choice < 80) {
         subject_collect(&subject, (size_t)random_below(20) + 1);
     } else if (choice < 85) {
-        compare_put_back(model, (size_t)random_below(model->batch_count + 1));
+        beside_put_back(&subject, model, (size_t)random_below(model->batch_count + 1));
     } else {
-        compare_step(model, (size_t)random_below(pass.batch_size) + 1, number_of_walk_key);
+        beside_take(&subject, model, (size_t)random_below(pass.batch_size) + 1, number_of_walk_key);
     }
 }
 
@@ -682,12 +558,12 @@ walk(size_t steps)
     random_state = walk_seed * UINT64_C(0x9e3779b97f4a7c15) + 1;
     for (index = 0; index < steps; index++) {
         walk_one_step(&model, &id);
-        compare_statistics(&model);
+        beside_statistics(&subject, &model);
         if (index % 16 == 0) {
             CHECK_NO_FAULT(subject_validate(&subject));
         }
     }
-    while (compare_step(&model, pass.batch_size, number_of_walk_key) == CDEDUPE_OK) {
+    while (beside_take(&subject, &model, pass.batch_size, number_of_walk_key) == CDEDUPE_OK) {
     }
     CHECK_NO_FAULT(subject_validate(&subject));
     subject_close(&subject);

@@ -1,7 +1,7 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /*
- * Putting back, rule by rule; then with memory that runs out, and with producers at work.
- * test_exhaustive.c compares putting back with the model in all short sequences.
+ * Putting back: some items of a batch, when memory runs out, and beside producers. The rules are in
+ * put_back.scenarios.
  */
 #include <pthread.h>
 #include <stdatomic.h>
@@ -38,32 +38,7 @@ close_level(void)
     subject_close(&subject);
 }
 
-/* Runs a test at both levels. */
-static void
-at_both_levels(void (*test)(void))
-{
-    for (int level = SUBJECT_BYTES; level <= SUBJECT_HANDLES; level++) {
-        open_level((subject_level_t)level);
-        test();
-        close_level();
-    }
-}
-
 /* ---------------------------------------------------------------------------------------------- */
-
-static void
-what_goes_back_comes_again_in_the_same_order(void)
-{
-    put(&subject, "a", 1);
-    subject_status(&subject, CDEDUPE_STATUS_RESYNC_IN_PROGRESS);
-    put(&subject, "b", 2);
-    del(&subject, "c");
-    CHECK_TEXT(step(&subject), "+a=1 | <resync> | +b=2 -c");
-    put(&subject, "d", 3);
-    put_back(3);
-    CHECK_TEXT(step(&subject), "<resync> | +b=2 -c +d=3");
-    CHECK_EQ(subject_statistics(&subject).live_keys, 3);
-}
 
 /* A caller may put back only some updates of a batch: it moves them behind the others. */
 static void
@@ -89,195 +64,6 @@ updates_moved_behind_the_others_go_back(void)
     CHECK_EQ(subject_statistics(&subject).live_keys, 2);
     CHECK_TEXT(step(&subject), "-a");
     close_level();
-}
-
-static void
-a_newer_update_takes_the_place(void)
-{
-    put(&subject, "a", 1);
-    put(&subject, "b", 2);
-    CHECK_TEXT(step(&subject), "+a=1 +b=2");
-    put(&subject, "c", 3);
-    put(&subject, "a", 4);
-    put_back(2);
-    CHECK_TEXT(step(&subject), "+a=4 +b=2 +c=3");
-}
-
-static void
-a_value_that_was_new_and_its_deletion_cancel(void)
-{
-    put(&subject, "a", 1);
-    CHECK_TEXT(step(&subject), "+a=1");
-    del_id(&subject, "a", 2);
-    put_back(1);
-    CHECK_EQ(subject_statistics(&subject).cancelled, 2);
-    CHECK_TEXT(step(&subject), "empty");
-}
-
-static void
-a_deletion_goes_back_and_the_key_is_live(void)
-{
-    put(&subject, "a", 1);
-    CHECK_TEXT(step(&subject), "+a=1");
-    del(&subject, "a");
-    CHECK_TEXT(step(&subject), "-a");
-    put_back(1);
-    CHECK_EQ(subject_statistics(&subject).live_keys, 1);
-    put(&subject, "a", 2);
-    CHECK_TEXT(step(&subject), "~a=2");
-}
-
-static void
-a_value_put_after_its_deletion_was_taken_is_an_update_again(void)
-{
-    put(&subject, "a", 1);
-    CHECK_TEXT(step(&subject), "+a=1");
-    del(&subject, "a");
-    CHECK_TEXT(step(&subject), "-a");
-    put(&subject, "b", 2);
-    put(&subject, "a", 3);
-    put_back(1);
-    CHECK_TEXT(step(&subject), "~a=3 +b=2");
-}
-
-static void
-statuses_merge_by_the_usual_rule(void)
-{
-    subject_status(&subject, CDEDUPE_STATUS_RESYNC_IN_PROGRESS);
-    CHECK_TEXT(step(&subject), "<resync>");
-    subject_status(&subject, CDEDUPE_STATUS_IN_SYNC);
-    put_back(1);
-    CHECK_TEXT(flush(&subject), "<in-sync>");
-}
-
-static void
-a_restart_leaves_no_place_to_go_back_to(void)
-{
-    put(&subject, "a", 1);
-    put(&subject, "b", 2);
-    CHECK_TEXT(step(&subject), "+a=1 +b=2");
-    put(&subject, "a", 3);
-    del(&subject, "b");
-    CHECK_TEXT(step(&subject), "~a=3 -b");
-    subject_restart(&subject);
-    put_back(2);
-    CHECK_EQ(subject_statistics(&subject).live_keys, 2);
-    CHECK_TEXT(step(&subject), "empty");
-    put(&subject, "a", 4);
-    subject_status(&subject, CDEDUPE_STATUS_IN_SYNC);
-    CHECK_TEXT(step(&subject), "~a=4 -b | <in-sync>");
-}
-
-static void
-after_the_in_sync_a_deletion_is_owed_at_once(void)
-{
-    put(&subject, "a", 1);
-    CHECK_TEXT(step(&subject), "+a=1");
-    del(&subject, "a");
-    CHECK_TEXT(step(&subject), "-a");
-    subject_restart(&subject);
-    subject_status(&subject, CDEDUPE_STATUS_IN_SYNC);
-    put_back(1);
-    CHECK_TEXT(step(&subject), "-a | <in-sync>");
-}
-
-/*
- * The same, but a value that came after the deletion was dropped by the restart, and nobody has
- * cleared it up.
- */
-static void
-a_deletion_finds_a_stale_entry_after_the_in_sync(void)
-{
-    put(&subject, "a", 1);
-    CHECK_TEXT(step(&subject), "+a=1");
-    del(&subject, "a");
-    CHECK_TEXT(step(&subject), "-a");
-    put(&subject, "a", 2);
-    subject_restart(&subject);
-    subject_status(&subject, CDEDUPE_STATUS_IN_SYNC);
-    put_back(1);
-    CHECK_TEXT(step(&subject), "-a | <in-sync>");
-}
-
-static void
-a_status_that_was_swallowed_because_of_an_put_back_one_comes(void)
-{
-    subject_status(&subject, CDEDUPE_STATUS_IN_SYNC);
-    CHECK_TEXT(step(&subject), "<in-sync>");
-    subject_restart(&subject);
-    subject_status(&subject, CDEDUPE_STATUS_IN_SYNC);
-    put_back(1);
-    CHECK_TEXT(step(&subject), "<in-sync>");
-    CHECK_TEXT(step(&subject), "empty");
-}
-
-static void
-a_finish_waits_for_what_went_back(void)
-{
-    put(&subject, "a", 1);
-    CHECK_TEXT(step(&subject), "+a=1");
-    CHECK_EQ(subject_finish(&subject, CDEDUPE_FINISH_WHEN_DELIVERED), CDEDUPE_OK);
-    put_back(1);
-    put(&subject, "b", 2);
-    CHECK_TEXT(step(&subject), "+a=1");
-    CHECK_TEXT(step(&subject), "stopped");
-}
-
-/*
- * The second one had been received, but not queued, as the sink had one: what it gives back was
- * that one.
- */
-static void
-a_finish_waits_for_a_status_that_putting_back_brings_back(void)
-{
-    subject_status(&subject, CDEDUPE_STATUS_IN_SYNC);
-    CHECK_TEXT(step(&subject), "<in-sync>");
-    subject_restart(&subject);
-    subject_status(&subject, CDEDUPE_STATUS_IN_SYNC);
-    CHECK_EQ(subject_finish(&subject, CDEDUPE_FINISH_WHEN_DELIVERED), CDEDUPE_OK);
-    put_back(1);
-    CHECK_EQ(subject_statistics(&subject).stopped, 0);
-    CHECK_TEXT(step(&subject), "<in-sync>");
-    CHECK_TEXT(step(&subject), "stopped");
-}
-
-static void
-also_behind_what_it_waits_for_already(void)
-{
-    subject_status(&subject, CDEDUPE_STATUS_IN_SYNC);
-    CHECK_TEXT(step(&subject), "<in-sync>");
-    subject_restart(&subject);
-    put(&subject, "a", 1);
-    subject_status(&subject, CDEDUPE_STATUS_IN_SYNC);
-    CHECK_EQ(subject_finish(&subject, CDEDUPE_FINISH_WHEN_DELIVERED), CDEDUPE_OK);
-    put_back(1);
-    CHECK_TEXT(step(&subject), "+a=1 | <in-sync>");
-    CHECK_TEXT(step(&subject), "stopped");
-}
-
-static void
-after_a_stop_it_is_a_leftover(void)
-{
-    put(&subject, "a", 1);
-    CHECK_TEXT(step(&subject), "+a=1");
-    subject_stop(&subject);
-    put_back(1);
-    CHECK_EQ(subject_statistics(&subject).pending_keys, 1);
-    CHECK_TEXT(step(&subject), "stopped");
-}
-
-static void
-no_more_than_was_taken(void)
-{
-    uint64_t back[4];
-
-    put(&subject, "a", 1);
-    CHECK_EQ(subject_put_back(&subject, 1, back), CDEDUPE_INVALID_ARGUMENT);
-    CHECK_TEXT(step(&subject), "+a=1");
-    CHECK_EQ(subject_put_back(&subject, 2, back), CDEDUPE_INVALID_ARGUMENT);
-    put_back(1);
-    CHECK_EQ(subject_put_back(&subject, 1, back), CDEDUPE_INVALID_ARGUMENT);
-    CHECK_TEXT(step(&subject), "+a=1");
 }
 
 /* ---------------------------------------------------------------------------------------------- */
@@ -448,26 +234,9 @@ a_failing_sink_ends_with_the_newest_of_every_key(void)
     cdedupe_bytes_destroy(world.buffer);
 }
 
-#define RUN_AT_BOTH_LEVELS(test) (check_test = #test, at_both_levels(test))
-
 int
 main(void)
 {
-    RUN_AT_BOTH_LEVELS(what_goes_back_comes_again_in_the_same_order);
-    RUN_AT_BOTH_LEVELS(a_newer_update_takes_the_place);
-    RUN_AT_BOTH_LEVELS(a_value_that_was_new_and_its_deletion_cancel);
-    RUN_AT_BOTH_LEVELS(a_deletion_goes_back_and_the_key_is_live);
-    RUN_AT_BOTH_LEVELS(a_value_put_after_its_deletion_was_taken_is_an_update_again);
-    RUN_AT_BOTH_LEVELS(statuses_merge_by_the_usual_rule);
-    RUN_AT_BOTH_LEVELS(a_restart_leaves_no_place_to_go_back_to);
-    RUN_AT_BOTH_LEVELS(after_the_in_sync_a_deletion_is_owed_at_once);
-    RUN_AT_BOTH_LEVELS(a_deletion_finds_a_stale_entry_after_the_in_sync);
-    RUN_AT_BOTH_LEVELS(a_status_that_was_swallowed_because_of_an_put_back_one_comes);
-    RUN_AT_BOTH_LEVELS(a_finish_waits_for_what_went_back);
-    RUN_AT_BOTH_LEVELS(a_finish_waits_for_a_status_that_putting_back_brings_back);
-    RUN_AT_BOTH_LEVELS(also_behind_what_it_waits_for_already);
-    RUN_AT_BOTH_LEVELS(after_a_stop_it_is_a_leftover);
-    RUN_AT_BOTH_LEVELS(no_more_than_was_taken);
     RUN(updates_moved_behind_the_others_go_back);
     RUN(it_goes_on_where_memory_ran_out);
     RUN(a_failing_sink_ends_with_the_newest_of_every_key);

@@ -3,7 +3,7 @@
  * Faults that were found and fixed, each by its name. Then faults that other systems of this kind
  * had, each by the system's name.
  *
- * The faults of Geode, openshift, cilium and Flink are in test_rules.c. The hang of
+ * The faults of Calico, Geode, openshift, cilium and Flink are in ../Scenarios. The hang of
  * controller-runtime's queue at shutdown is in test_shutdown.c.
  */
 #include <errno.h>
@@ -251,81 +251,6 @@ open_sleeping_loop(struct wake *wake)
     CHECK_EQ(cdedupe_claim(wake->buffer, CDEDUPE_CLAIM_LOOP), CDEDUPE_OK);
     CHECK_EQ(take(wake->buffer, &item, 1), 0);
     return wake->buffer;
-}
-
-static void
-calico_a_flapping_status_beside_a_key_never_delivered_piles_up(void)
-{
-    cdedupe_t *buffer = open_buffer(cdedupe_options());
-
-    for (unsigned round = 0; round < 1000; round++) {
-        put(buffer, "a", false);
-        cdedupe_put_status(buffer, round % 2 == 0 ? CDEDUPE_STATUS_RESYNC_IN_PROGRESS
-                                                  : CDEDUPE_STATUS_IN_SYNC);
-        put(buffer, "a", true);
-    }
-    CHECK_EQ(statistics(buffer).pending_statuses, 1);
-    CHECK_EQ(statistics(buffer).pending_keys, 0);
-    cdedupe_destroy(buffer);
-}
-
-static void
-calico_a_resync_without_another_status_wakes_nobody(void)
-{
-    struct wake wake = {0};
-    cdedupe_t *buffer = open_sleeping_loop(&wake);
-    cdedupe_item_t items[10];
-
-    put(buffer, "a", false);
-    CHECK_EQ(cdedupe_put_status(buffer, CDEDUPE_STATUS_IN_SYNC), CDEDUPE_OK);
-    CHECK_EQ(take(buffer, items, 10), 2);
-    CHECK_EQ(take(buffer, items, 10), 0);
-    CHECK_EQ(wake.calls, 1);
-    CHECK_EQ(cdedupe_restart(buffer), CDEDUPE_OK);
-    CHECK_EQ(cdedupe_put_status(buffer, CDEDUPE_STATUS_IN_SYNC), CDEDUPE_OK);
-    CHECK_EQ(wake.calls, 2);
-    CHECK_EQ(take(buffer, items, 10), 2);
-    CHECK_EQ(items[0].kind, CDEDUPE_ITEM_DELETED);
-    CHECK_EQ(items[1].status, CDEDUPE_STATUS_IN_SYNC);
-    cdedupe_destroy(buffer);
-}
-
-static void
-calico_a_status_dropped_by_a_restart_is_never_sent_again(void)
-{
-    struct wake wake = {0};
-    cdedupe_t *buffer = open_sleeping_loop(&wake);
-    cdedupe_item_t items[10];
-
-    CHECK_EQ(cdedupe_put_status(buffer, CDEDUPE_STATUS_RESYNC_IN_PROGRESS), CDEDUPE_OK);
-    CHECK_EQ(cdedupe_restart(buffer), CDEDUPE_OK);
-    CHECK_EQ(take(buffer, items, 10), 0);
-    CHECK_EQ(cdedupe_put_status(buffer, CDEDUPE_STATUS_RESYNC_IN_PROGRESS), CDEDUPE_OK);
-    CHECK_EQ(wake.calls, 2);
-    CHECK_EQ(take(buffer, items, 10), 1);
-    CHECK_EQ(items[0].status, CDEDUPE_STATUS_RESYNC_IN_PROGRESS);
-    cdedupe_destroy(buffer);
-}
-
-/* What was taken is committed, and its keys stay lent; the rest is dropped. */
-static void
-calico_a_restart_in_the_middle_of_a_batch(void)
-{
-    cdedupe_t *buffer = open_buffer(cdedupe_options());
-    cdedupe_item_t batch[3], items[10];
-
-    put_letters(buffer, "abcde");
-    CHECK_EQ(cdedupe_claim(buffer, CDEDUPE_CLAIM_SINGLE_BATCH), CDEDUPE_OK);
-    CHECK_EQ(take(buffer, batch, 3), 3);
-    CHECK_EQ(cdedupe_restart(buffer), CDEDUPE_OK);
-    CHECK(memcmp(batch[0].key, "a", 1) == 0 && memcmp(batch[2].key, "c", 1) == 0);
-    CHECK_EQ(statistics(buffer).dropped, 2);
-    CHECK_EQ(take(buffer, items, 10), 0);
-    CHECK_EQ(cdedupe_put_status(buffer, CDEDUPE_STATUS_IN_SYNC), CDEDUPE_OK);
-    CHECK_EQ(take(buffer, items, 10), 4);
-    CHECK_EQ(items[2].kind, CDEDUPE_ITEM_DELETED);
-    CHECK_EQ(items[3].kind, CDEDUPE_ITEM_STATUS);
-    cdedupe_destroy(buffer);
 }
 
 /* ---------------------------------------------------------------------------------------------- */
@@ -633,10 +558,6 @@ main(void)
     RUN(a_loop_that_ends_while_finishing_stops_the_buffer);
     RUN(a_sweep_wakes_the_loop_with_the_first_deletions);
     RUN(memory_goes_back_after_replacing_at_random);
-    RUN(calico_a_flapping_status_beside_a_key_never_delivered_piles_up);
-    RUN(calico_a_resync_without_another_status_wakes_nobody);
-    RUN(calico_a_status_dropped_by_a_restart_is_never_sent_again);
-    RUN(calico_a_restart_in_the_middle_of_a_batch);
     RUN(conflation_a_waiter_that_gave_up_eats_a_wake_up);
     RUN(nobark_a_key_whose_insertion_failed_is_stuck);
     RUN(nobark_a_sink_that_gives_up_in_a_batch_leaves_broken_state);

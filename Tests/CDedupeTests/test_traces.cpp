@@ -1,20 +1,19 @@
 // SPDX-License-Identifier: Apache-2.0
-// Recorded traces (contract, section 7), run on the buffer at the bytes level, on the buffer at the
-// handle level, and on the model. Batches have at most 100 items.
+// Recorded traces (contract, section 7), run at both levels of the core, with the model beside it.
+// Batches have at most 100 items.
 //
 //   test_traces FILE...     one trace per line
 //
 // The model runs too because the exhaustive test trusts it. Here it is compared with what was
 // recorded from the original.
 
-#include "CDedupe.h"
-#include "model.h"
+extern "C" {
+#include "beside_model.h"
+}
 
 #include <algorithm>
 #include <cstdlib>
 #include <fstream>
-#include <memory>
-#include <new>
 #include <optional>
 #include <simdjson.h>
 #include <string>
@@ -218,267 +217,100 @@ append(std::vector<Call> &calls, bool first_of_batch, const char *status, Item i
     calls.back().items.push_back(std::move(item));
 }
 
-class Target {
+// A buffer at one of the levels, with the model beside it, which must do the same. The ids of
+// updates are places in a list of values.
+class Pair {
 public:
-    virtual ~Target() = default;
-    virtual void put(const std::vector<Update> &updates) = 0;
-    virtual void put_status(cdedupe_status_t status) = 0;
-    virtual void restart() = 0;
-    // Appends the calls of one batch; false: the queue was empty. `hints`: keys still to be
-    // expected.
-    virtual bool step(std::vector<Call> &calls, const std::vector<std::string> &hints) = 0;
-    virtual void check() {}
-};
+    explicit Pair(subject_level_t level)
+    {
+        const subject_options_t options = subject_defaults(level);
 
-class BytesTarget : public Target {
-public:
-    BytesTarget()
-    {
-        CHECK_EQ(cdedupe_bytes_create(nullptr, &buffer), CDEDUPE_OK);
-        CHECK_EQ(cdedupe_bytes_claim(buffer, CDEDUPE_CLAIM_SINGLE_BATCH), CDEDUPE_OK);
-    }
-    ~BytesTarget() override { cdedupe_bytes_destroy(buffer); }
-    BytesTarget(const BytesTarget &) = delete;
-    BytesTarget &operator=(const BytesTarget &) = delete;
-
-    void put(const std::vector<Update> &updates) override
-    {
-        for (const Update &update : updates) {
-            const std::string &key = update.key;
-            if (update.value) {
-                CHECK_EQ(cdedupe_bytes_put(buffer, key.data(), key.size(), update.value->data(),
-                                           update.value->size(), 0, nullptr),
-                         CDEDUPE_OK);
-            } else {
-                CHECK_EQ(cdedupe_bytes_delete(buffer, key.data(), key.size(), 0, nullptr),
-                         CDEDUPE_OK);
-            }
-        }
-    }
-    void put_status(cdedupe_status_t status) override
-    {
-        CHECK_EQ(cdedupe_bytes_put_status(buffer, status), CDEDUPE_OK);
-    }
-    void restart() override { CHECK_EQ(cdedupe_bytes_restart(buffer), CDEDUPE_OK); }
-    bool step(std::vector<Call> &calls, const std::vector<std::string> &) override
-    {
-        cdedupe_bytes_item_t items[batch_size];
-        size_t count = 0;
-
-        if (cdedupe_bytes_take(buffer, items, batch_size, &count) != CDEDUPE_OK) {
-            return false;
-        }
-        for (size_t index = 0; index < count; index++) {
-            const cdedupe_bytes_item_t &item = items[index];
-            if (item.kind == CDEDUPE_ITEM_STATUS) {
-                append(calls, index == 0, status_names[item.status], {});
-            } else {
-                append(calls, index == 0, nullptr, item_of(item));
-            }
-        }
-        return true;
-    }
-    void check() override { CHECK_NO_FAULT(cdedupe_bytes_validate(buffer)); }
-
-private:
-    static Item item_of(const cdedupe_bytes_item_t &item)
-    {
-        Item made{std::string(static_cast<const char *>(item.key), item.key_length), std::nullopt,
-                  type_names[item.kind]};
-        if (item.kind != CDEDUPE_ITEM_DELETED) {
-            made.value = std::string(static_cast<const char *>(item.value), item.value_length);
-        }
-        return made;
-    }
-
-    cdedupe_bytes_t *buffer = nullptr;
-};
-
-// The payloads are strings, constructed and destroyed in place; deletions carry none.
-class HandlesTarget : public Target {
-public:
-    HandlesTarget()
-    {
-        cdedupe_options_t options = cdedupe_options();
-
-        options.payload_size = sizeof(std::string);
-        options.payload_alignment = alignof(std::string);
-        CHECK_EQ(cdedupe_create(&options, &buffer), CDEDUPE_OK);
-        CHECK_EQ(cdedupe_claim(buffer, CDEDUPE_CLAIM_SINGLE_BATCH), CDEDUPE_OK);
-    }
-    ~HandlesTarget() override
-    {
-        uint64_t cursor = 0;
-        while (cdedupe_slot_t slot = cdedupe_drain_next(buffer, &cursor)) {
-            payload(slot)->~basic_string();
-            living--;
-        }
-        CHECK_EQ(living, 0);
-        cdedupe_destroy(buffer);
-    }
-    HandlesTarget(const HandlesTarget &) = delete;
-    HandlesTarget &operator=(const HandlesTarget &) = delete;
-
-    void put(const std::vector<Update> &updates) override
-    {
-        std::vector<cdedupe_update_t> puts(updates.size());
-        for (size_t index = 0; index < updates.size(); index++) {
-            puts[index].key = updates[index].key.data();
-            puts[index].key_length = updates[index].key.size();
-            puts[index].deletion = !updates[index].value;
-            puts[index].slot = updates[index].value ? make(*updates[index].value) : 0;
-        }
-        if (puts.empty()) {
-            puts.resize(1); // So that there is an address to pass.
-        }
-        CHECK_EQ(cdedupe_put(buffer, puts.data(), updates.size()), CDEDUPE_OK);
-        for (const cdedupe_update_t &done : puts) {
-            destroy(done.slot);
-            destroy(done.displaced);
-        }
-    }
-    void put_status(cdedupe_status_t status) override
-    {
-        CHECK_EQ(cdedupe_put_status(buffer, status), CDEDUPE_OK);
-    }
-    void restart() override
-    {
-        CHECK_EQ(cdedupe_restart(buffer), CDEDUPE_OK);
-        if (++restarts % 2 == 0) {
-            collect(); // Every other time, so that both ways back are used.
-        }
-    }
-    bool step(std::vector<Call> &calls, const std::vector<std::string> &) override
-    {
-        cdedupe_item_t items[batch_size];
-        size_t count = 0;
-
-        if (cdedupe_take(buffer, items, batch_size, &count) != CDEDUPE_OK) {
-            return false;
-        }
-        for (size_t index = 0; index < count; index++) {
-            const cdedupe_item_t &item = items[index];
-            if (item.kind == CDEDUPE_ITEM_STATUS) {
-                append(calls, index == 0, status_names[item.status], {});
-            } else {
-                append(calls, index == 0, nullptr, item_of(item));
-            }
-        }
-        return true;
-    }
-    void check() override { CHECK_NO_FAULT(cdedupe_validate(buffer)); }
-
-private:
-    std::string *payload(cdedupe_slot_t slot)
-    {
-        return static_cast<std::string *>(cdedupe_payload(buffer, slot));
-    }
-    cdedupe_slot_t make(const std::string &value)
-    {
-        cdedupe_slot_t slot = 0;
-        CHECK_EQ(cdedupe_acquire(buffer, &slot, 1), CDEDUPE_OK);
-        new (cdedupe_payload(buffer, slot)) std::string(value);
-        living++;
-        return slot;
-    }
-    void destroy(cdedupe_slot_t slot)
-    {
-        if (slot != 0) {
-            payload(slot)->~basic_string();
-            cdedupe_discard(buffer, &slot, 1);
-            living--;
-        }
-    }
-    void collect()
-    {
-        cdedupe_slot_t slots[7];
-        size_t count = 0;
-        while (cdedupe_collect(buffer, slots, 7, &count) == CDEDUPE_OK) {
-            for (size_t index = 0; index < count; index++) {
-                destroy(slots[index]);
-            }
-        }
-    }
-    Item item_of(const cdedupe_item_t &item)
-    {
-        Item made{std::string(static_cast<const char *>(item.key), item.key_length), std::nullopt,
-                  type_names[item.kind]};
-        if (item.slot != 0) {
-            made.value = std::move(*payload(item.slot));
-            destroy(item.slot);
-        }
-        return made;
-    }
-
-    cdedupe_t *buffer = nullptr;
-    size_t living = 0;
-    size_t restarts = 0;
-};
-
-// The ids of the model's updates are places in a list of values.
-class ModelTarget : public Target {
-public:
-    ModelTarget()
-    {
+        CHECK_EQ(subject_open(&subject, &options), CDEDUPE_OK);
+        CHECK_EQ(subject_claim(&subject, CDEDUPE_CLAIM_SINGLE_BATCH), CDEDUPE_OK);
+        subject.paranoid = false; // Every step is compared with the model, and validated.
         model_open(&model);
         model_claim(&model, CDEDUPE_CLAIM_SINGLE_BATCH);
         names_open(&names);
+        current = this;
     }
-    ~ModelTarget() override
+    ~Pair()
     {
+        subject_close(&subject);
         model_close(&model);
         names_close(&names);
     }
-    ModelTarget(const ModelTarget &) = delete;
-    ModelTarget &operator=(const ModelTarget &) = delete;
+    Pair(const Pair &) = delete;
+    Pair &operator=(const Pair &) = delete;
 
-    void put(const std::vector<Update> &updates) override
+    void put(const std::vector<Update> &updates)
     {
-        uint64_t displaced = 0;
-        for (const Update &update : updates) {
-            values.push_back(update.value);
-            model_put(&model, names_number(&names, update.key.data(), update.key.size()),
-                      !update.value, values.size(), &displaced);
+        std::vector<subject_update_t> puts(updates.size() + 1);
+        for (size_t index = 0; index < updates.size(); index++) {
+            values.push_back(updates[index].value.value_or(""));
+            puts[index].key = updates[index].key.data();
+            puts[index].length = updates[index].key.size();
+            puts[index].deletion = !updates[index].value;
+            puts[index].id = updates[index].value ? values.size() : 0;
+        }
+        CHECK_EQ(subject_put(&subject, puts.data(), updates.size()), CDEDUPE_OK);
+        for (size_t index = 0; index < updates.size(); index++) {
+            uint64_t displaced = 0;
+            const subject_update_t &put = puts[index];
+            CHECK_EQ(put.outcome, model_put(&model, names_number(&names, put.key, put.length),
+                                            put.deletion, put.id, &displaced));
         }
     }
-    void put_status(cdedupe_status_t status) override { model_status(&model, status); }
-    void restart() override { model_restart(&model); }
-    bool step(std::vector<Call> &calls, const std::vector<std::string> &hints) override
+    void put_status(cdedupe_status_t status)
     {
-        std::vector<size_t> keys;
-        std::vector<model_item_t> items(batch_size);
-        size_t count = 0;
-
-        for (const std::string &hint : hints) {
-            keys.push_back(hint.empty() ? MODEL_NO_KEY
-                                        : names_number(&names, hint.data(), hint.size()));
+        CHECK_EQ(subject_status(&subject, status), model_status(&model, status));
+    }
+    void restart()
+    {
+        CHECK_EQ(subject_restart(&subject), model_restart(&model));
+        if (++restarts % 2 == 0) {
+            subject_collect(&subject, 7); // Every other time, so that both ways back are used.
         }
-        if (model_take(&model, batch_size, keys.data(), keys.size(), items.data(), &count) !=
-            CDEDUPE_OK) {
+    }
+    // Appends the calls of one batch; false: the queue was empty.
+    bool step(std::vector<Call> &calls)
+    {
+        if (beside_take(&subject, &model, batch_size, number_of) != CDEDUPE_OK) {
             return false;
         }
-        for (size_t index = 0; index < count; index++) {
-            const model_item_t &item = items[index];
-            if (item.kind == CDEDUPE_ITEM_STATUS) {
-                append(calls, index == 0, status_names[item.status], {});
-            } else {
-                append(calls, index == 0, nullptr, item_of(item));
-            }
+        for (size_t index = 0; index < subject.count; index++) {
+            const subject_item_t &item = subject.items[index];
+            append(calls, index == 0,
+                   item.kind == CDEDUPE_ITEM_STATUS ? status_names[item.status] : nullptr,
+                   item_of(item));
         }
         return true;
     }
+    void check() { beside_state(&subject, &model); }
 
 private:
-    Item item_of(const model_item_t &item) const
+    static size_t number_of(const subject_item_t *item)
     {
-        return {std::string(names.texts[item.key], names.lengths[item.key]),
-                item.id == 0 ? std::nullopt : values[item.id - 1], type_names[item.kind]};
+        return names_number(&current->names, item->key, item->length);
+    }
+    Item item_of(const subject_item_t &item) const
+    {
+        if (item.kind == CDEDUPE_ITEM_STATUS) {
+            return {};
+        }
+        return {std::string(item.key, item.length),
+                item.id == 0 ? std::nullopt : std::optional<std::string>(values[item.id - 1]),
+                type_names[item.kind]};
     }
 
+    static Pair *current; // Of number_of(), which has no context.
+    subject_t subject = {};
     model_t model = {};
     names_t names = {};
-    std::vector<std::optional<std::string>> values;
+    std::vector<std::string> values;
+    size_t restarts = 0;
 };
+
+Pair *Pair::current;
 
 // ----------------------------------------------------------------------------------------------------
 // Running and comparing
@@ -520,38 +352,15 @@ text_of(const Calls &calls)
     return text;
 }
 
-// The keys of what is expected, in order; "" for a status. They tell the model in which order the
-// deletions were that were free to choose.
-std::vector<std::string>
-hints_of(const Calls &calls)
-{
-    std::vector<std::string> hints;
-
-    for (const Call &call : calls.value_or(std::vector<Call>())) {
-        if (!call.status.empty()) {
-            hints.push_back("");
-        }
-        for (const Item &item : call.items) {
-            hints.push_back(item.key);
-        }
-    }
-    return hints;
-}
-
 Calls
-deliver(Target &target, Kind kind, std::vector<std::string> hints)
+deliver(Pair &pair, Kind kind)
 {
     std::vector<Call> calls;
 
-    if (!target.step(calls, hints)) {
+    if (!pair.step(calls)) {
         return std::nullopt;
     }
-    while (kind == Kind::flush) {
-        hints.erase(hints.begin(),
-                    hints.begin() + static_cast<long>(std::min(hints.size(), batch_size)));
-        if (!target.step(calls, hints)) {
-            break;
-        }
+    while (kind == Kind::flush && pair.step(calls)) {
     }
     return calls;
 }
@@ -577,30 +386,30 @@ compare(const Trace &trace, size_t number, const char *target, Calls got)
 }
 
 void
-run(const Trace &trace, const char *name, Target &target)
+run(const Trace &trace, const char *name, Pair &pair)
 {
     size_t number = 0;
 
     for (const Operation &operation : trace.operations) {
         switch (operation.kind) {
         case Kind::updates:
-            target.put(operation.updates);
+            pair.put(operation.updates);
             break;
         case Kind::status:
-            target.put_status(status_named(operation.status));
+            pair.put_status(status_named(operation.status));
             break;
         case Kind::restart:
-            target.restart();
+            pair.restart();
             break;
         case Kind::step:
         case Kind::flush:
-            Calls calls = deliver(target, operation.kind, hints_of(trace.expected.at(number)));
+            Calls calls = deliver(pair, operation.kind);
             if (!compare(trace, number++, name, std::move(calls))) {
                 return; // All after it would differ as well.
             }
             break;
         }
-        target.check();
+        pair.check();
     }
     CHECK_EQ(number, trace.expected.size());
 }
@@ -617,14 +426,13 @@ main(int argc, char **argv)
 
         check_test = argv[index];
         for (const Trace &trace : traces) {
-            ModelTarget model;
-            BytesTarget bytes;
-            HandlesTarget handles;
-            run(trace, "model", model);
+            Pair bytes(SUBJECT_BYTES);
             run(trace, "bytes", bytes);
+            Pair handles(SUBJECT_HANDLES);
             run(trace, "handles", handles);
         }
-        std::printf("%s: %zu traces on the model and at both levels\n", argv[index], traces.size());
+        std::printf("%s: %zu traces at both levels, beside the model\n", argv[index],
+                    traces.size());
         total += traces.size();
     }
     CHECK(total > 0); // No traces are no success.

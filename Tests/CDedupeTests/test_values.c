@@ -207,6 +207,108 @@ close_hooked(cdedupe_bytes_t *buffer)
     hooks_close(&hooks);
 }
 
+/* A value of this length has a block of its own, so that the hooks notice each one that is lost. */
+enum { LONG_VALUE = sizeof(value_bytes) };
+
+static cdedupe_result_t
+put_long(cdedupe_bytes_t *buffer, uint32_t key, cdedupe_outcome_t wanted)
+{
+    cdedupe_outcome_t outcome = CDEDUPE_OUTCOME_UNTOUCHED;
+    cdedupe_result_t result =
+        cdedupe_bytes_put(buffer, &key, sizeof(key), value_bytes, LONG_VALUE, 0, &outcome);
+
+    CHECK_EQ(outcome, wanted);
+    return result;
+}
+
+static cdedupe_outcome_t
+delete_long(cdedupe_bytes_t *buffer, uint32_t key)
+{
+    cdedupe_outcome_t outcome = CDEDUPE_OUTCOME_UNTOUCHED;
+
+    CHECK(cdedupe_bytes_delete(buffer, &key, sizeof(key), 0, &outcome) == CDEDUPE_OK);
+    return outcome;
+}
+
+static void
+long_values_are_freed_however_they_end(void)
+{
+    cdedupe_bytes_t *buffer = open_hooked(0);
+    cdedupe_bytes_item_t items[BATCH];
+    size_t count;
+
+    put_long(buffer, 1, CDEDUPE_OUTCOME_QUEUED);
+    put_long(buffer, 1, CDEDUPE_OUTCOME_REPLACED);
+    CHECK_EQ(delete_long(buffer, 1), CDEDUPE_OUTCOME_CANCELLED);
+    put_long(buffer, 2, CDEDUPE_OUTCOME_QUEUED);
+    put_long(buffer, 3, CDEDUPE_OUTCOME_QUEUED);
+    CHECK(cdedupe_bytes_claim(buffer, CDEDUPE_CLAIM_SINGLE_BATCH) == CDEDUPE_OK);
+    CHECK(cdedupe_bytes_take(buffer, items, BATCH, &count) == CDEDUPE_OK);
+    CHECK_EQ(count, 2);
+    put_long(buffer, 2, CDEDUPE_OUTCOME_QUEUED);
+    CHECK_EQ(delete_long(buffer, 2), CDEDUPE_OUTCOME_REPLACED);
+    for (uint32_t key = 10; key < 20; key++)
+        put_long(buffer, key, CDEDUPE_OUTCOME_QUEUED);
+    cdedupe_bytes_stop(buffer);
+    put_long(buffer, 10, CDEDUPE_OUTCOME_DROPPED);
+    put_long(buffer, 99, CDEDUPE_OUTCOME_DROPPED);
+    cdedupe_bytes_destroy(buffer);
+    hooks_close(&hooks);
+}
+
+/* The slot of a value for which there is no memory is used again. */
+static void
+a_value_without_memory_keeps_nothing(void)
+{
+    cdedupe_bytes_t *buffer = open_hooked(0);
+    uint64_t held;
+
+    put_long(buffer, 1, CDEDUPE_OUTCOME_QUEUED);
+    put_long(buffer, 1, CDEDUPE_OUTCOME_REPLACED);
+    held = hooks.held_bytes;
+    for (unsigned i = 0; i < 1000; i++) {
+        hooks.fail_at = hooks.allocations + 1;
+        CHECK(put_long(buffer, 1, CDEDUPE_OUTCOME_REJECTED) == CDEDUPE_NO_MEMORY);
+        hooks.fail_at = 0;
+    }
+    CHECK_EQ(hooks.held_bytes, held);
+    put_long(buffer, 1, CDEDUPE_OUTCOME_REPLACED);
+    CHECK_EQ(hooks.held_bytes, held);
+    cdedupe_bytes_destroy(buffer);
+    hooks_close(&hooks);
+}
+
+/* The sink still borrows the batch, and can put it back. */
+static void
+bytesTake_thatIsRejected_keepsTheLastBatch(void)
+{
+    cdedupe_bytes_t *buffer = open_hooked(0);
+    cdedupe_bytes_item_t items[BATCH], rejected[BATCH];
+    size_t count = 1;
+
+    CHECK_EQ(put_long(buffer, 1, CDEDUPE_OUTCOME_QUEUED), CDEDUPE_OK);
+    CHECK_EQ(cdedupe_bytes_take_wait(buffer, items, BATCH, &count, 0), CDEDUPE_INVALID_ARGUMENT);
+    CHECK_EQ(count, 0);
+    CHECK_EQ(cdedupe_bytes_claim(buffer, CDEDUPE_CLAIM_SINGLE_BATCH), CDEDUPE_OK);
+    CHECK_EQ(cdedupe_bytes_claim(buffer, CDEDUPE_CLAIM_LOOP), CDEDUPE_BUSY);
+    CHECK_EQ(cdedupe_bytes_take(buffer, items, BATCH, &count), CDEDUPE_OK);
+    CHECK_EQ(cdedupe_bytes_take(buffer, rejected, 0, &count), CDEDUPE_INVALID_ARGUMENT);
+    CHECK_EQ(count, 0);
+    CHECK_EQ(cdedupe_bytes_take_wait(buffer, rejected, BATCH, &count, 0), CDEDUPE_INVALID_ARGUMENT);
+    CHECK_EQ(count, 0);
+    CHECK(memcmp(items[0].value, value_bytes, LONG_VALUE) == 0);
+    count = 1;
+    CHECK_EQ(cdedupe_bytes_put_back(buffer, &count), CDEDUPE_OK);
+    cdedupe_bytes_release(buffer);
+
+    CHECK_EQ(cdedupe_bytes_claim(buffer, CDEDUPE_CLAIM_LOOP), CDEDUPE_OK);
+    CHECK_EQ(cdedupe_bytes_take_wait(buffer, items, BATCH, &count, 0), CDEDUPE_OK);
+    CHECK_EQ(cdedupe_bytes_take_wait(buffer, rejected, 0, &count, 0), CDEDUPE_INVALID_ARGUMENT);
+    CHECK(memcmp(items[0].value, value_bytes, LONG_VALUE) == 0);
+    cdedupe_bytes_destroy(buffer);
+    hooks_close(&hooks);
+}
+
 static cdedupe_bytes_t *
 open_with_dropped_values(void)
 {
@@ -585,6 +687,9 @@ main(int argc, char **argv)
     RUN(values_ofOneThread_areFreedByAnother);
     RUN(valuesOfEveryKindOfLength_comeOutAsTheyWentIn);
     RUN(longValues_howeverTheyEnd_takeConstantMemory);
+    RUN(long_values_are_freed_however_they_end);
+    RUN(a_value_without_memory_keeps_nothing);
+    RUN(bytesTake_thatIsRejected_keepsTheLastBatch);
     RUN(restart_withPendingValues_freesNothingItself);
     RUN(puts_afterARestart_freeDroppedValuesInSteps);
     RUN(takes_afterARestart_freeDroppedValuesInSteps);

@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
 
-// A buffer with bounds: beyond them the backlog goes, the owner is told once, and a restart begins
-// anew.
+// A buffer with bounds: the callback of an overflow, how values are weighed, and threads. The rules
+// of bounds are in Tests/Scenarios.
 
 import DedupeBuffer
 import Dispatch
@@ -57,143 +57,6 @@ struct BoundTests {
         #expect(buffer.statistics.pendingBytes == 0)
     }
 
-    @Test(arguments: [1, 2, 100])
-    func asManyKeysAsAllowed_arePending(bound: Int) throws {
-        let buffer = makeBuffer(keys: bound)
-        buffer.onUpdates(list(0..<bound))
-        #expect(buffer.statistics.pendingKeys == bound)
-        #expect(overflows.value == 0)
-        #expect(try buffer.flush().items().count == bound)
-        buffer.onUpdates(list(bound..<2 * bound))
-        #expect(overflows.value == 0)
-        #expect(try buffer.flush().items().count == bound)
-    }
-
-    @Test(arguments: [1, 2, 100], Intake.inOneCall)
-    func oneMore_dropsTheBacklog_andIsToldOnce(bound: Int, intake: Intake) throws {
-        let buffer = makeBuffer(keys: bound)
-        intake.send(list(0..<bound), to: buffer)
-        intake.send(list(bound..<bound + 1), to: buffer)
-        #expect(overflows.value == 1)
-        let statistics = buffer.statistics
-        #expect(statistics.overflows == 1)
-        #expect(statistics.pendingKeys == 0)
-        #expect(statistics.dropped == bound + 1)
-        #expect(statistics.rejected == 0)
-        #expect(statistics.peakPendingKeys == bound)
-        #expect(statistics.unaccounted == 0)
-        #expect(try buffer.nextBatch() == nil)
-        // Until the restart nothing comes in, and nobody is told again.
-        intake.send(list(0..<3 * bound), to: buffer)
-        #expect(overflows.value == 1)
-        #expect(buffer.statistics.overflows == 1)
-        #expect(buffer.statistics.dropped == 4 * bound + 1)
-        #expect(try buffer.nextBatch() == nil)
-        #expect(buffer.statistics.unaccounted == 0)
-    }
-
-    @Test func replacements_areNeverRefused() throws {
-        let buffer = makeBuffer(keys: 2)
-        buffer.set("a", 1)
-        buffer.set("b", 1)
-        for n in 2...5 {
-            buffer.set("a", n)
-            buffer.set("b", n)
-        }
-        buffer.delete("a")
-        #expect(overflows.value == 0)
-        #expect(try buffer.flush() == [.updates([.new("b", 5)])])
-    }
-
-    @Test func deletionOfAKeyWithNothingPending_countsToo() throws {
-        let buffer = makeBuffer(keys: 1)
-        buffer.set("a", 1)
-        _ = try buffer.flush()
-        buffer.set("b", 1)
-        buffer.delete("a")
-        #expect(overflows.value == 1)
-        buffer.onConnectionRestarted()
-        buffer.onStatusUpdated(.inSync)
-        #expect(try buffer.flush() == [.updates([.deleted("a")]), .status(.inSync)])
-    }
-
-    @Test func statusesInBetween_areIgnored() throws {
-        let buffer = makeBuffer(keys: 1)
-        buffer.set("a", 1)
-        _ = try buffer.flush()
-        buffer.onUpdates(list(0..<2))
-        for status in [SyncStatus.resyncInProgress, .inSync, .waitForDatastore] { buffer.onStatusUpdated(status) }
-        #expect(try buffer.nextBatch() == nil)
-        #expect(buffer.statistics.pendingStatuses == 0)
-        #expect(buffer.statistics.synthesizedDeletions == 0)
-        // They are no status that the next one could be compared with, either.
-        buffer.onConnectionRestarted()
-        buffer.onStatusUpdated(.inSync)
-        #expect(try buffer.flush() == [.updates([.deleted("a")]), .status(.inSync)])
-    }
-
-    @Test func statusesBefore_areDroppedWithTheBacklog() throws {
-        let buffer = makeBuffer(keys: 1)
-        buffer.set("a", 1)
-        buffer.onStatusUpdated(.inSync)
-        buffer.set("b", 1)
-        #expect(overflows.value == 1)
-        #expect(buffer.statistics.pendingStatuses == 0)
-        #expect(try buffer.nextBatch() == nil)
-        buffer.onConnectionRestarted()
-        buffer.onStatusUpdated(.inSync)
-        #expect(try buffer.flush() == [.status(.inSync)])
-    }
-
-    @Test func restart_endsIt_andWhatVanishedMeanwhileIsDeleted() throws {
-        let buffer = makeBuffer(keys: 3)
-        buffer.onUpdates(list(0..<3))
-        _ = try buffer.flush()
-        buffer.onUpdates(list(3..<7))
-        // This deletion is dropped; the resync finds it.
-        buffer.delete("key 1")
-        buffer.onConnectionRestarted()
-        buffer.onStatusUpdated(.resyncInProgress)
-        buffer.onUpdates([Update(key: "key 0", value: 2), Update(key: "key 2", value: 2)])
-        buffer.onStatusUpdated(.inSync)
-        #expect(
-            try buffer.flush() == [
-                .status(.resyncInProgress), .updates([.updated("key 0", 2), .updated("key 2", 2), .deleted("key 1")]),
-                .status(.inSync),
-            ])
-        #expect(buffer.statistics.liveKeys == 2)
-        #expect(buffer.statistics.unaccounted == 0)
-    }
-
-    @Test func eachOverflow_isToldOnce() throws {
-        let buffer = makeBuffer(keys: 2)
-        for round in 1...5 {
-            buffer.onUpdates(list(0..<10))
-            buffer.onUpdates(list(0..<10))
-            #expect(overflows.value == round)
-            #expect(buffer.statistics.overflows == round)
-            buffer.onConnectionRestarted()
-        }
-        #expect(buffer.statistics.dropped == 100)
-        #expect(buffer.statistics.unaccounted == 0)
-    }
-
-    @Test func deletionsThatAResyncFinds_mayGoBeyond() throws {
-        let buffer = makeBuffer(keys: 2)
-        for n in 0..<10 {
-            buffer.set("key \(n)", 1)
-            _ = try buffer.flush()
-        }
-        buffer.onConnectionRestarted()
-        buffer.set("new", 1)
-        buffer.onStatusUpdated(.inSync)
-        #expect(overflows.value == 0)
-        #expect(buffer.statistics.pendingKeys == 11)
-        buffer.set("key 0", 2)
-        #expect(overflows.value == 0)
-        #expect(try buffer.flush().items().count == 11)
-    }
-
     @Test func withoutACallback_itIsOnlyCounted() throws {
         let buffer = StringBuffer(bound: .keys(1))
         buffer.onUpdates(list(0..<3))
@@ -202,24 +65,6 @@ struct BoundTests {
         buffer.onConnectionRestarted()
         buffer.set("a", 1)
         #expect(try buffer.flush() == [.updates([.new("a", 1)])])
-    }
-
-    @Test func afterTheStop_nothingOverflows() {
-        let buffer = makeBuffer(keys: 1)
-        buffer.stop()
-        buffer.onUpdates(list(0..<3))
-        #expect(overflows.value == 0)
-        #expect(buffer.statistics.dropped == 3)
-        #expect(buffer.statistics.unaccounted == 0)
-    }
-
-    @Test func whatTheSinkHas_doesNotCountAsPending() throws {
-        let (buffer, sink) = (makeBuffer(keys: 2), StringSink())
-        buffer.onUpdates(list(0..<2))
-        sink.onEachCall { _ in buffer.onUpdates(Self.list(2..<4)) }
-        try bounded("a batch") { try buffer.sendNextBatchToSink(sink) }
-        #expect(overflows.value == 0)
-        #expect(buffer.statistics.pendingKeys == 2)
     }
 
     // MARK: The callback
@@ -339,30 +184,6 @@ struct BoundTests {
 
     // MARK: Bytes
 
-    @Test func pendingBytes_areTheWeightsOfWhatIsPending() throws {
-        let buffer = makeBuffer(bytes: 1_000, batchSize: 1)
-        buffer.set("a", 10)
-        buffer.set("b", 20)
-        #expect(buffer.statistics.pendingBytes == 30)
-        buffer.set("a", 5)
-        #expect(buffer.statistics.pendingBytes == 25)
-        buffer.delete("a")
-        #expect(buffer.statistics.pendingBytes == 20)
-        buffer.set("c", 0)
-        buffer.delete("d")
-        #expect(buffer.statistics.pendingBytes == 20)
-        _ = try buffer.nextBatch()
-        #expect(buffer.statistics.pendingBytes == 0)
-        buffer.set("e", 7)
-        buffer.onConnectionRestarted()
-        #expect(buffer.statistics.pendingBytes == 0)
-        buffer.set("b", 9)
-        #expect(buffer.statistics.pendingBytes == 9)
-        buffer.delete("b")
-        #expect(buffer.statistics.pendingBytes == 0)
-        #expect(overflows.value == 0)
-    }
-
     @Test func weight_isAskedOnceForEachValue() throws {
         let weighed = Kept<[Int]>([])
         let buffer = StringBuffer(
@@ -376,48 +197,6 @@ struct BoundTests {
         ])
         _ = try buffer.flush()
         #expect(weighed.value == [1, 2, 3])
-    }
-
-    @Test func bytesUpToTheBound_arePending_oneMoreOverflows() throws {
-        let buffer = makeBuffer(bytes: 100)
-        buffer.set("a", 60)
-        buffer.set("b", 40)
-        #expect(overflows.value == 0)
-        #expect(buffer.statistics.pendingBytes == 100)
-        buffer.set("c", 1)
-        #expect(overflows.value == 1)
-        #expect(buffer.statistics.pendingBytes == 0)
-        #expect(buffer.statistics.dropped == 3)
-        buffer.onConnectionRestarted()
-        buffer.set("a", 100)
-        #expect(overflows.value == 1)
-        #expect(try buffer.flush() == [.updates([.new("a", 100)])])
-    }
-
-    @Test func heavierReplacement_isNotRefused() throws {
-        let buffer = makeBuffer(bytes: 100)
-        buffer.set("a", 60)
-        buffer.set("a", 500)
-        #expect(overflows.value == 0)
-        #expect(buffer.statistics.pendingBytes == 500)
-        buffer.set("b", 1)
-        #expect(overflows.value == 1)
-        buffer.onConnectionRestarted()
-        buffer.set("b", 1)
-        #expect(try buffer.flush() == [.updates([.new("b", 1)])])
-    }
-
-    @Test func mergedValues_areWeighedAsTheyAre() throws {
-        let buffer = makeBuffer(bytes: 100, merge: { $0 + $1 })
-        buffer.set("a", 60)
-        buffer.set("a", 30)
-        #expect(buffer.statistics.pendingBytes == 90)
-        buffer.set("b", 10)
-        #expect(overflows.value == 0)
-        buffer.set("a", 1)
-        #expect(buffer.statistics.pendingBytes == 101)
-        #expect(try buffer.flush() == [.updates([.new("a", 91), .new("b", 10)])])
-        #expect(buffer.statistics.pendingBytes == 0)
     }
 
     @Test func whatAFailingSinkGivesBack_weighsAgain_andMayGoBeyond() async throws {
@@ -441,7 +220,7 @@ struct BoundTests {
     @Test(arguments: [2, 8, 60], [false, true])
     func keyBound_atRandom(keys: Int, restarts: Bool) throws {
         try ModelTests.compareAtRandom("key bound", keys: keys, revisions: 3) { random in
-            NaiveModel.Rules(
+            Model.Rules(
                 suppresses: random.oneIn(2), maximumPendingKeys: Int.random(in: 1...keys, using: &random),
                 restartsAtOverflow: restarts)
         }
@@ -450,7 +229,7 @@ struct BoundTests {
     @Test(arguments: [2, 8, 60], [false, true])
     func byteBound_atRandom(keys: Int, restarts: Bool) throws {
         try ModelTests.compareAtRandom("byte bound", keys: keys) { random in
-            var rules = NaiveModel.Rules(weight: { $0 & 7 }, restartsAtOverflow: restarts)
+            var rules = Model.Rules(weight: { $0 & 7 }, restartsAtOverflow: restarts)
             rules.maximumPendingBytes = Int.random(in: 7...7 * keys, using: &random)
             if random.oneIn(3) { rules.maximumPendingKeys = keys / 2 }
             if random.oneIn(2) { rules.merge = { older, newer in older &* 31 &+ newer } }
@@ -461,7 +240,7 @@ struct BoundTests {
     @Test(arguments: [1, 2, 3, 100], [false, true])
     func keyBound_ofAFailingSink_atRandom(batchSize: Int, restarts: Bool) async throws {
         try await RunModelTests.playAtRandom("key bound", batchSize: batchSize) { random in
-            NaiveModel.Rules(
+            Model.Rules(
                 suppresses: random.oneIn(2), maximumPendingKeys: Int.random(in: 1...8, using: &random),
                 restartsAtOverflow: restarts)
         }
@@ -471,7 +250,7 @@ struct BoundTests {
     @Test(arguments: [1, 2, 3, 100], [false, true])
     func byteBound_ofAFailingSink_atRandom(batchSize: Int, restarts: Bool) async throws {
         try await RunModelTests.playAtRandom("byte bound", batchSize: batchSize) { random in
-            var rules = NaiveModel.Rules(weight: { $0 & 7 }, restartsAtOverflow: restarts)
+            var rules = Model.Rules(weight: { $0 & 7 }, restartsAtOverflow: restarts)
             rules.maximumPendingBytes = Int.random(in: 7...40, using: &random)
             if random.oneIn(3) { rules.maximumPendingKeys = Int.random(in: 1...8, using: &random) }
             if random.oneIn(2) { rules.merge = { older, newer in older &* 31 &+ newer } }

@@ -1,12 +1,12 @@
 // SPDX-License-Identifier: Apache-2.0
 
-// A sink that fails on some keys, beside the naive model.
+// A sink that fails on some keys, beside the model.
 
 import Testing
 
 @testable import DedupeBuffer
 
-@Suite("A sink that fails on some keys, against the naive model")
+@Suite("A sink that fails on some keys, against the model")
 struct DeliveryFailureModelTests {
     @Test(arguments: [1, 2, 3, 100], [false, true])
     func failingKeys_atRandom(batchSize: Int, suppresses: Bool) async throws {
@@ -40,7 +40,7 @@ final class KeyedPlay: AsyncSyncerCallbacks {
     typealias Value = Int
 
     private struct State {
-        var model: NaiveModel
+        var model: Model
         var random: SeededGenerator
         /// What is still to come of the batch.
         var batch: [Event<String, Int>] = []
@@ -59,9 +59,9 @@ final class KeyedPlay: AsyncSyncerCallbacks {
     private let state: Kept<State>
 
     init(batchSize: Int, suppresses: Bool, random: SeededGenerator) {
-        let rules = NaiveModel.Rules(suppresses: suppresses)
+        let rules = Model.Rules(suppresses: suppresses)
         self.batchSize = batchSize
-        state = Kept(State(model: NaiveModel(rules: rules), random: random))
+        state = Kept(State(model: Model(rules: rules), random: random))
         start = clock.now
         let retry = DedupeBufferConfiguration.RetryPolicy(
             initialDelay: .seconds(1), factor: 1, maximumDelay: .seconds(1), maximumAttempts: 1, clock: clock)
@@ -126,7 +126,7 @@ final class KeyedPlay: AsyncSyncerCallbacks {
     /// What waits stays in front. Of the rest the batch has the first entries.
     private func beginBatch(_ state: inout State) {
         let (waits, now) = (state.waits, now)
-        let isWaiting = { (entry: NaiveModel.Entry) in
+        let isWaiting = { (entry: Model.Entry) in
             entry.status == nil && (waits[entry.key]?.due ?? .zero) > now
         }
         let count = buffer.core.taken.count
@@ -148,18 +148,8 @@ final class KeyedPlay: AsyncSyncerCallbacks {
             let rest = items.filter { !waiting.contains($0.key) }
             return rest.isEmpty ? nil : .updates(rest)
         }
-        state.batch = joiningUpdates(state.batch)
-    }
-
-    /// Where everything between two runs of updates waits, they are one.
-    private func joiningUpdates(_ events: [Event<String, Int>]) -> [Event<String, Int>] {
-        events.reduce(into: []) { joined, event in
-            if case .updates(let items) = event, case .updates(let before)? = joined.last {
-                joined[joined.count - 1] = .updates(before + items)
-            } else {
-                joined.append(event)
-            }
-        }
+        // Where everything between two runs of updates waits, they are one.
+        state.batch = state.batch.joined()
     }
 
     /// Chooses the keys that the sink fails on, and among those the ones that it will go without.

@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
 
-// Updates of one key that are merged: each goes into what is delivered exactly once, in order,
-// whoever waits.
+// Updates of one key that are merged: each goes into what is delivered exactly once, in order, also
+// beside other threads. The rules of merging are in Tests/Scenarios.
 
 import DedupeBuffer
 import Dispatch
@@ -58,22 +58,6 @@ struct MergeTests {
 
     // MARK: What is merged
 
-    @Test func pendingValue_isMerged_theOlderBeingTheFirst() throws {
-        buffer.set("a", [1])
-        buffer.set("a", [2])
-        buffer.set("a", [3])
-        #expect(try buffer.flush() == [.updates([.new("a", [1, 2, 3])])])
-        #expect(buffer.statistics.replaced == 2)
-        #expect(buffer.statistics.delivered == 1)
-        #expect(buffer.statistics.unaccounted == 0)
-    }
-
-    @Test func strings_areConcatenatedInOrder() throws {
-        let buffer = DedupeBuffer<String, String>(merge: { "(\($0)\($1))" })
-        for letter in ["a", "b", "c", "d"] { buffer.onUpdates([Update(key: "k", value: letter)]) }
-        #expect(try buffer.flush() == [.updates([.new("k", "(((ab)c)d)")])])
-    }
-
     @Test(arguments: Intake.allCases)
     func updatesOfOneCall_areMergedToo(intake: Intake) throws {
         let updates = (0..<1_000).map { Update<String, [Int]>(key: "key \($0 % 7)", value: [$0]) }
@@ -83,54 +67,6 @@ struct MergeTests {
         for (n, item) in items.enumerated() { #expect(item.value == Array(stride(from: n, to: 1_000, by: 7))) }
         #expect(buffer.statistics.replaced == 993)
         #expect(buffer.statistics.unaccounted == 0)
-    }
-
-    @Test func merged_keepsItsPlace_andHasTheNewersRevision() throws {
-        buffer.set("a", [1], revision: 7)
-        buffer.set("b", [1], revision: 8)
-        buffer.onStatusUpdated(.inSync)
-        buffer.set("a", [2], revision: 3)
-        #expect(
-            try buffer.flush() == [
-                .updates([.new("a", [1, 2], revision: 3), .new("b", [1], revision: 8)]), .status(.inSync),
-            ])
-    }
-
-    @Test func whatWasTaken_isNotMergedWith() throws {
-        buffer.set("a", [1])
-        _ = try buffer.flush()
-        buffer.set("a", [2])
-        #expect(try buffer.flush() == [.updates([.updated("a", [2])])])
-    }
-
-    @Test func deletion_isNotMerged_itReplacesAndIsReplaced() throws {
-        buffer.set("a", [1])
-        _ = try buffer.flush()
-        buffer.set("a", [2])
-        buffer.delete("a")
-        buffer.set("a", [3])
-        buffer.set("a", [4])
-        #expect(try buffer.flush() == [.updates([.updated("a", [3, 4])])])
-        buffer.set("a", [5])
-        buffer.delete("a", revision: 4)
-        buffer.delete("a", revision: 5)
-        #expect(try buffer.flush() == [.updates([.deleted("a", revision: 5)])])
-        #expect(buffer.statistics.unaccounted == 0)
-    }
-
-    @Test func cancelledValue_isNotMergedWith() throws {
-        buffer.set("a", [1])
-        buffer.delete("a")
-        buffer.set("a", [2])
-        #expect(try buffer.flush() == [.updates([.new("a", [2])])])
-        #expect(buffer.statistics.cancelled == 2)
-    }
-
-    @Test func droppedValue_isNotMergedWith() throws {
-        buffer.set("a", [1])
-        buffer.onConnectionRestarted()
-        buffer.set("a", [2])
-        #expect(try buffer.flush() == [.updates([.new("a", [2])])])
     }
 
     @Test func firstValue_isNotMerged() throws {
@@ -148,18 +84,6 @@ struct MergeTests {
         buffer.stop()
         buffer.set("a", 3)
         #expect(calls.value == 1)
-    }
-
-    @Test func mergedRevision_isTheOneThatSuppresses() throws {
-        let buffer = ListBuffer(
-            configuration: .with { $0.skipsUnchangedRevisions = true }, merge: { $0 + $1 })
-        buffer.set("a", [1], revision: 1)
-        buffer.set("a", [2], revision: 2)
-        #expect(try buffer.flush() == [.updates([.new("a", [1, 2], revision: 2)])])
-        buffer.set("a", [2], revision: 2)
-        #expect(try buffer.flush() == [])
-        buffer.set("a", [1], revision: 1)
-        #expect(try buffer.flush() == [.updates([.updated("a", [1], revision: 1)])])
     }
 
     enum Call: CaseIterable { case stop, statistics, finish }
@@ -253,70 +177,6 @@ struct MergeTests {
         #expect(buffer.statistics.unaccounted == 0)
     }
 
-    @Test func whatAFailingSinkGivesBack_isNotMergedWithADeletion() async throws {
-        let buffer = buffer
-        try bounded("first") {
-            buffer.set("a", [1])
-            _ = try buffer.flush()
-        }
-        buffer.set("a", [2])
-        let calls = try await failOnce(buffer) { buffer.delete("a", revision: 9) }
-        #expect(calls == [.updates([.deleted("a", revision: 9)])])
-    }
-
-    @Test func whatAFailingSinkGivesBack_isNotMergedAcrossADeletion() async throws {
-        let buffer = buffer
-        buffer.set("a", [1])
-        let calls = try await failOnce(buffer) {
-            buffer.delete("a")
-            buffer.set("a", [2])
-        }
-        #expect(calls == [.updates([.new("a", [2])])])
-    }
-
-    @Test func deletionThatAFailingSinkGivesBack_isReplaced() async throws {
-        let buffer = buffer
-        try bounded("first") {
-            buffer.set("a", [1])
-            _ = try buffer.flush()
-        }
-        buffer.delete("a")
-        let calls = try await failOnce(buffer) {
-            buffer.set("a", [2])
-            buffer.set("a", [3])
-        }
-        #expect(calls == [.updates([.updated("a", [2, 3])])])
-    }
-
-    @Test func whatAFailingSinkHas_isNotMerged_afterARestart() async throws {
-        let buffer = buffer
-        buffer.set("a", [1])
-        let calls = try await failOnce(buffer) {
-            buffer.onConnectionRestarted()
-            buffer.set("a", [2])
-        }
-        #expect(calls.items().map(\.value) == [[2]])
-        #expect(buffer.statistics.unaccounted == 0)
-    }
-
-    /// It is suppressed, since the sink has taken it. But then it comes back, and what came after
-    /// it is merged with it.
-    @Test func whatAFailingSinkHas_andWasSentAgainAfterARestart_isMergedWithWhatFollows() async throws {
-        let buffer = ListBuffer(
-            configuration: DedupeBufferConfiguration(retry: .init(maximumAttempts: 1)).with {
-                $0.skipsUnchangedRevisions = true
-            },
-            merge: { $0 + $1 })
-        buffer.set("a", [1], revision: 1)
-        let calls = try await failOnce(buffer) {
-            buffer.onConnectionRestarted()
-            buffer.set("a", [1], revision: 1)
-            buffer.set("a", [2], revision: 2)
-        }
-        #expect(calls.items() == [.new("a", [1, 2], revision: 2)])
-        #expect(buffer.statistics.unaccounted == 0)
-    }
-
     // MARK: Against the model
 
     /// A pair (m, c) for x -> m * x + c, in one integer; merged by applying one after the other:
@@ -335,7 +195,7 @@ struct MergeTests {
         return Int(Int64(bitPattern: 1 << 63 | UInt64(m) << 32 | UInt64(c)))
     }
 
-    private static let rules = NaiveModel.Rules(merge: { chain($0, $1) })
+    private static let rules = Model.Rules(merge: { chain($0, $1) })
 
     @Test func chain_showsOrder_andIsAssociative() {
         #expect(Self.chain(1, 2) != Self.chain(2, 1))

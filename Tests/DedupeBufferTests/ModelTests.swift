@@ -1,17 +1,17 @@
 // SPDX-License-Identifier: Apache-2.0
 
-// The buffer beside the naive model: all short sequences, and long random ones.
+// The buffer beside the model: all short sequences, and long random ones.
 
 import DedupeBuffer
 import Testing
 
-@Suite("Against the naive model")
+@Suite("Against the model")
 struct ModelTests {
-    typealias Operation = NaiveModel.Operation
+    typealias Operation = Model.Operation
 
     /// Runs a sequence on both, then delivers what is left. Returns what differs first, or nil.
     static func compare(
-        _ operations: [Operation], batchSize: Int, rules: NaiveModel.Rules = .init(), intake: (Int) -> Intake
+        _ operations: [Operation], batchSize: Int, rules: Model.Rules = .init(), intake: (Int) -> Intake
     ) throws -> String? {
         let holder = Kept<StringBuffer?>(nil)
         let overflows = Kept(0)
@@ -21,7 +21,7 @@ struct ModelTests {
         }
         holder.change { $0 = buffer }
         defer { holder.change { $0 = nil } }
-        var model = NaiveModel(rules: rules)
+        var model = Model(rules: rules)
 
         func step() throws -> String? { model.step(limit: batchSize, delivered: try buffer.nextBatch()) }
 
@@ -182,7 +182,7 @@ struct ModelTests {
     /// Long random sequences by some other rules.
     static func compareAtRandom(
         _ name: String, keys: Int, revisions: UInt64? = nil,
-        rules: (inout SeededGenerator) -> NaiveModel.Rules
+        rules: (inout SeededGenerator) -> Model.Rules
     ) throws {
         let seed = announcedSeed("\(name), \(keys) keys")
         for round in 0..<rounds(60) {
@@ -205,7 +205,7 @@ struct ModelTests {
     /// The model that judges must be able to say no.
     @Test func model_objects_whenTheDeliveryIsWrong() {
         func judged(_ calls: [Event<String, Int>]?) -> String? {
-            var model = NaiveModel()
+            var model = Model()
             model.update(Update(key: "a", value: 1))
             model.status(.inSync)
             return model.step(limit: 100, delivered: calls)
@@ -222,7 +222,7 @@ struct ModelTests {
     /// The order among owed deletions is free, also across batches; their number and place are not.
     @Test func model_acceptsAnyOrder_onlyAmongOwedDeletions() {
         func judged(_ batches: [[Event<String, Int>]]) -> String? {
-            var model = NaiveModel()
+            var model = Model()
             for key in ["a", "b", "c"] { model.update(Update(key: key, value: 0)) }
             _ = model.step(limit: 3, delivered: [.updates([.new("a", 0), .new("b", 0), .new("c", 0)])])
             model.restart()
@@ -264,7 +264,7 @@ struct ModelTests {
 extension DedupeBuffer<String, Int> {
     /// A buffer by a model's rules.
     convenience init(
-        batchSize: Int = 100, retry: DedupeBufferConfiguration.RetryPolicy = .init(), rules: NaiveModel.Rules,
+        batchSize: Int = 100, retry: DedupeBufferConfiguration.RetryPolicy = .init(), rules: Model.Rules,
         onOverflow: (@Sendable () -> Void)? = nil
     ) {
         self.init(

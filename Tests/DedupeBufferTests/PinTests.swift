@@ -9,30 +9,6 @@ import Testing
 struct PinTests {
     private let buffer = StringBuffer()
 
-    @Test func updates_byPin_areThoseByKey() throws {
-        let pin = buffer.pin("a")
-        buffer.update(pin, to: 1)
-        buffer.update("b", to: 2)
-        buffer.update(pin, to: 3)
-        #expect(try buffer.flush() == [.updates([.new("a", 3), .new("b", 2)])])
-        buffer.update("a", to: 4)
-        buffer.update(pin, to: 5)
-        #expect(try buffer.flush() == [.updates([.updated("a", 5)])])
-        buffer.remove(pin)
-        #expect(try buffer.flush() == [.updates([.deleted("a")])])
-        buffer.update(pin, to: 6)
-        #expect(try buffer.flush() == [.updates([.new("a", 6)])])
-        #expect(buffer.statistics.unaccounted == 0)
-    }
-
-    @Test func deletion_byPin_cancelsAValueThatTheSinkNeverGot() throws {
-        let pin = buffer.pin("a")
-        buffer.update(pin, to: 1)
-        buffer.remove(pin)
-        #expect(try buffer.flush() == [])
-        #expect(buffer.statistics.cancelled == 2)
-    }
-
     @Test func arrays_areNamedByTheirPins() throws {
         let pins = (0..<250).map { buffer.pin("key \($0)") }
         let updates = (0..<250).map { Update(key: "ignored", value: .some($0)) }

@@ -5,7 +5,7 @@ import Dispatch
 import Foundation
 import Testing
 
-/// Faults that were found and mended, each by its name; then faults of other systems, by the
+/// Faults that were found and fixed, each by its name; then faults of other systems, by the
 /// system's name.
 @Suite struct RegressionTests {
     /// `finish()` on the delivery queue read that no loop needs the queue, then waited for one that
@@ -87,6 +87,103 @@ import Testing
         }
     }
 
+    // MARK: The original's faults; the others are in Tests/Scenarios, D1 to D7
+
+    @Test(arguments: LoopKind.allCases)
+    func d1_repeatedInSyncAfterARestart_wakesTheSleepingLoop(kind: LoopKind) throws {
+        let buffer = StringBuffer()
+        let sink = StringSink()
+        let loop = try RunningLoop(kind, running: buffer, to: sink, first: "a", 1)
+        buffer.onStatusUpdated(.inSync)
+        try sink.wait(forCalls: 1)
+        try loop.settle()
+        buffer.onConnectionRestarted()
+        buffer.onStatusUpdated(.inSync)
+        try sink.wait(forCalls: 3)
+        try loop.settle()
+        #expect(sink.calls == [.status(.inSync), .updates([.deleted("a")]), .status(.inSync)])
+        buffer.set("b", 2)
+        try sink.wait(forCalls: 4)
+        #expect(sink.calls.last == .updates([.new("b", 2)]))
+        #expect(sink.violations == [])
+        buffer.stop()
+        try loop.end()
+    }
+
+    @Test(arguments: LoopKind.allCases)
+    func d1_everyTimeAnew(kind: LoopKind) throws {
+        let buffer = StringBuffer()
+        let sink = StringSink()
+        let loop = try RunningLoop(kind, running: buffer, to: sink, first: "key 0", 0)
+        buffer.onStatusUpdated(.inSync)
+        try sink.wait(forCalls: 1)
+        for round in 1...rounds(100) {
+            sink.takeCalls()
+            buffer.onConnectionRestarted()
+            buffer.onStatusUpdated(.inSync)
+            try sink.wait(forCalls: 2)
+            #expect(sink.takeCalls().flatMap(\.items) == [.deleted("key \(round - 1)")])
+            buffer.set("key \(round)", round)
+            try sink.wait(forItems: 1)
+        }
+        #expect(sink.violations == [])
+        buffer.stop()
+        try loop.end()
+    }
+
+    @Test func d2_statusTakenButNotYetWithTheSink_countsAsTaken() throws {
+        let buffer = StringBuffer()
+        let sink = StringSink()
+        buffer.set("a", 1)
+        buffer.onStatusUpdated(.inSync)
+        sink.onEachCall { call in
+            guard call == .updates([.new("a", 1)]) else { return }
+            buffer.onConnectionRestarted()
+            buffer.set("a", 2)
+            buffer.onStatusUpdated(.inSync)
+        }
+        try bounded("a batch") { try buffer.sendNextBatchToSink(sink) }
+        #expect(sink.calls == [.updates([.new("a", 1)]), .status(.inSync)])
+        #expect(try buffer.flush() == [.updates([.updated("a", 2)]), .status(.inSync)])
+    }
+
+    /// That the steps are bounded cannot be told without a clock. That the steps lose nothing can:
+    /// producers and a loop work while 20,000 live keys are remembered and swept.
+    @Test func d6_restartAndSweepOfALargeLiveSet_besideProducersAndALoop_loseNothing() throws {
+        let count = 20_000
+        let buffer = StringBuffer()
+        let sink = ReplayingSink()
+        buffer.onUpdates((0..<count).map { Update(key: "key \($0)", value: $0) })
+        let loop = try RunningLoop(.ownQueue, of: buffer, to: sink)
+        try sink.wait(forUpdates: count)
+
+        // The producer touches only keys of its own, so that what must be left in the end is known.
+        let stop = Kept(false)
+        let producer = Worker("producer") {
+            var round = 0
+            while !stop.value {
+                buffer.set("mine \(round % 50)", round)
+                round += 1
+            }
+        }
+        buffer.onConnectionRestarted()
+        buffer.onStatusUpdated(.resyncInProgress)
+        buffer.onUpdates((0..<count / 2).map { Update(key: "key \($0)", value: -$0) })
+        buffer.onStatusUpdated(.inSync)
+        stop.change { $0 = true }
+        try producer.join()
+        for n in 0..<50 { buffer.set("mine \(n)", n) }
+        try bounded("finish") { buffer.finishAndWait() }
+        try loop.end()
+
+        #expect(sink.violations == [])
+        var expected: [String: Int] = [:]
+        for n in 0..<count / 2 { expected["key \(n)"] = -n }
+        for n in 0..<50 { expected["mine \(n)"] = n }
+        #expect(sink.state == expected)
+        #expect(buffer.statistics.liveKeys == expected.count)
+        #expect(buffer.statistics.unaccounted == 0)
+    }
     // MARK: Other systems' faults
 
     /// Entries stayed alive after they were read, until their place in the ring was used again.

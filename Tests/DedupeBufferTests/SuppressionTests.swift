@@ -1,6 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
 
-// What the sink has already does not come again; and nothing else is held back.
+// What the sink has already does not come again, with sinks that fail, and against the model. The
+// rules of suppression are in Tests/Scenarios.
 
 import DedupeBuffer
 import Dispatch
@@ -9,7 +10,7 @@ import Testing
 
 @Suite("Suppression")
 struct SuppressionTests {
-    private static let rules = NaiveModel.Rules(suppresses: true)
+    private static let rules = Model.Rules(suppresses: true)
 
     private let buffer = StringBuffer(
         configuration: DedupeBufferConfiguration(retry: .init(maximumAttempts: 1)).with {
@@ -21,161 +22,10 @@ struct SuppressionTests {
         _ = try buffer.flush()
     }
 
-    @Test func suppression_isOffByDefault() throws {
-        #expect(!DedupeBufferConfiguration().skipsUnchangedRevisions)
-        let buffer = StringBuffer()
-        for _ in 0..<2 {
-            buffer.set("a", 1, revision: 5)
-            #expect(try buffer.flush().items().count == 1)
-        }
-        #expect(buffer.statistics.suppressed == 0)
-    }
-
-    @Test func sameRevision_isSuppressed_andCounted() throws {
-        try deliver("a", 1, revision: 5)
-        buffer.set("a", 1, revision: 5)
-        #expect(try buffer.nextBatch() == nil)
-        let statistics = buffer.statistics
-        #expect(statistics.suppressed == 1)
-        #expect(statistics.received == 2)
-        #expect(statistics.delivered == 1)
-        #expect(statistics.pendingKeys == 0)
-        #expect(statistics.unaccounted == 0)
-    }
-
-    @Test(arguments: [1, 4, 6, UInt64.max])
-    func anotherRevision_isDelivered(revision: UInt64) throws {
-        try deliver("a", 1, revision: 5)
-        buffer.set("a", 2, revision: revision)
-        #expect(try buffer.flush() == [.updates([.updated("a", 2, revision: revision)])])
-        buffer.set("a", 1, revision: 5)
-        #expect(try buffer.flush() == [.updates([.updated("a", 1, revision: 5)])])
-        #expect(buffer.statistics.suppressed == 0)
-    }
-
     @Test func highestRevision_isARevision() throws {
         try deliver("a", 1, revision: .max)
         buffer.set("a", 1, revision: .max)
         #expect(buffer.statistics.suppressed == 1)
-    }
-
-    @Test func revisionZero_isNeverTheSame() throws {
-        for _ in 0..<3 {
-            buffer.set("a", 1)
-            #expect(try buffer.flush().items().count == 1)
-        }
-        #expect(buffer.statistics.suppressed == 0)
-    }
-
-    @Test func revisionZero_isTheOneDelivered_afterAnother() throws {
-        try deliver("a", 1, revision: 5)
-        try deliver("a", 2, revision: 0)
-        buffer.set("a", 1, revision: 5)
-        #expect(try buffer.flush() == [.updates([.updated("a", 1, revision: 5)])])
-    }
-
-    @Test func somethingPending_isReplaced_alsoByWhatTheSinkHas() throws {
-        try deliver("a", 5, revision: 5)
-        buffer.set("a", 6, revision: 6)
-        buffer.set("a", 5, revision: 5)
-        #expect(try buffer.flush() == [.updates([.updated("a", 5, revision: 5)])])
-        #expect(buffer.statistics.suppressed == 0)
-        #expect(buffer.statistics.replaced == 1)
-    }
-
-    @Test func samePendingRevision_replaces() throws {
-        buffer.set("a", 1, revision: 5)
-        buffer.set("a", 2, revision: 5)
-        #expect(try buffer.flush() == [.updates([.new("a", 2, revision: 5)])])
-        #expect(buffer.statistics.suppressed == 0)
-    }
-
-    @Test func pendingDeletion_isReplaced_byTheValueThatTheSinkHas() throws {
-        try deliver("a", 1, revision: 5)
-        buffer.delete("a", revision: 6)
-        buffer.set("a", 1, revision: 5)
-        #expect(try buffer.flush() == [.updates([.updated("a", 1, revision: 5)])])
-    }
-
-    @Test func deletedKey_isNotLive_andComesAgain() throws {
-        try deliver("a", 1, revision: 5)
-        buffer.delete("a", revision: 5)
-        #expect(try buffer.flush() == [.updates([.deleted("a", revision: 5)])])
-        buffer.set("a", 1, revision: 5)
-        #expect(try buffer.flush() == [.updates([.new("a", 1, revision: 5)])])
-        #expect(buffer.statistics.suppressed == 0)
-    }
-
-    @Test func deletion_isNeverSuppressed() throws {
-        try deliver("a", 1, revision: 5)
-        buffer.delete("a", revision: 5)
-        #expect(buffer.statistics.pendingKeys == 1)
-        #expect(try buffer.flush() == [.updates([.deleted("a", revision: 5)])])
-        buffer.delete("a", revision: 5)
-        #expect(try buffer.flush() == [.updates([.deleted("a", revision: 5)])])
-        #expect(buffer.statistics.suppressed == 0)
-    }
-
-    @Test func eachKey_hasItsOwnRevision() throws {
-        for n in 1...300 { try deliver("key \(n)", n, revision: UInt64(n)) }
-        for n in 1...300 { buffer.set("key \(n)", n, revision: UInt64(n % 2 == 0 ? n : n + 1)) }
-        #expect(try buffer.flush().items().map(\.value) == stride(from: 1, to: 300, by: 2).map { $0 })
-        #expect(buffer.statistics.suppressed == 150)
-    }
-
-    @Test func withinOneCall_eachUpdateIsJudgedByItself() throws {
-        try deliver("a", 1, revision: 5)
-        try deliver("b", 1, revision: 5)
-        buffer.onUpdates([
-            Update(key: "a", value: 1, revision: 5), Update(key: "b", value: 2, revision: 6),
-            Update(key: "a", value: 1, revision: 5), Update(key: "b", value: 1, revision: 5),
-            Update(key: "c", value: 1, revision: 5),
-        ])
-        #expect(try buffer.flush() == [.updates([.updated("b", 1, revision: 5), .new("c", 1, revision: 5)])])
-        #expect(buffer.statistics.suppressed == 2)
-        #expect(buffer.statistics.unaccounted == 0)
-    }
-
-    // MARK: Restarts
-
-    @Test func suppressedKey_hasBeenSeen_andIsNotDeletedByTheResync() throws {
-        try deliver("kept", 1, revision: 5)
-        try deliver("gone", 1, revision: 6)
-        buffer.onConnectionRestarted()
-        buffer.onStatusUpdated(.resyncInProgress)
-        buffer.set("kept", 1, revision: 5)
-        buffer.onStatusUpdated(.inSync)
-        #expect(try buffer.flush() == [.status(.resyncInProgress), .updates([.deleted("gone")]), .status(.inSync)])
-        #expect(buffer.statistics.suppressed == 1)
-        #expect(buffer.statistics.synthesizedDeletions == 1)
-        #expect(buffer.statistics.liveKeys == 1)
-        #expect(buffer.statistics.unaccounted == 0)
-    }
-
-    @Test func whatARestartDropped_isNotWhatTheSinkHas() throws {
-        try deliver("a", 5, revision: 5)
-        buffer.set("a", 6, revision: 6)
-        buffer.onConnectionRestarted()
-        buffer.set("a", 6, revision: 6)
-        #expect(try buffer.flush() == [.updates([.updated("a", 6, revision: 6)])])
-        buffer.set("a", 7, revision: 7)
-        buffer.onConnectionRestarted()
-        buffer.set("a", 6, revision: 6)
-        #expect(try buffer.flush() == [])
-        #expect(buffer.statistics.suppressed == 1)
-    }
-
-    @Test func unchangedSnapshot_afterARestart_isSuppressedWhole() throws {
-        let snapshot = (1...1_000).map { Update<String, Int>(key: "key \($0)", value: $0, revision: UInt64($0)) }
-        buffer.onUpdates(snapshot)
-        buffer.onStatusUpdated(.inSync)
-        _ = try buffer.flush()
-        buffer.onConnectionRestarted()
-        buffer.onUpdates(snapshot)
-        buffer.onStatusUpdated(.inSync)
-        #expect(try buffer.flush() == [.status(.inSync)])
-        #expect(buffer.statistics.suppressed == 1_000)
-        #expect(buffer.statistics.liveKeys == 1_000)
     }
 
     // MARK: Sinks that fail
@@ -311,7 +161,7 @@ final class ConvergingPlay: AsyncSyncerCallbacks {
     private let state: Kept<State>
     private let overflowed: Kept<Bool>
 
-    init(batchSize: Int, rules: NaiveModel.Rules, random: SeededGenerator) {
+    init(batchSize: Int, rules: Model.Rules, random: SeededGenerator) {
         state = Kept(State(random: random))
         let overflowed = Kept(false)
         self.overflowed = overflowed

@@ -23,12 +23,11 @@
 #include <stdarg.h>
 #include <stdlib.h>
 
+#include "beside_model.h"
 #include "check.h"
 #include "hooks.h"
 #include "inside.h"
 #include "keys.h"
-#include "model.h"
-#include "subject.h"
 
 enum { BUFFERS = 3, BATCH = 64, HELD_MAX = 64, CALLS_MAX = 400, HELD_MAGIC = 0x68656c64 };
 
@@ -88,32 +87,6 @@ is_modelled(const pair_t *pair)
     return !pair->hook_acted;
 }
 
-static void
-compare_statistics(pair_t *pair)
-{
-    cdedupe_statistics_t got = subject_statistics(&pair->subject);
-    cdedupe_statistics_t wanted = pair->model.statistics;
-
-    wanted.stopped = got.stopped;
-    CHECK_EQ(got.stopped, pair->model.stopped);
-    wanted.pinned_keys = got.pinned_keys; /* The subject compares this one. */
-    wanted.memory = got.memory;           /* The subject has compared it with the allocator's. */
-    if (pair->model.stopped) {
-        wanted.statuses_received =
-            got.statuses_received; /* Whether ignored ones count is not written down. */
-    }
-    for (size_t i = 0; i < sizeof(got) / sizeof(uint64_t); i++) {
-        uint64_t counters[2];
-
-        memcpy(&counters[0], (const char *)&got + i * sizeof(uint64_t), sizeof(uint64_t));
-        memcpy(&counters[1], (const char *)&wanted + i * sizeof(uint64_t), sizeof(uint64_t));
-        if (counters[0] != counters[1]) {
-            printf("counter %zu:\n", i);
-        }
-        CHECK_EQ(counters[0], counters[1]);
-    }
-}
-
 /*
  * Every slot that is out is the queue's, dropped by a restart, in the last batch or held here. At
  * the bytes level some may be missing.
@@ -140,18 +113,9 @@ compare(pair_t *pair)
     check_slots(pair);
     if (is_modelled(pair)) {
         CHECK_EQ(pair->subject.wakes, pair->model.wakes);
-        compare_statistics(pair);
+        beside_statistics(&pair->subject, &pair->model);
     }
     subject_check(&pair->subject);
-}
-
-static void
-compare_item(const subject_item_t *got, size_t got_key, const model_item_t *wanted)
-{
-    CHECK_EQ(got->kind, wanted->kind);
-    CHECK_EQ(got_key, wanted->key);
-    CHECK(got->kind != CDEDUPE_ITEM_STATUS || got->status == wanted->status);
-    CHECK(got->kind == CDEDUPE_ITEM_STATUS || got->id == wanted->id);
 }
 
 /* Notes what was taken; gives back the keys' numbers. */
@@ -391,7 +355,7 @@ take(pair_t *pair, size_t capacity)
     CHECK_EQ(result, model_take(&pair->model, limit, keys, pair->subject.count, wanted, &count));
     CHECK_EQ(pair->subject.count, count);
     for (size_t i = 0; i < count && i < pair->subject.count; i++) {
-        compare_item(&pair->subject.items[i], keys[i], &wanted[i]);
+        beside_item(&pair->subject.items[i], keys[i], &wanted[i]);
     }
     return result;
 }
@@ -415,7 +379,7 @@ run_take(pair_t *pair, unsigned variant)
 static void
 compare_put_back(pair_t *pair, const uint64_t *back, size_t first, size_t count)
 {
-    uint64_t wanted[MODEL_BATCH] = {0};
+    uint64_t wanted[BATCH] = {0};
 
     if (!is_modelled(pair)) {
         return;
@@ -558,46 +522,6 @@ choose_extras(subject_options_t *options, unsigned extras)
     options->maximum_bytes = bytes[extras >> 5 & 3];
 }
 
-static uint64_t
-revision_of_bytes(uint64_t id)
-{
-    return id;
-}
-
-static uint64_t
-weight_of_bytes(uint64_t id, bool deletion)
-{
-    (void)id;
-    return deletion ? 0 : 8;
-}
-
-static uint64_t
-weight_of_long_bytes(uint64_t id, bool deletion)
-{
-    return deletion ? 0 : subject_value_length(id, true);
-}
-
-static uint64_t
-weight_of_handles(uint64_t id, bool deletion)
-{
-    (void)deletion;
-    return subject_weight(id);
-}
-
-static void
-choose_rules(model_rules_t *rules, const subject_options_t *options)
-{
-    bool bytes = options->level == SUBJECT_BYTES;
-
-    rules->maximum_keys = options->maximum_keys;
-    rules->maximum_bytes = options->maximum_bytes;
-    rules->weight = !bytes                 ? weight_of_handles
-                    : options->long_values ? weight_of_long_bytes
-                                           : weight_of_bytes;
-    rules->revision = !options->suppress ? NULL : bytes ? revision_of_bytes : subject_revision;
-    rules->merged = options->merging ? subject_merged : NULL;
-}
-
 static void
 open_pair(pair_t *pair, unsigned settings, unsigned extras)
 {
@@ -620,7 +544,7 @@ open_pair(pair_t *pair, unsigned settings, unsigned extras)
     pair->subject.paranoid = false; /* compare() is. */
     pair->subject.keeps_batch = !(settings & 128);
     model_open(&pair->model);
-    choose_rules(&pair->model.rules, &options);
+    beside_rules(&options, &pair->model.rules);
     pair->open = true;
     pair->held_count = 0;
     pair->last_id = 0;

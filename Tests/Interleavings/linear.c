@@ -3,11 +3,11 @@
 
 #include <string.h>
 
-#include "../CDedupeTests/model.h"
 #include "calls/calls.h"
+#include "model.h"
 
 /* The threads and the checks. */
-enum { LANES = THREADS_MAX + 1, STEPS_MAX = 128, SEEN_SIZE = 1 << 16 };
+enum { LANES = THREADS_MAX + 1, STEPS_MAX = 128, SEEN_SIZE = 1 << 16, BATCH_MAX = 100 };
 
 /* One step of an order: a call, or one update of it, or one lock scope of a take. */
 struct action {
@@ -41,14 +41,16 @@ merges(void)
 
 /* The model's rules. Those that merge and those that suppress are not the same programs. */
 static uint64_t
-merged_of(uint64_t older, uint64_t newer)
+merged_of(void *context, uint64_t older, uint64_t newer)
 {
+    (void)context;
     return older | newer;
 }
 
 static uint64_t
-revision_of(uint64_t id)
+revision_of(void *context, uint64_t id)
 {
+    (void)context;
     return history->program->revisions[id];
 }
 
@@ -106,12 +108,12 @@ apply_put(model_t *model, const struct event *event, unsigned part)
     if (model->stopped && event->outcomes[part] == CDEDUPE_OUTCOME_REPLACED &&
         began_before_stop(event)) {
         model->stopped = false;
-        model_put(model, update->key, update->deletion, content(update->id), &displaced);
+        model_put(model, update->key, update->deletion, content((unsigned)update->id), &displaced);
         model->stopped = true;
         return event->displaced[part] == displaced;
     }
-    return model_put(model, update->key, update->deletion, content(update->id), &displaced) ==
-               event->outcomes[part] &&
+    return model_put(model, update->key, update->deletion, content((unsigned)update->id),
+                     &displaced) == event->outcomes[part] &&
            is_right_displaced(event, part, displaced);
 }
 
@@ -164,15 +166,6 @@ apply_hold(model_t *model, const struct event *event, const struct event_item *i
     return true;
 }
 
-/* A batch is what all lock scopes of a take took. */
-static void
-join_batch(model_t *model, const model_item_t *earlier, size_t count)
-{
-    memmove(model->batch + count, model->batch, model->batch_count * sizeof(*model->batch));
-    memcpy(model->batch, earlier, count * sizeof(*earlier));
-    model->batch_count += count;
-}
-
 /*
  * Whether a call of another thread may have held the merge lock when a loop came, which then finds
  * nothing.
@@ -195,7 +188,7 @@ may_be_refused(const model_t *model, const struct event *event)
 static bool
 apply_take(model_t *model, const struct event *event, unsigned part)
 {
-    model_item_t earlier[MODEL_BATCH];
+    model_item_t earlier[BATCH_MAX];
     unsigned before = part * TAKES_PER_LOCK, room = event->argument - before,
              count = event->items_count - before;
 
@@ -216,7 +209,7 @@ apply_take(model_t *model, const struct event *event, unsigned part)
     if (!apply_hold(model, event, &history->items[event->items_first + before],
                     room < TAKES_PER_LOCK ? room : TAKES_PER_LOCK, count))
         return false;
-    join_batch(model, earlier, before);
+    model_join_batch(model, earlier, before);
     return true;
 }
 
@@ -234,7 +227,7 @@ put_back_parts(const struct event *event)
 static bool
 apply_put_back(model_t *model, const struct event *event)
 {
-    uint64_t all[MODEL_BATCH], back, bits;
+    uint64_t all[BATCH_MAX], back, bits;
 
     if (event->result != CDEDUPE_OK || event->argument == 0 || model->batch_count == 0)
         return model_put_back(model, event->argument, all) == event->result;

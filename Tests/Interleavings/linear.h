@@ -1,7 +1,7 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /*
  * Linearizability: whether the calls of a history, done one by one in some order, would have come
- * to the same by the contract (Tests/CDedupeTests/model.c). The order keeps that of each thread,
+ * to the same by the contract (Tests/CModel/model.c). The order keeps that of each thread,
  * and that of calls of which one had ended when the other began. A call of several updates, or that
  * puts back several items, is as many steps; a take is one for each lock scope, every other call
  * one.

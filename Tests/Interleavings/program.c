@@ -23,10 +23,10 @@ const struct program_text program_list[] = {
     {"calls of two: replace, restart", "claim +a", {"+a+a +a+a", "restart take"}},
     {"replace, take a value", "claim +a", {"+a +a +a", "take take"}},
     {"delete, take a live key's value", "claim +a take +a", {"-a +a", "take take"}},
-    {"put, take a deletion", "claim +a take -a", {"+a ~a", "take take"}},
+    {"put, take a deletion", "claim +a take -a", {"+a -a#", "take take"}},
     {"put and cancel an unknown key's deletion", "claim -a", {"+a -a", "take take"}},
     {"two put, one deletes an unknown key", "-a", {"+a", "-a", "+a"}},
-    {"an unknown key's deletion, replaced", "~a", {"+a ~a", "~a +a"}},
+    {"an unknown key's deletion, replaced", "-a#", {"+a -a#", "-a# +a"}},
     {"three replace", "+a", {"+a", "+a", "+a"}},
     {"replace, cancel, take", "claim +a", {"+a", "-a", "take"}, .preemptions = 2},
 
@@ -46,7 +46,7 @@ const struct program_text program_list[] = {
     {"replace live, restart, collect", "claim +a take +a", {"+a -a", "restart collect sync"}, .preemptions = 2},
     {"replace live, restart, sweep", "claim +a take +a", {"+a -a", "restart sync"}},
     {"idle: put, restart, sweep", "claim +a take", {"+a", "restart sync"}},
-    {"put, restart, sweep, take", "claim +a take +a", {"~a", "restart sync", "take"}, .preemptions = 2},
+    {"put, restart, sweep, take", "claim +a take +a", {"-a#", "restart sync", "take"}, .preemptions = 2},
     {"restart, sweep, take", "claim +a +b take +a", {"restart sync", "take1 take"}},
     {"restart, restart", "claim +a take +a", {"restart sync", "restart sync"}},
     {"another's put clears up what is replaced", "claim +a +b", {"+a +b", "restart +c +d"}},
@@ -59,16 +59,16 @@ const struct program_text program_list[] = {
     {"put back a new value; put, delete", "claim +a take", {"+a -a", "put_back take"}},
     {"put back a new value; delete, put", "claim +a take", {"-a +a", "put_back take"}},
     {"put back a new value that was replaced", "claim +a take +a", {"+a -a", "put_back take"}},
-    {"put back a new value that was deleted", "claim +a take ~a", {"+a ~a", "put_back take"}},
-    {"put back a new value that was deleted, its memory used again", "claim +a take ~a", {"+a ~a", "put_back +b +c"}},
+    {"put back a new value that was deleted", "claim +a take -a#", {"+a -a#", "put_back take"}},
+    {"put back a new value that was deleted, its memory used again", "claim +a take -a#", {"+a -a#", "put_back +b +c"}},
     {"put back a live key's value", "claim +a take +a take", {"+a -a", "put_back take"}},
     {"put back a live key's value; delete, put", "claim +a take +a take", {"-a +a", "put_back take"}},
-    {"put back a live key's value that was replaced", "claim +a take +a take +a", {"+a ~a", "put_back take"}},
-    {"put back a deletion", "claim +a take ~a take", {"+a -a", "put_back take"}},
-    {"put back a deletion that was outlived", "claim +a take ~a take +a", {"+a -a", "put_back take"}},
-    {"put back a deletion that was outlived and deleted", "claim +a take ~a take -a", {"+a -a", "put_back take"}},
-    {"put back an unknown key's deletion", "claim ~a take", {"+a -a", "put_back take"}},
-    {"put back an unknown key's deletion that was outlived", "claim ~a take +a", {"-a +a", "put_back take"}},
+    {"put back a live key's value that was replaced", "claim +a take +a take +a", {"+a -a#", "put_back take"}},
+    {"put back a deletion", "claim +a take -a# take", {"+a -a", "put_back take"}},
+    {"put back a deletion that was outlived", "claim +a take -a# take +a", {"+a -a", "put_back take"}},
+    {"put back a deletion that was outlived and deleted", "claim +a take -a# take -a", {"+a -a", "put_back take"}},
+    {"put back an unknown key's deletion", "claim -a# take", {"+a -a", "put_back take"}},
+    {"put back an unknown key's deletion that was outlived", "claim -a# take +a", {"-a +a", "put_back take"}},
     {"put back, two put", "claim +a take +a", {"+a", "-a", "put_back take"}, .preemptions = 2},
     {"put back a deletion, two put", "claim +a take -a take", {"+a", "-a", "put_back take"}, .preemptions = 2},
     {"take, put back, two put", "claim +a", {"+a", "-a", "take put_back"}, .preemptions = 2},
@@ -86,7 +86,7 @@ const struct program_text program_list[] = {
     {"put back a deletion, restart, sweep", "claim +a +b take -a take", {"restart sync", "put_back take"}},
     {"put back a deletion, put, restart, sweep", "claim +a take -a take", {"+a restart sync", "put_back take"}},
     {"put back a deletion, restart, put, sweep", "claim +a take -a take", {"restart +a sync", "put_back take"}},
-    {"put back a deletion that was outlived, restart, sweep", "claim +a take ~a take +a",
+    {"put back a deletion that was outlived, restart, sweep", "claim +a take -a# take +a",
      {"restart sync", "put_back take"}},
     {"put back a deletion that was outlived, restart, replace", "claim +a take -a take +a",
      {"+a", "restart", "put_back take"}, .preemptions = 2},
@@ -97,7 +97,7 @@ const struct program_text program_list[] = {
     {"put back statuses, restart", "claim resync +a sync take", {"restart sync", "put_back take"}},
     {"put back statuses, status", "claim resync +a sync take", {"wait -a", "put_back take"}},
     {"put back, stop", "claim +a take", {"stop +a", "put_back take"}},
-    {"put back, stop, put", "claim-loop ~a take +a", {"+a", "stop", "put_back take"}, .preemptions = 2},
+    {"put back, stop, put", "claim-loop -a# take +a", {"+a", "stop", "put_back take"}, .preemptions = 2},
     {"put back after a stop, put", "claim +a take", {"+a", "stop", "put_back"}, .preemptions = 2},
     {"put back, finish", "claim-loop +a +b take", {"+a finish", "put_back take take"}},
     {"put back, finish, put", "claim-loop +a take", {"finish +a", "put_back take take"}},
@@ -112,8 +112,8 @@ const struct program_text program_list[] = {
     {"call of two, restart", "+a +b", {"+a+b", "restart +b+a"}},
     {"call of known and unknown", "+a", {"+a+b+a", "+b-a"}},
     {"replaced under the lock, after an unknown key", "+a", {"+a +a", "+b+a +a"}},
-    {"an unknown key's deletion replaced under the lock", "-a", {"+a ~a", "+b~a"}},
-    {"the same, and two put", "-a", {"+a", "+b~a", "+a"}, .preemptions = 2},
+    {"an unknown key's deletion replaced under the lock", "-a", {"+a -a#", "+b-a#"}},
+    {"the same, and two put", "-a", {"+a", "+b-a#", "+a"}, .preemptions = 2},
 
     /* Statuses, the end. */
     {"statuses become neighbours", "claim resync +a sync", {"-a +a", "resync take"}},
@@ -156,10 +156,10 @@ const struct program_text program_list[] = {
     {"merge, cancel, finish", "merging claim-loop +a", {"+a", "finish -a", "loop"}, .preemptions = 2, .waits = true},
     {"merge, cancel, a status behind it", "merging claim-loop +a", {"+a", "sync -a finish", "loop"}, .preemptions = 2,
      .waits = true},
-    {"merge, delete", "merging claim +a take +a", {"+a", "~a +a", "take"}, .preemptions = 2, .waits = true},
+    {"merge, delete", "merging claim +a take +a", {"+a", "-a# +a", "take"}, .preemptions = 2, .waits = true},
     {"merge, delete, a loop", "merging claim-loop +a take +a", {"+a", "-a finish", "loop"}, .preemptions = 2,
      .waits = true},
-    {"merge in a deletion's place", "merging claim +a take -a", {"+a +a", "~a", "take"}, .preemptions = 2, .waits = true},
+    {"merge in a deletion's place", "merging claim +a take -a", {"+a +a", "-a#", "take"}, .preemptions = 2, .waits = true},
     {"merge, restart", "merging claim +a", {"+a", "restart +a", "take"}, .preemptions = 2, .waits = true},
     {"merge, restart, merge", "merging claim +a", {"+a", "restart +a +a +a"}, .waits = true},
     {"merge, restart, two merge", "merging claim +a", {"+a", "restart +a", "+a"}, .preemptions = 2, .waits = true},
@@ -170,7 +170,7 @@ const struct program_text program_list[] = {
     {"merge, stop", "merging claim +a", {"+a", "stop", "+a take"}, .preemptions = 2, .waits = true},
     {"merge, put back a new value", "merging claim +a take", {"+a +a", "put_back take"}, .waits = true},
     {"merge, put back a new value that was replaced", "merging claim +a take +a", {"+a -a", "put_back take"}, .waits = true},
-    {"merge, put back a live key's value", "merging claim +a take +a take +a", {"+a ~a", "put_back take"}, .waits = true},
+    {"merge, put back a live key's value", "merging claim +a take +a take +a", {"+a -a#", "put_back take"}, .waits = true},
     {"delete, merge, put back a live key's value", "merging claim +a take +a take", {"-a +a +a", "put_back take"}, .waits = true},
     {"merge, put back a deletion", "merging claim +a take -a take +a", {"+a -a", "put_back take"}, .waits = true},
     {"merge, restart, put back", "merging claim +a take +a", {"+a", "restart +a", "put_back take"}, .preemptions = 2,
@@ -184,7 +184,7 @@ const struct program_text program_list[] = {
     {"the same, twice", "suppressing claim +a take", {"=a restart", "=a +a", "take"}, .preemptions = 2},
     {"the same, delete", "suppressing claim +a take restart", {"=a +a", "-a =a"}},
     {"the same, what a restart dropped is replaced", "suppressing claim +a take +a", {"+a -a", "restart =a"}},
-    {"the same, a deletion that a restart dropped is replaced", "suppressing claim +a take ~a", {"~a", "restart =a sync"}},
+    {"the same, a deletion that a restart dropped is replaced", "suppressing claim +a take -a#", {"-a#", "restart =a sync"}},
     {"the same, sweep", "suppressing claim +a +b take restart", {"=a -b", "sync take"}},
     {"the same, take", "suppressing claim +a take +a", {"=a", "take restart =a"}},
     {"the same, put back", "suppressing claim +a take restart", {"=a sync", "put_back take"}},
@@ -202,8 +202,8 @@ const struct program_text program_list[] = {
     {"by pin: replace, cancel by key", "@a +a", {"+A +A", "-a +b +c"}},
     {"by pin: replace, take a value", "@a claim +a", {"+A +A +A", "take take"}},
     {"by pin: delete, take a live key's value", "@a claim +a take +a", {"-A +A", "take take"}},
-    {"by pin: put, take a deletion", "@a claim +a take -a", {"+A ~A", "take take"}},
-    {"by pin: an unknown key's deletion, replaced", "@a ~a", {"+A ~A", "~A +A"}},
+    {"by pin: put, take a deletion", "@a claim +a take -a", {"+A -A#", "take take"}},
+    {"by pin: an unknown key's deletion, replaced", "@a -a#", {"+A -A#", "-A# +A"}},
     {"by pin: restart, replace, collect", "@a claim +a", {"+A +A", "restart collect"}},
     {"by pin: restart, replace, sweep", "@a claim +a take +a", {"+A", "restart sync"}},
     {"by pin: a call of many", "@a @b claim +a +b", {"+A+B", "-A+b", "take"}, .preemptions = 2},
@@ -242,7 +242,7 @@ const struct program_text program_list[] = {
     {"overflow, restart, in-sync", "bound1 claim +a take +b", {"+a sync", "restart +a", "take"}, .preemptions = 2},
     {"overflow, in-sync, take", "bound1 claim +a take +b", {"-a sync restart", "sync take"}},
     {"overflow, put back", "bound2 claim +a +b take +a", {"+c +d", "put_back restart take"}},
-    {"overflow, collect", "bound1 claim +a take +a", {"+b collect", "~a restart"}},
+    {"overflow, collect", "bound1 claim +a take +a", {"+b collect", "-a# restart"}},
     {"overflow, a loop", "bound1 claim-loop +a", {"+b finish", "restart +a", "loop"}, .preemptions = 1},
 
 #if CDEDUPE_RESTART_BITS == 3
@@ -329,70 +329,13 @@ key_text(unsigned key)
 /* ---------------------------------------------------------------------------------------------- */
 /* Parsing                                                                                        */
 
-struct word {
-    const char *text;
-    enum op_kind kind;
-    unsigned argument;
-    bool number_follows;
-};
-
-static const struct word words[] = {
-    {"wait", OP_STATUS, CDEDUPE_STATUS_WAIT_FOR_DATASTORE, false},
-    {"resync", OP_STATUS, CDEDUPE_STATUS_RESYNC_IN_PROGRESS, false},
-    {"sync", OP_STATUS, CDEDUPE_STATUS_IN_SYNC, false},
-    {"restart", OP_RESTART, 0, false},
-    {"take", OP_TAKE, 100, false},
-    {"take1", OP_TAKE, 1, false},
-    {"put_back", OP_PUT_BACK, 100, false},
-    {"put_back1", OP_PUT_BACK, 1, false},
-    {"collect", OP_COLLECT, 0, false},
-    {"claim", OP_CLAIM, CDEDUPE_CLAIM_SINGLE_BATCH, false},
-    {"claim-loop", OP_CLAIM, CDEDUPE_CLAIM_LOOP, false},
-    {"release", OP_RELEASE, 0, false},
-    {"loop", OP_LOOP, 0, false},
-    {"stop", OP_STOP, 0, false},
-    {"finish", OP_FINISH, CDEDUPE_FINISH_WHEN_DELIVERED, false},
-    {"finish-empty", OP_FINISH, CDEDUPE_FINISH_WHEN_EMPTY, false},
-    {"stats", OP_STATISTICS, 0, false},
-    {"slot", OP_SLOT, 0, false},
-    {"fill", OP_FILL, 0, true},
-    {"drop", OP_DROP, 0, true},
-    {"laps", OP_LAPS, 0, true},
-    {"bare", OP_BARE, 1, false},
-    {"merging", OP_MERGING, 1, false},
-    {"suppressing", OP_SUPPRESSING, 1, false},
-    {"bound", OP_BOUND, 0, true},
-};
-
-static bool
-parse_word(struct op *op, const char *text)
-{
-    if ((text[0] == '@' || text[0] == '!') && islower((unsigned char)text[1]) && text[2] == 0) {
-        op->kind = text[0] == '@' ? OP_PIN : OP_UNPIN;
-        op->argument = (unsigned)(text[1] - 'a');
-        return true;
-    }
-    for (size_t i = 0; i < sizeof(words) / sizeof(words[0]); i++) {
-        size_t length = strlen(words[i].text);
-
-        if (words[i].number_follows ? strncmp(text, words[i].text, length) != 0
-                                    : strcmp(text, words[i].text) != 0)
-            continue;
-        op->kind = words[i].kind;
-        op->argument = words[i].number_follows ? (unsigned)strtoul(text + length, NULL, 10)
-                                               : words[i].argument;
-        return true;
-    }
-    return false;
-}
-
 static unsigned
 first_value_in(const struct op_list *list, unsigned key)
 {
     for (unsigned i = 0; i < list->count; i++)
         for (unsigned j = 0; j < list->ops[i].count; j++)
             if (list->ops[i].updates[j].key == key && !list->ops[i].updates[j].deletion)
-                return list->ops[i].updates[j].id;
+                return (unsigned)list->ops[i].updates[j].id;
     return 0;
 }
 
@@ -407,25 +350,38 @@ first_value(const struct program *program, unsigned key)
     return id;
 }
 
+/* Gives each update that carries a payload its number. */
 static bool
-parse_updates(struct program *program, struct op *op, const char *text)
+number_updates(struct program *program, struct op *op)
 {
-    op->kind = OP_PUT;
-    for (; *text != 0; text += 2) {
-        struct op_update *update = &op->updates[op->count];
+    for (unsigned i = 0; i < op->count; i++) {
+        struct op_update *update = &op->updates[i];
 
-        if (strchr("+-~=", text[0]) == NULL || !isalpha((unsigned char)text[1]) ||
-            op->count == PROGRAM_UPDATES_MAX || program->ids + 1 == PROGRAM_IDS_MAX)
+        if (update->number == NUMBER_NONE)
+            continue;
+        if (update->number == NUMBER_GIVEN || program->ids + 1 == PROGRAM_IDS_MAX)
             return false;
-        update->key = (unsigned)(tolower((unsigned char)text[1]) - 'a');
-        update->by_pin = isupper((unsigned char)text[1]) != 0;
-        update->deletion = strchr("-~", text[0]) != NULL;
-        update->id = text[0] == '-' ? 0 : ++program->ids;
+        update->id = ++program->ids;
         program->revisions[update->id] =
-            text[0] == '=' ? first_value(program, update->key) : update->id;
-        op->count++;
+            update->number == NUMBER_FIRST ? first_value(program, update->key) : program->ids;
     }
     return true;
+}
+
+/* Words that only scenarios of one thread have. */
+static bool
+is_of_programs(const struct op *op)
+{
+    switch (op->kind) {
+    case OP_FLUSH:
+    case OP_REPEAT:
+    case OP_REPEAT_END:
+    case OP_BYTES:
+    case OP_BATCH:
+        return false;
+    default:
+        return true;
+    }
 }
 
 static bool
@@ -439,9 +395,7 @@ parse_list(struct program *program, struct op_list *list, const char *text)
 
         if (list->count++ == PROGRAM_OPS_MAX)
             return false;
-        snprintf(op->text, sizeof(op->text), "%s", word);
-        if (!(strchr("+-~=", word[0]) != NULL ? parse_updates(program, op, word)
-                                              : parse_word(op, word)))
+        if (!op_parse(op, word, NULL, NULL) || !is_of_programs(op) || !number_updates(program, op))
             return false;
     }
     return true;
@@ -526,7 +480,7 @@ static const char *const setups[] = {
 };
 
 static const char *const source_ops[] = {
-    "+a",   "+a",   "+a",      "-a",   "-a",     "~a",      "+b",   "-b",    "+a+b", "+a-a",
+    "+a",   "+a",   "+a",      "-a",   "-a",     "-a#",     "+b",   "-b",    "+a+b", "+a-a",
     "-a+a", "+b-a", "restart", "sync", "resync", "collect", "slot", "stats", "+c",   "=a",
 };
 

@@ -216,7 +216,7 @@ static void
 do_put(unsigned thread, const struct op *op)
 {
     struct event *event = begin_event(thread, OP_PUT, 0);
-    cdedupe_update_t updates[PROGRAM_UPDATES_MAX];
+    cdedupe_update_t updates[OP_UPDATES_MAX];
 
     memset(updates, 0, sizeof(updates));
     for (unsigned i = 0; i < op->count; i++) {
@@ -225,9 +225,10 @@ do_put(unsigned thread, const struct op *op)
         if (op->updates[i].by_pin)
             updates[i] = (cdedupe_update_t){.pin = state.pins[op->updates[i].key]};
         updates[i].deletion = op->updates[i].deletion;
-        updates[i].slot = give(op->updates[i].id);
+        updates[i].slot = give((unsigned)op->updates[i].id);
         if (op->updates[i].id != 0)
-            payload_of(op->updates[i].id)->revision = program->revisions[op->updates[i].id];
+            payload_of((unsigned)op->updates[i].id)->revision =
+                program->revisions[op->updates[i].id];
         event->updates[i] = op->updates[i];
     }
     end_event(event, cdedupe_put(buffer, updates, op->count));
@@ -557,6 +558,8 @@ do_op(unsigned thread, const struct op *op)
     case OP_LAPS:
         do_laps(thread, op->argument);
         break;
+    default: /* program_parse() accepts no other. */
+        break;
     }
 }
 
@@ -812,7 +815,7 @@ print_updates(FILE *out, const struct event *event)
         fprintf(out, " %c%s", event->updates[i].deletion ? '-' : '+',
                 key_text(event->updates[i].key) + 4);
         if (event->updates[i].id != 0)
-            fprintf(out, "=%u", event->updates[i].id);
+            fprintf(out, "=%u", (unsigned)event->updates[i].id);
         fprintf(out, " %s", outcomes[event->outcomes[i]]);
         if (event->displaced[i] != 0) {
             fprintf(out, " (back: ");

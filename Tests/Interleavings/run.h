@@ -27,9 +27,9 @@ struct event {
     unsigned argument;
     uint64_t invoked, returned; /* Ticks of one clock. */
     cdedupe_result_t result;
-    struct op_update updates[PROGRAM_UPDATES_MAX];
-    uint8_t outcomes[PROGRAM_UPDATES_MAX];
-    uint64_t displaced[PROGRAM_UPDATES_MAX]; /* Payloads by id; zero: none. */
+    struct op_update updates[OP_UPDATES_MAX];
+    uint8_t outcomes[OP_UPDATES_MAX];
+    uint64_t displaced[OP_UPDATES_MAX]; /* Payloads by id; zero: none. */
     unsigned count;
     unsigned items_first, items_count; /* In the history's items. */
     uint64_t back;                     /* Of putting back: payloads that came back, bits by id. */

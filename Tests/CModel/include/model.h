@@ -26,11 +26,15 @@ extern "C" {
 
 /* The buffer's options that change what happens to updates. All zero: none is set. */
 typedef struct model_rules {
-    uint64_t (*revision)(uint64_t id); /* If not NULL, unchanged values are suppressed. */
+    void *context; /* The first argument of the functions. */
+    /* If not NULL, unchanged values are suppressed. */
+    uint64_t (*revision)(void *context, uint64_t id);
     uint64_t maximum_keys;
     uint64_t maximum_bytes;
-    uint64_t (*weight)(uint64_t id, bool deletion); /* Not NULL if there is a maximum of bytes. */
-    uint64_t (*merged)(uint64_t older, uint64_t newer); /* If not NULL, values are merged. */
+    /* Not NULL if there is a maximum of bytes. */
+    uint64_t (*weight)(void *context, uint64_t id, bool deletion);
+    /* If not NULL, values are merged. */
+    uint64_t (*merged)(void *context, uint64_t older, uint64_t newer);
 } model_rules_t;
 
 /* One place in the queue. */
@@ -56,8 +60,6 @@ typedef struct model_item {
     uint64_t revision_before;      /* Of the key's value that was taken before it, or zero. */
     cdedupe_status_t taken_before; /* Of a status: the status that was taken before it. */
 } model_item_t;
-
-enum { MODEL_BATCH = 100 };
 
 /* The state of a key, except what is in the queue. */
 typedef struct model_key {
@@ -88,8 +90,9 @@ typedef struct model {
     bool asleep; /* The loop's last take found nothing, and the loop has not been woken since. */
     uint64_t wakes;
 
-    model_item_t batch[MODEL_BATCH]; /* The items of the last batch that were not put back. */
+    model_item_t *batch; /* The items of the last batch that were not put back. */
     size_t batch_count;
+    size_t batch_capacity;
 
     bool stopped;
     bool finish_when_empty;
@@ -134,6 +137,9 @@ cdedupe_result_t model_take(model_t *model, size_t limit, const size_t *hints, s
 void model_begin_batch(model_t *model);
 cdedupe_result_t model_take_hold(model_t *model, size_t limit, const size_t *hints,
                                  size_t hint_count, model_item_t *items, size_t *count);
+
+/* Puts items before those of the last batch: a batch is what all lock scopes of a take took. */
+void model_join_batch(model_t *model, const model_item_t *earlier, size_t count);
 
 /*
  * Puts the last item of the last take back. `back` gets the id that comes back to the caller, or

@@ -1,8 +1,7 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /*
- * Merging, rule by rule; then calls of other threads during the merge callback, which starts them
- * itself; then many threads. test_exhaustive.c compares merging with the model in all short
- * sequences.
+ * The merge callback: calls of other threads while it runs, which it starts itself; calls from
+ * inside it; then many threads. The rules of merging are in merging.scenarios.
  *
  * Nothing here reads a clock. The test gives a call that has to wait the chance to return without
  * waiting. It makes a call that must not wait while the callback runs, and the callback waits for
@@ -14,254 +13,9 @@
 #include <stdatomic.h>
 #include <stdlib.h>
 
+#include "CDedupe.h"
 #include "check.h"
 #include "random.h"
-#include "subject.h"
-
-/* ---------------------------------------------------------------------------------------------- */
-/* Merges that are done at once                                                                   */
-
-static subject_t subject;
-
-static void
-with_a_subject(void (*test)(void))
-{
-    subject_options_t options = subject_defaults(SUBJECT_HANDLES);
-
-    options.merging = true;
-    options.suppress = true;
-    CHECK_EQ(subject_open(&subject, &options), CDEDUPE_OK);
-    subject.keeps_batch = true;
-    CHECK_EQ(subject_claim(&subject, CDEDUPE_CLAIM_LOOP), CDEDUPE_OK);
-    test();
-    subject_collect(&subject, 10);
-    subject_close(&subject);
-}
-
-static void
-put_back(size_t count)
-{
-    uint64_t back[16];
-
-    CHECK_EQ(subject_put_back(&subject, count, back), CDEDUPE_OK);
-}
-
-/* The ids are hexadecimal digits, for which values are merged in which order. */
-static void
-a_value_is_merged_with_a_pending_one(void)
-{
-    CHECK_EQ(put(&subject, "a", 0x1), CDEDUPE_OUTCOME_QUEUED);
-    CHECK_EQ(put(&subject, "b", 0x2), CDEDUPE_OUTCOME_QUEUED);
-    CHECK_EQ(put(&subject, "a", 0x3), CDEDUPE_OUTCOME_REPLACED);
-    CHECK_EQ(put(&subject, "a", 0x4), CDEDUPE_OUTCOME_REPLACED);
-    CHECK_EQ(subject_statistics(&subject).replaced, 2);
-    CHECK_EQ(subject_statistics(&subject).received, 4);
-    CHECK_EQ(subject_statistics(&subject).pending_keys, 2);
-    CHECK_EQ(subject_take(&subject, 100), CDEDUPE_OK);
-    CHECK_EQ(subject.count, 2);
-    CHECK_EQ(subject.items[0].id, 0x134);
-    CHECK_EQ(subject.items[1].id, 0x2);
-}
-
-static void
-what_was_taken_first_goes_alone(void)
-{
-    put(&subject, "a", 1);
-    CHECK_TEXT(step(&subject), "+a=1");
-    CHECK_EQ(put(&subject, "a", 2), CDEDUPE_OUTCOME_QUEUED);
-    CHECK_TEXT(step(&subject), "~a=2");
-}
-
-static void
-a_deletion_is_never_merged(void)
-{
-    put(&subject, "a", 1);
-    CHECK_EQ(del_id(&subject, "a", 2), CDEDUPE_OUTCOME_CANCELLED);
-    CHECK_EQ(put(&subject, "a", 3), CDEDUPE_OUTCOME_QUEUED);
-    CHECK_TEXT(step(&subject), "+a=3");
-    put(&subject, "a", 4);
-    CHECK_EQ(del_id(&subject, "a", 5), CDEDUPE_OUTCOME_REPLACED);
-    CHECK_EQ(del(&subject, "a"), CDEDUPE_OUTCOME_REPLACED);
-    CHECK_EQ(del_id(&subject, "a", 6), CDEDUPE_OUTCOME_REPLACED);
-    CHECK_EQ(put(&subject, "a", 7), CDEDUPE_OUTCOME_REPLACED);
-    CHECK_EQ(subject.merges, 0);
-    CHECK_EQ(put(&subject, "a", 8), CDEDUPE_OUTCOME_REPLACED);
-    CHECK_EQ(subject.merges, 1);
-    CHECK_TEXT(step(&subject), "~a=120"); /* 0x78 */
-}
-
-static void
-merges_in_the_middle_of_a_call(void)
-{
-    static const char keys[] = "abacba";
-    subject_update_t updates[6];
-
-    for (size_t i = 0; i < 6; i++) {
-        updates[i] = (subject_update_t){&keys[i], 1, false, i + 1, CDEDUPE_OUTCOME_UNTOUCHED, 0};
-    }
-    CHECK_EQ(subject_put(&subject, updates, 6), CDEDUPE_OK);
-    CHECK_EQ(subject.merges, 3);
-    CHECK_EQ(updates[2].displaced, 1);
-    CHECK_EQ(updates[4].displaced, 2);
-    CHECK_EQ(updates[5].displaced, 0x13);
-    CHECK_EQ(subject_take(&subject, 100), CDEDUPE_OK);
-    CHECK_EQ(subject.count, 3);
-    CHECK_EQ(subject.items[0].id, 0x136);
-    CHECK_EQ(subject.items[1].id, 0x25);
-    CHECK_EQ(subject.items[2].id, 0x4);
-}
-
-/*
- * The key dies and comes again in the middle of a call: what was looked up for it at first is void.
- */
-static void
-a_key_that_is_cancelled_and_put_again_in_one_call(void)
-{
-    subject_update_t updates[6];
-
-    put(&subject, "a", 1);
-    for (size_t i = 0; i < 6; i++) {
-        updates[i] = (subject_update_t){"a", 1, i % 3 == 1, i + 2, CDEDUPE_OUTCOME_UNTOUCHED, 0};
-    }
-    CHECK_EQ(subject_put(&subject, updates, 6), CDEDUPE_OK);
-    CHECK_EQ(updates[1].outcome, CDEDUPE_OUTCOME_CANCELLED);
-    CHECK_EQ(updates[1].displaced, 0x12);
-    CHECK_EQ(updates[2].outcome, CDEDUPE_OUTCOME_QUEUED);
-    CHECK_EQ(updates[3].outcome, CDEDUPE_OUTCOME_REPLACED);
-    CHECK_EQ(updates[4].outcome, CDEDUPE_OUTCOME_CANCELLED);
-    CHECK_EQ(updates[4].displaced, 0x45);
-    CHECK_EQ(subject.merges, 2);
-    CHECK_TEXT(step(&subject), "+a=7");
-}
-
-static void
-a_restart_leaves_nothing_to_merge_with(void)
-{
-    put(&subject, "a", 1);
-    put(&subject, "a", 2);
-    subject_restart(&subject);
-    CHECK_EQ(put(&subject, "a", 3), CDEDUPE_OUTCOME_QUEUED);
-    CHECK_TEXT(step(&subject), "+a=3");
-}
-
-static void
-what_the_sink_has_is_suppressed_and_not_merged(void)
-{
-    put(&subject, "a", 1);
-    put(&subject, "a", 2);
-    CHECK_TEXT(step(&subject), "+a=18");
-    CHECK_EQ(put(&subject, "a", 2), CDEDUPE_OUTCOME_QUEUED); /* What was taken is of revision 18. */
-    CHECK_TEXT(step(&subject), "~a=2");
-    CHECK_EQ(put(&subject, "a", 2), CDEDUPE_OUTCOME_SUPPRESSED);
-    CHECK_EQ(put(&subject, "a", 3), CDEDUPE_OUTCOME_QUEUED);
-    CHECK_EQ(put(&subject, "a", 2), CDEDUPE_OUTCOME_REPLACED);
-    CHECK_TEXT(step(&subject), "~a=50");
-}
-
-static void
-what_is_put_back_is_merged_with_what_is_newer(void)
-{
-    put(&subject, "a", 1);
-    put(&subject, "b", 2);
-    put(&subject, "c", 3);
-    CHECK_TEXT(step(&subject), "+a=1 +b=2 +c=3");
-    put(&subject, "d", 4);
-    put(&subject, "c", 5);
-    put(&subject, "a", 6);
-    put(&subject, "a", 7);
-    put_back(3);
-    CHECK_EQ(subject_statistics(&subject).live_keys, 0);
-    CHECK_EQ(subject_take(&subject, 100), CDEDUPE_OK);
-    CHECK_EQ(subject.count, 4);
-    CHECK_EQ(subject.items[0].id, 0x167);
-    CHECK_EQ(subject.items[0].kind, CDEDUPE_ITEM_NEW);
-    CHECK_EQ(subject.items[1].id, 0x2);
-    CHECK_EQ(subject.items[2].id, 0x35);
-    CHECK_EQ(subject.items[3].id, 0x4);
-}
-
-static void
-a_put_back_value_is_not_merged_with_a_deletion(void)
-{
-    put(&subject, "a", 1);
-    CHECK_TEXT(step(&subject), "+a=1");
-    put(&subject, "a", 2);
-    CHECK_TEXT(step(&subject), "~a=2");
-    del_id(&subject, "a", 3);
-    put_back(1);
-    CHECK_TEXT(step(&subject), "-a=3");
-}
-
-static void
-a_put_back_deletion_is_not_merged_with_a_value(void)
-{
-    put(&subject, "a", 1);
-    CHECK_TEXT(step(&subject), "+a=1");
-    del_id(&subject, "a", 2);
-    CHECK_TEXT(step(&subject), "-a=2");
-    put(&subject, "a", 3);
-    put_back(1);
-    CHECK_TEXT(step(&subject), "~a=3");
-}
-
-/* Had the first value never been taken, the deletion would have ended it. */
-static void
-a_put_back_value_is_not_merged_with_what_came_after_a_deletion(void)
-{
-    put(&subject, "a", 1);
-    CHECK_TEXT(step(&subject), "+a=1");
-    del(&subject, "a");
-    CHECK_EQ(put(&subject, "a", 2), CDEDUPE_OUTCOME_REPLACED);
-    CHECK_EQ(put(&subject, "a", 3), CDEDUPE_OUTCOME_REPLACED);
-    put_back(1);
-    CHECK_EQ(subject_statistics(&subject).replaced, 3);
-    CHECK_TEXT(step(&subject), "+a=35"); /* 0x23 */
-    put(&subject, "a", 4);
-    put_back(1);
-    CHECK_EQ(subject_take(&subject, 1), CDEDUPE_OK);
-    CHECK_EQ(subject.items[0].id, 0x234);
-}
-
-static void
-put_back_twice_it_is_merged_twice(void)
-{
-    put(&subject, "a", 1);
-    CHECK_TEXT(step(&subject), "+a=1");
-    put(&subject, "a", 2);
-    put_back(1);
-    CHECK_TEXT(step(&subject), "+a=18");
-    put(&subject, "a", 3);
-    put_back(1);
-    CHECK_TEXT(step(&subject), "+a=291");
-}
-
-static void
-by_default_nothing_is_merged(void)
-{
-    subject_options_t options = subject_defaults(SUBJECT_HANDLES);
-
-    CHECK_EQ(subject_open(&subject, &options), CDEDUPE_OK);
-    put(&subject, "a", 1);
-    CHECK_EQ(put(&subject, "a", 2), CDEDUPE_OUTCOME_REPLACED);
-    subject_close(&subject);
-}
-
-static void
-do_nothing(void *context, void *older, void *newer)
-{
-    (void)context, (void)older, (void)newer;
-}
-
-static void
-bytes_are_not_merged(void)
-{
-    cdedupe_options_t options = cdedupe_options();
-    cdedupe_bytes_t *bytes;
-
-    options.merge = do_nothing;
-    CHECK_EQ(cdedupe_bytes_create(&options, &bytes), CDEDUPE_INVALID_ARGUMENT);
-    CHECK(bytes == NULL);
-}
 
 /* ---------------------------------------------------------------------------------------------- */
 /* While the callback runs                                                                        */
@@ -618,7 +372,7 @@ take_two_values(void)
 
 /* The sink need not wait for all merges of a call. */
 static void
-it_gets_its_turn_before_the_next_merge_of_the_call(void)
+the_loop_takes_before_the_next_merge_of_the_call(void)
 {
     cdedupe_update_t updates[2];
 
@@ -1003,7 +757,7 @@ what_was_merged_weighs_what_it_says(void)
 }
 
 static void
-so_does_what_was_merged_with_what_went_back(void)
+what_is_merged_with_a_put_back_value_weighs_what_it_says(void)
 {
     put_value("a", 1);
     CHECK_EQ(take_batch(), CDEDUPE_OK);
@@ -1075,7 +829,7 @@ what_would_wait_for_itself_is_refused(void)
 }
 
 static void
-so_with_a_single_batch(void)
+calls_from_inside_with_a_single_batch_are_refused(void)
 {
     cdedupe_release(buffer);
     CHECK_EQ(cdedupe_claim(buffer, CDEDUPE_CLAIM_SINGLE_BATCH), CDEDUPE_OK);
@@ -1090,7 +844,7 @@ restart_inside(uint64_t older, uint64_t newer)
 }
 
 static void
-so_when_a_batch_goes_back(void)
+restart_from_inside_while_a_batch_goes_back_is_refused(void)
 {
     put_value("a", 1);
     CHECK_EQ(take_batch(), CDEDUPE_OK);
@@ -1564,13 +1318,12 @@ with_deletions_and_restarts_every_value_comes_out_once(void)
 
 /* Batches that are taken in more than one hold: meanwhile a key may come up again. */
 static void
-so_in_large_batches(void)
+large_batches_lose_nothing(void)
 {
     crowd_at_work(true, KEYS_MAX, BATCH_MAX);
     crowd_at_work(false, KEYS_MAX, BATCH_MAX);
 }
 
-#define RUN_WITH_A_SUBJECT(test) (check_test = #test, with_a_subject(test))
 #define RUN_WITH_A_LOOP(test) (check_test = #test, with_a_claim(CDEDUPE_CLAIM_LOOP, test, 0))
 #define RUN_WITH_A_LEFTOVER(test) (check_test = #test, with_a_claim(CDEDUPE_CLAIM_LOOP, test, 1))
 #define RUN_WITH_A_BATCH(test) \
@@ -1578,31 +1331,12 @@ so_in_large_batches(void)
 #define RUN_WITH_BOTH_KINDS(test) (check_test = #test, run_with_both_kinds(test))
 
 static void
-run_scenes(void)
-{
-    RUN_WITH_A_SUBJECT(a_value_is_merged_with_a_pending_one);
-    RUN_WITH_A_SUBJECT(what_was_taken_first_goes_alone);
-    RUN_WITH_A_SUBJECT(a_deletion_is_never_merged);
-    RUN_WITH_A_SUBJECT(merges_in_the_middle_of_a_call);
-    RUN_WITH_A_SUBJECT(a_key_that_is_cancelled_and_put_again_in_one_call);
-    RUN_WITH_A_SUBJECT(a_restart_leaves_nothing_to_merge_with);
-    RUN_WITH_A_SUBJECT(what_the_sink_has_is_suppressed_and_not_merged);
-    RUN_WITH_A_SUBJECT(what_is_put_back_is_merged_with_what_is_newer);
-    RUN_WITH_A_SUBJECT(a_put_back_value_is_not_merged_with_a_deletion);
-    RUN_WITH_A_SUBJECT(a_put_back_deletion_is_not_merged_with_a_value);
-    RUN_WITH_A_SUBJECT(a_put_back_value_is_not_merged_with_what_came_after_a_deletion);
-    RUN_WITH_A_SUBJECT(put_back_twice_it_is_merged_twice);
-    RUN(by_default_nothing_is_merged);
-    RUN(bytes_are_not_merged);
-}
-
-static void
 run_loop(void)
 {
     RUN_WITH_A_LOOP(a_loop_that_comes_meanwhile_is_woken_afterwards);
     RUN_WITH_A_LOOP(a_loop_that_does_not_sleep_is_not_woken);
     RUN_WITH_A_LOOP(what_is_queued_by_the_same_call_wakes_it_once);
-    RUN_WITH_A_LOOP(it_gets_its_turn_before_the_next_merge_of_the_call);
+    RUN_WITH_A_LOOP(the_loop_takes_before_the_next_merge_of_the_call);
     RUN_WITH_A_LOOP(a_sleeping_loop_is_woken_before_the_next_merge_of_the_call);
     RUN_WITH_A_LOOP(a_take_that_finds_nothing_ends_the_batch);
     RUN_WITH_A_LOOP(after_a_release_nobody_is_woken);
@@ -1631,11 +1365,11 @@ run_places_and_calls_from_inside(void)
     RUN_WITH_A_LOOP(a_place_keeps_its_age);
     RUN_WITH_A_LOOP(age_ofAKeyThatIsQueuedAfterLongMerges_isZero);
     RUN_WITH_A_LOOP(what_was_merged_weighs_what_it_says);
-    RUN_WITH_A_LOOP(so_does_what_was_merged_with_what_went_back);
+    RUN_WITH_A_LOOP(what_is_merged_with_a_put_back_value_weighs_what_it_says);
     RUN_WITH_A_LOOP(each_item_that_goes_back_is_merged_with_its_own_key);
     RUN_WITH_A_LOOP(what_would_wait_for_itself_is_refused);
-    RUN_WITH_A_LOOP(so_with_a_single_batch);
-    RUN_WITH_A_LOOP(so_when_a_batch_goes_back);
+    RUN_WITH_A_LOOP(calls_from_inside_with_a_single_batch_are_refused);
+    RUN_WITH_A_LOOP(restart_from_inside_while_a_batch_goes_back_is_refused);
     RUN_WITH_A_LOOP(another_buffer_may_be_called);
 }
 
@@ -1653,13 +1387,12 @@ run_ends(void)
 int
 main(void)
 {
-    run_scenes();
     run_loop();
     run_waiting();
     run_places_and_calls_from_inside();
     run_ends();
     RUN(every_value_is_merged_once_and_in_order);
     RUN(with_deletions_and_restarts_every_value_comes_out_once);
-    RUN(so_in_large_batches);
+    RUN(large_batches_lose_nothing);
     return check_finish();
 }

@@ -31,6 +31,7 @@ model_close(model_t *model)
 {
     free(model->queue);
     free(model->keys);
+    free(model->batch);
 }
 
 static void
@@ -51,6 +52,15 @@ reserve_keys(model_t *model, size_t capacity)
     }
 }
 
+static void
+reserve_batch(model_t *model, size_t capacity)
+{
+    if (model->batch_capacity < capacity) {
+        model->batch_capacity = capacity * 2 + 8;
+        model->batch = must_resize(model->batch, model->batch_capacity * sizeof(*model->batch));
+    }
+}
+
 /* Of a key never heard of nothing is true. */
 static void
 add_keys_up_to(model_t *model, size_t key)
@@ -68,17 +78,23 @@ model_copy(model_t *target, const model_t *source)
 
     reserve_queue(target, source->count);
     reserve_keys(target, source->key_count);
+    reserve_batch(target, source->batch_count);
     kept = *target;
     *target = *source;
     target->queue = kept.queue;
     target->capacity = kept.capacity;
     target->keys = kept.keys;
     target->key_capacity = kept.key_capacity;
+    target->batch = kept.batch;
+    target->batch_capacity = kept.batch_capacity;
     if (source->count > 0) { /* Else it may be NULL, which the standard's functions do not take. */
         memcpy(target->queue, source->queue, source->count * sizeof(*source->queue));
     }
     if (source->key_count > 0) {
         memcpy(target->keys, source->keys, source->key_count * sizeof(*source->keys));
+    }
+    if (source->batch_count > 0) {
+        memcpy(target->batch, source->batch, source->batch_count * sizeof(*source->batch));
     }
 }
 
@@ -152,6 +168,18 @@ merge_statuses_before(model_t *model, size_t index)
     remove_at(model, index - 1);
 }
 
+static uint64_t
+revision(const model_t *model, uint64_t id)
+{
+    return model->rules.revision(model->rules.context, id);
+}
+
+static uint64_t
+merged(const model_t *model, uint64_t older, uint64_t newer)
+{
+    return model->rules.merged(model->rules.context, older, newer);
+}
+
 /* What all that is pending weighs together. */
 static uint64_t
 weight(const model_t *model)
@@ -161,7 +189,8 @@ weight(const model_t *model)
 
     for (index = 0; model->rules.maximum_bytes != 0 && index < model->count; index++) {
         if (!is_status(model, index)) {
-            sum += model->rules.weight(model->queue[index].id, model->queue[index].deletion);
+            sum += model->rules.weight(model->rules.context, model->queue[index].id,
+                                       model->queue[index].deletion);
         }
     }
     return sum;
@@ -183,7 +212,7 @@ exceeds(const model_t *model, bool deletion, uint64_t id)
         return true;
     }
     return rules->maximum_bytes != 0 &&
-           weight(model) + rules->weight(id, deletion) > rules->maximum_bytes;
+           weight(model) + rules->weight(rules->context, id, deletion) > rules->maximum_bytes;
 }
 
 /* A restart, or an overflow. */
@@ -221,7 +250,7 @@ static bool
 is_unchanged(const model_t *model, size_t key, bool deletion, uint64_t id)
 {
     return model->rules.revision != NULL && !deletion && model->keys[key].live &&
-           model->rules.revision(id) != 0 && model->rules.revision(id) == model->keys[key].revision;
+           revision(model, id) != 0 && revision(model, id) == model->keys[key].revision;
 }
 
 /* Fewer ifs are possible; these are the rows of the contract's table. */
@@ -232,7 +261,7 @@ put_pending(model_t *model, size_t index, bool deletion, uint64_t id)
 
     if (model->rules.merged != NULL && !deletion && !entry->deletion && entry->id != 0) {
         model->statistics.replaced++;
-        entry->id = model->rules.merged(entry->id, id);
+        entry->id = merged(model, entry->id, id);
         return CDEDUPE_OUTCOME_REPLACED;
     }
     if (deletion && !entry->deletion && !model->keys[entry->key].live) {
@@ -458,7 +487,7 @@ take_update(model_t *model)
         model->statistics.live_keys += entry.deletion ? (uint64_t)-1 : 1;
     }
     if (model->rules.revision != NULL) {
-        key->revision = entry.deletion ? 0 : model->rules.revision(entry.id);
+        key->revision = entry.deletion ? 0 : revision(model, entry.id);
     }
     return item;
 }
@@ -498,7 +527,7 @@ model_take_hold(model_t *model, size_t limit, const size_t *hints, size_t hint_c
                 model_item_t *items, size_t *count)
 {
     *count = 0;
-    if (!model->claimed) {
+    if (!model->claimed || limit == 0) {
         return CDEDUPE_INVALID_ARGUMENT;
     }
     model->asleep = false;
@@ -512,6 +541,7 @@ model_take_hold(model_t *model, size_t limit, const size_t *hints, size_t hint_c
             follow_hint(model, hints[*count]);
         }
         items[*count] = is_status(model, 0) ? take_status(model) : take_update(model);
+        reserve_batch(model, model->batch_count + 1);
         model->batch[model->batch_count++] = items[*count];
         (*count)++;
     }
@@ -521,6 +551,15 @@ model_take_hold(model_t *model, size_t limit, const size_t *hints, size_t hint_c
     weigh(model);
     model->statistics.batches++;
     return CDEDUPE_OK;
+}
+
+void
+model_join_batch(model_t *model, const model_item_t *earlier, size_t count)
+{
+    reserve_batch(model, model->batch_count + count);
+    memmove(model->batch + count, model->batch, model->batch_count * sizeof(*model->batch));
+    memcpy(model->batch, earlier, count * sizeof(*earlier));
+    model->batch_count += count;
 }
 
 /* ---------------------------------------------------------------------------------------------- */
@@ -588,7 +627,7 @@ put_back_value(model_t *model, const model_item_t *item)
         model->statistics.replaced++;
         if (model->rules.merged != NULL && !model->queue[index].deletion &&
             !model->queue[index].alone && model->queue[index].id != 0 && item->id != 0) {
-            model->queue[index].id = model->rules.merged(item->id, model->queue[index].id);
+            model->queue[index].id = merged(model, item->id, model->queue[index].id);
         }
         move_to_front(model, index);
     }

@@ -7,7 +7,7 @@
  * threads might do. It uses the core's internal headers, for contexts, and in order to tell the
  * lock that a thread is waiting.
  */
-#include "calls/calls.h"
+#include "calls/status.c" /* Whose sweeps no public call can come between. */
 
 #include <errno.h>
 #include <pthread.h>
@@ -31,7 +31,7 @@ static _Thread_local bool yielding;
 static void
 give_up(void)
 {
-    CHECK(!"it ends");
+    CHECK(false);
     exit(check_finish());
 }
 
@@ -250,7 +250,7 @@ a_batch_ends_before_a_last_one_that_is_cancelled_meanwhile(void)
 }
 
 static void
-it_may_be_one_of_many(void)
+a_batch_ends_before_the_last_of_several_that_is_cancelled_meanwhile(void)
 {
     put(&subject, "a", 1);
     put_fillers();
@@ -272,7 +272,7 @@ all_are_cancelled(void)
 }
 
 static void
-so_may_all_of_them(void)
+a_batch_ends_before_several_that_are_cancelled_meanwhile(void)
 {
     put(&subject, "a", 1);
     put_fillers();
@@ -490,7 +490,7 @@ the_next_put_yields_a_bounded_number_of_times_to_the_loop(void)
 }
 
 static void
-it_yields_once(void)
+only_the_next_put_yields(void)
 {
     open_merging(CDEDUPE_CLAIM_LOOP);
     let_the_loop_come_too_early();
@@ -511,7 +511,7 @@ take_in_the_first(unsigned number)
 }
 
 static void
-a_loop_that_comes_gets_it(void)
+a_loop_that_comes_at_the_yield_takes_the_merged_value(void)
 {
     open_merging(CDEDUPE_CLAIM_LOOP);
     let_the_loop_come_too_early();
@@ -754,6 +754,217 @@ a_slow_clock_in_one_call_stops_no_other(void)
 }
 
 /* ---------------------------------------------------------------------------------------------- */
+/* Sweeps, lock scope by lock scope                                                               */
+
+enum { SWEPT = 3 * SWEEPS_PER_LOCK, SWEPT_BATCH = 2 * SWEPT };
+
+static cdedupe_item_t swept_items[SWEPT_BATCH];
+
+static void
+put_number(cdedupe_t *buffer, uint32_t key, bool deletion)
+{
+    cdedupe_update_t update = {.key = &key, .key_length = sizeof(key), .deletion = deletion};
+
+    if (!deletion)
+        CHECK(cdedupe_acquire(buffer, &update.slot, 1) == CDEDUPE_OK);
+    CHECK(cdedupe_put(buffer, &update, 1) == CDEDUPE_OK);
+}
+
+/* Says how many of the swept_items are deletions. */
+static size_t
+take_deletions(cdedupe_t *buffer)
+{
+    size_t count, deletions = 0;
+
+    cdedupe_take(buffer, swept_items, SWEPT_BATCH, &count);
+    for (size_t i = 0; i < count; i++)
+        deletions += swept_items[i].kind == CDEDUPE_ITEM_DELETED;
+    return deletions;
+}
+
+/*
+ * All keys live, but for the first, whose deletion is taken and can be put back; then a restart,
+ * and all others seen.
+ */
+static cdedupe_t *
+open_for_sweeps(void)
+{
+    cdedupe_options_t options = cdedupe_options();
+    cdedupe_t *buffer = NULL;
+
+    options.batch_size = SWEPT_BATCH;
+    CHECK(cdedupe_create(&options, &buffer) == CDEDUPE_OK);
+    CHECK(cdedupe_claim(buffer, CDEDUPE_CLAIM_SINGLE_BATCH) == CDEDUPE_OK);
+    for (uint32_t key = 0; key < SWEPT; key++)
+        put_number(buffer, key, false);
+    take_deletions(buffer);
+    put_number(buffer, 0, true);
+    CHECK_EQ(take_deletions(buffer), 1);
+    CHECK(cdedupe_restart(buffer) == CDEDUPE_OK);
+    for (uint32_t key = 1; key < SWEPT; key++)
+        put_number(buffer, key, false);
+    return buffer;
+}
+
+static struct sweep
+begin_sweep(cdedupe_t *buffer)
+{
+    struct sweep sweep = {.restart = 0};
+
+    scope_init(&sweep.scope, buffer);
+    return sweep;
+}
+
+static enum progress
+sweep_hold(struct sweep *sweep)
+{
+    enum progress progress;
+
+    scope_lock(&sweep->scope);
+    progress = put_status_some(sweep, CDEDUPE_STATUS_IN_SYNC);
+    scope_unlock(&sweep->scope);
+    return progress;
+}
+
+static void
+sweep_to_end(struct sweep *sweep)
+{
+    while (sweep_hold(sweep) == PROGRESS_MORE)
+        continue;
+}
+
+/* Each of two sweeps must come back for it: the one that is done first ends the resync for both. */
+static void
+a_deletion_put_back_behind_two_sweeps_is_owed(void)
+{
+    cdedupe_t *buffer = open_for_sweeps();
+    struct sweep one = begin_sweep(buffer), other = begin_sweep(buffer);
+    size_t count = 1;
+
+    CHECK_EQ(sweep_hold(&one), PROGRESS_MORE);
+    CHECK_EQ(sweep_hold(&other), PROGRESS_MORE);
+    CHECK(cdedupe_put_back(buffer, swept_items, &count) == CDEDUPE_OK);
+    while (one.next != 0)
+        CHECK_EQ(sweep_hold(&one), PROGRESS_MORE);
+    sweep_to_end(&other);
+    sweep_to_end(&one);
+    CHECK_EQ(take_deletions(buffer), 1);
+    CHECK_NO_FAULT(cdedupe_validate(buffer));
+    cdedupe_destroy(buffer);
+}
+
+/* Put back before the sweep began, it costs no second round. */
+static void
+a_deletion_put_back_before_a_sweep_is_owed_at_once(void)
+{
+    cdedupe_t *buffer = open_for_sweeps();
+    struct sweep sweep = begin_sweep(buffer);
+    size_t count = 1;
+    unsigned holds = 1;
+
+    CHECK(cdedupe_put_back(buffer, swept_items, &count) == CDEDUPE_OK);
+    while (sweep_hold(&sweep) == PROGRESS_MORE)
+        holds++;
+    CHECK(holds <= SWEPT / SWEEPS_PER_LOCK + 1);
+    CHECK_EQ(take_deletions(buffer), 1);
+    cdedupe_destroy(buffer);
+}
+
+static cdedupe_statistics_t
+counters_of(cdedupe_t *of)
+{
+    cdedupe_statistics_t counters;
+
+    cdedupe_statistics(of, &counters, sizeof(counters));
+    return counters;
+}
+
+static size_t
+take_swept(cdedupe_t *from)
+{
+    size_t count;
+
+    cdedupe_take(from, swept_items, SWEPT_BATCH, &count);
+    return count;
+}
+
+/* So many that a sweep takes several lock scopes, and so few that it needs no memory in between. */
+enum { WOKEN = 300 };
+
+struct woken_sweep {
+    cdedupe_t *buffer;
+    bool restart; /* The hook restarts. */
+    unsigned wakes;
+    uint64_t pending; /* At the first wake-up. */
+};
+
+static void
+on_wake_in_sweep(void *context)
+{
+    struct woken_sweep *sweep = context;
+
+    if (sweep->wakes++ == 0)
+        sweep->pending = counters_of(sweep->buffer).pending_keys;
+    if (sweep->restart)
+        CHECK(cdedupe_restart(sweep->buffer) == CDEDUPE_OK);
+    sweep->restart = false;
+}
+
+/* A loop that sleeps, and many keys that a restart has made unseen. */
+static void
+open_woken_sweep(struct woken_sweep *sweep)
+{
+    cdedupe_options_t options = cdedupe_options();
+
+    options.wake = on_wake_in_sweep;
+    options.wake_context = sweep;
+    CHECK(cdedupe_create(&options, &sweep->buffer) == CDEDUPE_OK);
+    CHECK(cdedupe_claim(sweep->buffer, CDEDUPE_CLAIM_LOOP) == CDEDUPE_OK);
+    for (uint32_t key = 0; key < WOKEN; key++)
+        put_number(sweep->buffer, key, false);
+    while (take_swept(sweep->buffer) > 0)
+        continue;
+    CHECK(cdedupe_restart(sweep->buffer) == CDEDUPE_OK);
+    CHECK_EQ(sweep->wakes, 0);
+}
+
+static void
+a_sweep_wakes_the_loop_after_its_first_lock_scope(void)
+{
+    struct woken_sweep sweep = {0};
+
+    open_woken_sweep(&sweep);
+    CHECK(cdedupe_put_status(sweep.buffer, CDEDUPE_STATUS_IN_SYNC) == CDEDUPE_OK);
+    CHECK_EQ(sweep.wakes, 1);
+    CHECK(sweep.pending > 0 && sweep.pending <= WOKEN / 2);
+    cdedupe_destroy(sweep.buffer);
+}
+
+/*
+ * The restart drops what was swept so far, and with it the in-sync that was on its way: it belongs
+ * to the time before.
+ */
+static void
+a_restart_during_a_sweep_drops_its_in_sync(void)
+{
+    struct woken_sweep sweep = {.restart = true};
+
+    open_woken_sweep(&sweep);
+    CHECK(cdedupe_put_status(sweep.buffer, CDEDUPE_STATUS_IN_SYNC) == CDEDUPE_OK);
+    CHECK_EQ(sweep.wakes, 1);
+    CHECK_EQ(counters_of(sweep.buffer).pending_keys, 0);
+    CHECK_EQ(counters_of(sweep.buffer).pending_statuses, 0);
+    CHECK_EQ(counters_of(sweep.buffer).live_keys, WOKEN);
+    CHECK_EQ(counters_of(sweep.buffer).statuses_received, 1);
+    CHECK_NO_FAULT(cdedupe_validate(sweep.buffer));
+
+    CHECK(cdedupe_put_status(sweep.buffer, CDEDUPE_STATUS_IN_SYNC) == CDEDUPE_OK);
+    CHECK_EQ(counters_of(sweep.buffer).pending_keys, WOKEN);
+    CHECK_EQ(counters_of(sweep.buffer).pending_statuses, 1);
+    cdedupe_destroy(sweep.buffer);
+}
+
+/* ---------------------------------------------------------------------------------------------- */
 
 #define RUN_WITH_A_SUBJECT(test) (check_test = #test, with_a_subject(false, test))
 
@@ -766,8 +977,8 @@ run_batches(void)
     check_test = "what_a_snapshots_value_stands_for_is_not_lost";
     with_a_subject(true, what_a_snapshots_value_stands_for_is_not_lost);
     RUN_WITH_A_SUBJECT(a_batch_ends_before_a_last_one_that_is_cancelled_meanwhile);
-    RUN_WITH_A_SUBJECT(it_may_be_one_of_many);
-    RUN_WITH_A_SUBJECT(so_may_all_of_them);
+    RUN_WITH_A_SUBJECT(a_batch_ends_before_the_last_of_several_that_is_cancelled_meanwhile);
+    RUN_WITH_A_SUBJECT(a_batch_ends_before_several_that_are_cancelled_meanwhile);
     RUN_WITH_A_SUBJECT(a_status_behind_the_batch_is_not_in_it);
     RUN_WITH_A_SUBJECT(a_batch_ends_with_its_last_status_whichever_that_is_by_then);
     RUN_WITH_A_SUBJECT(a_batch_ends_before_a_status_that_meets_a_later_one);
@@ -777,8 +988,8 @@ static void
 run_merges(void)
 {
     RUN(the_next_put_yields_a_bounded_number_of_times_to_the_loop);
-    RUN(it_yields_once);
-    RUN(a_loop_that_comes_gets_it);
+    RUN(only_the_next_put_yields);
+    RUN(a_loop_that_comes_at_the_yield_takes_the_merged_value);
     RUN(a_loop_that_was_there_meanwhile_is_not_waited_for);
     RUN(a_loop_that_has_gone_is_not_waited_for);
     RUN(what_is_no_put_of_an_update_does_not_yield);
@@ -790,6 +1001,10 @@ main(void)
 {
     run_batches();
     run_merges();
+    RUN(a_deletion_put_back_behind_two_sweeps_is_owed);
+    RUN(a_deletion_put_back_before_a_sweep_is_owed_at_once);
+    RUN(a_sweep_wakes_the_loop_after_its_first_lock_scope);
+    RUN(a_restart_during_a_sweep_drops_its_in_sync);
     RUN(the_clock_is_read_with_no_lock_held_and_in_no_section);
     RUN(status_onABufferThatMerges_readsTheClockAfterItHasTheMergeLock);
     RUN(a_slow_clock_in_one_call_stops_no_other);
