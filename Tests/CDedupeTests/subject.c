@@ -1064,7 +1064,7 @@ subject_check(subject_t *subject)
 static cdedupe_outcome_t
 put_one(subject_t *subject, const char *key, bool deletion, uint64_t id)
 {
-    subject_update_t update = {key, strlen(key), deletion, id, CDEDUPE_OUTCOME_UNTOUCHED, 0};
+    subject_update_t update = {key, strlen(key), deletion, id, CDEDUPE_OUTCOME_UNTOUCHED, 0, 0};
 
     CHECK_EQ(subject_put(subject, &update, 1), CDEDUPE_OK);
     return update.outcome;

@@ -220,8 +220,8 @@ put_keys(size_t from, size_t to, size_t step_size, size_t every)
         bool deletion = every != 0 && number % every == 0;
 
         numbers[count] = number;
-        updates[count] = (subject_update_t){keys[number], lengths[number],           deletion,
-                                            ++next_id,    CDEDUPE_OUTCOME_UNTOUCHED, 0};
+        updates[count] = (subject_update_t){
+            keys[number], lengths[number], deletion, ++next_id, CDEDUPE_OUTCOME_UNTOUCHED, 0, 0};
         if (deletion && number % 2 == 0) {
             updates[count].id = 0;
         }
@@ -377,7 +377,7 @@ static void
 put_sweep_key(size_t number)
 {
     char key[16];
-    subject_update_t update = {key, 0, false, number + 1, CDEDUPE_OUTCOME_UNTOUCHED, 0};
+    subject_update_t update = {key, 0, false, number + 1, CDEDUPE_OUTCOME_UNTOUCHED, 0, 0};
     unsigned tries = 0;
 
     update.length = (size_t)snprintf(key, sizeof(key), "%zu", number);
@@ -458,7 +458,7 @@ failed_sweep(void)
 static void
 insist(const char *key, bool deletion, uint64_t id)
 {
-    subject_update_t update = {key, strlen(key), deletion, id, CDEDUPE_OUTCOME_UNTOUCHED, 0};
+    subject_update_t update = {key, strlen(key), deletion, id, CDEDUPE_OUTCOME_UNTOUCHED, 0, 0};
     cdedupe_result_t result;
 
     while ((result = subject_put(&subject, &update, 1)) != CDEDUPE_OK) {

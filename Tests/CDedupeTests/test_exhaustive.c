@@ -134,7 +134,7 @@ update_at(size_t position)
     bool deletion = sequence[position] >= DELETE_A;
     size_t key = (size_t)(sequence[position] - (deletion ? DELETE_A : SET_A));
     subject_update_t update = {
-        key_texts[key], 1, deletion, id_at(position), CDEDUPE_OUTCOME_UNTOUCHED, 0};
+        key_texts[key], 1, deletion, id_at(position), CDEDUPE_OUTCOME_UNTOUCHED, 0, 0};
 
     if (deletion && position % 2 == 1) {
         update.id = 0;

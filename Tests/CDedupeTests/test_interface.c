@@ -103,11 +103,11 @@ a_key_too_long_is_rejected_and_nothing_is_lost(void)
 {
     char *key = calloc(1, CDEDUPE_KEY_MAX + 1);
     subject_update_t updates[] = {
-        {"a", 1, false, 1, CDEDUPE_OUTCOME_UNTOUCHED, 0},
-        {"b", 1, false, 2, CDEDUPE_OUTCOME_UNTOUCHED, 0},
-        {key, CDEDUPE_KEY_MAX + 1, false, 3, CDEDUPE_OUTCOME_UNTOUCHED, 0},
-        {"a", 1, false, 4, CDEDUPE_OUTCOME_UNTOUCHED, 0},
-        {"c", 1, true, 5, CDEDUPE_OUTCOME_UNTOUCHED, 0},
+        {"a", 1, false, 1, CDEDUPE_OUTCOME_UNTOUCHED, 0, 0},
+        {"b", 1, false, 2, CDEDUPE_OUTCOME_UNTOUCHED, 0, 0},
+        {key, CDEDUPE_KEY_MAX + 1, false, 3, CDEDUPE_OUTCOME_UNTOUCHED, 0, 0},
+        {"a", 1, false, 4, CDEDUPE_OUTCOME_UNTOUCHED, 0, 0},
+        {"c", 1, true, 5, CDEDUPE_OUTCOME_UNTOUCHED, 0, 0},
     };
 
     open_new();
@@ -128,7 +128,7 @@ a_key_too_long_is_rejected_and_nothing_is_lost(void)
 static void
 a_huge_length_is_rejected_without_being_read(void)
 {
-    subject_update_t update = {"a", SIZE_MAX, true, 0, CDEDUPE_OUTCOME_UNTOUCHED, 0};
+    subject_update_t update = {"a", SIZE_MAX, true, 0, CDEDUPE_OUTCOME_UNTOUCHED, 0, 0};
 
     open_new();
     CHECK_EQ(subject_put(s, &update, 1), CDEDUPE_KEY_TOO_LONG);

@@ -54,7 +54,7 @@ static void
 put_mixed(uint64_t number, bool deletion, uint64_t id)
 {
     static char key[8192];
-    subject_update_t update = {key, 0, deletion, id, CDEDUPE_OUTCOME_UNTOUCHED, 0};
+    subject_update_t update = {key, 0, deletion, id, CDEDUPE_OUTCOME_UNTOUCHED, 0, 0};
 
     update.length = mixed_key(number, key);
     CHECK_EQ(subject_put(s, &update, 1), CDEDUPE_OK);

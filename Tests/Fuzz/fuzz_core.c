@@ -243,8 +243,13 @@ make_id(pair_t *pair)
 static subject_update_t
 make_update(pair_t *pair, size_t key, bool deletion, bool bare)
 {
-    subject_update_t update = {key_bytes(key), key_length(key),           deletion,
-                               make_id(pair),  CDEDUPE_OUTCOME_UNTOUCHED, 0};
+    subject_update_t update = {
+        .key = key_bytes(key),
+        .length = key_length(key),
+        .deletion = deletion,
+        .id = make_id(pair),
+        .outcome = CDEDUPE_OUTCOME_UNTOUCHED,
+    };
 
     if (bare) {
         update.id = 0;
