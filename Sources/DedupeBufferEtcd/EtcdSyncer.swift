@@ -33,7 +33,7 @@ import SyncerEngine
 /// The keys of one transaction are not delivered together. Values that were replaced before the
 /// sink took them are skipped.
 public final class EtcdSyncer: Service {
-    private let driver: any SyncerDriving
+    let driver: any SyncerDriving
     private let datastore: EtcdDatastore
     private let rejections: Rejections
     private let endpoints: [EtcdConfiguration.Endpoint]
@@ -165,7 +165,7 @@ private struct KeyIsNotUTF8: Error, CustomStringConvertible {
 }
 
 /// A driver, whatever its target is.
-private protocol SyncerDriving: Sendable {
+protocol SyncerDriving: Sendable {
     var statistics: SyncerStatistics { get }
     func run() async
     func shutdown()

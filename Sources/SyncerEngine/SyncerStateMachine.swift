@@ -125,6 +125,7 @@ struct SyncerStateMachine: Sendable {
         if phase != .stopped { decide(event.replacingImpossibleNumbers) }
         statistics.endpoint = phase == .idle ? nil : endpoint
         statistics.epoch = history.epoch
+        statistics.revision = (cursors?.min() ?? 1) - 1
         defer { actions = [] }
         return actions
     }

@@ -24,6 +24,8 @@ package struct SyncerStatistics: Sendable, Hashable {
     package var heartbeatMisses = 0
     /// How many revisions the watch was behind the latest probe. Revisions of other keys count.
     package var lag: Int64 = 0
+    /// The revision up to which the watches have brought every change. 0: there is no watch yet.
+    package var revision: Int64 = 0
     /// The endpoint in use.
     package var endpoint: Int?
     /// How often the history of revisions broke.

@@ -263,7 +263,7 @@ import Testing
         script.range = { _ in .of(revision: 1) }
         try await FakeEtcd.run(script) { [script] alive in
             let gone = try await FakeEtcd.run(script) { $0 }
-            let datastore = EtcdDatastore(endpoints: [gone, alive], prefixes: [[]], options: EtcdTransportOptions())
+            let datastore = EtcdDatastore(endpoints: [gone, alive], prefixes: [[]], options: .patient)
             await expect(reason: .unavailable) { _ = try await datastore.probe(endpoint: 0, resuming: nil) }
             let position = try await datastore.probe(endpoint: 1, resuming: nil)
             #expect(position.revision == 1)
@@ -279,7 +279,7 @@ import Testing
         var script = FakeEtcd.Script()
         script.range = { _ in .of(revision: 1) }
         let endpoint = try await FakeEtcd.run(script) { $0 }
-        let datastore = EtcdDatastore(endpoints: [endpoint], prefixes: [[]], options: EtcdTransportOptions())
+        let datastore = EtcdDatastore(endpoints: [endpoint], prefixes: [[]], options: .patient)
         for _ in 0..<8 {
             await expect(reason: .unavailable) { _ = try await datastore.probe(endpoint: 0, resuming: nil) }
         }
@@ -293,7 +293,7 @@ import Testing
     @Test func hostName_thatDoesNotResolve_isUnavailable() async throws {
         let datastore = EtcdDatastore(
             endpoints: [try EtcdConfiguration.Endpoint("http://no-such-host.invalid")], prefixes: [[]],
-            options: EtcdTransportOptions())
+            options: .patient)
         await #expect(throws: DatastoreError.self) { _ = try await datastore.probe(endpoint: 0, resuming: nil) }
         await datastore.close()
     }
@@ -331,12 +331,12 @@ let firstPage = PageRequest(range: 0, after: nil, revision: nil, limit: 1000)
 
 extension EtcdTransportOptions {
     init(maximumMessageBytes: Int) {
-        self.init()
+        self = .patient
         self.maximumMessageBytes = maximumMessageBytes
     }
 
     init(requestTimeout: Duration, pageTimeout: Duration) {
-        self.init()
+        self = .patient
         self.requestTimeout = requestTimeout
         self.pageTimeout = pageTimeout
     }
@@ -344,7 +344,7 @@ extension EtcdTransportOptions {
 
 /// Runs a fake server, and a datastore that uses it.
 func withDatastore(
-    _ script: FakeEtcd.Script, prefixes: [String] = [""], options: EtcdTransportOptions = EtcdTransportOptions(),
+    _ script: FakeEtcd.Script, prefixes: [String] = [""], options: EtcdTransportOptions = .patient,
     _ body: @escaping @Sendable (EtcdDatastore) async throws -> Void
 ) async throws {
     try await within("the test") {

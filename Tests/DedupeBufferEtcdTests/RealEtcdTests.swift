@@ -221,7 +221,7 @@ import Testing
             proxy.set(.open)
             try await follower.waitUntil("what was missed", content: try cluster.content(prefix: "/k/"))
             #expect(follower.syncer.statistics.resyncs == [.initial: 1])
-            #expect(follower.syncer.statistics.resumes == 1)
+            #expect(follower.syncer.statistics.resumes >= 1)
         }
     }
 
@@ -232,21 +232,20 @@ import Testing
         let proxy = try Proxy(to: cluster.members[0].port)
         let admin = try await EtcdAdmin(cluster.endpoints[0])
         try await admin.put("/k/1", "1")
-        // The notification that tells that the cursor has moved is not visible from outside. A
-        // resume says so: its probe is at the cursor.
         try await Follower.run(quick(try through(proxy))) { follower in
             try await follower.waitUntilInSync()
-            var resumes = 0
-            while true {
+            for resumes in 1...3 {
                 let revision = try await admin.put("/other", "x")
-                try await Task.sleep(for: .milliseconds(400))
+                try await within("a notification of progress") {
+                    while follower.syncer.driver.statistics.revision < revision {
+                        try await Task.sleep(for: .milliseconds(10))
+                    }
+                }
                 try await admin.compact(revision)
                 proxy.set(.cut)
                 proxy.set(.open)
-                resumes += 1
                 try await admin.put("/k/2", "\(resumes)")
                 try await follower.waitUntil("the change", content: try cluster.content(prefix: "/k/"))
-                if resumes == 3 { break }
             }
             #expect(follower.syncer.statistics.resyncs == [.initial: 1])
             #expect(follower.syncer.statistics.resumes >= 3)
@@ -429,7 +428,7 @@ import Testing
     private func probe(
         _ endpoint: EtcdConfiguration.Endpoint, _ tls: EtcdConfiguration.TLS
     ) async throws -> HistoryPosition {
-        var options = EtcdTransportOptions()
+        var options = EtcdTransportOptions.patient
         options.tls = tls
         let datastore = EtcdDatastore(endpoints: [endpoint], prefixes: [[]], options: options)
         let result: Result<HistoryPosition, DatastoreError>
@@ -446,7 +445,7 @@ import Testing
     @Test func tls_whenFilesAreReplaced_theNextConnectionUsesThem() async throws {
         let certificates = try Certificates(requiresClientCertificate: true)
         let cluster = try await EtcdCluster(certificates: certificates)
-        var options = EtcdTransportOptions()
+        var options = EtcdTransportOptions.patient
         options.tls = certificates.clientTLS
         let datastore = EtcdDatastore(endpoints: cluster.endpoints, prefixes: [[]], options: options)
         _ = try await datastore.probe(endpoint: 0, resuming: nil)

@@ -54,6 +54,7 @@ import Testing
     @Test func scene08_silentWatch_isReplacedOnANewConnection() async throws {
         store.put("/k/1", "1")
         try await follow(
+            heartbeatInterval: .milliseconds(500), heartbeatTimeout: .seconds(3),
             store.script { [store] number, request, stream, requests in
                 guard number == 0 else { return try await store.follow(stream, from: request.startRevision, &requests) }
                 try await stream.send(.created(0, revision: store.revision))
@@ -63,7 +64,7 @@ import Testing
         ) { follower, store in
             try await follower.sink.waitUntil("the change") { $0.content[Array("/k/2".utf8)] != nil }
             #expect(Set(store.peers).count == store.peers.count)
-            #expect(follower.syncer.statistics.heartbeatMisses == 1)
+            #expect(follower.syncer.statistics.heartbeatMisses >= 1)
             #expect(follower.syncer.statistics.resyncs == [.initial: 1])
         }
     }
@@ -159,7 +160,7 @@ import Testing
         try await within("the test") {
             try await FakeEtcd.run(script) { endpoint in
                 let (states, continuation) = AsyncStream.makeStream(of: EtcdSyncerState.self)
-                var configuration = quick(EtcdConfiguration(endpoints: [endpoint], prefix: "/k/"))
+                var configuration = patient(EtcdConfiguration(endpoints: [endpoint], prefix: "/k/"))
                 configuration.onStateChange = { continuation.yield($0) }
                 let buffer = DedupeBuffer<[UInt8], [UInt8]>()
                 let syncer = EtcdSyncer(configuration: configuration, target: buffer)
@@ -186,7 +187,7 @@ import Testing
         try await within("the test") {
             try await FakeEtcd.run(script) { endpoint in
                 let (states, continuation) = AsyncStream.makeStream(of: EtcdSyncerState.self)
-                var configuration = quick(EtcdConfiguration(endpoints: [endpoint], prefix: "/k/"))
+                var configuration = patient(EtcdConfiguration(endpoints: [endpoint], prefix: "/k/"))
                 configuration.onStateChange = { continuation.yield($0) }
                 let syncer = EtcdSyncer(configuration: configuration, target: DedupeBuffer<[UInt8], [UInt8]>())
                 for _ in 0..<2 {
@@ -204,7 +205,7 @@ import Testing
         store.put("/k/1", "1")
         try await FakeEtcd.run(plainScript) { [store] endpoint in
             let byName = try EtcdConfiguration.Endpoint(host: "localhost", port: endpoint.port, usesTLS: false)
-            try await Follower.run(quick(EtcdConfiguration(endpoints: [byName], prefix: "/k/"))) { follower in
+            try await Follower.run(patient(EtcdConfiguration(endpoints: [byName], prefix: "/k/"))) { follower in
                 try await follower.waitUntil("by name", content: store.content())
             }
         }
@@ -214,7 +215,7 @@ import Testing
         store.put("/k/1", "1")
         try await FakeEtcd.run(plainScript, host: "::1") { [store] endpoint in
             let endpoint = try EtcdConfiguration.Endpoint("http://[::1]:\(endpoint.port)")
-            try await Follower.run(quick(EtcdConfiguration(endpoints: [endpoint], prefix: "/k/"))) { follower in
+            try await Follower.run(patient(EtcdConfiguration(endpoints: [endpoint], prefix: "/k/"))) { follower in
                 try await follower.waitUntil("by IPv6", content: store.content())
             }
         }
@@ -234,11 +235,14 @@ import Testing
     // MARK: - Support
 
     private func follow(
+        heartbeatInterval: Duration = .seconds(120), heartbeatTimeout: Duration = .seconds(120),
         _ script: FakeEtcd.Script, auditInterval: Duration? = nil,
         _ body: @escaping @Sendable (Follower, FakeStore) async throws -> Void
     ) async throws {
-        var template = quick(EtcdConfiguration(endpoints: [], prefix: "/k/"))
+        var template = patient(EtcdConfiguration(endpoints: [], prefix: "/k/"))
         template.auditInterval = auditInterval
+        template.heartbeatInterval = heartbeatInterval
+        template.heartbeatTimeout = heartbeatTimeout
         try await within("the test") { [store, template] in
             try await FakeEtcd.run(script) { endpoint in
                 var configuration = template

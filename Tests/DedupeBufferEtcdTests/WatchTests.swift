@@ -228,9 +228,9 @@ import Testing
         try await within("the test") { [script] in
             try await FakeEtcd.run(script) { endpoint in
                 let proxy = try Proxy(to: endpoint.port)
-                var options = EtcdTransportOptions()
-                options.keepaliveInterval = .milliseconds(300)
-                options.keepaliveTimeout = .milliseconds(100)
+                var options = EtcdTransportOptions.patient
+                options.keepaliveInterval = .seconds(4)
+                options.keepaliveTimeout = .seconds(3)
                 let datastore = EtcdDatastore(
                     endpoints: [try .init(host: "127.0.0.1", port: proxy.port, usesTLS: false)], prefixes: [[]],
                     options: options)

@@ -16,13 +16,13 @@ final class EtcdAdmin: Sendable {
     init(_ endpoint: EtcdConfiguration.Endpoint, tls: EtcdConfiguration.TLS? = nil, user: EtcdConfiguration.User? = nil)
         async throws
     {
-        var options = EtcdTransportOptions()
+        var options = EtcdTransportOptions.patient
         options.tls = tls
         connection = try EtcdConnection(endpoint, options)
         if let user {
             token = try await connection.call(
                 .authenticate, AuthenticateRequest(name: user.name, password: user.password), metadata: [:],
-                timeout: .seconds(20)
+                timeout: .seconds(60)
             ).token
         } else {
             token = nil
@@ -106,7 +106,7 @@ final class EtcdAdmin: Sendable {
         var metadata: Metadata = [:]
         if let token { metadata.addString(token, forKey: "token") }
         return try await connection.call(
-            EtcdMethod(service, name), AdminRequest(bytes: request.bytes), metadata: metadata, timeout: .seconds(20))
+            EtcdMethod(service, name), AdminRequest(bytes: request.bytes), metadata: metadata, timeout: .seconds(60))
     }
 }
 

@@ -2,6 +2,35 @@
 
 #if Etcd
 
+@testable import DedupeBufferEtcd
+
+extension EtcdTransportOptions {
+    /// Limits that no machine is too busy for, for tests that do not wait for a limit to be
+    /// reached.
+    static let patient: EtcdTransportOptions = {
+        var options = EtcdTransportOptions()
+        options.requestTimeout = .seconds(120)
+        options.pageTimeout = .seconds(120)
+        options.keepaliveInterval = .seconds(120)
+        options.keepaliveTimeout = .seconds(100)
+        return options
+    }()
+}
+
+/// The configuration with short pauses, and limits that no machine is too busy for.
+func patient(_ configuration: EtcdConfiguration) -> EtcdConfiguration {
+    var configuration = configuration
+    configuration.requestTimeout = .seconds(120)
+    configuration.pageTimeout = .seconds(120)
+    configuration.keepaliveInterval = .seconds(120)
+    configuration.keepaliveTimeout = .seconds(100)
+    configuration.heartbeatInterval = .seconds(120)
+    configuration.heartbeatTimeout = .seconds(120)
+    configuration.backOff.maximumDelay = .milliseconds(500)
+    configuration.minimumResyncInterval = .milliseconds(50)
+    return configuration
+}
+
 /// Something that a test waited for did not come.
 struct TimeLimitExceeded: Error, CustomStringConvertible {
     let description: String
