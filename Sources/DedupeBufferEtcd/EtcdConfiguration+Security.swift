@@ -5,8 +5,9 @@
 extension EtcdConfiguration {
     /// How connections are encrypted, and how each side proves its identity.
     ///
-    /// The files are read whenever a connection is made. So files that are replaced are used from
-    /// the next connection on, and open connections stay open.
+    /// The files are read before each snapshot and after each failure, when the syncer makes new
+    /// connections. So files that are replaced are used from then on, and open connections stay
+    /// open.
     ///
     /// ```swift
     /// configuration.tls = .init(

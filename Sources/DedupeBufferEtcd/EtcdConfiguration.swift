@@ -46,7 +46,7 @@ public struct EtcdConfiguration: Sendable {
     /// How long a page of a snapshot may take. More than zero.
     public var pageTimeout = Duration.seconds(30)
 
-    /// The time from the last byte that came on a connection to a ping that tries whether the
+    /// The time from the answer to one ping to the next ping, which tries whether a watch's
     /// connection works. 5 seconds or more, because etcd closes a connection with more pings.
     public var keepaliveInterval = Duration.seconds(20)
 

@@ -29,8 +29,9 @@ package protocol Datastore: Sendable {
     ///   change to report.
     func watch(endpoint: Int, starts: [Int64]) async throws(DatastoreError) -> Watch
 
-    /// Closes the connections to an endpoint, so that the next request opens new ones.
-    func disconnect(endpoint: Int) async
+    /// Begins to close the connections to an endpoint, and returns at once. A request that comes
+    /// later opens a new connection, and does not wait for the old ones.
+    func disconnect(endpoint: Int)
 
     /// Gets new credentials; called after `.unauthenticated`.
     func authenticate(endpoint: Int) async throws(DatastoreError)

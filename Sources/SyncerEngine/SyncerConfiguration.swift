@@ -5,6 +5,8 @@ package struct SyncerConfiguration: Sendable {
     /// The number of ranges that are followed, 1 or more. The datastore knows which ranges these
     /// are.
     package var rangeCount = 1
+    /// Whether there is a user whose credentials can be renewed after a denial.
+    package var hasUser = true
     package var backOff = BackOffPolicy()
     package var deadlines = Deadlines()
     package var pages = PageLimits()

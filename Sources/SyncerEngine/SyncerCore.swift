@@ -5,10 +5,8 @@ internal import DedupeBuffer
 /// Something that needs a task of its own.
 enum SyncerCommand: Sendable {
     /// Send a request or open a watch, and give it up when the latch opens.
-    case request(RequestID, endpoint: Int, SyncerRequest, after: Latch?, isCancelled: Latch)
+    case request(RequestID, endpoint: Int, SyncerRequest, isCancelled: Latch)
     case requestProgress(RequestID, isCancelled: Latch)
-    /// Close the connections to an endpoint, and open the latch.
-    case disconnect(endpoint: Int, done: Latch)
     /// Tell the core when this time has come.
     case sleep(until: Duration)
 }
@@ -17,6 +15,8 @@ enum SyncerCommand: Sendable {
 struct SyncerOutputs<Target: RestartAwareCallbacks<[UInt8], [UInt8]>>: Sendable {
     let target: Target
     let commands: AsyncStream<SyncerCommand>.Continuation
+    /// Closes the connections to an endpoint, before the commands that follow.
+    let disconnect: @Sendable (_ endpoint: Int) -> Void
 }
 
 /// The machine with its clock, its random numbers and its target.
@@ -34,8 +34,6 @@ actor SyncerCore<Target: RestartAwareCallbacks<[UInt8], [UInt8]>> {
 
     /// Opened to cancel a request or a watch.
     private var cancellations: [RequestID: Latch] = [:]
-    /// For each endpoint the disconnection that the next request to it waits for.
-    private var disconnections: [Int: Latch] = [:]
     /// When sleeping tasks wake, the earliest last. A new one begins only if it wakes before all
     /// others, so there are few of them.
     private var alarms: [Duration] = []
@@ -82,10 +80,7 @@ actor SyncerCore<Target: RestartAwareCallbacks<[UInt8], [UInt8]>> {
             guard let isCancelled = cancellations[id] else { return }
             outputs.commands.yield(.requestProgress(id, isCancelled: isCancelled))
         case .cancel(let id): cancellations.removeValue(forKey: id)?.open()
-        case .disconnect(let endpoint):
-            let done = Latch()
-            disconnections[endpoint] = done
-            outputs.commands.yield(.disconnect(endpoint: endpoint, done: done))
+        case .disconnect(let endpoint): outputs.disconnect(endpoint)
         case .restart: outputs.target.onConnectionRestarted()
         case .status(let status): outputs.target.onStatusUpdated(status)
         case .deliver(let updates): outputs.target.onUpdates(updates)
@@ -97,8 +92,7 @@ actor SyncerCore<Target: RestartAwareCallbacks<[UInt8], [UInt8]>> {
     private func begin(_ id: RequestID, _ endpoint: Int, _ request: SyncerRequest) {
         let isCancelled = Latch()
         cancellations[id] = isCancelled
-        outputs.commands.yield(
-            .request(id, endpoint: endpoint, request, after: disconnections[endpoint], isCancelled: isCancelled))
+        outputs.commands.yield(.request(id, endpoint: endpoint, request, isCancelled: isCancelled))
     }
 
     private func setAlarm(after now: Duration) {

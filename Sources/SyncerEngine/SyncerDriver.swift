@@ -75,7 +75,7 @@ package final class SyncerDriver<Store: Datastore, Target: RestartAwareCallbacks
         let core = SyncerCore(
             SyncerStateMachine(configuration, endpoints: order, after: earlier), EngineClock(clock), generator,
             observer, latest,
-            SyncerOutputs(target: target, commands: continuation))
+            SyncerOutputs(target: target, commands: continuation) { [datastore] in datastore.disconnect(endpoint: $0) })
         let requests = SyncerRequests(datastore: datastore, core: core)
         await withTaskGroup { group in
             // The end of the run is a cancellation of everything in it.

@@ -16,9 +16,8 @@ struct SyncerRequests<Store: Datastore, Target: RestartAwareCallbacks<[UInt8], [
     /// Returns when the command was performed, was cancelled, or the task was.
     func perform(_ command: SyncerCommand) async {
         switch command {
-        case .request(let id, let endpoint, let request, let after, let isCancelled):
+        case .request(let id, let endpoint, let request, let isCancelled):
             await unless(isCancelled) {
-                await after?.wait()
                 if Task.isCancelled { return }
                 await send(request, id, endpoint)
             }
@@ -28,9 +27,6 @@ struct SyncerRequests<Store: Datastore, Target: RestartAwareCallbacks<[UInt8], [
             await unless(isCancelled) {
                 await tell(id) { () throws(DatastoreError) in try await watch.requestProgress() }
             }
-        case .disconnect(let endpoint, let done):
-            await datastore.disconnect(endpoint: endpoint)
-            done.open()
         case .sleep(let time):
             do { try await core.sleep(until: time) } catch { return }
             await core.alarmRang(at: time)

@@ -81,7 +81,7 @@ extension SyncerStateMachine {
 
     /// New credentials may cure some failures, once in each attempt.
     mutating func refusedOrBroke(_ error: DatastoreError) {
-        guard error.reason.isDenial, mayAuthenticate else { return broke(error) }
+        guard error.reason.isDenial, mayAuthenticate, configuration.hasUser else { return broke(error) }
         mayAuthenticate = false
         leaveFollowing()
         cancelAll()
@@ -91,10 +91,13 @@ extension SyncerStateMachine {
 
     /// The syncer tries again, at the next endpoint, after a pause. The sink hears nothing of it
     /// unless it lasts.
+    ///
+    /// The next attempt needs a new connection, whatever the failure was. If several members are
+    /// behind one name, an old connection would lead to the same member again.
     mutating func broke(_ error: DatastoreError) {
         leaveFollowing()
         cancelAll()
-        if error.reason.isOfConnection { actions.append(.disconnect(endpoint: endpoint)) }
+        disconnect()
         reportFailure(error)
         endpoints.rotate()
         let pause = backOff.next(random: random)
@@ -155,7 +158,4 @@ extension DatastoreError.Reason {
 
     /// Time alone seldom helps.
     var isRefusal: Bool { isDenial || self == .dataLoss || self == .unsupported }
-
-    /// The connection itself may be at fault, so the next request needs a new one.
-    var isOfConnection: Bool { self == .unavailable || self == .timeout || self == .malformed }
 }

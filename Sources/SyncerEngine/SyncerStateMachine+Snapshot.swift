@@ -12,10 +12,14 @@ extension SyncerStateMachine {
     }
 
     /// Reads everything again, at once if the pacer allows it. An earlier pause goes on.
+    ///
+    /// A snapshot is read on a new connection. The old one was idle while the watch worked, so it
+    /// may be dead without a sign, and it may lead to a cluster that has left this address.
     mutating func resync(_ reason: ResyncReason) {
         let pause = waitingUntil ?? now
         leaveFollowing()
         cancelAll()
+        disconnect()
         if reason == .compacted, snapshot?.hasBegun == true { compactedSnapshots += 1 }
         plan(reason)
         let start = max(pause, pacer.begin(reason, at: now, random: random))

@@ -193,6 +193,9 @@ struct SyncerStateMachine: Sendable {
         request = nil
     }
 
+    /// The next request to the endpoint opens a new connection.
+    mutating func disconnect() { actions.append(.disconnect(endpoint: endpoint)) }
+
     /// Nothing is under way any more.
     mutating func cancelAll() {
         cancelRequest()

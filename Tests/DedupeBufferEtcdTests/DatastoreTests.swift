@@ -251,7 +251,7 @@ import Testing
             #expect(peers.withLock { $0.count } == 1)
             let watch = try await datastore.watch(endpoint: 0, starts: [1])
             _ = try await first(1, of: watch)
-            await datastore.disconnect(endpoint: 0)
+            datastore.disconnect(endpoint: 0)
             await expect(reason: .unavailable) { try await first(1, of: watch) }
             _ = try await datastore.probe(endpoint: 0, resuming: nil)
             #expect(peers.withLock { $0.count } == 2)
@@ -274,7 +274,7 @@ import Testing
     }
 
     /// The next attempt does not wait for a back-off of the transport, because each attempt makes a
-    /// new connection.
+    /// new connection. An old one would fail at once, while its back-off lasts.
     @Test func endpointThatReturns_isUsedAtTheNextRequest() async throws {
         var script = FakeEtcd.Script()
         script.range = { _ in .of(revision: 1) }
@@ -282,11 +282,37 @@ import Testing
         let datastore = EtcdDatastore(endpoints: [endpoint], prefixes: [[]], options: .patient)
         for _ in 0..<8 {
             await expect(reason: .unavailable) { _ = try await datastore.probe(endpoint: 0, resuming: nil) }
+            datastore.disconnect(endpoint: 0)
         }
         try await FakeEtcd.run(script, port: endpoint.port) { _ in
             let position = try await datastore.probe(endpoint: 0, resuming: nil)
             #expect(position.revision == 1)
         }
+        await datastore.close()
+    }
+
+    /// A peer that accepts connections and says nothing. Closing a connection in its TLS handshake
+    /// takes seconds.
+    @Test func connectionsThatHangWhileTheyClose_areLimited() async throws {
+        let proxy = try Proxy(to: 1)
+        proxy.set(.frozen)
+        var options = EtcdTransportOptions.patient
+        options.requestTimeout = .milliseconds(20)
+        let datastore = EtcdDatastore(
+            endpoints: [try .init(host: "127.0.0.1", port: proxy.port, usesTLS: true)], prefixes: [[]],
+            options: options)
+        var attempts = 0
+        var error: DatastoreError?
+        repeat {
+            attempts += 1
+            error = await #expect(throws: DatastoreError.self) {
+                try await datastore.probe(endpoint: 0, resuming: nil)
+            }
+            // Returns at once, or the next attempt would wait for the old connection.
+            datastore.disconnect(endpoint: 0)
+        } while error?.message.contains("still closing") != true && attempts < 500
+        #expect(error?.reason == .unavailable && attempts > EtcdConnections.maximumClosing, "\(attempts)")
+        proxy.set(.cut)
         await datastore.close()
     }
 

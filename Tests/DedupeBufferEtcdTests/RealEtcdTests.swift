@@ -159,6 +159,27 @@ import Testing
         }
     }
 
+    /// Scene 6, with TLS, whose connections close slowly if the peer is silent. The only name works
+    /// on a new connection.
+    @Test func scene06_halfOpenConnectionsWithTLS_areReplacedAtTheSameName() async throws {
+        let certificates = try Certificates(requiresClientCertificate: false)
+        let cluster = try await EtcdCluster(certificates: certificates)
+        let proxy = try Proxy(to: cluster.members[0].port)
+        let admin = try await EtcdAdmin(cluster.endpoints[0], tls: certificates.clientTLS)
+        var configuration = quick(
+            EtcdConfiguration(
+                endpoints: [try .init(host: "127.0.0.1", port: proxy.port, usesTLS: true)], prefix: "/k/"))
+        configuration.tls = certificates.clientTLS
+        try await Follower.run(configuration) { follower in
+            try await follower.waitUntilInSync()
+            proxy.freezeConnections()
+            try await admin.put("/k/1", "1")
+            try await follower.waitUntil("the change", content: try cluster.content(prefix: "/k/"))
+            #expect(follower.syncer.statistics.resyncs == [.initial: 1])
+            #expect(follower.syncer.statistics.heartbeatMisses >= 1)
+        }
+    }
+
     /// Scene 7: a member that is alone answers pings, but has no leader.
     @Test func scene07_memberWithoutTheOthers_isLeftOrWaitedFor() async throws {
         let cluster = try await EtcdCluster(3)
@@ -455,8 +476,9 @@ import Testing
         let otherKey = try Data(contentsOf: URL(filePath: stranger.path("client.key")))
         try otherKey.write(to: URL(filePath: certificates.path("client.key")))
         _ = try await datastore.probe(endpoint: 0, resuming: nil)
-        await datastore.disconnect(endpoint: 0)
+        datastore.disconnect(endpoint: 0)
         await expect(reason: .unavailable) { try await datastore.probe(endpoint: 0, resuming: nil) }
+        datastore.disconnect(endpoint: 0)
         try key.write(to: URL(filePath: certificates.path("client.key")))
         try certificates.issue("client", extensions: "extendedKeyUsage=clientAuth")
         _ = try await datastore.probe(endpoint: 0, resuming: nil)

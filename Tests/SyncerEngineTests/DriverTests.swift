@@ -87,13 +87,10 @@ struct DriverTests {
         let driver = driver()
         let running = RunningDriver { await driver.run() }
         try await follow().end(.success(()))
-        let disconnection = try await store.expect(.disconnect(endpoint: 0))
+        try await eventually("the disconnection") { store.disconnected == [0] }
         clock.advance(by: .seconds(1))
-        // The pause is over, and the next request still waits for the old connections to close.
-        for _ in 0..<100 { await Task.yield() }
-        #expect(store.untaken == [])
-        store.answer(disconnection, .done)
         try await store.expectProbe(resuming: 11, revision: 20)
+        #expect(store.disconnected == [0])
         running.cancel()
         try await running.end()
     }
@@ -114,8 +111,9 @@ struct DriverTests {
         _ = try await store.expect(.progress)
         // This one hangs as well, and goes with the watch.
         clock.advance(by: .seconds(10))
-        store.answer(try await store.expect(.disconnect(endpoint: 0)), .done)
-        try await eventually("the end of the watch") { watch.isClosed && self.store.cancelled.contains(.progress) }
+        try await eventually("the end of the watch") {
+            watch.isClosed && self.store.cancelled.contains(.progress) && self.store.disconnected == [0]
+        }
         #expect(driver.statistics.heartbeatMisses == 1)
         running.cancel()
         try await running.end()
@@ -129,8 +127,9 @@ struct DriverTests {
         let first = try #require(driver.statistics.endpoint)
         _ = try await store.expect(.probe(endpoint: first, resuming: nil))
         clock.advance(by: .seconds(5))
-        store.answer(try await store.expect(.disconnect(endpoint: first)), .done)
-        #expect(store.cancelled == [.probe(endpoint: first, resuming: nil)])
+        try await eventually("the cancellation") {
+            store.cancelled == [.probe(endpoint: first, resuming: nil)] && store.disconnected == [first]
+        }
         clock.advance(by: .seconds(1))
         try await eventually("another probe") { store.untaken.count == 1 }
         #expect(driver.statistics.endpoint != first)
@@ -181,7 +180,7 @@ struct DriverTests {
     // MARK: The end
 
     /// The run is cancelled after each step of a life. It returns, and nothing is left open.
-    @Test(arguments: 0..<11, [true, false])
+    @Test(arguments: 0..<12, [true, false])
     func end_atEveryAwait_returns_andLeavesNothingOpen(steps: Int, byShutdown: Bool) async throws {
         let driver = driver()
         let running = RunningDriver { await driver.run() }
@@ -227,11 +226,10 @@ struct DriverTests {
         _ = try await store.expect(.progress)
         guard goesOn() else { return }
         watch.end(.success(()))
-        let disconnection = try await store.expect(.disconnect(endpoint: 0))
+        try await eventually("the disconnection") { store.disconnected == [0] }
         guard goesOn() else { return }
         clock.advance(by: .seconds(1))
         guard goesOn() else { return }
-        store.answer(disconnection, .done)
         _ = try await store.expect(.probe(endpoint: 0, resuming: 11))
     }
 

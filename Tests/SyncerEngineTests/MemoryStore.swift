@@ -87,6 +87,6 @@ final class MemoryStore: Datastore {
         }
     }
 
-    func disconnect(endpoint: Int) async { await Task.yield() }
+    func disconnect(endpoint: Int) {}
     func authenticate(endpoint: Int) async throws(DatastoreError) { await Task.yield() }
 }

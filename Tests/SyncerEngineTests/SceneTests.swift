@@ -232,15 +232,17 @@ struct SceneTests {
         #expect(harness.machine.statistics.resyncCount == 1)
     }
 
-    @Test(arguments: [DatastoreError.Reason.noLeader, .overloaded, .other])
-    mutating func scene07_memberWithoutLeader_resumesAtTheNext_onTheSameConnections(
+    /// Several members may be behind one name. An old connection leads to the same one again.
+    @Test(arguments: DatastoreError.Reason.allCases.filter { ![.compacted, .responseTooLarge].contains($0) })
+    mutating func scene07_memberWithoutLeader_resumesAtTheNext_onANewConnection(
         reason: DatastoreError.Reason
     ) throws {
+        harness = Harness { $0.hasUser = false }
         try harness.follow(at: 10)
-        #expect(try harness.failWatch(reason).disconnected == [])
+        #expect(try harness.failWatch(reason).disconnected == [0])
         harness.passPause()
         #expect(harness.machine.endpoint == 1)
-        try harness.fail(reason)
+        #expect(try harness.fail(.noLeader).disconnected == [1])
         harness.passPause()
         #expect(harness.machine.endpoint == 2)
         try harness.answerProbe(at: 11)
@@ -405,7 +407,8 @@ struct SceneTests {
             .created(range: 0, other), .changes(range: 0, [.put("a", at: 150)], other, isFragment: false),
             .progress(range: 0, other), .heartbeat(other),
         ]
-        try harness.message(messages[kind])
+        // The old cluster may still answer on the old connection.
+        #expect(try harness.message(messages[kind]).disconnected == [0])
         #expect(harness.phase == .reading)
         #expect(harness.take().seen == "")
         #expect(harness.machine.history.epoch == 1)

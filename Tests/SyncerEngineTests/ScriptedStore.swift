@@ -11,7 +11,6 @@ final class ScriptedStore: Datastore {
         case probe(endpoint: Int, resuming: Int64?)
         case page(endpoint: Int, PageRequest)
         case watch(endpoint: Int, starts: [Int64])
-        case disconnect(endpoint: Int)
         case authenticate(endpoint: Int)
         case progress
     }
@@ -35,6 +34,7 @@ final class ScriptedStore: Datastore {
         /// Questions that no test has taken.
         var calls: [Call] = []
         var cancelled: [Ask] = []
+        var disconnected: [Int] = []
         var watches: [ScriptedWatch] = []
     }
 
@@ -92,6 +92,8 @@ final class ScriptedStore: Datastore {
     var openCalls: Int { state.change { $0.waiting.count } }
     /// Questions that were given up.
     var cancelled: [Ask] { state.change { Array($0.cancelled) } }
+    /// The endpoints whose connections were closed.
+    var disconnected: [Int] { state.change { Array($0.disconnected) } }
     /// Questions that no test has taken.
     var untaken: [Ask] { state.change { $0.calls.map(\.ask) } }
     var openWatches: Int { state.change { Array($0.watches) }.count { !$0.isClosed } }
@@ -145,7 +147,7 @@ final class ScriptedStore: Datastore {
         return watch
     }
 
-    func disconnect(endpoint: Int) async { _ = try? await ask(.disconnect(endpoint: endpoint)) }
+    func disconnect(endpoint: Int) { state.change { $0.disconnected.append(endpoint) } }
     func authenticate(endpoint: Int) async throws(DatastoreError) {
         _ = try await ask(.authenticate(endpoint: endpoint))
     }

@@ -12,8 +12,9 @@ typealias ResponseMessages<Message: WireDecodable> =
 
 /// A connection to one endpoint.
 ///
-/// It is used until the first failure. The engine decides when and where the next attempt is made,
-/// which begins with a new connection, and each new connection reads the certificates' files again.
+/// It is used until the engine disconnects: after each failure, and before each snapshot. The
+/// engine decides when and where the next attempt is made, which begins with a new connection and
+/// reads the certificates' files again.
 final class EtcdConnection: Sendable {
     private let client: GRPCClient<HTTP2ClientTransport.Posix>
     private let task: Task<Void, Never>

@@ -15,6 +15,11 @@ final class EtcdConnections: Sendable {
         var latestNumber = 0
     }
 
+    /// How many connections to one endpoint may be closing. One that hangs while it connects closes
+    /// when its look-up of the name, its connection or its handshake ends, which takes up to half a
+    /// minute. Without a limit a long outage would collect such connections.
+    static let maximumClosing = 8
+
     private let endpoints: [EtcdConfiguration.Endpoint]
     private let options: EtcdTransportOptions
     private let state = Locked(State())
@@ -29,7 +34,7 @@ final class EtcdConnections: Sendable {
     /// The connection for an endpoint's requests, which connects if there is none.
     func forRequests(endpoint: Int) throws(DatastoreError) -> EtcdConnection {
         try state.withLock { state throws(DatastoreError) in
-            if let connection = state.forRequests[endpoint], !connection.isClosing { return connection }
+            if let connection = state.forRequests[endpoint] { return connection }
             let connection = try open(endpoint, &state)
             state.forRequests[endpoint] = connection
             return connection
@@ -41,17 +46,26 @@ final class EtcdConnections: Sendable {
         try state.withLock { state throws(DatastoreError) in try open(endpoint, &state) }
     }
 
-    /// Closes the connections to one endpoint, or to all of them, and returns them.
+    /// Begins to close the connections to one endpoint, or to all of them, and returns them. They
+    /// are not used any more.
     @discardableResult
     func close(endpoint: Int? = nil) -> [EtcdConnection] {
-        let closing = state.withLock { state in
-            state.open.values.filter { endpoint == nil || $0.endpoint == endpoint }.map(\.connection)
+        let (closing, forRequests) = state.withLock { state in
+            // Connections are not destroyed under the lock.
+            let forRequests = state.forRequests
+            state.forRequests = forRequests.filter { endpoint != nil && $0.key != endpoint }
+            return (state.open.values.filter { endpoint == nil || $0.endpoint == endpoint }, forRequests)
         }
-        for connection in closing { connection.close() }
-        return closing
+        for open in closing { open.connection.close() }
+        withExtendedLifetime(forRequests) {}
+        return closing.map(\.connection)
     }
 
     private func open(_ endpoint: Int, _ state: inout State) throws(DatastoreError) -> EtcdConnection {
+        let closing = state.open.values.count { $0.endpoint == endpoint && $0.connection.isClosing }
+        guard closing < Self.maximumClosing else {
+            throw DatastoreError(.unavailable, "\(closing) earlier connections are still closing")
+        }
         state.latestNumber += 1
         let number = state.latestNumber
         let connection = try EtcdConnection(endpoints[endpoint], options) { [weak self] in self?.closed(number) }

@@ -68,9 +68,7 @@ final class EtcdDatastore: Datastore {
         return EtcdWatch(try connections.forWatch(endpoint: endpoint), creations, credentials.metadata)
     }
 
-    func disconnect(endpoint: Int) async {
-        await connections.close(endpoint: endpoint).waitUntilClosed()
-    }
+    func disconnect(endpoint: Int) { connections.close(endpoint: endpoint) }
 
     func authenticate(endpoint: Int) async throws(DatastoreError) {
         try await credentials.authenticate { request async throws(DatastoreError) in
@@ -96,19 +94,14 @@ final class EtcdDatastore: Datastore {
         return try await send(method, request, endpoint, timeout, metadata: credentials.metadata)
     }
 
+    /// The connection stays in use after a failure, until the engine disconnects.
+
     private func send<Request, Response>(
         _ method: EtcdMethod<Request, Response>, _ request: Request, _ endpoint: Int, _ timeout: Duration,
         metadata: Metadata
     ) async throws(DatastoreError) -> Response {
-        let connection = try connections.forRequests(endpoint: endpoint)
-        do throws(DatastoreError) {
-            return try await connection.call(method, request, metadata: metadata, timeout: timeout)
-        } catch {
-            // A connection that fails may not recover by itself, and one whose answers do not come
-            // may be half open.
-            if error.reason == .unavailable || error.reason == .timeout { connection.close() }
-            throw error
-        }
+        try await connections.forRequests(endpoint: endpoint)
+            .call(method, request, metadata: metadata, timeout: timeout)
     }
 }
 

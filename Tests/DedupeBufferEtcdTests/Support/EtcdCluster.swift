@@ -105,6 +105,7 @@ final class EtcdCluster: Sendable {
                     } catch {
                         // Refused users, too, mean that the member serves.
                         if error.reason == .unauthenticated || error.reason == .permissionDenied { break }
+                        datastore.disconnect(endpoint: 0)
                     }
                     try await Task.sleep(for: .milliseconds(20))
                 }

@@ -14,18 +14,23 @@ final class FakeStore: Sendable {
         var log: [DatastoreEntry] = []
         var compacted: Int64 = 0
         var revision: Int64 = 1
-        var ranges: [RangeRequest] = []
+        var pagePeers: [String] = []
         var creations: [WatchCreateRequest] = []
         var peers: [String] = []
         var waiting: [AsyncStream<Void>.Continuation] = []
     }
 
+    private let cluster: UInt64
     private let state = Locked(State())
+
+    init(cluster: UInt64 = 1) { self.cluster = cluster }
 
     /// The requests of the watches so far, and the connections that they came on.
     var creations: [WatchCreateRequest] { state.withLock { $0.creations } }
     var peers: [String] { state.withLock { $0.peers } }
     var revision: Int64 { state.withLock { $0.revision } }
+    /// The connections that pages were read on, in their order.
+    var pagePeers: [String] { state.withLock { $0.pagePeers } }
 
     /// Puts a value, or deletes the key if the value is `nil`. The watches are told.
     @discardableResult
@@ -67,7 +72,7 @@ final class FakeStore: Sendable {
         watch: @escaping @Sendable (Int, WatchCreateRequest, FakeStream, inout FakeRequests) async throws -> Void
     ) -> FakeEtcd.Script {
         var script = FakeEtcd.Script()
-        script.range = { [self] call in try range(call.request) }
+        script.range = { [self] call in try range(call) }
         script.watch = { [self] stream in
             var requests = FakeRequests(iterator: stream.requests.makeAsyncIterator())
             guard case .create(let request)? = try await requests.next() else { return }
@@ -81,9 +86,10 @@ final class FakeStore: Sendable {
         return script
     }
 
-    private func range(_ request: RangeRequest) throws -> RangeResponse {
+    private func range(_ call: FakeCall<RangeRequest>) throws -> RangeResponse {
+        let request = call.request
         let (revision, compacted) = state.withLock { state in
-            state.ranges.append(request)
+            if !request.isKeysOnly { state.pagePeers.append(call.peer) }
             return (state.revision, state.compacted)
         }
         guard request.revision <= revision else {
@@ -94,7 +100,7 @@ final class FakeStore: Sendable {
         }
         let found = entries(at: request.revision == 0 ? revision : request.revision).values
             .filter { isInRange($0.key, request) }.sorted { $0.key.lexicographicallyPrecedes($1.key) }
-        var response = RangeResponse.of(revision: revision, Array(found.prefix(Int(request.limit))))
+        var response = RangeResponse.of(revision: revision, cluster: cluster, Array(found.prefix(Int(request.limit))))
         response.count = Int64(found.count)
         response.hasMore = found.count > response.entries.count
         return response
@@ -112,20 +118,20 @@ final class FakeStore: Sendable {
     ) async throws {
         let (changes, continuation) = AsyncStream.makeStream(of: Void.self)
         state.withLock { $0.waiting.append(continuation) }
-        if !isCreated { try await stream.send(.created(0, revision: revision)) }
-        let sender = Task { [self] in
+        if !isCreated { try await stream.send(.of(0, revision: revision, cluster: cluster) { $0.isCreated = true }) }
+        let sender = Task { [self, cluster] in
             var next = start
             continuation.yield()
             for await _ in changes {
                 let events = events(from: next)
                 guard let last = events.last else { continue }
-                try await stream.send(.of(0, revision: last.revision) { $0.events = events })
+                try await stream.send(.of(0, revision: last.revision, cluster: cluster) { $0.events = events })
                 next = last.revision + 1
             }
         }
         defer { sender.cancel() }
         while let request = try await requests.next() {
-            if request == .progress { try await stream.send(.of(-1, revision: revision)) }
+            if request == .progress { try await stream.send(.of(-1, revision: revision, cluster: cluster)) }
         }
     }
 }

@@ -21,6 +21,8 @@ final class Proxy: Sendable {
         var target: Int
         /// Both sockets of each connection.
         var sockets: Set<CInt> = []
+        /// Those of them that nothing passes.
+        var frozen: Set<CInt> = []
     }
 
     let port: Int
@@ -54,9 +56,13 @@ final class Proxy: Sendable {
         state.change { state in
             state.mode = mode
             guard mode == .cut else { return }
+            state.frozen = []
             for socket in state.sockets { shutdown(socket, CInt(SHUT_RDWR)) }
         }
     }
+
+    /// Lets nothing pass on the connections that there are. New ones work.
+    func freezeConnections() { state.change { $0.frozen = $0.sockets } }
 
     /// Lets new connections go to another port.
     func redirect(to target: Int) { state.change { $0.target = target } }
@@ -84,7 +90,10 @@ final class Proxy: Sendable {
                         return isLast
                     })
                 else { return }
-                state.withLock { $0.sockets.subtract([client, server]) }
+                state.withLock { state in
+                    state.sockets.subtract([client, server])
+                    state.frozen.subtract([client, server])
+                }
                 for socket in [client, server] { close(socket) }
             }
             for (from, to) in [(client, server), (server, client)] {
@@ -106,7 +115,7 @@ final class Proxy: Sendable {
     private static func pump(_ from: CInt, _ to: CInt, _ state: Gate<State>) {
         var buffer = [UInt8](repeating: 0, count: 1 << 16)
         while case let count = read(from, &buffer, buffer.count), count > 0 {
-            state.wait { $0.mode != .frozen }
+            state.wait { $0.mode != .frozen && !$0.frozen.contains(from) }
             var rest = buffer[..<count]
             while !rest.isEmpty {
                 let written = rest.withUnsafeBytes { write(to, $0.baseAddress, $0.count) }
