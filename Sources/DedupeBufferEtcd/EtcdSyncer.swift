@@ -25,8 +25,16 @@ import SyncerEngine
 /// watch resumes where it broke off. If etcd no longer has what was missed, or if another history
 /// answers, the syncer reads a new snapshot, and the buffer deletes what is gone.
 ///
-/// The revision of an update has etcd's revision in its lower 48 bits. The upper 16 bits count how
-/// often the history broke, for example because the cluster was restored from a backup.
+/// The revision of an update has etcd's revision in its lower 48 bits. The upper 16 bits are a
+/// number of the history, at first 0. It grows when the history breaks, for example because the
+/// cluster was restored from a backup.
+///
+/// ### One buffer, one syncer
+///
+/// Give a new syncer a new buffer, also if it follows another cluster in place of the first. If the
+/// target is a `DedupeBuffer` that has been used, the syncer begins with a random number of the
+/// history, so that no revision of the earlier syncer stands for a value of this one. An adapter in
+/// front of the buffer hides that. A new syncer also knows no value that `decode` accepted before.
 ///
 /// ### Not promised
 ///
@@ -118,7 +126,7 @@ public final class EtcdSyncer: Service {
         self.rejections = rejections
         let buffer = target as? DedupeBuffer<Target.Key, Target.Value>
         var observer = SyncerObserver(configuration)
-        if let buffer { observer.liveKeys = { buffer.statistics.liveKeys } }
+        if let buffer { observer.bufferStatistics = { buffer.statistics } }
         driver = SyncerDriver(
             datastore: datastore, target: outer, configuration: configuration.syncerConfiguration,
             observer: observer, overflows: buffer?.overflows, clock: configuration.clock)
@@ -127,8 +135,13 @@ public final class EtcdSyncer: Service {
     /// Follows the cluster until the task is cancelled, or the application shuts down gracefully.
     ///
     /// The call does not throw: a syncer goes on trying, whatever happens to the cluster. When the
-    /// call returns, all connections are closed. The target keeps what it has. The call may be made
-    /// again, and then begins with a snapshot.
+    /// call returns, all connections are closed. That can take half a minute if a host's name is
+    /// being looked up in vain. The target keeps what it has.
+    ///
+    /// After a cancellation the call may be made again, and then begins with a snapshot. After a
+    /// graceful shutdown it returns at once.
+    ///
+    /// - Precondition: no other call is running.
     public func run() async {
         await withGracefulShutdownHandler {
             await driver.run()

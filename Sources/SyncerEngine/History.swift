@@ -4,8 +4,8 @@
 struct History: Sendable, Hashable {
     /// The cluster that answered last. `nil` before the first answer.
     private(set) var cluster: UInt64?
-    /// How often the history broke. It is a part of the revisions that the sink sees, because after
-    /// a restore the same revision may name another value.
+    /// Grows whenever the history breaks. It is a part of the revisions that the sink sees, because
+    /// after a restore the same revision may name another value.
     private(set) var epoch: UInt64
     /// The newest revision of this history that any answer has shown.
     private(set) var known: Int64 = 0

@@ -12,6 +12,9 @@ final class Latch: Sendable {
 
     private let state = Locked(State())
 
+    /// Whether it has happened.
+    var isOpen: Bool { state.withLock { $0.isOpen } }
+
     /// It has happened.
     func open() {
         let waiters = state.withLock { state in

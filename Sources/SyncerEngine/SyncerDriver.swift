@@ -25,7 +25,7 @@ package final class SyncerDriver<Store: Datastore, Target: RestartAwareCallbacks
     private let makeGenerator: @Sendable () -> any RandomNumberGenerator
     private let end = Latch()
     private let latest = Locked(SyncerStatistics())
-    private let hasRun = Locked(false)
+    private let runs = Locked((count: 0, isRunning: false))
 
     /// - Parameters:
     ///   - datastore: the datastore to follow.
@@ -47,13 +47,13 @@ package final class SyncerDriver<Store: Datastore, Target: RestartAwareCallbacks
         }
         let buffer = target as? DedupeBuffer<[UInt8], [UInt8]>
         var observer = observer
-        if let buffer, observer.liveKeys == nil { observer.liveKeys = { buffer.statistics.liveKeys } }
+        if let buffer, observer.bufferStatistics == nil { observer.bufferStatistics = { buffer.statistics } }
         (self.datastore, self.target, self.configuration) = (datastore, target, configuration)
         (self.observer, self.overflows) = (observer, overflows ?? buffer?.overflows)
         (self.clock, makeGenerator) = (clock, generator)
     }
 
-    /// What the syncer has done so far in its run.
+    /// What the syncer has done so far, in all its runs.
     package var statistics: SyncerStatistics { latest.withLock { $0 } }
 
     /// Ends `run()`, also one that has not begun. Returns at once. May be called from anywhere, and
@@ -62,19 +62,27 @@ package final class SyncerDriver<Store: Datastore, Target: RestartAwareCallbacks
 
     /// Follows the datastore until the task is cancelled or `shutdown()` is called.
     ///
-    /// Every task that the run began has ended when it returns. The target keeps what it has. Call
-    /// it once.
+    /// Every task that the run began has ended when it returns. The target keeps what it has. After
+    /// a cancellation the call may be made again; after `shutdown()` it returns at once, and the
+    /// target hears nothing.
+    ///
+    /// - Precondition: no other call is running. Two would tell the target of two snapshots at
+    ///   once.
     package func run() async {
+        if end.isOpen { return }
+        let isFirst = runs.withLock { runs in
+            precondition(!runs.isRunning, "A syncer is run while it is running.")
+            runs = (runs.count + 1, true)
+            return runs.count == 1
+        }
+        defer { runs.withLock { $0.isRunning = false } }
         let (commands, continuation) = AsyncStream.makeStream(of: SyncerCommand.self)
         var generator = makeGenerator()
         let order = Array(0..<datastore.endpointCount).shuffled(using: &generator)
-        let earlier = hasRun.withLock { hasRun in
-            defer { hasRun = true }
-            return hasRun ? statistics : nil
-        }
+        let machine = SyncerStateMachine(
+            configuration, endpoints: order, after: isFirst ? foreignPast(&generator) : statistics)
         let core = SyncerCore(
-            SyncerStateMachine(configuration, endpoints: order, after: earlier), EngineClock(clock), generator,
-            observer, latest,
+            machine, EngineClock(clock), generator, observer, latest,
             SyncerOutputs(target: target, commands: continuation) { [datastore] in datastore.disconnect(endpoint: $0) })
         let requests = SyncerRequests(datastore: datastore, core: core)
         await withTaskGroup { group in
@@ -84,6 +92,15 @@ package final class SyncerDriver<Store: Datastore, Target: RestartAwareCallbacks
             await group.next()
             group.cancelAll()
         }
+    }
+
+    /// Another syncer has put into the buffer before, perhaps revisions of another history. A
+    /// random epoch keeps its revisions apart from those of this syncer.
+    private func foreignPast(_ generator: inout any RandomNumberGenerator) -> SyncerStatistics? {
+        guard let buffer = observer.bufferStatistics?(), buffer.received > 0 else { return nil }
+        var past = SyncerStatistics()
+        past.epoch = UInt64.random(in: 0..<(1 << 15), using: &generator)
+        return past
     }
 
     private func follow(_ commands: AsyncStream<SyncerCommand>, with requests: SyncerRequests<Store, Target>) async {

@@ -13,8 +13,8 @@ package struct SyncerObserver: Sendable {
     package var onStateChange: (@Sendable (SyncerState) -> Void)?
     /// The name of an endpoint, as logs show it.
     package var endpointName: @Sendable (Int) -> String = { "\($0)" }
-    /// The number of keys that the sink has. `nil`: not known.
-    package var liveKeys: (@Sendable () -> Int)?
+    /// The statistics of the buffer behind the target. `nil`: not known.
+    package var bufferStatistics: (@Sendable () -> DedupeBufferStatistics)?
 
     package init(
         logger: Logger? = nil, metrics: DedupeBufferConfiguration.Metrics? = nil,
@@ -59,7 +59,7 @@ extension SyncerObserver {
     }
 
     private func logEmptySnapshot(_ logger: Logger) {
-        let keys = liveKeys?()
+        let keys = bufferStatistics?().liveKeys
         guard keys != 0 else { return }
         logger.warning(
             "The snapshot is empty, all live keys will be deleted",

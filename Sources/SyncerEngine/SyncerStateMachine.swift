@@ -98,7 +98,8 @@ struct SyncerStateMachine: Sendable {
     /// - Parameters:
     ///   - configuration: how to follow. It has no fault.
     ///   - endpoints: the indices of all endpoints, in the order in which to try them.
-    ///   - earlier: what earlier runs have done with the same target, if there were any.
+    ///   - earlier: what earlier runs have done with the same target, if there were any. The first
+    ///     epoch is the one after theirs.
     init(_ configuration: SyncerConfiguration, endpoints: [Int], after earlier: SyncerStatistics? = nil) {
         self.configuration = configuration
         self.endpoints = EndpointRing(endpoints)
@@ -109,7 +110,7 @@ struct SyncerStateMachine: Sendable {
         statistics = earlier
         // The history may have broken between the runs.
         history = History(epoch: earlier.epoch + 1)
-        hasDeliveredKeys = earlier.snapshotKeys + earlier.events > 0
+        hasDeliveredKeys = true
     }
 
     /// Something happened.

@@ -28,7 +28,7 @@ package struct SyncerStatistics: Sendable, Hashable {
     package var revision: Int64 = 0
     /// The endpoint in use.
     package var endpoint: Int?
-    /// How often the history of revisions broke.
+    /// The number of the history in the revisions that the sink sees.
     package var epoch: UInt64 = 0
     /// The latest status that the sink's buffer was told.
     package var status = SyncStatus.waitForDatastore

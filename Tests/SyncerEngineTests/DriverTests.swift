@@ -242,6 +242,47 @@ struct DriverTests {
         #expect(store.openCalls == 0)
     }
 
+    /// The target must not be left waiting for a datastore that is not asked.
+    @Test func run_afterAShutdown_returnsAtOnce_andTellsTheTargetNothing() async throws {
+        let driver = driver()
+        let running = RunningDriver { await driver.run() }
+        _ = try await follow([.put("a", at: 5)])
+        try await inSync(driver)
+        driver.shutdown()
+        try await running.end()
+        let told = (buffer.statistics.statusesReceived, states.value, driver.statistics)
+        await driver.run()
+        #expect((buffer.statistics.statusesReceived, states.value, driver.statistics) == told)
+    }
+
+    @Test func run_whileItIsRunning_endsTheProgram() async {
+        await #expect(processExitsWith: .failure) {
+            let store = ScriptedStore()
+            let driver = SyncerDriver(datastore: store, target: DedupeBuffer<[UInt8], [UInt8]>())
+            async let first: Void = driver.run()
+            _ = try await store.expect(.probe(endpoint: 0, resuming: nil))
+            await driver.run()
+            await first
+        }
+    }
+
+    /// Another syncer followed another cluster, in which the same revision had another value.
+    @Test func scene12_bufferOfAnEarlierSyncer_getsRevisionsOfAnotherEpoch() async throws {
+        buffer.onUpdates([Update(key: bytes("a"), value: bytes("before"), revision: 5)])
+        let sink = NaiveSink()
+        try buffer.sendNextBatchToSink(sink)
+        let driver = driver()
+        let running = RunningDriver { await driver.run() }
+        _ = try await follow([.put("a", "after", at: 5)])
+        try await inSync(driver)
+        while (try? buffer.sendNextBatchToSink(sink)) != nil {}
+        #expect(sink.state == [bytes("a"): bytes("after")])
+        let revision = try #require(sink.updates.last?.revision)
+        #expect(revision & (1 << 48 - 1) == 5 && 1...(1 << 15) ~= revision >> 48)
+        running.cancel()
+        try await running.end()
+    }
+
     @Test func run_hasEnded_nothingKeepsTheDriverAlive() async throws {
         weak var weakDriver: SyncerDriver<ScriptedStore, DedupeBuffer<[UInt8], [UInt8]>>?
         weak var weakStore: ScriptedStore?
@@ -287,7 +328,11 @@ struct DriverTests {
         let handler = InMemoryLogHandler()
         for keys in [0, 3] {
             var observer = SyncerObserver(logger: Logger(label: "test") { _ in handler })
-            observer.liveKeys = { keys }
+            observer.bufferStatistics = {
+                var statistics = DedupeBufferStatistics()
+                statistics.liveKeys = keys
+                return statistics
+            }
             observer.report(.emptySnapshot)
         }
         #expect(handler.entries.map(\.metadata) == [["syncer.live_keys": "3"]])
