@@ -44,6 +44,7 @@ extension EtcdConfiguration {
         try require(pages.initialKeys >= 1, "pages.initialKeys", "1 or more")
         try require(pages.maximumKeys >= 1, "pages.maximumKeys", "1 or more")
         try require(pages.targetBytes >= 1, "pages.targetBytes", "1 or more")
+        try require(warningKeyCount ?? 1 >= 1, "warningKeyCount", "1 or more")
     }
 
     private var overlaps: Bool {
@@ -72,6 +73,8 @@ extension EtcdConfiguration {
         configuration.liveness.gracePeriod = gracePeriod
         configuration.resyncs.minimumInterval = minimumResyncInterval
         configuration.resyncs.auditInterval = auditInterval
+        configuration.resyncs.warningKeyCount = warningKeyCount
+        configuration.hasUser = user != nil
         return configuration
     }
 

@@ -84,6 +84,14 @@ public struct EtcdConfiguration: Sendable {
     /// what has changed.
     public var auditInterval: Duration? = .seconds(30 * 60)
 
+    /// The logger gets a warning of a snapshot with more keys than this. 1 or more. `nil`: it gets
+    /// none.
+    ///
+    /// A buffer whose bound is smaller than the number of keys can overflow in each snapshot, and
+    /// each overflow makes the syncer read everything again. So this should be the bound, if the
+    /// buffer has one.
+    public var warningKeyCount: Int?
+
     // MARK: - Observation
 
     /// The logger that the syncer logs to. `nil` turns logging off. Keys and values are never
@@ -92,8 +100,8 @@ public struct EtcdConfiguration: Sendable {
     /// - `debug`: each attempt that failed.
     /// - `info`: connections, interruptions, resyncs.
     /// - `warning`: no endpoint works; a server gave no sign of life; another cluster, or one with
-    ///   an older history, answered; the snapshot is empty although keys are live; a value could
-    ///   not be decoded.
+    ///   an older history, answered; the snapshot is empty although keys are live, or has more than
+    ///   ``warningKeyCount``; a value could not be decoded; a password is not encrypted.
     /// - `error`: the cluster refuses the user.
     public var logger: Logger?
 

@@ -50,13 +50,16 @@ public final class EtcdSyncer: Service {
     ///
     /// - Parameters:
     ///   - configuration: what to follow, and how.
-    ///   - target: where to put what was found; kept alive by the syncer. If the target is a
-    ///     `DedupeBuffer`, an overflow of the buffer makes the syncer read everything again.
+    ///   - target: where to put what was found; kept alive by the syncer.
+    ///   - overflows: the overflows of the buffer behind the target, each of which makes the syncer
+    ///     read everything again. Needed if the buffer has a bound and the target is an adapter in
+    ///     front of it. If the target is a `DedupeBuffer`, the syncer finds them itself.
     /// - Precondition: ``EtcdConfiguration/validate()`` does not throw.
     public convenience init(
-        configuration: EtcdConfiguration, target: some RestartAwareCallbacks<[UInt8], [UInt8]>
+        configuration: EtcdConfiguration, target: some RestartAwareCallbacks<[UInt8], [UInt8]>,
+        overflows: DedupeBufferOverflows? = nil
     ) {
-        self.init(configuration, target, behind: target, Rejections(configuration))
+        self.init(configuration, target, behind: target, overflows, Rejections(configuration))
     }
 
     /// A syncer that decodes values.
@@ -68,13 +71,14 @@ public final class EtcdSyncer: Service {
     /// - Parameters:
     ///   - configuration: what to follow, and how.
     ///   - target: where to put what was found; kept alive by the syncer.
+    ///   - overflows: the overflows of the buffer behind the target, if the target is no buffer.
     ///   - onRejection: called for each value that was rejected, by one task at a time. It must
     ///     return soon.
     ///   - decode: makes a value from a key and the bytes that etcd has for it. Called by one task
     ///     at a time.
     /// - Precondition: ``EtcdConfiguration/validate()`` does not throw.
     public convenience init<Target: RestartAwareCallbacks>(
-        configuration: EtcdConfiguration, target: Target,
+        configuration: EtcdConfiguration, target: Target, overflows: DedupeBufferOverflows? = nil,
         onRejection: (@Sendable (Rejection) -> Void)? = nil,
         decode: @escaping @Sendable (_ key: [UInt8], _ value: [UInt8]) throws -> Target.Value
     ) where Target.Key == [UInt8] {
@@ -84,7 +88,7 @@ public final class EtcdSyncer: Service {
         } value: { _, key, bytes in
             try decode(key, bytes)
         }
-        self.init(configuration, adapter, behind: target, rejections)
+        self.init(configuration, adapter, behind: target, overflows, rejections)
     }
 
     /// A syncer that decodes keys as UTF-8, and values.
@@ -95,13 +99,14 @@ public final class EtcdSyncer: Service {
     /// - Parameters:
     ///   - configuration: what to follow, and how.
     ///   - target: where to put what was found; kept alive by the syncer.
+    ///   - overflows: the overflows of the buffer behind the target, if the target is no buffer.
     ///   - onRejection: called for each value that was rejected, by one task at a time. It must
     ///     return soon.
     ///   - decode: makes a value from a key and the bytes that etcd has for it. Called by one task
     ///     at a time.
     /// - Precondition: ``EtcdConfiguration/validate()`` does not throw.
     public convenience init<Target: RestartAwareCallbacks>(
-        configuration: EtcdConfiguration, target: Target,
+        configuration: EtcdConfiguration, target: Target, overflows: DedupeBufferOverflows? = nil,
         onRejection: (@Sendable (Rejection) -> Void)? = nil,
         decode: @escaping @Sendable (_ key: String, _ value: [UInt8]) throws -> Target.Value
     ) where Target.Key == String {
@@ -112,11 +117,12 @@ public final class EtcdSyncer: Service {
         } value: { key, _, bytes in
             try decode(key, bytes)
         }
-        self.init(configuration, adapter, behind: target, rejections)
+        self.init(configuration, adapter, behind: target, overflows, rejections)
     }
 
     private init<Outer: RestartAwareCallbacks<[UInt8], [UInt8]>, Target: RestartAwareCallbacks>(
-        _ configuration: EtcdConfiguration, _ outer: Outer, behind target: Target, _ rejections: Rejections
+        _ configuration: EtcdConfiguration, _ outer: Outer, behind target: Target, _ overflows: DedupeBufferOverflows?,
+        _ rejections: Rejections
     ) {
         DedupeBufferConfiguration.trapUnlessValid(configuration.validate)
         datastore = EtcdDatastore(
@@ -129,7 +135,7 @@ public final class EtcdSyncer: Service {
         if let buffer { observer.bufferStatistics = { buffer.statistics } }
         driver = SyncerDriver(
             datastore: datastore, target: outer, configuration: configuration.syncerConfiguration,
-            observer: observer, overflows: buffer?.overflows, clock: configuration.clock)
+            observer: observer, overflows: overflows ?? buffer?.overflows, clock: configuration.clock)
     }
 
     /// Follows the cluster until the task is cancelled, or the application shuts down gracefully.

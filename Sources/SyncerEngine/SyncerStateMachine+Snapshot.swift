@@ -28,11 +28,12 @@ extension SyncerStateMachine {
         if snapshot?.isWatchFirst == true { probe() } else { readNextPage() }
     }
 
-    /// A restart that is still to come clears the overflow, so no other one is needed.
+    /// The buffer has dropped its backlog, and drops everything until it hears of a restart, also
+    /// statuses. So it hears of the restart at once. A snapshot that is planned already is enough.
     mutating func overflowed() {
         guard phase != .idle else { return }
-        if let snapshot, !snapshot.hasBegun { return }
-        resync(.overflow)
+        if snapshot?.hasBegun ?? true { resync(.overflow) }
+        beginSnapshot()
     }
 
     // MARK: - Pages
@@ -52,7 +53,8 @@ extension SyncerStateMachine {
         }
         history.learn(page.position)
         isHealthy()
-        beginSnapshot(at: page.position.revision)
+        if snapshot?.revision == nil { snapshot?.revision = page.position.revision }
+        beginSnapshot()
         tell(.resyncInProgress)
         put(page)
         goOn(after: page)
@@ -60,8 +62,7 @@ extension SyncerStateMachine {
 
     /// The sink's buffer hears of the restart when there is something to tell it, and only once for
     /// each snapshot.
-    mutating func beginSnapshot(at revision: Int64) {
-        if snapshot?.revision == nil { snapshot?.revision = revision }
+    mutating func beginSnapshot() {
         guard snapshot?.hasBegun == false else { return }
         snapshot?.hasBegun = true
         told = nil

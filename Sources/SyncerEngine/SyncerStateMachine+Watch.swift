@@ -32,7 +32,7 @@ extension SyncerStateMachine {
         watch?.ranges[range].isCreated = true
         if let cursor = cursors?[range], position.revision < cursor - 1 { watch?.isBehind = true }
         // Changes may come from now on, and none may come before the restart.
-        if let snapshot, snapshot.isWatchFirst, !snapshot.hasBegun { beginSnapshot(at: position.revision) }
+        if let snapshot, snapshot.isWatchFirst, !snapshot.hasBegun { beginSnapshot() }
         guard phase == .opening, watch?.isCreated == true else { return }
         guard let snapshot, !snapshot.isRead else { return follow() }
         phase = .filling

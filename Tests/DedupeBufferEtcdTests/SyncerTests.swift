@@ -29,6 +29,172 @@ import Testing
         }
     }
 
+    /// Scene 7: the only name stands for two members. The one that the connections go to loses its
+    /// leader, and goes on answering.
+    @Test func scene07_oneNameForSeveralMembers_isFollowedAtAMemberWithALeader() async throws {
+        store.put("/k/1", "1")
+        let isAlone = Locked(false)
+        let well = plainScript
+        var alone = store.script { [store] _, request, stream, requests in
+            if isAlone.withLock({ $0 }) { throw RPCError(code: .unavailable, message: "etcdserver: no leader") }
+            try await stream.send(.created(0, revision: store.revision))
+            while !isAlone.withLock({ $0 }) { try await Task.sleep(for: .milliseconds(5)) }
+            throw RPCError(code: .unavailable, message: "etcdserver: no leader")
+        }
+        let range = alone.range
+        alone.range = { call in
+            if isAlone.withLock({ $0 }) { throw RPCError(code: .unavailable, message: "etcdserver: no leader") }
+            return try await range(call)
+        }
+        try await within("the test") { [alone, store] in
+            try await FakeEtcd.run(alone) { first in
+                try await FakeEtcd.run(well) { second in
+                    let proxy = try Proxy(to: first.port)
+                    try await Follower.run(through(proxy)) { follower in
+                        try await follower.waitUntil("the snapshot", content: store.content())
+                        proxy.redirect(to: second.port)
+                        isAlone.withLock { $0 = true }
+                        store.put("/k/2", "2")
+                        try await follower.waitUntil("the change", content: store.content())
+                        #expect(follower.syncer.statistics.resyncs == [.initial: 1])
+                    }
+                }
+            }
+        }
+    }
+
+    /// A configuration with one endpoint. The proxy stands for a name.
+    private func through(_ proxy: Proxy) throws -> EtcdConfiguration {
+        patient(
+            EtcdConfiguration(
+                endpoints: [try .init(host: "127.0.0.1", port: proxy.port, usesTLS: false)], prefix: "/k/"))
+    }
+
+    /// Scene 8: the connection for requests is idle between audits. A router drops it without a
+    /// sign, so each audit uses a new one.
+    @Test func scene08_audits_readOnNewConnections() async throws {
+        store.put("/k/1", "1")
+        try await follow(plainScript, auditInterval: .milliseconds(50)) { follower, store in
+            try await within("three audits") {
+                while store.pagePeers.count < 4 { try await Task.sleep(for: .milliseconds(5)) }
+            }
+            let peers = store.pagePeers
+            #expect(Set(peers).count == peers.count, "\(peers)")
+        }
+    }
+
+    /// Scene 12: a name moves to another cluster, and the old one still answers on the connections
+    /// that are open.
+    @Test func scene12_nameMovesToAnotherCluster_whileTheOldOneLives() async throws {
+        let other = FakeStore(cluster: 2)
+        store.put("/k/1", "old")
+        for i in 1..<4 { other.put("/k/\(i)", "new") }
+        let (oldScript, newScript) = (
+            plainScript,
+            other.script { _, request, stream, requests in
+                try await other.follow(stream, from: request.startRevision, &requests)
+            }
+        )
+        try await within("the test") { [store] in
+            try await FakeEtcd.run(oldScript) { old in
+                try await FakeEtcd.run(newScript) { new in
+                    let proxy = try Proxy(to: old.port)
+                    var configuration = try through(proxy)
+                    configuration.auditInterval = .milliseconds(300)
+                    try await Follower.run(configuration) { follower in
+                        try await follower.waitUntil("the old cluster", content: store.content())
+                        proxy.redirect(to: new.port)
+                        try await follower.waitUntil("the new cluster", content: other.content())
+                    }
+                }
+            }
+        }
+    }
+
+    // MARK: - Overflows and decoding
+
+    /// An adapter in front of a buffer, as a user may write one.
+    private struct Adapter: RestartAwareCallbacks {
+        let buffer: DedupeBuffer<[UInt8], [UInt8]>
+
+        func onConnectionRestarted() { buffer.onConnectionRestarted() }
+        func onStatusUpdated(_ status: SyncStatus) { buffer.onStatusUpdated(status) }
+        func onUpdates(_ updates: [Update<[UInt8], [UInt8]>]) { buffer.onUpdates(updates) }
+    }
+
+    /// The buffer has no room for the snapshot while nothing delivers.
+    @Test(arguments: ["adapter", "buffer", "decoded bytes", "decoded strings"])
+    func overflow_isFollowedByAResync(target: String) async throws {
+        for i in 0..<10 { store.put("/k/\(i)", "\(i)") }
+        let script = plainScript
+        try await within("the test") {
+            try await FakeEtcd.run(script) { endpoint in
+                let (states, continuation) = AsyncStream.makeStream(of: EtcdSyncerState.self)
+                var configuration = patient(EtcdConfiguration(endpoints: [endpoint], prefix: "/k/"))
+                configuration.onStateChange = { continuation.yield($0) }
+                let bytes = DedupeBuffer<[UInt8], [UInt8]>(bound: .keys(5))
+                let strings = DedupeBuffer<String, Int>(bound: .keys(5))
+                let syncer =
+                    switch target {
+                    case "adapter":
+                        EtcdSyncer(
+                            configuration: configuration, target: Adapter(buffer: bytes), overflows: bytes.overflows)
+                    case "buffer": EtcdSyncer(configuration: configuration, target: bytes)
+                    case "decoded bytes":
+                        EtcdSyncer(configuration: configuration, target: bytes) { (_: [UInt8], value) in value }
+                    default: EtcdSyncer(configuration: configuration, target: strings) { (_: String, _) in 1 }
+                    }
+                let task = Task { await syncer.run() }
+                for await state in states where state == .resyncing(.overflow) { break }
+                task.cancel()
+                await task.value
+            }
+        }
+    }
+
+    private struct NotANumber: Error {}
+
+    private struct NumberSink: SyncerCallbacks {
+        let content = Locked<[String: Int]>([:])
+
+        func onStatusUpdated(_ status: SyncStatus) {}
+
+        func onUpdates(_ updates: [Update<String, Int>]) {
+            content.withLock { content in for update in updates { content[update.key] = update.value } }
+        }
+    }
+
+    @Test func valuesThatCannotBeDecoded_areRejected_andTheOthersReachTheSink() async throws {
+        for (key, value) in [("1", "1"), ("2", "two"), ("3", "3")] { store.put("/k/\(key)", value) }
+        let script = plainScript
+        try await within("the test") { [store] in
+            try await FakeEtcd.run(script) { endpoint in
+                let configuration = patient(EtcdConfiguration(endpoints: [endpoint], prefix: "/k/"))
+                let buffer = DedupeBuffer<String, Int>()
+                let (rejections, continuation) = AsyncStream.makeStream(of: EtcdSyncer.Rejection.self)
+                let syncer = EtcdSyncer(configuration: configuration, target: buffer) {
+                    continuation.yield($0)
+                } decode: { (_: String, value) throws -> Int in
+                    guard let number = Int(String(decoding: value, as: UTF8.self)) else { throw NotANumber() }
+                    return number
+                }
+                let task = Task { await syncer.run() }
+                var iterator = rejections.makeAsyncIterator()
+                let first = try #require(await iterator.next())
+                #expect(first.key == Array("/k/2".utf8) && first.error is NotANumber && first.revision == 3)
+                store.put("/k/1", "one")
+                let second = try #require(await iterator.next())
+                #expect(second.key == Array("/k/1".utf8))
+                #expect(syncer.statistics.rejected == 2)
+                task.cancel()
+                await task.value
+                let sink = NumberSink()
+                try buffer.sendNextBatchToSink(sink)
+                #expect(sink.content.withLock { $0 } == ["/k/1": 1, "/k/3": 3])
+            }
+        }
+    }
+
     /// Scene 5: an answer to a progress request is ahead of the changes. The next watch begins
     /// after the last change that came.
     @Test func scene05_progressAnswerAheadOfChanges_doesNotMoveTheCursor() async throws {

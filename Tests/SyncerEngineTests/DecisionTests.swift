@@ -74,14 +74,37 @@ struct DecisionTests {
         #expect(harness.take().seen == Array(repeating: "restart, resync, a@5", count: 4).joined(separator: ", "))
     }
 
-    @Test mutating func overflow_whenARestartIsToCome_changesNothing() throws {
+    /// Until the restart the buffer drops everything, also statuses.
+    @Test mutating func overflow_isFollowedByTheRestartAtOnce_andByTheGracePeriod() throws {
+        harness.random = 1
+        try harness.follow(at: 10)
         harness.send(.overflowed)
+        #expect(harness.take().seen == "restart, resync")
+        // etcd cannot be reached.
+        while harness.now < .seconds(10) {
+            if harness.machine.request != nil { try harness.fail(.unavailable) }
+            harness.pass(min(harness.machine.nextDeadline! - harness.now, .seconds(10) - harness.now))
+        }
+        #expect(harness.take().seen == "wait-for-ready")
+        harness.passPause()
+        try harness.answerProbe(at: 10)
+        try harness.answerPage([.put("a", at: 5)], at: 10)
+        try harness.create(at: 10)
+        #expect(harness.take().seen == "resync, a@5, in-sync")
+        #expect(harness.machine.statistics.resyncs == [.initial: 1, .overflow: 1])
+    }
+
+    @Test mutating func overflow_whenARestartIsToCome_isFollowedByIt_andNoOtherOne() throws {
+        harness.send(.overflowed)
+        #expect(harness.take() == [])
         harness.send(.start)
         harness.send(.overflowed)
+        #expect(harness.take().seen == "wait-for-ready, restart, resync")
         #expect(harness.phase == .probing)
         try harness.answerProbe(at: 10)
-        harness.send(.overflowed)
-        #expect(harness.phase == .reading)
+        try harness.answerPage([.put("a", at: 5)], at: 10)
+        try harness.create(at: 10)
+        #expect(harness.take().seen == "a@5, in-sync")
         #expect(harness.machine.statistics.resyncCount == 1)
     }
 
