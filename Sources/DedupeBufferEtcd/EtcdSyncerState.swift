@@ -54,7 +54,8 @@ public struct EtcdResyncReason: Sendable, Hashable, CustomStringConvertible {
     public static let compacted = Self(.compacted)
     /// Another cluster answers.
     public static let otherCluster = Self(.otherCluster)
-    /// The newest revision is older than one that was seen: the cluster was restored.
+    /// The newest revision is older than one that was seen: the cluster was restored, or another
+    /// one, which is younger, answers.
     public static let revisionsWentBack = Self(.revisionsWentBack)
     /// The target's buffer exceeded its bound.
     public static let overflow = Self(.overflow)

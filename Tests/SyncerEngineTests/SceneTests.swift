@@ -351,6 +351,18 @@ struct SceneTests {
         #expect(harness.machine.statistics.epoch == 1)
     }
 
+    /// The datastore says so itself. A moment later the new history may be beyond the cursor.
+    @Test mutating func scene11_cursorIsInTheFuture_resyncsInANewEpoch() throws {
+        try harness.follow([.put("a", at: 90)], at: 100)
+        try harness.lose()
+        harness.now += .seconds(1)
+        _ = harness.take()
+        #expect(try harness.fail(.futureRevision).reports == [.resyncing(.revisionsWentBack)])
+        try harness.answerPage([.put("a", "other", at: 90)], at: 120)
+        try harness.create(at: 120)
+        #expect(harness.take().seen == "restart, resync, a@\(1 << 48 | 90), in-sync")
+    }
+
     @Test mutating func scene11_cursorIsJustBehindTheNewestRevision_resumes() throws {
         try harness.follow(at: 100)
         try harness.lose()

@@ -36,14 +36,11 @@ final class EtcdDatastore: Datastore {
         // A read at the revision before fails if a watch could miss something. This is stricter
         // than etcd's own check for a watch, which lets one begin at the compacted revision itself,
         // although a deletion at that revision is gone.
+        //
+        // It also fails, as `.futureRevision`, if the history ends before that revision. That is
+        // the only proof that the history is another one: a moment later it may have grown.
         if let resuming { request.revision = max(0, resuming - 1) }
-        do throws(DatastoreError) {
-            return try await call(.range, request, endpoint, options.requestTimeout).header.position
-        } catch  where error.reason == .futureRevision {
-            // The history ends before that revision. The newest one says where.
-            request.revision = 0
-            return try await call(.range, request, endpoint, options.requestTimeout).header.position
-        }
+        return try await call(.range, request, endpoint, options.requestTimeout).header.position
     }
 
     func page(endpoint: Int, _ request: PageRequest) async throws(DatastoreError) -> Page {
