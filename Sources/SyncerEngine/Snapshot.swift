@@ -38,7 +38,8 @@ struct Snapshot: Sendable, Hashable {
     }
 }
 
-/// Which revision of a key the sink has, while pages and a watch bring keys at the same time.
+/// Which revision of a range's keys the sink has, while pages and a watch bring keys at the same
+/// time.
 ///
 /// The watch began at revision `start`. So it brings every change of this revision or a later one,
 /// and the ledger needs no entry for a page's key that has not changed since.

@@ -6,7 +6,7 @@ extension SyncerStateMachine {
     mutating func plan(_ reason: ResyncReason) {
         snapshot = Snapshot(reason: reason, isWatchFirst: compactedSnapshots >= 2)
         cursors = nil
-        ledger = nil
+        ledgers = [:]
         statistics.resyncs[reason, default: 0] += 1
         report(.resyncing(reason))
     }
@@ -75,9 +75,9 @@ extension SyncerStateMachine {
         statistics.snapshotKeys += page.entries.count
         pageSize.adapt(to: page.entries)
         count(page)
-        ledger?.reach(page.position.revision)
-        guard ledger != nil else { return deliver(page.entries) }
-        deliver(page.entries.filter { ledger?.admitsPage($0) ?? true })
+        guard let range = snapshot?.range, ledgers[range] != nil else { return deliver(page.entries) }
+        ledgers[range]?.reach(page.position.revision)
+        deliver(page.entries.filter { ledgers[range]?.admitsPage($0) ?? true })
     }
 
     private mutating func goOn(after page: Page) {
@@ -119,6 +119,6 @@ extension SyncerStateMachine {
     mutating func beginWatchFirst(at revision: Int64) {
         snapshot?.revision = revision
         setCursors(past: revision)
-        ledger = RevisionLedger(start: revision + 1)
+        for range in 0..<configuration.rangeCount { ledgers[range] = RevisionLedger(start: revision + 1) }
     }
 }

@@ -54,6 +54,9 @@ extension SyncerStateMachine {
             report(.resumed(endpoint: endpoint))
         }
         tell(.inSync)
+        // A server that is asked now, while the stream certainly works, is not taken for a proxy
+        // when a later stream is silent.
+        if let watch, !answering.contains(endpoint) { actions.append(.requestProgress(watch.id)) }
         if watch?.isBehind == true && request == nil { verify() }
     }
 
@@ -66,11 +69,13 @@ extension SyncerStateMachine {
 
     // MARK: - Changes
 
-    /// Whether a response may be used. Its revision never falls, so a member whose revision falls
-    /// has lost its place, and the syncer goes elsewhere.
+    /// Whether a response may be used. Its revision may be lower than that of a response before,
+    /// because during a catch-up it may be the member's newest one or only that of the last change.
+    /// It is never below what the watch has delivered. A member that falls behind that has lost its
+    /// place, and the syncer goes elsewhere.
     private mutating func trusts(_ position: HistoryPosition, of range: Int, dropping entries: [DatastoreEntry]) -> Bool
     {
-        guard let watch, let cursors, watch.isCreated(range) else {
+        guard let cursors, watch?.isCreated(range) == true else {
             malformed("a response of range \(range), which is not watched")
             return false
         }
@@ -78,13 +83,12 @@ extension SyncerStateMachine {
             foundOtherCluster(position)
             return false
         }
-        guard position.revision >= max(watch.ranges[range].revision, cursors[range] - 1) else {
+        guard position.revision >= cursors[range] - 1 else {
             statistics.duplicatesDropped += entries.count
             report(.revisionsFell(endpoint: endpoint))
             broke(DatastoreError(.other, "the revisions of the watch fell"))
             return false
         }
-        self.watch?.ranges[range].revision = position.revision
         history.learn(position)
         return true
     }
@@ -92,7 +96,7 @@ extension SyncerStateMachine {
     private mutating func changed(_ range: Int, _ entries: [DatastoreEntry], isFragment: Bool) {
         guard let cursor = cursors?[range] else { return }
         let oldest = max(cursor, passed[range])
-        let admitted = entries.filter { $0.revision >= oldest && (ledger?.admitsChange($0) ?? true) }
+        let admitted = entries.filter { $0.revision >= oldest && (ledgers[range]?.admitsChange($0) ?? true) }
         statistics.duplicatesDropped += entries.count - admitted.count
         statistics.events += admitted.count
         deliver(admitted)
@@ -113,7 +117,7 @@ extension SyncerStateMachine {
         guard let cursor = cursors?[range], revision >= cursor else { return }
         cursors?[range] = revision + 1
         updateLag()
-        if phase == .following, let ledger, let least = cursors?.min(), least > ledger.horizon { self.ledger = nil }
+        if phase == .following, let ledger = ledgers[range], revision >= ledger.horizon { ledgers[range] = nil }
     }
 
     mutating func updateLag() {

@@ -55,8 +55,8 @@ struct SyncerStateMachine: Sendable {
     var passed: [Int64] = []
     /// The snapshot under way, from the decision to read it to the in-sync that ends it.
     var snapshot: Snapshot?
-    /// Which revisions of keys a watch that came first has brought.
-    var ledger: RevisionLedger?
+    /// For each range, which revisions of its keys a watch that came first has brought.
+    var ledgers: [Int: RevisionLedger] = [:]
     /// Snapshots in a row that a compaction ended.
     var compactedSnapshots = 0
     var history = History()

@@ -17,8 +17,6 @@ struct WatchStream: Sendable {
         var isCreated = false
         /// The newest revision in the fragments of a response whose last fragment has not come.
         var incomplete: Int64?
-        /// The newest revision of a response.
-        var revision: Int64 = 0
     }
 
     let id: RequestID

@@ -198,7 +198,7 @@ struct ExhaustiveTests {
         if machine.snapshot == nil && machine.phase != .idle && machine.phase != .stopped {
             rule("no cursor", machine.cursors != nil)
         }
-        if machine.phase == .filling { rule("no ledger", machine.ledger != nil) }
+        if machine.phase == .filling { rule("no ledger", machine.ledgers.count == Self.ranges) }
         rule(
             "following since",
             (machine.followingSince != nil) == (machine.phase == .following) || machine.phase == .stopped)
@@ -318,7 +318,7 @@ struct ExhaustiveTests {
             phase: machine.phase, told: machine.told, request: kind(machine.request),
             watch: kind(machine.watch), snapshot: kind(machine.snapshot),
             flags: [
-                node.hasRestarted, machine.cursors == nil, machine.ledger == nil, machine.mayAuthenticate,
+                node.hasRestarted, machine.cursors == nil, machine.ledgers.isEmpty, machine.mayAuthenticate,
                 machine.reported.isConnected,
                 machine.compactedSnapshots > 0, machine.compactedSnapshots > 1,
                 !machine.answering.isEmpty, !machine.mute.isEmpty, !machine.silent.isEmpty,
@@ -344,7 +344,7 @@ struct ExhaustiveTests {
             case .probing: 2
             }
         return [heartbeat, watch.isBehind ? 1 : 0]
-            + watch.ranges.map { ($0.isCreated ? 1 : 0) + ($0.incomplete == nil ? 2 : 0) + ($0.revision == 0 ? 4 : 0) }
+            + watch.ranges.map { ($0.isCreated ? 1 : 0) + ($0.incomplete == nil ? 2 : 0) }
     }
 
     private func kind(_ snapshot: Snapshot?) -> [Int] {

@@ -72,7 +72,7 @@ struct SceneTests {
             try harness.pending().request == .page(PageRequest(range: 0, after: bytes("b"), revision: 20, limit: 8000)))
     }
 
-    /// The second time, the watch comes first, and no compaction can disturb the pages.
+    /// After the second compaction the watch comes first, and no compaction can disturb the pages.
     @Test mutating func scene02_compactedAgain_watchesFirst() throws {
         try compactTwice()
         #expect(harness.machine.snapshot?.isWatchFirst == true)
@@ -92,9 +92,28 @@ struct SceneTests {
         #expect(harness.take().seen == "b@33 -c@34, a@5, d@36 e@9, in-sync")
         try harness.change(.put("d", "older", at: 35), .put("d", "new", at: 36), .put("a", at: 37), at: 37)
         #expect(harness.take().seen == "a@37")
-        #expect(harness.machine.ledger != nil)
+        #expect(!harness.machine.ledgers.isEmpty)
         try harness.change(.put("a", at: 41))
-        #expect(harness.machine.ledger == nil)
+        #expect(harness.machine.ledgers.isEmpty)
+    }
+
+    /// An idle range must not keep the names of a busy one.
+    @Test mutating func scene02_watchFirst_oneRangeIsIdle_forgetsTheKeysOfTheOther() throws {
+        harness = Harness(ranges: 2)
+        try compactTwice()
+        try harness.answerProbe(at: 30)
+        try harness.create(at: 30)
+        try harness.answerPage([.put("a", at: 5)], at: 40)
+        try harness.answerPage([.put("b", at: 35)], at: 45)
+        #expect(harness.phase == .following)
+        try harness.change(.put("a", at: 41))
+        #expect(Array(harness.machine.ledgers.keys) == [1])
+        // The page showed this change first.
+        _ = harness.take()
+        try harness.change(.put("b", at: 35), range: 1)
+        #expect(harness.take().delivered == [])
+        try harness.message(.progress(range: 1, .at(45)))
+        #expect(harness.machine.ledgers.isEmpty)
     }
 
     @Test mutating func scene02_watchFirstBreaksOff_resumesBoth() throws {
@@ -264,6 +283,40 @@ struct SceneTests {
         try harness.follow(at: 10)
         #expect(harness.pass(.seconds(30)).disconnected == [0])
         #expect(harness.phase == .waiting)
+    }
+
+    /// A busy watch gets messages and is never asked. So it is asked once when it begins. Without
+    /// that, a second stall would be taken for a proxy.
+    @Test mutating func scene08_serverAnsweredWhenTheWatchBegan_isNeverTakenForAProxy() throws {
+        harness = Harness(endpoints: [0])
+        harness.send(.start)
+        try harness.answerProbe(at: 10)
+        try harness.answerPage(at: 10)
+        #expect(try harness.create(at: 10).progressRequests == 1)
+        try harness.message(.heartbeat(.at(10)))
+        for revision in 11..<13 as Range<Int64> {
+            try harness.change(.put("a", at: revision))
+            _ = harness.take()
+            #expect(harness.pass(.seconds(30)).disconnected == [0])
+            harness.passPause()
+            try harness.answerProbe(at: revision)
+            // It is known to answer.
+            #expect(try harness.create(at: revision).progressRequests == 0)
+        }
+        #expect(harness.machine.mute == [])
+    }
+
+    /// The connection for requests was idle while the watch worked. A router may have dropped it.
+    @Test mutating func scene08_audit_readsOnANewConnection() throws {
+        try harness.follow(at: 10)
+        harness.now = try #require(harness.machine.auditAt) - .seconds(5)
+        try harness.message(.heartbeat(.at(10)))
+        _ = harness.take()
+        let actions = harness.pass(.seconds(5))
+        #expect(harness.machine.statistics.resyncs[.audit] == 1)
+        let disconnection = try #require(actions.firstIndex(of: .disconnect(endpoint: 0)))
+        let page = try #require(actions.firstIndex { $0.sent != nil })
+        #expect(disconnection < page)
     }
 
     @Test mutating func scene08_serverIsSilentAgain_andTheProbeFails_dropsTheTransport() throws {
@@ -453,13 +506,24 @@ struct SceneTests {
         try harness.change(.put("a", at: 98), .put("b", at: 99), .put("c", at: 101), at: 110)
         #expect(harness.take().delivered == ["c@101"])
         #expect(harness.machine.statistics.duplicatesDropped == 2)
-        try harness.change(.put("a", at: 102), at: 109)
+        try harness.change(.put("a", at: 102), at: 100)
         #expect(harness.phase == .waiting)
         #expect(harness.take().reports.contains(.revisionsFell(endpoint: 0)))
         #expect(harness.machine.statistics.duplicatesDropped == 3)
         harness.passPause()
         #expect(harness.machine.endpoint == 1)
         #expect(try harness.pending().request == .probe(resuming: 102))
+    }
+
+    /// While etcd catches a watch up, a response has the member's newest revision, or only that of
+    /// its own last change if the stream was full.
+    @Test mutating func scene14_responseIsBelowTheOneBefore_butNotBelowTheCursor_isTrusted() throws {
+        try harness.follow(at: 100)
+        try harness.change(.put("a", at: 150), at: 5000)
+        try harness.change(.put("a", at: 200), at: 200)
+        try harness.change(.put("a", at: 300), at: 5000)
+        #expect(harness.take().delivered == ["a@150", "a@200", "a@300"])
+        #expect(harness.phase == .following)
     }
 
     @Test mutating func scene14_progressBelowTheCursor_reopensElsewhere() throws {
