@@ -144,6 +144,8 @@ let package = Package(
             name: "DedupeBufferEtcdTests",
             dependencies: [
                 "DedupeBufferEtcd", "SyncerEngine", "DedupeBuffer",
+                .product(name: "Logging", package: "swift-log"),
+                .product(name: "InMemoryLogging", package: "swift-log"),
                 .product(
                     name: "ServiceLifecycle", package: "swift-service-lifecycle", condition: .when(traits: ["Etcd"])),
                 .product(name: "GRPCCore", package: "grpc-swift-2", condition: .when(traits: ["Etcd"])),

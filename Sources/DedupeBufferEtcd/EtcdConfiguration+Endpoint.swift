@@ -26,6 +26,7 @@ extension EtcdConfiguration {
         /// Whether the connection is encrypted, and the member proves its identity.
         public let usesTLS: Bool
 
+        /// What a host is, by its text.
         enum HostKind: Sendable {
             case name
             case ipv4
@@ -43,6 +44,7 @@ extension EtcdConfiguration {
         /// - Throws: `endpoint`, if the host or the port cannot be one.
         public init(host: String, port: Int = 2379, usesTLS: Bool) throws(DedupeBufferConfiguration.ValidationError) {
             try require(1...65_535 ~= port, "endpoint", "at a port between 1 and 65535, and \(port) is none")
+            try Self.refuseUser(in: host)
             guard let hostKind = HostKind(host) else {
                 throw .init(
                     member: "endpoint", requirement: "at a host name or address, and \"\(host)\" is none")
@@ -61,6 +63,7 @@ extension EtcdConfiguration {
         /// - Throws: `endpoint`, if the text is no such URL.
         public init(_ url: String) throws(DedupeBufferConfiguration.ValidationError) {
             var rest = Substring(url)
+            try Self.refuseUser(in: url)
             let usesTLS = try Self.takeScheme(&rest)
             if rest.hasSuffix("/") { rest.removeLast() }
             let port = try Self.takePort(&rest)
@@ -71,6 +74,11 @@ extension EtcdConfiguration {
                 try require(!rest.contains(":"), "endpoint", "with brackets around an address of IPv6")
             }
             try self.init(host: String(rest), port: port ?? 2379, usesTLS: usesTLS)
+        }
+
+        /// A text with a user may have a password, so the error does not quote it.
+        private static func refuseUser(in text: String) throws(DedupeBufferConfiguration.ValidationError) {
+            try require(!text.contains("@"), "endpoint", "without a user, who has a member of the configuration")
         }
 
         /// Returns whether the scheme is that of TLS.
@@ -109,7 +117,7 @@ extension EtcdConfiguration.Endpoint: CustomStringConvertible {
 
 extension EtcdConfiguration.Endpoint.HostKind {
     /// `nil` if the text is no host.
-    fileprivate init?(_ host: String) {
+    init?(_ host: String) {
         var address = in6_addr()
         if inet_pton(AF_INET, host, &address) == 1 {
             self = .ipv4

@@ -34,8 +34,8 @@ extension EtcdConfiguration {
         public var certificateAuthorities: String?
         /// `nil` if the cluster does not ask for one.
         public var identity: Identity?
-        /// The name that a member's certificate must have. `nil`: the endpoint's host. A
-        /// certificate for the address that the connection goes to is accepted, too.
+        /// The name that a member's certificate must have; not an address. `nil`: the endpoint's
+        /// host. A certificate for the address that the connection goes to is accepted, too.
         public var serverName: String?
 
         /// Settings for TLS. The properties describe the parameters.
@@ -49,6 +49,9 @@ extension EtcdConfiguration {
     }
 
     /// A user of etcd. The user needs the permission to read the prefixes.
+    ///
+    /// The syncer sends the password to etcd. To an endpoint of the scheme `http` it goes
+    /// unencrypted, so that everyone on the way can read it.
     public struct User: Sendable, Hashable, CustomStringConvertible {
         /// The user's name.
         public var name: String

@@ -17,6 +17,9 @@ extension EtcdConfiguration {
         try require(
             tls == nil || endpoints.allSatisfy(\.usesTLS), "endpoints", "of the scheme https, because tls is set")
         try require(user?.name.isEmpty != true, "user.name", "one character or more")
+        if let name = tls?.serverName {
+            try require(Endpoint.HostKind(name) == .name, "tls.serverName", "the name of a host, and no address")
+        }
         try validateTimes()
         try validateNumbers()
     }

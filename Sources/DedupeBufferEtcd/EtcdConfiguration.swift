@@ -31,7 +31,8 @@ public struct EtcdConfiguration: Sendable {
 
     // MARK: - Security
 
-    /// The user in whose name the syncer reads. `nil` if the cluster does not ask for one.
+    /// The user in whose name the syncer reads. `nil` if the cluster does not ask for one. The
+    /// password goes unencrypted to endpoints of the scheme `http`; the logger gets a warning then.
     public var user: User?
 
     /// How connections to endpoints of the scheme `https` are encrypted. `nil` stands for the

@@ -130,6 +130,9 @@ public final class EtcdSyncer: Service {
             options: configuration.transportOptions)
         endpoints = configuration.endpoints
         self.rejections = rejections
+        if configuration.user != nil, !endpoints.allSatisfy(\.usesTLS) {
+            configuration.logger?.warning("The password is sent unencrypted, because an endpoint is not https")
+        }
         let buffer = target as? DedupeBuffer<Target.Key, Target.Value>
         var observer = SyncerObserver(configuration)
         if let buffer { observer.bufferStatistics = { buffer.statistics } }

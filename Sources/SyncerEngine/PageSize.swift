@@ -15,8 +15,14 @@ struct PageSize: Sendable {
     mutating func adapt(to entries: [DatastoreEntry]) {
         guard !entries.isEmpty else { return }
         let bytes = entries.reduce(0) { $0 + $1.key.count + ($1.value?.count ?? 0) }
-        let fitting = limits.targetBytes * entries.count / max(bytes, 1)
-        limit = min(max(fitting, 1), limit * 4, limits.maximum)
+        let fitting = Self.product(limits.targetBytes, entries.count) / max(bytes, 1)
+        limit = min(max(fitting, 1), Self.product(limit, 4), limits.maximum)
+    }
+
+    /// Limits are as large as their user likes.
+    private static func product(_ left: Int, _ right: Int) -> Int {
+        let (product, overflow) = left.multipliedReportingOverflow(by: right)
+        return overflow ? .max : product
     }
 
     /// A page was too large or took too long. Returns whether a smaller one can be asked for.

@@ -94,7 +94,8 @@ extension SyncerStateMachine {
     private mutating func count(_ page: Page) {
         guard var snapshot, snapshot.after == nil else { return }
         let before = snapshot.announced
-        snapshot.announced += page.count
+        let (announced, overflow) = before.addingReportingOverflow(page.count)
+        snapshot.announced = overflow ? .max : announced
         self.snapshot = snapshot
         guard let most = configuration.resyncs.warningKeyCount.map(Int64.init) else { return }
         if before <= most && snapshot.announced > most { report(.manyKeys(snapshot.announced)) }

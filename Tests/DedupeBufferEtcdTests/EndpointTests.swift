@@ -39,6 +39,19 @@ import Testing
         #expect(throws: DedupeBufferConfiguration.ValidationError.self) { try EtcdConfiguration.Endpoint(url) }
     }
 
+    /// Errors are logged.
+    @Test(arguments: ["http://root:secret@etcd-1", "root:secret@etcd-1:2379", "https://secret@host:1"])
+    func url_withAUser_isRefused_andNotQuoted(url: String) {
+        let error = #expect(throws: DedupeBufferConfiguration.ValidationError.self) {
+            try EtcdConfiguration.Endpoint(url)
+        }
+        #expect(error.map { "\($0)".contains("secret") } == false)
+        let other = #expect(throws: DedupeBufferConfiguration.ValidationError.self) {
+            try EtcdConfiguration.Endpoint(host: url, usesTLS: false)
+        }
+        #expect(other.map { "\($0)".contains("secret") } == false)
+    }
+
     @Test func hosts_areToldApart() throws {
         #expect(try EtcdConfiguration.Endpoint("http://1.2.3.4").hostKind == .ipv4)
         #expect(try EtcdConfiguration.Endpoint("http://[::1]").hostKind == .ipv6)

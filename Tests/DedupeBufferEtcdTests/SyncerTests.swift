@@ -6,6 +6,8 @@
 import DedupeBuffer
 import Foundation
 import GRPCCore
+import InMemoryLogging
+import Logging
 import ServiceLifecycle
 import SyncerEngine
 import Testing
@@ -425,6 +427,13 @@ extension [String: String] {
     }
 }
 
+extension EtcdConfiguration {
+    fileprivate mutating func useTLS(serverName: String?) {
+        endpoints = [try! Endpoint("https://127.0.0.1:1")]
+        tls = .init(serverName: serverName)
+    }
+}
+
 @Suite struct EtcdConfigurationTests {
     private let valid = EtcdConfiguration(
         endpoints: [try! EtcdConfiguration.Endpoint("http://127.0.0.1:1")], prefix: "/k/")
@@ -456,8 +465,34 @@ extension [String: String] {
         ("backOff.resetAfter", { $0.backOff.resetAfter = .seconds(-1) }),
         ("backOff.factor", { $0.backOff.factor = 0.5 }), ("backOff.factor", { $0.backOff.factor = .nan }),
         ("pages.initialKeys", { $0.pages.initialKeys = 0 }), ("pages.maximumKeys", { $0.pages.maximumKeys = 0 }),
-        ("pages.targetBytes", { $0.pages.targetBytes = 0 }),
+        ("pages.targetBytes", { $0.pages.targetBytes = 0 }), ("warningKeyCount", { $0.warningKeyCount = 0 }),
+        ("tls.serverName", { $0.useTLS(serverName: "") }), ("tls.serverName", { $0.useTLS(serverName: "10.0.0.1") }),
+        ("tls.serverName", { $0.useTLS(serverName: "::1") }), ("tls.serverName", { $0.useTLS(serverName: "a b") }),
     ]
+
+    @Test func valuesForTheEngine_arePassedOn() throws {
+        var configuration = valid
+        configuration.warningKeyCount = 7
+        #expect(configuration.syncerConfiguration.resyncs.warningKeyCount == 7)
+        #expect(!configuration.syncerConfiguration.hasUser)
+        configuration.user = .init(name: "ann", password: "x")
+        #expect(configuration.syncerConfiguration.hasUser)
+        configuration.useTLS(serverName: "etcd.example")
+        try configuration.validate()
+    }
+
+    @Test func passwordWithoutEncryption_isLoggedOnce() {
+        let handler = InMemoryLogHandler()
+        for (isUser, usesTLS) in [(false, false), (true, true), (true, false)] {
+            var configuration = valid
+            if usesTLS { configuration.useTLS(serverName: nil) }
+            if isUser { configuration.user = .init(name: "ann", password: "secret") }
+            configuration.logger = Logger(label: "test") { _ in handler }
+            _ = EtcdSyncer(configuration: configuration, target: DedupeBuffer<[UInt8], [UInt8]>())
+        }
+        #expect(handler.entries.map(\.level) == [.warning])
+        #expect(!"\(handler.entries)".contains("secret"))
+    }
 
     @Test(arguments: faults.indices) func valueOutOfRange_isNamed(index: Int) {
         let (member, change) = Self.faults[index]

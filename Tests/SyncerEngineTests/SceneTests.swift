@@ -643,6 +643,22 @@ struct SceneTests {
         #expect(harness.take().reports.filter { $0 == .manyKeys(101) }.count == 1)
     }
 
+    @Test mutating func scene18_countsOfManyRanges_areTooManyForASum() throws {
+        harness = Harness(ranges: 9) { $0.resyncs.warningKeyCount = 100 }
+        harness.send(.start)
+        try harness.answerProbe(at: 10)
+        for _ in 0..<9 { try harness.answerPage(at: 10, count: 1 << 60) }
+        #expect(harness.take().reports.contains(.manyKeys(1 << 60)))
+    }
+
+    @Test func scene18_pageLimits_mayBeAsLargeAsTheirType() {
+        var limits = SyncerConfiguration.PageLimits()
+        (limits.initial, limits.maximum, limits.targetBytes) = (.max, .max, .max)
+        var size = PageSize(limits)
+        size.adapt(to: [.put("a", at: 1), .put("b", at: 1), .put("c", at: 1)])
+        #expect(size.limit > 1 << 50)
+    }
+
     @Test(arguments: [-1, .max] as [Int64])
     mutating func numbersAreOutOfRange_areMalformed(number: Int64) throws {
         harness.send(.start)
@@ -753,6 +769,17 @@ struct SceneTests {
         #expect(actions.reports.filter { $0 == .denied(DatastoreError(.permissionDenied)) }.count == 1)
         harness.pass(.seconds(10))
         #expect(harness.take().statuses == [.waitForDatastore])
+    }
+
+    /// A client that has a certificate and no password. The cluster's own words are reported.
+    @Test mutating func scene21_noUser_isDeniedWithoutAuthentication() throws {
+        harness = Harness { $0.hasUser = false }
+        try harness.follow(at: 10)
+        let denial = DatastoreError(.permissionDenied, "etcdserver: permission denied")
+        let actions = harness.send(.failed(try harness.watchID(), denial))
+        #expect(actions.requests == [])
+        #expect(actions.reports.contains(.denied(denial)))
+        #expect(harness.phase == .waiting)
     }
 
     @Test mutating func scene21_passwordIsWrong_isReportedOnce() throws {
