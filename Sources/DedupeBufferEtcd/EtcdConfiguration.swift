@@ -64,6 +64,9 @@ public struct EtcdConfiguration: Sendable {
     /// After this time without a working watch the target gets `waitForDatastore`. Zero or more.
     /// Until then the target stays in sync, because most interruptions end earlier, and a watch
     /// that resumes brings what was missed.
+    ///
+    /// The time begins when the syncer notices that the watch does not work. If a watch only falls
+    /// silent, that takes ``heartbeatInterval`` and ``heartbeatTimeout``.
     public var gracePeriod = Duration.seconds(10)
 
     /// The pauses between attempts.
@@ -81,8 +84,12 @@ public struct EtcdConfiguration: Sendable {
     /// or less. `nil`: never. More than zero.
     ///
     /// Some versions of etcd lose changes of a watch. This limits for how long the target stays
-    /// wrong. With `skipsUnchangedRevisions` in the buffer's configuration, the sink notices only
-    /// what has changed.
+    /// wrong. While everything is read, changes wait: the watch is closed, and begins again behind
+    /// the snapshot.
+    ///
+    /// Set `skipsUnchangedRevisions` in the buffer's configuration. Then the sink gets the statuses
+    /// `resyncInProgress` and `inSync`, and between them only what has changed. Without it the sink
+    /// gets every key again.
     public var auditInterval: Duration? = .seconds(30 * 60)
 
     /// The logger gets a warning of a snapshot with more keys than this. 1 or more. `nil`: it gets

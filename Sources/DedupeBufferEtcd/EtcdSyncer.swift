@@ -10,7 +10,9 @@ import SyncerEngine
 /// buffer.
 ///
 /// ```swift
-/// let buffer = DedupeBuffer<String, Route>(configuration: .init(label: "routes"))
+/// var options = DedupeBufferConfiguration(label: "routes")
+/// options.skipsUnchangedRevisions = true
+/// let buffer = DedupeBuffer<String, Route>(configuration: options)
 /// let syncer = EtcdSyncer(configuration: configuration, target: buffer) { key, bytes in
 ///     try JSONDecoder().decode(Route.self, from: Data(bytes))
 /// }

@@ -10,7 +10,8 @@ public enum EtcdSyncerState: Sendable, Hashable {
     case connected(EtcdConfiguration.Endpoint)
     /// Everything will be read, because of this.
     case resyncing(EtcdResyncReason)
-    /// The target has everything, and the watch brings what changes.
+    /// The target has everything, and the watch brings what changes. After an interruption without
+    /// a snapshot, the changes that were missed follow from now on.
     case inSync
     /// No endpoint works. The text says why.
     case unreachable(String)
