@@ -26,7 +26,9 @@
 #                 release
 # make test-valgrind   the C tests under memcheck
 # make test-arm64 the C tests, cross-compiled, under qemu
-# make evidence   long runs of all of these, and the report on them, Tests/EVIDENCE.md; some hours
+# make evidence   the long checks, and the table of their results, Tests/EVIDENCE.md; a day
+#                 (NAME="hostile bounds" runs only these; Tests/Evidence/evidence list names all)
+# make evidence-check  fails if one of them was not run, failed, or is older than what it covers
 # make bench      our figures beside those of the plain port of the original; some minutes
 #                 (bench-quick: one minute)
 # make bench-filter    10^6 lines of 100 bytes through the filter, in each format, and beside jq,
@@ -86,7 +88,7 @@ ETCD_PACKAGES = zlib1g-dev etcd-server etcd-client openssl
 SUDO = $(shell [ "$$(id -u)" = 0 ] || echo sudo)
 
 .PHONY: help setup setup-etcd run test test-all etcd-faults test-c test-quick test-swift test-arm64 test-valgrind examples examples-c examples-swift test-install asan tsan \
-    fuzz model interleavings stress shutdown mutants evidence \
+    fuzz model interleavings stress shutdown mutants evidence evidence-check \
     bench bench-quick bench-layer bench-instructions bench-check bench-plot bench-hub bench-filter bench-etcd \
     format format-check licence-check api-check api-baseline \
     symbol-graph docs docs-check check-symbols abi-check abi-baseline lib man install uninstall clean \
@@ -153,6 +155,8 @@ test-quick: setup
 	$(MAKE) -C Tests/Model quick
 	Tests/Mutants/mutants --check
 	Tests/Docs/rows
+	Tests/Evidence/test
+	Tests/Evidence/evidence check-table
 
 fuzz:
 	$(MAKE) -C Tests/Fuzz fuzz SECONDS=$(SECONDS) JOBS=$(JOBS)
@@ -179,8 +183,12 @@ etcd-faults: setup-etcd
 mutants: setup
 	Tests/Mutants/mutants
 
+NAME ?=
 evidence:
-	Tests/Evidence/run
+	Tests/Evidence/evidence run $(NAME)
+
+evidence-check:
+	Tests/Evidence/evidence check
 
 test-arm64:
 	Tests/arm64.sh
