@@ -299,6 +299,7 @@ convert = docc convert Sources/$1/Documentation.docc --fallback-display-name $1 
 # Code that needs a trait is checked with TRAITS=--enable-all-traits.
 docs-check: setup
 	Tests/Docs/names
+	Tests/Docs/version
 	swift build $(TRAITS)
 	Tests/Docs/check $(if $(findstring --enable-all-traits,$(TRAITS)),--all)
 	Tests/Docs/examples

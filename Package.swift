@@ -103,7 +103,7 @@ let package = Package(
         .executableTarget(
             name: "dedupe",
             dependencies: [
-                "DedupeBuffer", "CEventParser",
+                "CDedupe", "DedupeBuffer", "CEventParser",
                 .product(
                     name: "ArgumentParser", package: "swift-argument-parser", condition: .when(traits: ["Filter"])),
                 .target(name: "DedupeBufferEtcd", condition: .when(traits: ["Etcd"])),

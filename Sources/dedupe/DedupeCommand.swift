@@ -1,6 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
 
 import ArgumentParser
+import CDedupe
 
 /// The program: its first word names a subcommand, and without one the filter runs.
 ///
@@ -12,8 +13,8 @@ import ArgumentParser
 struct DedupeCommand: ParsableCommand {
     static let name = "dedupe"
     static let abstract = "Conflate a fast stream of keyed updates for a slow reader."
-    /// The version of the whole project.
-    static let version = "0.1.0"
+    /// The version of the whole project, which the C header defines.
+    static let version = CDEDUPE_VERSION
 
     static let configuration = CommandConfiguration(
         commandName: name, abstract: abstract, version: version, subcommands: Subcommand.allCases.compactMap(\.type))
