@@ -47,9 +47,13 @@
 # make format-check    checks the format, and that every file names the licence
 # make api-check  checks that the public API is what API/ records, and that nothing is gone that the
 #                 last tag had; api-baseline records the API again
-# make docs       the libraries' documentation, into .build/docs; warnings are errors, and so is a
-#                 symbol that no list of Topics has
-# make docs-check checks that the code in the documentation compiles
+# make docs       one site with the Swift libraries, the C API and the man pages, into .build/docs;
+#                 warnings are errors, and so are a dead link and a symbol that no list of Topics
+#                 has. `python3 -m http.server -d .build/docs` shows the site
+# make docs-phone opens each page of the site in a window of 360 pixels, in Debian's chromium, and
+#                 fails if a page is wider; some minutes
+# make docs-check checks that the code in the documentation compiles, and that the version is the
+#                 same everywhere
 # make man        man pages of the C library, into .build/c/man
 # make install    the C library: header, static and shared library, files for pkg-config and CMake,
 #                 and man pages if they were made
@@ -88,7 +92,7 @@ ETCD_PACKAGES = zlib1g-dev etcd-server etcd-client openssl
 SUDO = $(shell [ "$$(id -u)" = 0 ] || echo sudo)
 
 .PHONY: help setup setup-etcd run test test-all etcd-faults test-c test-quick test-swift test-arm64 test-valgrind examples examples-c examples-swift test-install asan tsan \
-    fuzz model interleavings stress shutdown mutants evidence evidence-check \
+    fuzz model interleavings stress shutdown mutants evidence \
     bench bench-quick bench-layer bench-instructions bench-check bench-plot bench-hub bench-filter bench-etcd \
     format format-check licence-check api-check api-baseline \
     symbol-graph docs docs-check check-symbols abi-check abi-baseline lib man install uninstall clean \
@@ -187,6 +191,7 @@ NAME ?=
 evidence:
 	Tests/Evidence/evidence run $(NAME)
 
+.PHONY: evidence-check
 evidence-check:
 	Tests/Evidence/evidence check
 
@@ -232,7 +237,7 @@ bench-etcd: setup-etcd
 
 # The name has the version, because other versions format differently.
 CLANG_FORMAT = clang-format-14
-SOURCES = find .ci API Makefile Package.swift Sources Tests Benchmarks Examples -name .build -prune -o -type f
+SOURCES = find .ci API Documentation Makefile Package.swift Sources Tests Benchmarks Examples -name .build -prune -o -type f
 C_SOURCES = $(SOURCES) \( -name '*.[ch]' -o -name '*.[ch]pp' \) -print
 SWIFT_SOURCES = $(SOURCES) -name '*.swift' -print
 
@@ -280,6 +285,7 @@ api-check api-baseline: symbol-graph lib
 DOCS = .build/docs
 PARTS = $(DOCS)-parts
 docs: setup-etcd
+	@$(MAKE) -s setup PACKAGES="doxygen mandoc"
 	$(call dump-symbol-graph,--emit-extension-block-symbols)
 	@rm -rf $(DOCS) $(PARTS)
 	@for module in $(MODULES) DedupeBuffer; do \
@@ -289,6 +295,16 @@ docs: setup-etcd
 	docc merge $(foreach module,DedupeBuffer $(MODULES),$(PARTS)/$(module).doccarchive) \
 	    --synthesized-landing-page-name dedupe-buffer --output-path $(DOCS)
 	Tests/Docs/curated $(DOCS)
+	$(MAKE) man
+	$(MAKE) manual TRAITS=--enable-all-traits
+	VERSION=$(VERSION) Documentation/c-api $(DOCS) $(BUILD)/doxygen-html
+	VERSION=$(VERSION) Documentation/site $(DOCS) $(MAN)/*.3 $(BUILD)/dedupe*.1
+	Tests/Docs/links $(DOCS)
+
+.PHONY: docs-phone
+docs-phone: docs
+	@$(MAKE) -s setup PACKAGES="chromium chromium-driver"
+	Tests/Docs/phone $(DOCS)
 
 # A module's pages may link to the pages of modules that it depends on, if these were converted
 # before.
@@ -394,7 +410,7 @@ filter: setup
 
 manual: setup
 	@mkdir -p $(BUILD)
-	swift package $(TRAITS) generate-manual > $(BUILD)/manual.log 2>&1 || { cat $(BUILD)/manual.log; exit 1; }
+	swift package $(TRAITS) generate-manual --configuration debug > $(BUILD)/manual.log 2>&1 || { cat $(BUILD)/manual.log; exit 1; }
 	Sources/dedupe/Manual/manual dedupe $(GENERATED_MANUAL) < Sources/dedupe/Manual/dedupe.1.in > $(BUILD)/dedupe.1
 	$(if $(HAS_ETCD),Sources/dedupe/Manual/manual etcd $(GENERATED_MANUAL) \
 	    < Sources/dedupe/Manual/dedupe-etcd.1.in > $(BUILD)/dedupe-etcd.1)
