@@ -47,7 +47,8 @@
 #                 last tag had; api-baseline records the API again
 # make docs       the libraries' documentation, into .build/docs; warnings are errors, and so is a
 #                 symbol that no list of Topics has
-# make docs-check checks that the code in the documentation compiles
+# make docs-check checks that the code in the documentation compiles, and that the README's examples
+#                 print what the README says
 # make man        man pages of the C library, into .build/c/man
 # make install    the C library: header, static and shared library, files for pkg-config and CMake,
 #                 and man pages if they were made
@@ -153,6 +154,7 @@ test-quick: setup
 	$(MAKE) -C Tests/Model quick
 	Tests/Mutants/mutants --check
 	Tests/Docs/rows
+	Tests/Docs/readme
 
 fuzz:
 	$(MAKE) -C Tests/Fuzz fuzz SECONDS=$(SECONDS) JOBS=$(JOBS)
