@@ -319,6 +319,7 @@ docs-check: setup
 	swift build $(TRAITS)
 	Tests/Docs/check $(if $(findstring --enable-all-traits,$(TRAITS)),--all)
 	Tests/Docs/examples
+	Tests/Docs/readme
 
 # ---- The C library for embedders ----
 

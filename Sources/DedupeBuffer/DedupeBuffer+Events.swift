@@ -1,10 +1,11 @@
 // SPDX-License-Identifier: Apache-2.0
 
-/// What a buffer hands to its consumer, in order.
+/// An event that a buffer hands to its consumer.
 public enum DedupeBufferEvent<Key: DedupeKey, Value: Sendable>: Sendable {
     /// Keys changed. Never empty.
     case updates([Update<Key, Value>])
-    /// The source's status changed; what was received before it has been handed out.
+    /// The source's status changed. Every update that was received before it has been handed out,
+    /// or was replaced.
     case status(SyncStatus)
 }
 
@@ -38,8 +39,8 @@ public struct DedupeBufferEvents<Key: DedupeKey, Value: Sendable>: AsyncSequence
             self.turn = turn
         }
 
-        /// The next event, as soon as there is one. By asking for it, the caller has dealt with the
-        /// one before.
+        /// The next event, as soon as there is one. A caller that asks for it has dealt with the
+        /// event before.
         ///
         /// No thread waits meanwhile.
         ///
@@ -81,14 +82,13 @@ extension DedupeBuffer {
     /// ```
     ///
     /// The consumer's first `next()` claims the buffer: until its end a second consumer, or a loop,
-    /// gets ``DedupeBufferError/alreadySending``. The sequence ends after ``stop()``, when the
-    /// batch that was taken has been handed out, and after `finish()`, when what was received
-    /// before has been.
+    /// gets ``DedupeBufferError/alreadySending``. After ``stop()`` the sequence ends when the batch
+    /// that was taken has been handed out. After `finish()` it ends when everything that was
+    /// received before has been handed out.
     ///
-    /// When the consuming task is cancelled the sequence ends as well; so it does for a consumer
-    /// that lets go of its iterator, as `break` does. What had been taken and not handed out then
-    /// goes back to the front of the queue, as if it had never been taken, and the next consumer
-    /// gets exactly what is missing.
+    /// The sequence also ends when the consuming task is cancelled, and when the consumer releases
+    /// its iterator, as `break` does. Events that were taken and not handed out then go back to the
+    /// front of the queue, as if they had never been taken. The next consumer gets exactly these.
     ///
     /// ### Lifetime
     ///
@@ -97,8 +97,8 @@ extension DedupeBuffer {
     /// sequence ends. If there is no consumer, pending events are destroyed together with the last
     /// of the sequences and iterators.
     ///
-    /// - Important: an event has been dealt with when the next one is asked for. A consumer that
-    ///   may fail, and must see the event again then, is better served by ``run(sink:)``.
+    /// - Important: an event counts as handled when the consumer asks for the next one. For a
+    ///   consumer that may fail, and must then see the event again, use ``run(sink:)``.
     ///
     /// ### Finishing
     ///

@@ -2,14 +2,14 @@
 
 internal import Dispatch
 
-/// What was not delivered when a buffer stopped.
+/// The updates and statuses that were not delivered when a buffer stopped.
 public struct DedupeBufferUndelivered: Sendable, Hashable {
     /// Updates that stay pending.
     public var updates: Int
     /// Statuses that stay pending.
     public var statuses: Int
     /// Whether a batch was being delivered: the sink had not returned, or the consumer had not
-    /// asked for more. What it holds is counted neither as delivered to the end nor as pending.
+    /// asked for more. The updates of that batch are not in ``updates``.
     public var isBatchInFlight: Bool
     /// Whether an overflow had dropped updates, and no restart had followed: the sink lacks those,
     /// and they are not counted here.
@@ -29,14 +29,14 @@ public struct DedupeBufferUndelivered: Sendable, Hashable {
 // The end. The forms without a deadline wait for as long as the sink takes.
 
 extension DedupeBuffer {
-    /// Delivers what was received before the call, then stops as ``stop()`` does; returns when the
-    /// loop or the consumer has ended. Blocks no thread.
+    /// Delivers everything that was received before the call, and then stops as ``stop()`` does.
+    /// Returns when the loop or the consumer has ended. Blocks no thread.
     ///
     /// The call closes the queue's end. From then on an update that would go to the back of the
     /// queue is dropped, and counted in ``DedupeBufferStatistics/dropped``; statuses are ignored.
     /// An update of a key that is pending still replaces the pending one, and is delivered.
     ///
-    /// If something is pending and nothing delivers yet, the call first waits for a loop or a
+    /// If something is pending and no delivery has begun, the call first waits for a loop or a
     /// consumer to begin, for at most ``DedupeBufferConfiguration/gracePeriod``. Meanwhile updates
     /// are still queued. If none begins, the buffer stops. So this delivers everything:
     ///
@@ -45,15 +45,15 @@ extension DedupeBuffer {
     /// await buffer.finish()
     /// ```
     ///
-    /// Called by the sink of ``run(sink:)``, or by a task that the sink began and during the call
-    /// of the sink that began it, it returns at once: it would wait for itself. The buffer then
-    /// stops when the queue is empty, and until then updates and statuses are still queued. A task
-    /// that outlives the sink's call waits like any other caller.
+    /// The sink of ``run(sink:)`` may call this, and so may a task that the sink began, during the
+    /// call of the sink that began it. The call then returns at once, because otherwise it would
+    /// wait for itself. The buffer stops when the queue is empty, and until then updates and
+    /// statuses are still queued. A task that outlives the sink's call waits like any other caller.
     ///
     /// If the calling task is cancelled the call returns at once, and the buffer still finishes.
     ///
-    /// - Important: nothing else that waits for itself is detected. The sink must not await a
-    ///   *detached* task that awaits `finish()`, and the consumer of ``events`` must not await
+    /// - Important: the buffer detects no other call that waits for itself. The sink must not await
+    ///   a *detached* task that awaits `finish()`, and the consumer of ``events`` must not await
     ///   `finish()` with an event in hand.
     /// - Returns: what was not delivered, as `finish(deadline:)` does.
     @discardableResult
@@ -70,14 +70,14 @@ extension DedupeBuffer {
 
     /// As `finish()`, but blocks the calling thread until the loop has ended.
     ///
-    /// Called from inside the sink, or from a handler or a value's `deinit` that the loop runs, or
-    /// from work on the queue that was given to ``startSending(to:on:)``, it returns at once, and
-    /// the loop ends when the queue is empty. In that case the queue stays open: until the loop
-    /// ends, updates and statuses are queued and delivered.
+    /// The call returns at once where it would wait for itself: inside the sink, in a handler or a
+    /// value's `deinit` that the loop runs, and in work on the queue that was given to
+    /// ``startSending(to:on:)``. The loop then ends when the queue is empty. Until it ends, updates
+    /// and statuses are queued and delivered.
     ///
-    /// - Important: not to be called on a serial queue that the queue given to
-    ///   ``startSending(to:on:)`` has as its target: the loop could not run meanwhile. Nor by the
-    ///   consumer of ``events`` with an event in hand.
+    /// - Important: do not call this on a serial queue that is the target of the queue given to
+    ///   ``startSending(to:on:)``, because the loop could not run meanwhile. The consumer of
+    ///   ``events`` must not call it with an event in hand.
     /// - Returns: what was not delivered, as `finishAndWait(deadline:)` does.
     @available(*, noasync)
     @discardableResult
@@ -94,12 +94,12 @@ extension DedupeBuffer {
         return undelivered
     }
 
-    /// Delivers what was received before the call, but stops at `deadline` if that takes longer;
-    /// returns when that is done. Blocks no thread.
+    /// Delivers everything that was received before the call, but stops at `deadline` if the
+    /// delivery takes longer. Then returns. Blocks no thread.
     ///
     /// As `finish()`, but waits for a loop or a consumer to begin until the deadline. At the
-    /// deadline it returns even if the sink does not. If the calling task is cancelled, the
-    /// deadline has come.
+    /// deadline it returns even if the sink does not. A cancellation of the calling task counts as
+    /// the deadline.
     ///
     /// - Parameter deadline: may have passed already: then the buffer stops at once.
     /// - Returns: what was not delivered. Updates that came too late to be queued are not in it:

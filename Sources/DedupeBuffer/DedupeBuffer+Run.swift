@@ -1,26 +1,24 @@
 // SPDX-License-Identifier: Apache-2.0
 
-/// What ``DedupeBuffer/run(sink:)`` delivers to: ``SyncerCallbacks`` that may suspend, and may
-/// fail.
+/// The sink of ``DedupeBuffer/run(sink:)``: ``SyncerCallbacks`` that may suspend, and may fail.
 ///
-/// Two methods, and the names that the synchronous sink has: who moves from one to the other
-/// changes nothing but the effects, a method that needs neither can be left as it is, and an actor
-/// can be the sink.
+/// The methods have the names of those of the synchronous sink. A sink that moves from one protocol
+/// to the other adds `async` and `throws` where it needs them. An actor can be the sink.
 public protocol AsyncSyncerCallbacks<Key, Value>: Sendable {
     associatedtype Key: DedupeKey
     associatedtype Value: Sendable
 
     /// The source's status changed.
     ///
-    /// - Important: called serially, in order. If it throws, the status counts as not
-    ///   delivered.
+    /// - Important: the buffer calls the sink serially, in order. If this throws, the status counts
+    ///   as not delivered.
     func onStatusUpdated(_ status: SyncStatus) async throws
 
     /// Keys changed. Never called with an empty array, and the array belongs to the sink.
     ///
-    /// - Important: called serially, in order. If it throws a ``DeliveryFailure``, all updates
-    ///   except those of the failure's keys count as delivered. If it throws anything else, none
-    ///   does.
+    /// - Important: the buffer calls the sink serially, in order. If this throws a
+    ///   ``DeliveryFailure``, all updates except those of the failure's keys count as delivered. If
+    ///   it throws another error, no update does.
     func onUpdates(_ updates: [Update<Key, Value>]) async throws
 
     /// Decides what becomes of an update that the sink has failed on, by a ``DeliveryFailure``.
@@ -29,7 +27,7 @@ public protocol AsyncSyncerCallbacks<Key, Value>: Sendable {
     /// it, every update is tried again, forever.
     ///
     /// - Parameters:
-    ///   - update: what the sink has failed on.
+    ///   - update: the update that the sink has failed on.
     ///   - failures: how many times in a row the sink has failed on this key, 1 or more.
     func onFailure(of update: Update<Key, Value>, failures: Int) async -> FailedUpdateAction
 }
@@ -54,22 +52,23 @@ extension DedupeBuffer {
     /// Delivers to `sink`, one call at a time, until ``stop()`` or `finish()`.
     ///
     /// When the sink fails, the event that it failed on and the rest of its batch go back to the
-    /// front of the queue, as if they had never been taken: where something newer is pending, that
-    /// takes the place; a restart in between drops them. After a pause the sink is called again.
-    /// ``DedupeBufferConfiguration/retry`` says how long the pauses are, and when to give up; then
-    /// the sink's error is thrown, and the events stay in the queue. Neither a pause nor a wait for
-    /// events blocks a thread.
+    /// front of the queue, as if they had never been taken. A newer update that is pending takes
+    /// the place of an older one. A restart in between drops them. After a pause the buffer calls
+    /// the sink again. ``DedupeBufferConfiguration/retry`` says how long the pauses are, and when
+    /// to give up. Then the call throws the sink's error, and the events stay in the queue. Neither
+    /// a pause nor a wait for events blocks a thread.
     ///
-    /// When the task is cancelled, what the sink has not dealt with goes back, that is, also the
-    /// event of a call that throws after the cancellation. After ``stop()`` the batch that was
-    /// taken is delivered whole; if the sink fails on it, what is left of it stays pending.
+    /// When the task is cancelled, the events that the sink has not handled go back to the queue.
+    /// The event of a call that throws after the cancellation is one of them. After ``stop()`` the
+    /// batch that was taken is delivered whole. If the sink fails on it, the rest of the batch
+    /// stays pending.
     ///
-    /// While it runs, it keeps the buffer and the sink alive.
+    /// While the call runs, it keeps the buffer and the sink alive.
     ///
     /// `finish()` returns at once if the sink calls it, because it would wait for itself.
     ///
-    /// A sink that throws a ``DeliveryFailure`` has failed on some keys only. These wait, and
-    /// nothing else does.
+    /// A sink that throws a ``DeliveryFailure`` has failed on some keys only. These keys wait, and
+    /// the others do not.
     ///
     /// - Throws: ``DedupeBufferError/alreadySending`` if another consumer or loop delivers,
     ///   ``DedupeBufferError/stopped`` if the buffer was stopped before; `CancellationError` if the

@@ -3,10 +3,10 @@
 /// A buffer between a fast source of keyed updates and a slow sink.
 ///
 /// The buffer keeps an in-order queue with at most one pending update per key. A new update for a
-/// queued key takes the place of the old one. So the source never waits for the sink, what is in
-/// flight is bounded by the number of keys, and an overloaded sink skips ahead to recent state.
-/// Statuses keep their place between the updates. After a lost connection the buffer works out
-/// which keys vanished and tells the sink.
+/// queued key takes the place of the old one. So the source never waits for the sink, the number of
+/// keys bounds what is in flight, and an overloaded sink skips ahead to recent state. Statuses keep
+/// their place between the updates. After a lost connection the buffer works out which keys
+/// vanished and tells the sink.
 ///
 /// ```swift
 /// let buffer = DedupeBuffer<String, Endpoint>()
@@ -18,20 +18,19 @@
 ///
 /// ### Threading
 ///
-/// Every method may be called from any thread, also from inside the sink. The methods of the
-/// source's side never wait for the sink. The sink is called serially, in order, with no lock held.
+/// Any thread may call every method, also from inside the sink. The methods of the source's side
+/// never wait for the sink. The buffer calls the sink serially, in order, with no lock held.
 ///
-/// Values that are replaced, dropped or cancelled are destroyed by the thread that displaced them,
-/// with no lock held; values that a restart dropped soon afterwards. Their `deinit` may call the
-/// buffer.
+/// The thread that replaces, drops or cancels a value destroys it, with no lock held. Values that a
+/// restart dropped are destroyed soon afterwards. The `deinit` of a value may call the buffer.
 ///
-/// ### Who keeps whom alive
+/// ### Lifetime
 ///
 /// While a loop is delivering, the work on the queue keeps the buffer and the sink alive. When
-/// there is nothing to deliver, nothing runs and nothing but you keeps the buffer alive; the buffer
-/// keeps the sink until the loop has ended. A buffer that is let go delivers first what is pending.
-/// A sink that holds its buffer makes a cycle, which ``stop()`` or `finish()` breaks. For tasks see
-/// ``events`` and ``run(sink:)``.
+/// there is nothing to deliver, nothing runs, and only references of the program keep the buffer
+/// alive. The buffer keeps the sink alive until the loop has ended. When the last reference goes
+/// away, the loop first delivers the pending updates. A sink that holds its buffer makes a cycle of
+/// references, which ``stop()`` or `finish()` breaks. For tasks see ``events`` and ``run(sink:)``.
 public final class DedupeBuffer<Key: DedupeKey, Value: Sendable>: RestartAwareCallbacks {
     @usableFromInline let core: Core
     @usableFromInline let delivery: DeliveryLoop
@@ -60,13 +59,14 @@ public final class DedupeBuffer<Key: DedupeKey, Value: Sendable>: RestartAwareCa
     ///
     /// ### Merging
     ///
-    /// Each value goes into what is delivered exactly once, in order. If the sink takes the older
-    /// value first, the newer one is delivered by itself. Deletions are not merged: they replace
-    /// the pending update, and are replaced. The merged value has the revision of the newer one.
+    /// Each value becomes part of exactly one delivered value, in order. If the sink takes the
+    /// older value first, the newer one is delivered by itself. Deletions are not merged: they
+    /// replace the pending update, and are replaced. The merged value has the revision of the newer
+    /// one.
     ///
-    /// The merge function is called by the thread that brings the newer value, or by
-    /// ``run(sink:)`` or ``events`` when they put the older one back. One merge runs at a time.
-    /// Meanwhile other calls that bring something wait, and the sink gets nothing new.
+    /// The thread that brings the newer value calls the merge function, and so do ``run(sink:)``
+    /// and ``events`` when they put the older value back. One merge runs at a time. Meanwhile other
+    /// calls that bring updates, statuses or a restart wait, and the sink gets nothing new.
     ///
     /// - Precondition: ``DedupeBufferConfiguration/validate()`` and
     ///   ``DedupeBufferConfiguration/Bound/validate()`` do not throw. Otherwise the program ends,
@@ -111,11 +111,12 @@ public final class DedupeBuffer<Key: DedupeKey, Value: Sendable>: RestartAwareCa
 
     // MARK: - The end
 
-    /// Stops: a batch that is being delivered is delivered whole, nothing after it.
+    /// Stops the buffer: delivers the rest of the batch that is under way, and nothing after it.
     ///
-    /// What is pending stays pending until the buffer is let go; what comes in afterwards is
-    /// dropped. Returns at once; the loop ends soon after, and ``sendToSinkForever(_:)`` returns.
-    /// Can be called from anywhere, also from inside the sink, and again. Cannot be undone.
+    /// Pending updates stay pending until the buffer is deinitialised. The buffer drops updates
+    /// that come in afterwards. The call returns at once. The loop ends soon after, and then
+    /// ``sendToSinkForever(_:)`` returns. The sink may make this call, and it may be repeated. A
+    /// stop cannot be undone.
     ///
     /// - Complexity: O(1).
     public func stop() {
@@ -131,7 +132,7 @@ public final class DedupeBuffer<Key: DedupeKey, Value: Sendable>: RestartAwareCa
     /// The configuration's.
     package var label: String { delivery.label }
 
-    /// What became of everything so far. One consistent snapshot.
+    /// The counters of the buffer, as one consistent snapshot.
     ///
     /// - Complexity: O(1).
     public var statistics: DedupeBufferStatistics { core.statistics }

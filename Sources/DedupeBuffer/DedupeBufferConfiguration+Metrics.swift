@@ -3,7 +3,7 @@
 public import CoreMetrics
 
 extension DedupeBufferConfiguration {
-    /// What a buffer tells swift-metrics, and under which names.
+    /// The metrics that a buffer reports to swift-metrics.
     ///
     /// Labels begin with ``label``:
     ///
@@ -16,8 +16,8 @@ extension DedupeBufferConfiguration {
     /// | `…_received_total` | counter | updates that came in |
     /// | `…_delivered_total` | counter | updates that were taken |
     /// | `…_replaced_total` | counter | updates that a newer one displaced |
-    /// | `…_cancelled_total` | counter | values that never left, and the deletions that met them |
-    /// | `…_synthesized_total` | counter | deletions that a resync found to be owed |
+    /// | `…_cancelled_total` | counter | values never taken, and the deletions that met them |
+    /// | `…_synthesized_total` | counter | deletions that a resync made for vanished keys |
     /// | `…_suppressed_total` | counter | values that the sink had already |
     /// | `…_dropped_total` | counter | updates dropped by a restart, overflow or end, or refused |
     /// | `…_overflows_total` | counter | how often a bound was exceeded |
@@ -35,7 +35,7 @@ extension DedupeBufferConfiguration {
     ///
     /// The buffer updates gauges and counters after each batch, at the end of a resync, after a
     /// restart and at the end of delivery. The source's calls update them too, once in each
-    /// ``interval``, so that a sink that is stuck shows. An update by itself never does.
+    /// ``interval``, so that a sink that is stuck shows.
     ///
     /// Handlers are called by the threads that deliver, and sometimes by a thread of the source,
     /// with no lock held. One thread at a time calls the handlers of gauges and counters, and no
@@ -64,7 +64,7 @@ extension DedupeBufferConfiguration {
         /// with the metrics. Set this for buffers that come and go, each with its own dimensions.
         public var destroysMetricsOnDeinit: Bool
 
-        /// What to report. The properties describe the parameters.
+        /// Makes metrics. The properties describe the parameters.
         public init(
             label: String = "dedupe_buffer", dimensions: [(String, String)] = [], factory: (any MetricsFactory)? = nil,
             interval: Duration = .seconds(1), destroysMetricsOnDeinit: Bool = false

@@ -4,7 +4,7 @@ public import Logging
 
 /// How a buffer works. The defaults suit most programs.
 ///
-/// The initialiser takes what concerns delivery. The other members are set afterwards:
+/// The initialiser has parameters for delivery. A program sets the other members afterwards:
 ///
 /// ```swift
 /// var configuration = DedupeBufferConfiguration(batchSize: 500)
@@ -19,8 +19,8 @@ public import Logging
 public struct DedupeBufferConfiguration: Sendable {
     /// The most queue entries (updates and statuses) that one batch takes, from 1 to 65,536.
     ///
-    /// The entries of a batch are committed when the batch is taken. So a smaller batch lets a slow
-    /// sink skip more updates, and a larger batch costs less for each update.
+    /// Newer updates do not replace the entries of a batch that was taken. So a smaller batch lets
+    /// a slow sink skip more updates, and a larger batch costs less for each update.
     public var batchSize: Int
 
     /// The label of the Dispatch queue that the delivery loop runs on, and of the buffer in the
@@ -33,20 +33,20 @@ public struct DedupeBufferConfiguration: Sendable {
     /// How long a finish waits for a loop or a consumer to begin, if something is pending. Zero or
     /// more; 1 second by default.
     ///
-    /// The task that is to deliver may not have run yet when the buffer is finished.
+    /// When a program finishes the buffer, the task that delivers may not have begun yet.
     public var gracePeriod = Duration.seconds(1)
 
     /// The shortest time from the beginning of one round of delivery to the next. Zero or more.
     /// `nil`, the default: a round begins as soon as something is pending.
     ///
     /// A round delivers what was pending when it began, in as many batches as that takes, so each
-    /// key comes at most once in a round. The first update after an idle time goes at once. What
-    /// comes in during the interval is conflated until the next round begins. An attempt after a
-    /// failure of the sink begins a round, too.
+    /// key comes at most once in a round. The first update after an idle time goes at once. Updates
+    /// that come in during the interval are conflated until the next round begins. An attempt after
+    /// a failure of the sink begins a round, too.
     ///
     /// This holds for all ways to deliver; ``DedupeBuffer/sendNextBatchToSink(_:)`` throws
     /// ``DedupeBufferError/emptyQueue`` when it is too early. `finish()` does not wait for the
-    /// interval: what is pending then is delivered at once. Until the interval is over, a loop on a
+    /// interval, and delivers the pending updates at once. Until the interval is over, a loop on a
     /// queue keeps the buffer alive.
     public var minimumInterval: Duration?
 
@@ -131,7 +131,7 @@ extension DedupeBufferConfiguration {
     public struct ValidationError: Error, Sendable, Hashable, CustomStringConvertible {
         /// The name of the member, as in `retry.factor`.
         public let member: String
-        /// What its value must be, as in `1 or more`.
+        /// The requirement that its value does not meet, as in `1 or more`.
         public let requirement: String
 
         package init(member: String, requirement: String) {

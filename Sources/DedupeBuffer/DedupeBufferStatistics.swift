@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0
 
-/// What became of everything that came in, at one moment.
+/// The counters of a buffer, at one moment.
 ///
 /// In every snapshot the following holds for updates:
 ///
@@ -23,7 +23,7 @@ public struct DedupeBufferStatistics: Sendable, Hashable {
     public var delivered = 0
     /// Updates that were displaced by a newer update of their key.
     public var replaced = 0
-    /// Values that never left, and the deletions that met them: two for each pair.
+    /// Values that were never taken, and the deletions that met them: two for each pair.
     public var cancelled = 0
     /// Values that the sink had already; see
     /// ``DedupeBufferConfiguration/skipsUnchangedRevisions``.
@@ -35,7 +35,7 @@ public struct DedupeBufferStatistics: Sendable, Hashable {
     ///   pending,
     /// - because they came from a ``DedupeBuffer/ResyncSession`` that had ended,
     /// - because they were ``rejected``,
-    /// - because a sink failed on them and goes without them, see ``DeliveryFailure``.
+    /// - because a sink failed on them and chose to drop them, see ``DeliveryFailure``.
     public var dropped = 0
     /// Updates whose key was too long. These are a part of ``dropped``.
     public var rejected = 0

@@ -1,8 +1,8 @@
 // SPDX-License-Identifier: Apache-2.0
 
-/// What a source calls and a sink is called with.
+/// The calls that a source makes and a sink receives.
 ///
-/// A ``DedupeBuffer`` is both: its source calls these on it, and it calls them on its sink.
+/// A ``DedupeBuffer`` receives these calls from its source, and makes them on its sink.
 public protocol SyncerCallbacks<Key, Value>: Sendable {
     associatedtype Key: DedupeKey
     associatedtype Value: Sendable
@@ -18,7 +18,7 @@ public protocol SyncerCallbacks<Key, Value>: Sendable {
     func onUpdates(_ updates: [Update<Key, Value>])
 }
 
-/// Callbacks that want to know when the source lost its connection and will send everything again.
+/// Callbacks that also learn when the source lost its connection and will send everything again.
 public protocol RestartAwareCallbacks<Key, Value>: SyncerCallbacks {
     /// The connection was lost; a complete new snapshot follows, and then ``SyncStatus/inSync``.
     func onConnectionRestarted()

@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0
 
-/// What an update means to the sink, judged by what the sink has been told before.
+/// The meaning of an update to the sink, judged by the updates that the sink got before.
 public enum UpdateType: UInt8, Sendable {
     /// Not known. Updates have this type on their way in, and the buffer finds out.
     case unknown = 0
@@ -26,7 +26,7 @@ extension UpdateType: CustomStringConvertible {
 
 /// A new value of a key, or the news that the key is gone.
 public struct Update<Key: DedupeKey, Value: Sendable>: Sendable {
-    /// What the update is about.
+    /// The key that has changed.
     public var key: Key
     /// The value. `nil` if the key was deleted.
     public var value: Value?

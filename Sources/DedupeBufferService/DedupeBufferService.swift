@@ -14,8 +14,8 @@ public import ServiceLifecycle
 /// try await group.run()
 /// ```
 ///
-/// A group shuts its services down from the last to the first: list the source after the delivery,
-/// so that it ends first, and what it brought is delivered.
+/// A group shuts its services down from the last to the first. List the source after the delivery.
+/// Then the source ends first, and its last updates are delivered.
 public struct DedupeBufferService<Sink: AsyncSyncerCallbacks>: Service {
     @usableFromInline let buffer: DedupeBuffer<Sink.Key, Sink.Value>
     @usableFromInline let sink: Sink
@@ -53,12 +53,13 @@ public struct DedupeBufferService<Sink: AsyncSyncerCallbacks>: Service {
 
     /// Delivers, as `DedupeBuffer.run(sink:)`, until the buffer stops.
     ///
-    /// On graceful shutdown, also one that came before, what was received is delivered, and the
-    /// buffer stops. An update that comes meanwhile for a key that is not pending is dropped. After
-    /// the grace period the buffer stops at once; a call of the sink is cancelled then, and its
-    /// event stays in the queue. Then this returns, even if the sink has failed: `onShutdown` was
-    /// told what was left. When the task is cancelled the buffer stops, and what the sink has not
-    /// dealt with stays in the queue.
+    /// On a graceful shutdown, also one before this call, the service delivers everything that was
+    /// received, and the buffer stops. Meanwhile the buffer drops an update whose key is not
+    /// pending. After the grace period the buffer stops at once. The service then cancels a call of
+    /// the sink that is still running, and the event of that call stays in the queue. Then this
+    /// returns, even if the sink has failed, because `onShutdown` was told what was left. When the
+    /// task is cancelled, the buffer stops, and the events that the sink has not handled stay in
+    /// the queue.
     ///
     /// - Throws: what `DedupeBuffer.run(sink:)` throws before the grace period is over.
     @inlinable

@@ -16,9 +16,11 @@
  *     update    a value for a key, or the deletion of a key
  *     pending   queued, and not yet taken
  *     live      a value of the key was taken, and no deletion of the key has been taken since
- *     taken     moved out of the queue into a batch, and so committed unless the sink puts it back
- *     payload   the caller's data of one update: a fixed number of bytes, which this library never
- *               copies; it reads them only at revision_offset and weight_offset, if these are used
+ *     taken     moved out of the queue into a batch; the buffer counts it as delivered, unless the
+ *               sink puts it back
+ *     payload   the caller's data of one update: a fixed number of bytes. The library never copies
+ *               a payload. It reads one only at revision_offset and weight_offset, if these are
+ *               used
  *     slot      the memory of one payload, named by a 32-bit handle; the holder of the handle owns
  *               the payload
  *     pin       a 32-bit name of a key that cdedupe_put() need not look up
@@ -217,7 +219,7 @@ typedef struct {
      * this buffer calls them, never under the spinlock; they must not call this buffer. By default
      * the library uses the system's allocator, and maps large blocks one by one, so that memory
      * goes back to the system. If the system refuses to unmap a block, because the process has too
-     * many mappings, the block's pages go back all the same. Its addresses stay in use then.
+     * many mappings, the block's memory goes back all the same. Only its addresses stay in use.
      */
     void *CDEDUPE_NULLABLE (*CDEDUPE_NULLABLE allocate)(void *CDEDUPE_NULLABLE context, size_t size,
                                                         size_t alignment);
@@ -237,8 +239,8 @@ typedef struct {
 
     /**
      * The seed of the hash function. Zero (the default) draws a secret from the system's random
-     * source; this is necessary where strangers choose the keys. Any other value makes a run with
-     * one thread repeatable, for tests.
+     * source; this is necessary where untrusted peers choose the keys. Any other value makes a run
+     * with one thread repeatable, for tests.
      */
     uint64_t hash_seed;
 
@@ -257,8 +259,8 @@ typedef struct {
     size_t batch_size;
 
     /**
-     * Drops values that the sink has already. After a restart the whole datastore comes again. If
-     * this is set, a value for a live key with nothing pending gets the outcome
+     * Drops values that the sink has already. After a restart the source sends the whole datastore
+     * again. If this is set, a value for a live key with nothing pending gets the outcome
      * CDEDUPE_OUTCOME_SUPPRESSED if its revision equals the revision last taken. The key still
      * counts as seen. The revision is the uint64_t in the machine's byte order at `revision_offset`
      * of the payload; a revision of zero never equals another. Takes 8 bytes more per key. Default:
@@ -507,8 +509,8 @@ cdedupe_result_t cdedupe_put(cdedupe_t *buffer, cdedupe_update_t *CDEDUPE_NULLAB
                              size_t count);
 
 /**
- * One update that is put without a slot at hand: cdedupe_single_begin() fills it, and
- * cdedupe_single_put() says what came back.
+ * One update for which the library acquires and discards the slots. cdedupe_single_begin() fills
+ * the struct, and cdedupe_single_put() says in it what came back.
  */
 typedef struct {
     void *CDEDUPE_NULLABLE payload; /**< Where the caller constructs the payload. */
@@ -525,8 +527,8 @@ typedef struct {
 } cdedupe_single_t;
 
 /**
- * Begins to put one update. It is the fastest way for a call with one update, because the slot, the
- * look-up and the slot that comes back share one claim of what they need.
+ * Begins to put one update. For one update this is faster than cdedupe_acquire(), cdedupe_put() and
+ * cdedupe_discard(), because the three calls repeat work that is done once here.
  *
  *     cdedupe_single_t single;
  *
@@ -535,9 +537,9 @@ typedef struct {
  *     cdedupe_single_put(buffer, &single, "a", 1, false);
  *     cdedupe_single_end(buffer, &single);
  *
- * From the begin to the end the thread must call no other function of any buffer, and must not
- * wait: it only constructs the payload, and moves out the payloads that came back. Everything else,
- * such as destroying them, comes after the end.
+ * Between cdedupe_single_begin() and cdedupe_single_end() the thread must not wait, and must call
+ * no other function of any buffer. It only constructs the payload, and moves out the payloads that
+ * came back. It does everything else, such as destroying them, after cdedupe_single_end().
  *
  * Returns CDEDUPE_OK, or CDEDUPE_NO_MEMORY: nothing has begun. O(1).
  */
@@ -545,8 +547,8 @@ cdedupe_result_t cdedupe_single_begin(cdedupe_t *buffer, cdedupe_single_t *singl
 
 /**
  * Puts the update, as cdedupe_put() does. The payload that was constructed belongs to the buffer,
- * unless `returned` says that it came back. Call it once after a begin that returned CDEDUPE_OK. A
- * deletion has a payload too.
+ * unless `returned` says that it came back. Call this function once after a cdedupe_single_begin()
+ * that returned CDEDUPE_OK. A deletion has a payload too.
  *
  * Returns as cdedupe_put(). Expected O(length of the key).
  */
@@ -554,12 +556,12 @@ cdedupe_result_t cdedupe_single_put(cdedupe_t *buffer, cdedupe_single_t *single,
                                     const void *CDEDUPE_NULLABLE key, size_t key_length,
                                     bool deletion);
 
-/** Ends it. The payloads that came back have been moved out. O(1). */
+/** Ends the put of one update. The caller has moved out the payloads that came back. O(1). */
 void cdedupe_single_end(cdedupe_t *buffer, cdedupe_single_t *single);
 
 /**
- * Pins a key: gives a name of the key that cdedupe_put() need not look up. For a source that knows
- * its keys, and updates them often:
+ * Pins a key: gives the key a name that cdedupe_put() need not look up. A pin is for a source that
+ * knows its keys, and updates them often:
  *
  *     cdedupe_pin_t pin;
  *
@@ -587,8 +589,8 @@ cdedupe_result_t cdedupe_pin(cdedupe_t *buffer, const void *CDEDUPE_NULLABLE key
 
 /**
  * Gives one pin of a key back. The caller must not use the pin afterwards, unless it holds another
- * pin of that key: the handle may name another key, or memory that is gone. No other thread may
- * be putting by this pin during the call, unless another pin of the key stays.
+ * pin of that key. Without one the handle may name another key, or memory that is gone. During the
+ * call no other thread may put by this pin, unless another pin of the key stays.
  *
  * Returns CDEDUPE_OK; CDEDUPE_INVALID_ARGUMENT if the pin is zero; CDEDUPE_REENTRANT. O(1).
  */
@@ -702,9 +704,9 @@ typedef struct {
 } cdedupe_item_t;
 
 /**
- * Takes the next batch, in the order of the queue. The batch takes only places that are in the
- * queue when the call begins, so no key is in a batch twice. A restart or a stop during the call
- * ends the batch. The caller holds the claim.
+ * Takes the next batch, in the order of the queue. The batch has only places that were in the queue
+ * when the call began, so no key is in a batch twice. A restart or a stop during the call ends the
+ * batch. The caller holds the claim.
  *
  * @param buffer    the buffer
  * @param items     room for `capacity` items
@@ -755,7 +757,8 @@ uint32_t cdedupe_age(const cdedupe_t *buffer, const cdedupe_item_t *item);
  * the same order, and liveness and the latest status taken are as before the take. If a status is
  * first in the queue already, a status that is put back is dropped.
  *
- * The table's rows add up: a stop or a finish does not change what the other rows say.
+ * Several rows of the table may apply at once. A stop or a finish does not change what the other
+ * rows say.
  *
  *     since the take               the item
  *     ---------------------------  ------------------------------------------------------------
@@ -786,9 +789,10 @@ uint32_t cdedupe_age(const cdedupe_t *buffer, const cdedupe_item_t *item);
  *                unchanged after CDEDUPE_REENTRANT and CDEDUPE_INVALID_ARGUMENT. The call goes from
  *                the last item to the first, so the remaining ones are the first of `items`
  *
- * The caller holds the claim, and has not called cdedupe_take() since, whatever that returned. The
- * sink no longer borrows the keys of items that were put back. If the item cancels a pending
- * deletion that has a payload, a later cdedupe_put() or cdedupe_collect() hands that payload back.
+ * The caller holds the claim, and has not called cdedupe_take() again, whatever such a call
+ * returned. The sink no longer borrows the keys of items that were put back. If the item cancels a
+ * pending deletion that has a payload, a later cdedupe_put() or cdedupe_collect() hands that
+ * payload back.
  *
  * Updates that were received between the take and the put back were processed against the state at
  * that time. The sink may therefore see a second deletion, or a deletion of a key that it does not
@@ -823,7 +827,7 @@ typedef enum {
      * take finds the queue empty, or when the loop releases its claim.
      */
     CDEDUPE_FINISH_WHEN_DELIVERED = 0,
-    /** When a take finds the queue empty. Until then updates are queued and delivered. */
+    /** The buffer stops when a take finds the queue empty. Until then it queues and delivers. */
     CDEDUPE_FINISH_WHEN_EMPTY,
 } cdedupe_finish_t;
 
