@@ -7,7 +7,7 @@
 
 /// The pages, and the policies that browsers apply to them.
 enum PageContent {
-    static let policy = "default-src 'none'; img-src data:; base-uri 'none'; frame-ancestors 'none'; style-src 'sha256-q1V8LKXFxsiIiTCZaKji9Q+2QNzYQW8phwXBOFQN1Ao='; script-src 'sha256-e+4h6LS9hZUoJTiyvRXZID3xFMhABoDhLvx/3QrBovI='; connect-src 'self'; form-action 'none'"
+    static let policy = "default-src 'none'; img-src data:; base-uri 'none'; frame-ancestors 'none'; style-src 'sha256-wle6QZudXKqI6Z2rytH3MAJiWWlkU7JNs90v0gXfcqg='; script-src 'sha256-e+4h6LS9hZUoJTiyvRXZID3xFMhABoDhLvx/3QrBovI='; connect-src 'self'; form-action 'none'"
     static let formPolicy = "default-src 'none'; img-src data:; base-uri 'none'; frame-ancestors 'none'; style-src 'sha256-JhgDmpo2L/7CEP/mt8qZPFWkWeFtgFFFyHbBqZgdDVQ='; script-src 'none'; form-action 'self'"
 
     static let page = ##"""
@@ -51,11 +51,11 @@ enum PageContent {
         .pill[data-state=closed]::before { color: var(--bad); }
         #about { margin-left: auto; color: var(--soft); font-size: .85rem; }
         section { background: var(--card); border: 1px solid var(--line); border-radius: 10px; padding: .8rem .9rem; }
-        #tiles { display: grid; grid-template-columns: repeat(6, 1fr); gap: .7rem; margin-bottom: .7rem; }
+        #tiles { display: grid; grid-template-columns: repeat(6, minmax(0, 1fr)); gap: .7rem; margin-bottom: .7rem; }
         #tiles > div { background: var(--card); border: 1px solid var(--line); border-radius: 10px; padding: .6rem .8rem; }
-        #tiles span { display: block; color: var(--soft); font-size: .8rem; white-space: nowrap; }
+        #tiles span { display: block; overflow: hidden; color: var(--soft); font-size: .8rem; text-overflow: ellipsis; white-space: nowrap; }
         #tiles b { font-size: 1.35rem; font-weight: 600; font-variant-numeric: tabular-nums; white-space: nowrap; }
-        #charts { display: grid; grid-template-columns: 1fr 1fr; gap: .7rem; margin-bottom: .7rem; }
+        #charts { display: grid; grid-template-columns: repeat(2, minmax(0, 1fr)); gap: .7rem; margin-bottom: .7rem; }
         figure { margin: 0; }
         figcaption { display: flex; flex-wrap: wrap; gap: .1rem .8rem; align-items: baseline; margin-bottom: .3rem; }
         figcaption small { color: var(--soft); font-variant-numeric: tabular-nums; white-space: nowrap; }
@@ -94,11 +94,11 @@ enum PageContent {
         #detail small { color: var(--soft); }
         #note:not(:empty) { color: var(--warn); font-size: .88rem; margin: .5rem 0 0; }
         [hidden] { display: none !important; }
-        @media (max-width: 60rem) { #tiles { grid-template-columns: repeat(3, 1fr); } }
+        @media (max-width: 60rem) { #tiles { grid-template-columns: repeat(3, minmax(0, 1fr)); } }
         @media (max-width: 40rem) {
           body { padding: .7rem; }
           #about { margin-left: 0; width: 100%; }
-          #charts { grid-template-columns: 1fr; }
+          #charts { grid-template-columns: minmax(0, 1fr); }
           #tiles { gap: .5rem; }
           #tiles > div { padding: .45rem .6rem; }
           #tiles b { font-size: 1.1rem; }
@@ -108,6 +108,7 @@ enum PageContent {
           .row .k { font-weight: 600; }
           th, td { padding-right: .5rem; }
         }
+        @media (max-width: 22rem) { #tiles { grid-template-columns: repeat(2, minmax(0, 1fr)); } }
         @media (prefers-reduced-motion: reduce) { .row .v { transition: none; } }
         </style>
 

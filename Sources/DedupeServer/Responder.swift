@@ -115,7 +115,7 @@ struct Responder: Sendable {
             status: .seeOther,
             headers: [
                 .location: "/", .setCookie: access.cookie(for: token), .cacheControl: "no-store",
-                .referrerPolicy: "no-referrer",
+                .referrerPolicy: "same-origin",
             ])
     }
 
@@ -126,11 +126,12 @@ struct Responder: Sendable {
         return response
     }
 
+    /// With "no-referrer" a browser would send the form with the origin "null".
     private static func response(page: String, policy: String) -> Response {
         .text(
             page, type: "text/html; charset=utf-8",
             headers: [
-                .contentSecurityPolicy: policy, .referrerPolicy: "no-referrer", .xContentTypeOptions: "nosniff",
+                .contentSecurityPolicy: policy, .referrerPolicy: "same-origin", .xContentTypeOptions: "nosniff",
             ])
     }
 

@@ -79,7 +79,7 @@ private let secret = "0123456789abcdef-._~+/="
             let response = try await server.get("/?token=0123456789abcdef-._~%2B/=")
             #expect(response.status == 303)
             #expect(response.head.headers["location"] == "/")
-            #expect(response.head.headers["referrer-policy"] == "no-referrer")
+            #expect(response.head.headers["referrer-policy"] == "same-origin")
         }
     }
 
