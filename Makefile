@@ -10,7 +10,7 @@
 # make test-swift only the Swift tests          (SWIFTFLAGS="-c release", "--sanitize=thread", ...,
 #                 TRAITS="--traits Etcd")
 # make test-serve only the tests of `dedupe serve`        (CLIENTS=100; the full form has 1000)
-# make test-page  the page of `dedupe serve` in a real browser, Debian's chromium; two minutes
+# make test-page  the page of `dedupe serve` in a real browser, Debian's chromium; half a minute
 # make etcd-faults     a cluster with random faults beside random writes     (MINUTES=30)
 # make examples   builds and runs the example programs in C, C++, Python, Rust and Swift;
 #                 `make test` runs it
