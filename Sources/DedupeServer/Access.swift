@@ -24,14 +24,14 @@ struct Access: Sendable {
         origins = configuration.allowedOrigins
         hosts = Self.loopbackNames.union(configuration.allowedHosts)
         isSecure = configuration.tls != nil
-        checksHosts = tokens.isEmpty && Self.isLoopback(configuration.host)
+        checksHosts = tokens.isEmpty && configuration.isLoopback
     }
 
     var needsToken: Bool { !tokens.isEmpty }
 
     private static let loopbackNames: Set<String> = ["localhost", "127.0.0.1", "[::1]"]
 
-    private static func isLoopback(_ host: String) -> Bool {
+    static func isLoopback(_ host: String) -> Bool {
         host == "localhost" || host == "::1" || isLoopbackNumber(host)
     }
 

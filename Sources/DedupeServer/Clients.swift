@@ -9,13 +9,21 @@ internal import Synchronization
 final class Clients: Sendable {
     private struct State {
         var streams: [Int: StreamClient] = [:]
-        var connections: [ObjectIdentifier: any Channel] = [:]
+        var connections: [ObjectIdentifier: Connection] = [:]
         var admitted = 0
         var refused = 0
         var snapshots = 0
         /// Of clients that have gone.
         var bytes = 0
         var updates = 0
+    }
+
+    private struct Connection {
+        let channel: any Channel
+        /// Requests that have not been answered yet.
+        var requests = 0
+        /// When the latest answer was complete.
+        var idleSince = ContinuousClock.now
     }
 
     private let state = Mutex(State())
@@ -80,10 +88,37 @@ final class Clients: Sendable {
     /// Remembers a connection until it is closed.
     func add(_ connection: any Channel) {
         let identifier = ObjectIdentifier(connection)
-        state.withLock { $0.connections[identifier] = connection }
+        state.withLock { $0.connections[identifier] = Connection(channel: connection) }
         connection.closeFuture.whenComplete { _ in
             self.state.withLock { $0.connections[identifier] = nil }
         }
+    }
+
+    /// A request has come. ``endRequest(on:)`` follows.
+    func beginRequest(on connection: any Channel) {
+        state.withLock { $0.connections[ObjectIdentifier(connection)]?.requests += 1 }
+    }
+
+    func endRequest(on connection: any Channel) {
+        let now = ContinuousClock.now
+        state.withLock { state in
+            state.connections[ObjectIdentifier(connection)]?.requests -= 1
+            state.connections[ObjectIdentifier(connection)]?.idleSince = now
+        }
+    }
+
+    /// Closes the connections that have had no request for longer than this.
+    ///
+    /// HTTP/1.1 has a timer for each connection, which is earlier. HTTP/2 asks the client to close
+    /// an idle connection, and a client might never answer.
+    ///
+    /// - Complexity: O(*n*) in the number of connections.
+    func closeIdle(longerThan limit: Duration) {
+        let limit = ContinuousClock.now - limit
+        let idle = state.withLock { state in
+            state.connections.values.filter { $0.requests == 0 && $0.idleSince < limit }
+        }
+        for connection in idle { connection.channel.close(promise: nil) }
     }
 
     /// Closes every connection, whatever its client has still to get.
@@ -91,9 +126,7 @@ final class Clients: Sendable {
     /// - Returns: How many there were.
     func closeAll() -> Int {
         let connections = state.withLock { Array($0.connections.values) }
-        for connection in connections {
-            connection.close(promise: nil)
-        }
+        for connection in connections { connection.channel.close(promise: nil) }
         return connections.count
     }
 

@@ -33,7 +33,7 @@ public final class DedupeServer: Sendable {
         responder = Responder(
             feed: feed, configuration: configuration, access: Access(configuration), clients: Clients(configuration),
             history: History(), input: input)
-        group = MultiThreadedEventLoopGroup(numberOfThreads: configuration.threads ?? System.coreCount)
+        group = MultiThreadedEventLoopGroup(numberOfThreads: configuration.threadCount)
         let (stream, continuation) = AsyncStream<Void>.makeStream()
         stopped = stream
         stopping = { continuation.yield() }
@@ -47,6 +47,7 @@ public final class DedupeServer: Sendable {
         let server = try makeServer(onListening: onListening)
         let sampling = group.next().scheduleRepeatedTask(initialDelay: .seconds(1), delay: .seconds(1)) { _ in
             self.responder.takeSample()
+            self.responder.closeIdleConnections()
         }
         let services = ServiceGroup(
             configuration: ServiceGroupConfiguration(
@@ -124,7 +125,8 @@ public final class DedupeServer: Sendable {
         }
         let tls = try Self.tlsConfiguration(files)
         let http2 = HTTP2ChannelConfiguration(
-            idleTimeout: configuration.idleTimeout, gracefulCloseTimeout: .seconds(5), streamConfiguration: http)
+            idleTimeout: configuration.idleTimeout, gracefulCloseTimeout: configuration.closingTimeout,
+            streamConfiguration: http)
         return HTTPServerBuilder { responder in
             GuardedChannel(
                 base: try HTTP2UpgradeChannel(tlsConfiguration: tls, configuration: http2, responder: responder),

@@ -5,14 +5,18 @@
 internal import NIOCore
 internal import Synchronization
 
-/// Closes a connection that has not taken anything of a response for some time.
+/// Closes a connection of which nothing was heard for some time, in the middle of a request or of a
+/// response.
+///
+/// The look comes at intervals of ``init(on:patience:)``'s patience. So a connection is given up
+/// when it has made no progress for once to twice this time.
 final class Progress: Sendable {
     private let steps: Steps
     private let task: RepeatedTask
 
     private final class Steps: Sendable {
         let count = Atomic(0)
-        let seen = Atomic(-1)
+        let seen = Atomic(0)
     }
 
     init(on channel: any Channel, patience: Duration) {
@@ -27,7 +31,7 @@ final class Progress: Sendable {
         }
     }
 
-    /// Something was taken.
+    /// Something was sent or received.
     func advance() { steps.count.add(1, ordering: .relaxed) }
 
     func stop() { task.cancel() }

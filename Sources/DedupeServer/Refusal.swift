@@ -52,6 +52,7 @@ extension Response {
         var headers = headers
         headers[.contentType] = type
         headers[.cacheControl] = "no-store"
+        headers[.xContentTypeOptions] = "nosniff"
         return Response(status: status, headers: headers, body: ResponseBody(byteBuffer: ByteBuffer(string: text)))
     }
 }

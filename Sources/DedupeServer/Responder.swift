@@ -26,33 +26,49 @@ struct Responder: Sendable {
     }
 
     func respond(to request: Request, with writer: consuming ResponseWriter, on channel: any Channel) async throws {
+        let connection = Self.connection(of: channel)
+        clients.beginRequest(on: connection)
+        defer { clients.endRequest(on: connection) }
+        try await respond(to: Exchange(request: request, channel: channel), with: writer)
+    }
+
+    /// A request, and what is known of its response.
+    private struct Exchange {
+        let request: Request
+        /// The connection, or the stream of HTTP/2.
+        let channel: any Channel
+        /// What allows the page of another origin to read the response.
         var allowing = HTTPFields()
+    }
+
+    private func respond(to exchange: Exchange, with writer: consuming ResponseWriter) async throws {
+        var (exchange, request) = (exchange, exchange.request)
         do throws(Refusal) {
             try access.checkHost(request)
-            allowing = try access.checkOrigin(request)
+            exchange.allowing = try access.checkOrigin(request)
         } catch {
-            return try await write(error.response, for: request, [:], writer)
+            return try await write(error.response, for: exchange, writer)
         }
         let answer: Answer
         do throws(Refusal) {
-            answer = try await self.answer(to: request, allowing)
+            answer = try await self.answer(to: exchange)
         } catch {
-            return try await write(error.response, for: request, allowing, writer)
+            return try await write(error.response, for: exchange, writer)
         }
         switch answer {
-        case .response(let response): try await write(response, for: request, allowing, writer)
-        case .snapshot(let prefixes): try await sendSnapshot(of: prefixes, for: request, allowing, writer, channel)
-        case .stream(let stream, let format):
-            try await serve(stream, as: format, for: request, allowing, writer, channel)
+        case .response(let response): try await write(response, for: exchange, writer)
+        case .snapshot(let prefixes): try await sendSnapshot(of: prefixes, for: exchange, writer)
+        case .stream(let stream, let format): try await serve(stream, as: format, for: exchange, writer)
         }
     }
 
     // MARK: - Routes
 
-    private func answer(to request: Request, _ allowing: HTTPFields) async throws(Refusal) -> Answer {
-        if request.method == .options { return .response(access.preflight(allowing)) }
+    private func answer(to exchange: Exchange) async throws(Refusal) -> Answer {
+        let request = exchange.request
+        if request.method == .options { return .response(access.preflight(exchange.allowing)) }
         let path = request.uri.path
-        if path == "/" { return .response(try await page(for: request)) }
+        if path == "/" { return .response(try await page(for: exchange)) }
         guard ["/events", "/lines", "/snapshot", "/statistics"].contains(path) else { throw .notFound(path) }
         guard request.method == .get || request.method == .head else { throw .methodNotAllowed }
         try access.checkToken(request)
@@ -83,7 +99,8 @@ struct Responder: Sendable {
     // MARK: - The page
 
     /// The page, for browsers that show a token. Others get a form that asks for it.
-    private func page(for request: Request) async throws(Refusal) -> Response {
+    private func page(for exchange: Exchange) async throws(Refusal) -> Response {
+        let request = exchange.request
         switch request.method {
         case .get, .head:
             if let token = try pageToken(of: request) { return logIn(token) }
@@ -94,13 +111,21 @@ struct Responder: Sendable {
             }
             return Self.response(page: PageContent.page, policy: PageContent.policy)
         case .post where access.needsToken:
-            guard let buffer = try? await request.body.collect(upTo: 4096),
-                let parameters = try? StreamRequest.parameters(of: String(buffer: buffer)),
-                let token = parameters.first(where: { $0.name == "token" })?.value
-            else { throw .badRequest("The form has one field, token.") }
+            guard let token = await formToken(of: exchange) else { throw .badRequest("The form has one field, token.") }
             return logIn(token)
         default: throw .methodNotAllowed
         }
+    }
+
+    /// The token that the form has sent.
+    private func formToken(of exchange: Exchange) async -> String? {
+        // A form is short. So there is no progress to wait for.
+        let progress = Progress(on: exchange.channel, patience: configuration.idleTimeout)
+        defer { progress.stop() }
+        guard let buffer = try? await exchange.request.body.collect(upTo: 4096),
+            let parameters = try? StreamRequest.parameters(of: String(buffer: buffer))
+        else { return nil }
+        return parameters.first { $0.name == "token" }?.value
     }
 
     /// The token in the page's address, which then leaves the address.
@@ -130,25 +155,23 @@ struct Responder: Sendable {
     private static func response(page: String, policy: String) -> Response {
         .text(
             page, type: "text/html; charset=utf-8",
-            headers: [
-                .contentSecurityPolicy: policy, .referrerPolicy: "same-origin", .xContentTypeOptions: "nosniff",
-            ])
+            headers: [.contentSecurityPolicy: policy, .referrerPolicy: "same-origin"])
     }
 
     // MARK: - Streams
 
     private func serve(
-        _ request: StreamRequest, as format: WireFormat, for original: Request, _ allowing: HTTPFields,
-        _ writer: consuming ResponseWriter, _ channel: any Channel
+        _ request: StreamRequest, as format: WireFormat, for exchange: Exchange, _ writer: consuming ResponseWriter
     ) async throws {
-        var headers = allowing
+        var headers = exchange.allowing
         headers[.contentType] = format.contentType
         headers[.cacheControl] = "no-store"
+        headers[.xContentTypeOptions] = "nosniff"
         // Proxies must not collect what has to arrive at once.
         headers[.xAccelBuffering] = "no"
         headers[.date] = HTTPDate.now
         let head = HTTPResponse(status: .ok, headerFields: headers)
-        if original.method == .head { return try await writer.writeResponse(head) }
+        if exchange.request.method == .head { return try await writer.writeResponse(head) }
 
         var request = request
         request.interval = [configuration.minimumInterval, request.interval].compactMap { $0 }.max()
@@ -156,10 +179,11 @@ struct Responder: Sendable {
         do throws(Refusal) {
             client = try clients.admit { number in
                 StreamClient(
-                    describe(request, number: number, format, channel), on: channel, configuration: configuration)
+                    describe(request, number: number, format, exchange.channel), on: exchange.channel,
+                    configuration: configuration)
             }
         } catch {
-            return try await write(error.response, for: original, allowing, writer)
+            return try await write(error.response, for: exchange, writer)
         }
         defer { clients.remove(client) }
         try await client.run(request, from: feed, head: head)
@@ -168,8 +192,7 @@ struct Responder: Sendable {
     private func describe(
         _ request: StreamRequest, number: Int, _ format: WireFormat, _ channel: any Channel
     ) -> ClientDescription {
-        let connection = channel.parent?.remoteAddress == nil ? channel : channel.parent!
-        let address = connection.remoteAddress ?? channel.remoteAddress
+        let address = Self.connection(of: channel).remoteAddress ?? channel.remoteAddress
         let host = address?.ipAddress ?? "?"
         return ClientDescription(
             number: number, format: format, address: host.contains(":") ? "[\(host)]" : host,
@@ -179,37 +202,49 @@ struct Responder: Sendable {
     /// A stream of HTTP/2 is a channel in the connection's channel, which has a remote address too.
     private static func isHTTP2(_ channel: any Channel) -> Bool { channel.parent?.remoteAddress != nil }
 
+    private static func connection(of channel: any Channel) -> any Channel {
+        isHTTP2(channel) ? channel.parent ?? channel : channel
+    }
+
+    func closeIdleConnections() {
+        clients.closeIdle(longerThan: configuration.idleTimeout + configuration.closingTimeout)
+    }
+
     // MARK: - Snapshots
 
     private func sendSnapshot(
-        of prefixes: [[UInt8]], for request: Request, _ allowing: HTTPFields, _ writer: consuming ResponseWriter,
-        _ channel: any Channel
+        of prefixes: [[UInt8]], for exchange: Exchange, _ writer: consuming ResponseWriter
     ) async throws {
         do throws(Refusal) {
             try clients.beginSnapshot()
         } catch {
-            return try await write(error.response, for: request, allowing, writer)
+            return try await write(error.response, for: exchange, writer)
         }
         defer { clients.endSnapshot() }
         let snapshot = await feed.snapshot(prefixes: prefixes)
-        let progress = Progress(on: channel, patience: configuration.idleTimeout)
+        let progress = Progress(on: exchange.channel, patience: configuration.idleTimeout)
         defer { progress.stop() }
-        let body = snapshot.body { progress.advance() }
-        var response = Response(status: .ok, body: body)
+        var response = Response(status: .ok, body: snapshot.body { progress.advance() })
         response.headers[.contentType] = "application/json"
         response.headers[.cacheControl] = "no-store"
-        try await write(response, for: request, allowing, writer)
+        response.headers[.xContentTypeOptions] = "nosniff"
+        try await send(response, for: exchange, writer)
     }
 
     // MARK: - Writing
 
-    private func write(
-        _ response: Response, for request: Request, _ allowing: HTTPFields, _ writer: consuming ResponseWriter
-    ) async throws {
+    /// Writes a response. A client that asks again and again, and reads nothing, is given up.
+    private func write(_ response: Response, for exchange: Exchange, _ writer: consuming ResponseWriter) async throws {
+        let progress = Progress(on: exchange.channel, patience: configuration.idleTimeout)
+        defer { progress.stop() }
+        try await send(response, for: exchange, writer)
+    }
+
+    private func send(_ response: Response, for exchange: Exchange, _ writer: consuming ResponseWriter) async throws {
         var head = response.head
-        for field in allowing { head.headerFields[field.name] = field.value }
+        for field in exchange.allowing { head.headerFields[field.name] = field.value }
         head.headerFields[.date] = HTTPDate.now
-        if request.method == .head {
+        if exchange.request.method == .head {
             try await writer.writeResponse(head)
         } else {
             try await writer.write(response: head, body: response.body)

@@ -99,33 +99,51 @@ public final class HubFeed<Key: DedupeKey & Hashable, Value: Sendable>: ServedFe
         defer { subscription.cancel() }
         var keys: [Key: Int] = [:]
         var snapshot = Snapshot()
-        // With a source that is faster than this task there would always be something more. Every
-        // key that was there at the beginning is among the first takes.
-        var left = 2 * hub.statistics.keys + 1000
-        while left > 0, case .batch(let deliveries)? = try? subscription.take() {
-            for delivery in deliveries {
-                switch delivery.event {
-                case .updates(let updates):
-                    for index in updates.indices {
-                        let key = updates[index].key
-                        let isDeletion = updates[index].updateType == .deleted
-                        let envelope = isDeletion ? nil : updates.encoded(at: index, as: format)
-                        if let place = keys[key] {
-                            snapshot.entries[place] = envelope
-                        } else {
-                            keys[key] = snapshot.entries.count
-                            snapshot.entries.append(envelope)
-                        }
-                    }
-                    left -= updates.count
-                case .status(let status): snapshot.status = status
-                case .restart: break
-                }
+        // With a source that is faster than this task there would always be something more. So this
+        // ends with what was there at the beginning.
+        let revision = hub.statistics.revision
+        takes: while subscription.position.revision < revision, let taken = try? subscription.take() {
+            switch taken {
+            case .batch(let deliveries): snapshot.add(deliveries, &keys, format)
+            // The hub has many keys, or the filter does not want what comes in.
+            case .later: break
+            case .nothing, .finished: break takes
             }
             await Task.yield()
         }
         snapshot.position = "\(subscription.position)" + StreamPosition.suffix(of: prefixes)
         return snapshot
+    }
+}
+
+extension Snapshot {
+    /// Puts deliveries into their places.
+    ///
+    /// - Parameter places: of the keys among the entries.
+    fileprivate mutating func add<Key: DedupeKey & Hashable, Value: Sendable>(
+        _ deliveries: [DedupeHubDelivery<Key, Value>], _ places: inout [Key: Int],
+        _ format: DedupeHubFormat<Key, Value, [UInt8]>
+    ) {
+        for delivery in deliveries {
+            switch delivery.event {
+            case .updates(let updates):
+                for index in updates.indices {
+                    let envelope = updates[index].updateType == .deleted ? nil : updates.encoded(at: index, as: format)
+                    put(envelope, at: &places[updates[index].key])
+                }
+            case .status(let status): self.status = status
+            case .restart: break
+            }
+        }
+    }
+
+    private mutating func put(_ envelope: [UInt8]?, at place: inout Int?) {
+        if let place {
+            entries[place] = envelope
+        } else {
+            place = entries.count
+            entries.append(envelope)
+        }
     }
 }
 

@@ -3,6 +3,7 @@
 #if Server
 
 public import Logging
+internal import NIOCore
 
 /// How a server listens, which clients it admits, and which limits it sets.
 public struct ServerConfiguration: Sendable {
@@ -33,6 +34,8 @@ public struct ServerConfiguration: Sendable {
     /// How long a connection may take for its TLS handshake, for the headers of a request, and
     /// between requests.
     public var idleTimeout: Duration = .seconds(30)
+    /// How long a client of HTTP/2 may take after that to agree that its idle connection ends.
+    public var closingTimeout: Duration = .seconds(5)
     /// The most bytes of a request's headers.
     public var maximumHeaderSize = 16 << 10
     /// The bytes that the system may hold for a client beyond those under way.
@@ -46,6 +49,11 @@ public struct ServerConfiguration: Sendable {
     public var logger: Logger?
 
     public init() {}
+
+    public var threadCount: Int { threads ?? System.coreCount }
+
+    /// Whether only programs on this machine can connect.
+    public var isLoopback: Bool { Access.isLoopback(host) }
 
     public struct TLSFiles: Sendable {
         public var certificate: String

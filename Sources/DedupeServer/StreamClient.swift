@@ -63,19 +63,26 @@ final class StreamClient: @unchecked Sendable {
     }
     private let current = Mutex<(any ServedSubscription)?>(nil)
 
+    /// The hub calls this on its own threads, also for a last time when the subscription has been
+    /// cancelled. By then the event loop may have ended, and must not be given anything.
+    private func wake() {
+        current.withLock { subscription in
+            guard subscription != nil else { return }
+            channel.eventLoop.execute { [weak self] in self?.ready() }
+        }
+    }
+
     // MARK: - On the event loop
 
     private func start(_ request: StreamRequest, from feed: any ServedFeed, head: HTTPResponse) {
         channel.closeFuture.whenComplete { _ in self.lost() }
+        // A client may break off before its turn comes.
+        if isOver { return }
         if let guardian = try? channel.pipeline.syncOperations.handler(type: StreamGuardian.self) {
             guardian.inputClosed = { [weak self] in self?.lost() }
             if guardian.isInputClosed { return lost() }
         }
-        let loop = channel.eventLoop
-        weak let client = self
-        let subscription = feed.subscribe(request, as: format) {
-            loop.execute { client?.ready() }
-        }
+        let subscription = feed.subscribe(request, as: format) { [weak self] in self?.wake() }
         self.subscription = subscription
         current.withLock { $0 = subscription }
         channel.write(HTTPResponsePart.head(head), promise: nil)
@@ -171,9 +178,9 @@ final class StreamClient: @unchecked Sendable {
         timer = nil
         heartbeat?.cancel()
         heartbeat = nil
+        current.withLock { $0 = nil }
         subscription?.cancel()
         subscription = nil
-        current.withLock { $0 = nil }
     }
 }
 

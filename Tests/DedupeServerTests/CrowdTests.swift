@@ -26,6 +26,7 @@ import Musl
         try await withServer { server in
             let crowd = try Crowd(count: Self.count, port: server.port)
             let isOver = Atomic(false)
+            defer { isOver.store(true, ordering: .releasing) }
             let reading = Task { try await blocking { try crowd.run { isOver.load(ordering: .acquiring) } } }
             try await eventually("all clients") { server.server.clientCount >= Self.count * 9 / 10 }
             for round in 1...Self.rounds {

@@ -124,6 +124,38 @@ import Testing
         }
     }
 
+    @Test func clientThatAsksAgainAndAgain_andReadsNothing_isGivenUp() async throws {
+        try await withServer(configured { $0.idleTimeout = .milliseconds(300) }) { server in
+            let client = try WireClient(port: server.port, receiveBuffer: 4096)
+            let request = "GET / HTTP/1.1\r\nHost: localhost\r\n\r\n"
+            // The answers would be more than a hundred megabytes.
+            try await blocking { try? client.send(String(repeating: request, count: 5000)) }
+            try await eventually("no connection") {
+                try await server.get("/statistics").body.contains(#""connections":1,"#)
+            }
+        }
+    }
+
+    @Test func formThatComesAByteAtATime_isGivenUp() async throws {
+        try await withServer(
+            configured {
+                $0.idleTimeout = .milliseconds(300)
+                $0.tokens = [Token("0123456789abcdef")!]
+            }
+        ) { server in
+            try await blocking {
+                let client = try server.connect()
+                try client.request("/", method: "POST", ["Content-Length: 4000"])
+                var sent = 0
+                while sent < 4000, (try? client.send("x")) != nil {
+                    sent += 1
+                    usleep(20_000)
+                }
+                #expect(sent < 4000)
+            }
+        }
+    }
+
     @Test func quietStream_outlivesTheIdleTimeout() async throws {
         try await withServer(
             configured {

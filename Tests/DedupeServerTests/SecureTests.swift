@@ -57,6 +57,63 @@ struct SecureTests {
         }
     }
 
+    @Test func stalledStream_delaysNoOtherOfItsConnection_andGetsTheNewestAtLast() async throws {
+        try await withSecureServer { server in
+            let client = try FrameClient(port: server.port, window: 1000)
+            try await blocking {
+                // The connection is open wide, and so is the second stream.
+                try client.widen(0, by: 1 << 30)
+                try client.get("/lines", stream: 1)
+                try client.get("/lines", stream: 3)
+                try client.widen(3, by: 1 << 30)
+            }
+            try await server.waitForClients(2)
+            let keys = (0..<500).map { "k\($0)" }
+            let filler = String(repeating: "x", count: 100)
+            for round in 0..<100 { server.put(keys.map { ($0, "\"\(round) \(filler)\"") }) }
+            server.hub.onStatusUpdated(.inSync)
+            let complete = Replica(
+                values: Dictionary(uniqueKeysWithValues: keys.map { ($0, "99 \(filler)") }), status: "in-sync")
+            var streams = StreamsOfFrames()
+            streams = try await blocking { [streams] in try streams.reading(client, until: complete, of: 3) }
+            #expect(streams.count(of: 1) == 1000)
+            // It holds one batch.
+            let statistics = try await Tool.run(
+                "curl", "-sS", "--cacert", certificate.certificate, "https://localhost:\(server.port)/statistics")
+            let object = try #require(try JSONSerialization.jsonObject(with: Data(statistics.utf8)) as? [String: Any])
+            let list = try #require((object["clients"] as? [String: Any])?["list"] as? [[String: Any]])
+            #expect(try #require(list.first?["bytes"] as? Int) < 100 * 200)
+            try await blocking { [streams] in
+                try client.widen(1, by: 1 << 30)
+                _ = try streams.reading(client, until: complete, of: 1)
+            }
+        }
+    }
+
+    @Test func idleConnection_thatAnswersNothing_isClosed() async throws {
+        try await withSecureServer(
+            configured {
+                $0.idleTimeout = .seconds(1)
+                $0.closingTimeout = .milliseconds(200)
+            }
+        ) { server in
+            let silent = try FrameClient(port: server.port, window: 1000)
+            let asked = try FrameClient(port: server.port, window: 1000)
+            try await blocking { try? asked.get("/snapshot", stream: 1) }
+            let connections = #""connections":([0-9]+),"#
+            func count() async throws -> String? {
+                try await Tool.run(
+                    "curl", "-sS", "--cacert", certificate.certificate, "https://localhost:\(server.port)/statistics"
+                ).firstMatch(of: try Regex(connections, as: (Substring, Substring).self)).map { String($0.1) }
+            }
+            try await eventually("no connection but this one") { try await count() == "1" }
+            // This fails if the server keeps a connection.
+            for client in [silent, asked] {
+                try await blocking { while try client.frame() != nil {} }
+            }
+        }
+    }
+
     @Test func headersThatAreTooLarge_areRefusedOverHTTP2() async throws {
         try await withSecureServer { server in
             let output = try await Tool.run(
@@ -144,6 +201,35 @@ struct SecureTests {
     }
 }
 
+/// What came on the streams of a connection.
+private struct StreamsOfFrames: Sendable {
+    private var texts: [UInt32: [UInt8]] = [:]
+    private var replicas: [UInt32: Replica] = [:]
+    private var counts: [UInt32: Int] = [:]
+
+    func count(of stream: UInt32) -> Int { counts[stream] ?? 0 }
+
+    /// Reads until the stream's lines have made this.
+    func reading(_ client: FrameClient, until end: Replica, of stream: UInt32) throws -> Self {
+        var streams = self
+        while streams.replicas[stream] != end {
+            guard let frame = try client.frame() else { throw WireError("the connection ended before") }
+            if frame.type == .data { try streams.take(frame) }
+        }
+        return streams
+    }
+
+    private mutating func take(_ frame: FrameClient.Frame) throws {
+        counts[frame.stream, default: 0] += frame.payload.count
+        var text = (texts[frame.stream] ?? []) + frame.payload
+        while let end = text.firstIndex(of: UInt8(ascii: "\n")) {
+            try replicas[frame.stream, default: Replica()].take(String(decoding: text[..<end], as: UTF8.self))
+            text.removeFirst(end + 1)
+        }
+        texts[frame.stream] = text
+    }
+}
+
 /// A certificate for `localhost`, made for this run.
 final class TestCertificate: Sendable {
     static let shared = try! TestCertificate()
@@ -190,21 +276,12 @@ enum Tool {
 
     static func runAndWait(_ name: String, _ arguments: [String], mayFail: Bool = false) throws -> String {
         guard let path = path(name) else { throw WireError("there is no \(name)") }
-        let process = Process()
-        let (output, errors) = (Pipe(), Pipe())
-        process.executableURL = URL(filePath: "/usr/bin/timeout")
-        process.arguments = [String(patience.components.seconds), path] + arguments
-        process.standardOutput = output
-        process.standardError = mayFail ? FileHandle.nullDevice : errors
-        try process.run()
-        let text = String(decoding: output.fileHandleForReading.readDataToEndOfFile(), as: UTF8.self)
-        let complaint =
-            mayFail ? "" : String(decoding: errors.fileHandleForReading.readDataToEndOfFile(), as: UTF8.self)
-        process.waitUntilExit()
-        if process.terminationStatus != 0 && !mayFail {
-            throw WireError("\(name): status \(process.terminationStatus): \(complaint)")
-        }
-        return text
+        let (nothing, output, errors) = (try OutputFile(), try OutputFile(), try OutputFile())
+        let process = try ChildProcess(
+            path, arguments, descriptors: [nothing.descriptor, output.descriptor, errors.descriptor])
+        let status = try process.wait()
+        if status != 0 && !mayFail { throw WireError("\(name): status \(status): \(errors.content)") }
+        return output.content
     }
 }
 

@@ -6,6 +6,12 @@ import Foundation
 import Synchronization
 import Testing
 
+#if canImport(Glibc)
+import Glibc
+#elseif canImport(Musl)
+import Musl
+#endif
+
 /// `dedupe serve` as a process, with its input in the test's hands.
 final class ServeProcess: Sendable {
     /// The executable that was built along with the tests.
@@ -28,63 +34,62 @@ final class ServeProcess: Sendable {
         fatalError("no executable named dedupe in \(places.map(\.path))")
     }()
 
-    // `Process` and `Pipe` are used as Foundation documents it for several threads: each method by
-    // one at a time, except for the reading of the messages, which has a thread of its own.
-    nonisolated(unsafe) private let process = Process()
-    private let input = Pipe()
-    private let messages = Mutex("")
-    private let hasSaidAll = DispatchSemaphore(value: 0)
+    private let process: ChildProcess
+    private let messages: OutputFile
+    /// Our end of its input; -1 when it is closed.
+    private let input: Mutex<CInt>
 
-    init(_ arguments: [String]) throws {
-        let errors = Pipe()
-        process.executableURL = Self.executable
-        process.arguments = ["serve"] + arguments
-        process.standardInput = input
-        process.standardOutput = FileHandle.nullDevice
-        process.standardError = errors
-        try process.run()
-        let file = errors.fileHandleForReading
-        Thread.detachNewThread { [self] in
-            while case let data = file.availableData, !data.isEmpty {
-                messages.withLock { if $0.utf8.count < 1 << 20 { $0 += String(decoding: data, as: UTF8.self) } }
-            }
-            hasSaidAll.signal()
+    /// - Parameter descriptors: How many files and connections the process may have.
+    init(_ arguments: [String], descriptors: Int? = nil) throws {
+        messages = try OutputFile()
+        let (reading, writing) = try ChildProcess.makePipe()
+        input = Mutex(writing)
+        let output = try OutputFile()
+        defer { close(reading) }
+        var (path, words) = (Self.executable.path, ["serve"] + arguments)
+        if let descriptors {
+            words = ["-c", "ulimit -n \(descriptors) && exec \"$0\" \"$@\"", path] + words
+            path = "/bin/sh"
         }
-        // Whatever the process does, it does not outlive the test for long.
-        let identifier = process.processIdentifier
-        nonisolated(unsafe) let watched = process
-        DispatchQueue.global().asyncAfter(deadline: .now() + 120) {
-            if watched.isRunning { kill(identifier, SIGKILL) }
-        }
+        process = try ChildProcess(path, words, descriptors: [reading, output.descriptor, messages.descriptor])
     }
 
-    deinit {
-        if process.isRunning { kill(process.processIdentifier, SIGKILL) }
-    }
+    deinit { closeInput() }
 
-    var errors: String { messages.withLock { $0 } }
+    var errors: String { messages.content }
 
     /// The port that the process said that it listens at.
     func port() async throws -> Int {
-        try await eventually("the address") { !self.process.isRunning || self.errors.contains("serving on") }
+        try await eventually("the address") { self.process.hasEnded || self.errors.contains("serving on") }
         guard let port = errors.firstMatch(of: #/serving on https?://\S+:(\d+)/\n/#)?.1 else {
             throw WireError("it does not serve: \(errors)")
         }
         return Int(port)!
     }
 
-    func write(_ text: String) { input.fileHandleForWriting.write(Data(text.utf8)) }
-    func closeInput() { try? input.fileHandleForWriting.close() }
-    func signal(_ number: CInt) { kill(process.processIdentifier, number) }
+    func write(_ text: String) {
+        var rest = Array(text.utf8)[...]
+        let input = input.withLock { $0 }
+        while !rest.isEmpty {
+            let count = rest.withUnsafeBytes { Foundation.write(input, $0.baseAddress!, $0.count) }
+            if count < 0 { return }
+            rest = rest.dropFirst(count)
+        }
+    }
+
+    func closeInput() {
+        input.withLock { input in
+            if input >= 0 { close(input) }
+            input = -1
+        }
+    }
+
+    func signal(_ number: CInt) { process.signal(number) }
 
     /// - Returns: The exit status.
     func wait() async throws -> CInt {
-        try await eventually("the end") { !self.process.isRunning }
-        return try await blocking { [self] in
-            process.waitUntilExit()
-            hasSaidAll.wait()
-            return process.terminationReason == .exit ? process.terminationStatus : 128 + process.terminationStatus
-        }
+        try await eventually("the end") { self.process.hasEnded }
+        return process.status!
     }
 }
 

@@ -3,12 +3,23 @@
 #if Server
 
 import Foundation
+import Synchronization
 import Testing
 
 /// `dedupe serve` as its users see it.
-@Suite struct ServeProcessTests {
+///
+/// A class, so that the processes live as long as the test that has started them, and no longer.
+@Suite final class ServeProcessTests: Sendable {
+    private let processes = Mutex<[ServeProcess]>([])
+
+    private func start(_ arguments: [String], descriptors: Int? = nil) throws -> ServeProcess {
+        let process = try ServeProcess(arguments, descriptors: descriptors)
+        processes.withLock { $0.append(process) }
+        return process
+    }
+
     private func serve(_ arguments: String...) async throws -> (process: ServeProcess, port: Int) {
-        let process = try ServeProcess(["--listen", "127.0.0.1:0"] + arguments)
+        let process = try start(["--listen", "127.0.0.1:0"] + arguments)
         return (process, try await process.port())
     }
 
@@ -75,7 +86,7 @@ import Testing
         ),
     ])
     func optionsOfTheFilter_sayWhereTheKeyIs(options: [String], line: String, envelope: String) async throws {
-        let process = try ServeProcess(["--listen", "127.0.0.1:0"] + options)
+        let process = try start(["--listen", "127.0.0.1:0"] + options)
         let port = try await process.port()
         process.write(line + "\n")
         let lines = try await stream(port, "/lines")
@@ -135,6 +146,31 @@ import Testing
         #expect(try await process.wait() == 130)
     }
 
+    @Test func signal_whileADeliveryIsUnderWay_clientStillGetsEverything() async throws {
+        let (process, port) = try await serve()
+        let value = String(repeating: "x", count: 1000)
+        let count = 8000
+        for number in 0..<count { process.write("{\"key\":\"k\(number)\",\"value\":\"\(value)\"}\n") }
+        try await eventually("the keys") { try await get(port, "/statistics").body.contains("\"keys\":\(count),") }
+        let slow = try WireClient(port: port, receiveBuffer: 4096)
+        try await blocking {
+            try slow.request("/events")
+            #expect(try slow.head().status == 200)
+        }
+        process.signal(SIGTERM)
+        let (keys, last) = try await blocking {
+            var (keys, last) = (0, "")
+            while let event = try slow.event() {
+                keys += event.name == "updates" ? event.data.count : 0
+                last = event.name
+            }
+            return (keys, last)
+        }
+        #expect(keys == count)
+        #expect(last == "end")
+        #expect(try await process.wait() == 143)
+    }
+
     @Test func inputEnds_lastStateIsServed_untilASignal() async throws {
         let (process, port) = try await serve()
         process.write(#"{"key":"a","value":1}"#)
@@ -178,16 +214,40 @@ import Testing
     }
 
     @Test func missingFile_isNamed() async throws {
-        let process = try ServeProcess(["/nothing.ndjson"])
+        let process = try start(["/nothing.ndjson"])
         #expect(try await process.wait() == 2)
         #expect(process.errors == "dedupe: /nothing.ndjson: No such file or directory\n")
     }
 
     @Test func portInUse_isNamed() async throws {
         let (_, port) = try await serve()
-        let second = try ServeProcess(["--listen", "127.0.0.1:\(port)"])
+        let second = try start(["--listen", "127.0.0.1:\(port)"])
         #expect(try await second.wait() == 2)
         #expect(second.errors.hasPrefix("dedupe: cannot listen on 127.0.0.1:\(port): "))
+    }
+
+    @Test(arguments: [("/nothing.pem", "/nothing.pem"), ("/etc/hostname", "/etc/hostname")])
+    func tlsFilesThatCannotBeUsed_areNamed(certificate: String, key: String) async throws {
+        let process = try start(["--tls-cert", certificate, "--tls-key", key])
+        #expect(try await process.wait() == 2)
+        #expect(
+            process.errors.hasPrefix("dedupe: the certificate \(certificate) and the key \(key) cannot be used: "),
+            "\(process.errors)")
+    }
+
+    @Test(arguments: [128, 400])
+    func fewDescriptors_areAsManyClientsAsThereCanBe(descriptors: Int) async throws {
+        let process = try start(["--listen", "127.0.0.1:0"], descriptors: descriptors)
+        let port = try await process.port()
+        let message = try #require(
+            process.errors.firstMatch(of: #/allows only (\d+) clients; see ulimit -n for more\n/#))
+        let most = try #require(Int(message.1))
+        #expect(1..<descriptors ~= most)
+        var streams: [WireClient] = []
+        for _ in 0..<most { streams.append(try await stream(port, "/lines")) }
+        #expect(try await get(port, "/lines").status == 503)
+        #expect(try await get(port, "/snapshot").status == 200)
+        #expect(streams.count == most)
     }
 
     @Test(arguments: [
@@ -200,7 +260,7 @@ import Testing
         (["--envelope"], "Unknown option '--envelope'"),
     ])
     func wrongCommandLine_isRefused(arguments: [String], message: String) async throws {
-        let process = try ServeProcess(arguments)
+        let process = try start(arguments)
         #expect(try await process.wait() == 64)
         #expect(process.errors.contains(message), "\(process.errors)")
     }
@@ -224,7 +284,7 @@ import Testing
     func badTokenFile_isRefused(text: String, message: String) async throws {
         let path = try file(text)
         defer { try? FileManager.default.removeItem(atPath: path) }
-        let process = try ServeProcess(["--token-file", path])
+        let process = try start(["--token-file", path])
         #expect(try await process.wait() == 2)
         #expect(process.errors.hasPrefix("dedupe: \(path): \(message)"))
         // A message never shows a secret.
@@ -232,7 +292,7 @@ import Testing
     }
 
     @Test func missingTokenFile_isRefused() async throws {
-        let process = try ServeProcess(["--token-file", "/nothing"])
+        let process = try start(["--token-file", "/nothing"])
         #expect(try await process.wait() == 2)
         #expect(process.errors == "dedupe: /nothing: No such file or directory\n")
     }

@@ -286,6 +286,25 @@ import Testing
         }
     }
 
+    @Test func clientsThatBreakOffAtOnce_leaveNothing() async throws {
+        try await withServer { server in
+            // Some are lost when their request has been read and their stream has not begun.
+            try await blocking {
+                for number in 0..<300 {
+                    let client = try server.connect()
+                    client.resetAtTheEnd()
+                    try client.request("/lines")
+                    usleep(UInt32(number))
+                }
+            }
+            try await eventually("no other connection") {
+                try await server.get("/statistics").body.contains(#""connections":1,"#)
+            }
+            try await eventually("no subscriber") { server.hub.statistics.subscribers == 0 }
+            try await server.waitForClients(0)
+        }
+    }
+
     @Test func clientClosesItsOutput_isTakenForGone() async throws {
         try await withServer { server in
             let stream = try await server.stream("/events")

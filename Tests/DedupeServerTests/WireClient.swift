@@ -65,7 +65,12 @@ final class WireClient: @unchecked Sendable {
         #else
         let type = SOCK_STREAM
         #endif
-        descriptor = socket(AF_INET, type, 0)
+        descriptor = ChildProcess.starting.withLock { _ in
+            let descriptor = socket(AF_INET, type, 0)
+            // A process that inherited it would keep the connection open.
+            if descriptor >= 0 { _ = fcntl(descriptor, F_SETFD, FD_CLOEXEC) }
+            return descriptor
+        }
         if descriptor < 0 { throw WireError("socket: \(String(cString: strerror(errno)))") }
         if var size = receiveBuffer.map({ CInt($0) }) {
             setsockopt(descriptor, SOL_SOCKET, SO_RCVBUF, &size, socklen_t(MemoryLayout<CInt>.size))
@@ -110,6 +115,12 @@ final class WireClient: @unchecked Sendable {
     }
 
     func closeOutput() { shutdown(descriptor, CInt(SHUT_WR)) }
+
+    /// The end of this client resets the connection.
+    func resetAtTheEnd() {
+        var option = linger(l_onoff: 1, l_linger: 0)
+        setsockopt(descriptor, SOL_SOCKET, SO_LINGER, &option, socklen_t(MemoryLayout<linger>.size))
+    }
 
     // MARK: - Receiving
 

@@ -25,6 +25,11 @@ enum Descriptors {
         }
         return Int(min(limit.rlim_cur, most))
     }
+
+    /// How many are open, among the first ones. A process inherits some.
+    static func countOpen(below limit: Int) -> Int {
+        (0..<min(limit, 4096)).count { fcntl(CInt($0), F_GETFD) != -1 }
+    }
 }
 
 #endif

@@ -50,17 +50,22 @@ struct Serve {
         configuration.allowedHosts = Set(access.allowHost.map { $0.lowercased() })
         configuration.maximumClients = access.maxClients
         configuration.minimumInterval = running.interval.map { .nanoseconds(Int64($0.nanoseconds)) }
-        let most = Descriptors.raiseLimit() - Self.descriptorsForOthers
-        if most < configuration.maximumClients {
-            configuration.maximumClients = max(1, most)
-            configuration.connectionReserve = Self.descriptorsForOthers / 2
+        let limit = Descriptors.raiseLimit()
+        // Each event loop has three.
+        let others = Descriptors.countOpen(below: limit) + Self.descriptorsForOthers + 3 * configuration.threadCount
+        let most = max(2, limit - others)
+        let reserve = min(configuration.connectionReserve, most / 4)
+        if most - reserve < configuration.maximumClients {
+            (configuration.maximumClients, configuration.connectionReserve) = (most - reserve, max(1, reserve))
             program.diagnostics.report(
-                "the system allows only \(most) clients; see ulimit -n for more", patience: Diagnostics.lastPatience)
+                "the system allows only \(configuration.maximumClients) clients; see ulimit -n for more",
+                patience: Diagnostics.lastPatience)
         }
     }
 
-    /// Descriptors that are no clients: files, event loops, and connections for pages and refusals.
-    private static let descriptorsForOthers = 256
+    /// Descriptors that will be opened for other things than connections: the input, signals, and
+    /// what libraries open.
+    private static let descriptorsForOthers = 16
 }
 
 /// One run of the server: the parts, and what connects them.
@@ -132,7 +137,7 @@ private struct ServeRun {
         let address = ListenAddress(host: configuration.host, port: port)
         let scheme = configuration.tls == nil ? "http" : "https"
         program.diagnostics.report("serving on \(scheme)://\(address)/", patience: Diagnostics.lastPatience)
-        if configuration.tokens.isEmpty && !address.isLoopback {
+        if configuration.tokens.isEmpty && !configuration.isLoopback {
             program.diagnostics.report(
                 "without --token-file everybody can read who can connect", patience: Diagnostics.lastPatience)
         }

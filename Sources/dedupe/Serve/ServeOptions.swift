@@ -29,9 +29,6 @@ struct ListenAddress: ExpressibleByArgument, Equatable, CustomStringConvertible 
 
     var description: String { (host.contains(":") ? "[\(host)]" : host) + ":\(port)" }
     var defaultValueDescription: String { description }
-
-    /// Whether only programs on this machine can connect.
-    var isLoopback: Bool { host == "localhost" || host == "::1" || host.hasPrefix("127.") }
 }
 
 /// Where clients connect.
