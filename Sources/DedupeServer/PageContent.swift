@@ -7,7 +7,7 @@
 
 /// The pages, and the policies that browsers apply to them.
 enum PageContent {
-    static let policy = "default-src 'none'; img-src data:; base-uri 'none'; frame-ancestors 'none'; style-src 'sha256-wle6QZudXKqI6Z2rytH3MAJiWWlkU7JNs90v0gXfcqg='; script-src 'sha256-e+4h6LS9hZUoJTiyvRXZID3xFMhABoDhLvx/3QrBovI='; connect-src 'self'; form-action 'none'"
+    static let policy = "default-src 'none'; img-src data:; base-uri 'none'; frame-ancestors 'none'; style-src 'sha256-wle6QZudXKqI6Z2rytH3MAJiWWlkU7JNs90v0gXfcqg='; script-src 'sha256-uUms0p7Nn9hKUp9KYkxAMBFhe5psgj45I2RYId8TJaA='; connect-src 'self'; form-action 'none'"
     static let formPolicy = "default-src 'none'; img-src data:; base-uri 'none'; frame-ancestors 'none'; style-src 'sha256-JhgDmpo2L/7CEP/mt8qZPFWkWeFtgFFFyHbBqZgdDVQ='; script-src 'none'; form-action 'self'"
 
     static let page = ##"""
@@ -181,7 +181,8 @@ enum PageContent {
         // ---- The state of the source: a client of /events ----
 
         const MOST_KEYS = 200000;
-        // One row for each key: its line as it came, when it came, and how many lines there were.
+        // One row for each key: its line as it came, when it came, and how many lines there were. By the
+        // key's JSON, because the keys "[1]" and [1] look the same.
         const rows = new Map();
         let order = [], shown = [], query = "", orderIsOld = false, isDirty = true, selected = null, tooMany = false;
         let lastID = "", source = null;
@@ -225,20 +226,19 @@ enum PageContent {
 
         function take(line, now) {
           const update = JSON.parse(line);
-          const key = typeof update.key === "string" ? update.key : JSON.stringify(update.key);
+          const name = JSON.stringify(update.key);
           if (update.type === "deleted") {
-            orderIsOld = rows.delete(key) || orderIsOld;
+            orderIsOld = rows.delete(name) || orderIsOld;
             return;
           }
-          const row = rows.get(key);
+          const row = rows.get(name);
           if (row) {
             row.line = line;
             row.at = now;
             row.count++;
           } else if (rows.size < MOST_KEYS) {
-            rows.set(key, {
-              key, line, at: now, count: 1, words: key.toLowerCase(), isPlain: typeof update.key === "string",
-            });
+            const isPlain = typeof update.key === "string", key = isPlain ? update.key : name;
+            rows.set(name, { name, key, line, at: now, count: 1, words: key.toLowerCase(), isPlain });
             orderIsOld = true;
           } else {
             tooMany = true;
@@ -274,9 +274,15 @@ enum PageContent {
           element("empty").hidden = shown.length > 0;
           setText(element("empty"), words ? "Nothing is found." : "No keys yet.");
           setText(element("found"), words ? exact(shown.length) + " of " + exact(rows.size) : exact(rows.size));
-          setText(element("note"), tooMany ? "The page shows the first " + exact(MOST_KEYS) +
-            " keys. With ?prefix= in its address it shows others." : "");
+          showNote();
           isDirty = true;
+        }
+
+        function showNote() {
+          setText(element("note"), [
+            prefixes.length && "Only keys that begin with " + prefixes.join(" or ") + ".",
+            tooMany && "The page shows the first " + exact(MOST_KEYS) + " keys. With ?prefix= in its address it shows others.",
+          ].filter(Boolean).join(" "));
         }
 
         // The value as the server sent it: what stands between the key and the end, or the revision.
@@ -300,7 +306,7 @@ enum PageContent {
             node.append(cell);
           }
           node.addEventListener("click", () => {
-            selected = selected === node.row.key ? null : node.row.key;
+            selected = selected === node.row.name ? null : node.row.name;
             isDirty = true;
           });
           space.append(node);
@@ -319,7 +325,7 @@ enum PageContent {
             if (!row) continue;
             node.row = row;
             node.style.transform = "translateY(" + (first + i) * height + "px)";
-            node.setAttribute("aria-selected", String(row.key === selected));
+            node.setAttribute("aria-selected", String(row.name === selected));
             node.classList.toggle("fresh", row.count > 1 && now - row.at < 400);
             setText(node.children[0], row.key);
             setText(node.children[1], valueText(row));
@@ -551,7 +557,7 @@ enum PageContent {
           setTimeout(poll, document.hidden ? 5000 : 1000);
         }
 
-        if (prefixes.length) setText(element("note"), "Only keys that begin with " + prefixes.join(" or ") + ".");
+        showNote();
         connect();
         poll();
         requestAnimationFrame(frame);
