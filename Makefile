@@ -1,12 +1,16 @@
 # SPDX-License-Identifier: Apache-2.0
 # make setup      installs what the build needs (Concurrency Kit, xxHash, simdjson), through apt
 # make run        builds the filter and conflates a real stream for some seconds
+# make demo       10,000 simulated sensors on a web page: builds and starts `dedupe serve`, prints
+#                 the address, and ends with Ctrl-C                    (LISTEN=127.0.0.1:8080)
 # make test       every test: C core, Swift library, filter   (WERROR=1: warnings are errors)
 # make test-all   the same for all package traits, with the tests against real etcd clusters, and
 #                 the packages that users of each product fetch; half an hour from a clean clone
 # make test-c     only the C core's tests       (VARIANT=plain|asan|tsan)
 # make test-swift only the Swift tests          (SWIFTFLAGS="-c release", "--sanitize=thread", ...,
 #                 TRAITS="--traits Etcd")
+# make test-serve only the tests of `dedupe serve`        (CLIENTS=100; the full form has 1000)
+# make test-page  the page of `dedupe serve` in a real browser, Debian's chromium; half a minute
 # make etcd-faults     a cluster with random faults beside random writes     (MINUTES=30)
 # make examples   builds and runs the example programs in C, C++, Python, Rust and Swift;
 #                 `make test` runs it
@@ -36,6 +40,8 @@
 # make bench-hub       one source, many clients: the hub beside a buffer for each client and beside
 #                 chains of snapshots; a quarter of an hour
 # make bench-etcd      `dedupe etcd` beside etcdctl, with an etcd on loopback; some minutes
+# make bench-serve     1,000 clients of `dedupe serve`, 10,000 keys and 5,000 updates a second, with
+#                 the server's processor time and memory; some minutes
 # make bench-layer     only the Swift layer, beside the core; fails if it allocates too much
 # make bench-instructions   instructions per update, which noise does not change
 # make bench-check     the same; fails if a case takes more than is allowed
@@ -43,6 +49,7 @@
 # make abi-check  checks that programs linked with an older C library still work; abi-baseline
 #                 records the baseline again
 # make check-symbols   checks that every exported C symbol has the prefix, and the soname
+# make page       writes the page of `dedupe serve` into the program's source, after a change of it
 # make format     formats C, C++ and Swift as .clang-format and .swift-format say
 # make format-check    checks the format, and that every file names the licence
 # make api-check  checks that the public API is what API/ records, and that nothing is gone that the
@@ -61,7 +68,8 @@
 # make uninstall  removes these files
 # make install-filter   the filter with the Swift runtime in it, its manual and completions for
 #                 shells; uninstall-filter removes them
-#                 (PREFIX=/usr/local, DESTDIR; TRAITS="--traits Etcd" adds `dedupe etcd`)
+#                 (PREFIX=/usr/local, DESTDIR; TRAITS="--traits Etcd,Server" adds `dedupe etcd` and
+#                 `dedupe serve`)
 # make deb        a Debian package of the filter, the C library and its header, into .build/deb
 # make test-deb   installs that package, tries it, and removes it
 # make clean      removes everything that was built
@@ -91,7 +99,7 @@ PACKAGES = libck-dev libxxhash-dev libsimdjson-dev
 ETCD_PACKAGES = zlib1g-dev etcd-server etcd-client openssl
 SUDO = $(shell [ "$$(id -u)" = 0 ] || echo sudo)
 
-.PHONY: help setup setup-etcd run test test-all etcd-faults test-c test-quick test-swift test-arm64 test-valgrind examples examples-c examples-swift test-install asan tsan \
+.PHONY: help setup setup-etcd setup-serve run demo page test test-serve test-page bench-serve test-all etcd-faults test-c test-quick test-swift test-arm64 test-valgrind examples examples-c examples-swift test-install asan tsan \
     fuzz model interleavings stress shutdown mutants evidence \
     bench bench-quick bench-layer bench-instructions bench-check bench-plot bench-hub bench-filter bench-etcd \
     format format-check licence-check api-check api-baseline \
@@ -130,8 +138,9 @@ run: setup
 test: setup test-c test-quick check-symbols examples test-swift
 
 # The first build of the gRPC stack takes about ten minutes on two cores.
-test-all: setup-etcd test-c test-quick check-symbols examples
+test-all: setup-etcd setup-serve test-c test-quick check-symbols examples
 	$(MAKE) test-swift TRAITS=--enable-all-traits
+	$(MAKE) test-page TRAITS=--enable-all-traits
 	Tests/Install/traits
 
 test-c: setup
@@ -146,6 +155,29 @@ test-swift: setup
 	swift test $(STRICT) $(TRAITS) $(SWIFTFLAGS) --skip DedupeBufferEtcdTests
 	$(if $(TRAITS),swift test $(STRICT) $(TRAITS) $(SWIFTFLAGS) --filter DedupeBufferEtcdTests)
 	$(if $(SWIFTFLAGS),,$(MAKE) docs-check)
+
+# The clients that the server's tests use.
+setup-serve: setup
+	@$(MAKE) -s setup PACKAGES="curl nghttp2-client openssl"
+
+CLIENTS ?= 100
+test-serve: setup-serve
+	swift build --product dedupe --traits Server $(STRICT) $(SWIFTFLAGS)
+	DEDUPE_CLIENTS=$(CLIENTS) swift test --traits Server $(STRICT) $(SWIFTFLAGS) --filter DedupeServerTests
+
+test-page: setup
+	@$(MAKE) -s setup PACKAGES="chromium chromium-driver"
+	swift build --product dedupe $(if $(TRAITS),$(TRAITS),--traits Server) $(STRICT)
+	Tests/Browser/page .build/debug/dedupe
+
+page:
+	Sources/DedupeServer/Page/generate
+
+# Ctrl-C ends both programs.
+LISTEN ?= 127.0.0.1:8080
+demo: setup
+	swift build -c release --product dedupe --traits Server
+	@Examples/Dashboard/fleet | .build/release/dedupe serve --listen $(LISTEN)
 
 # ---- Evidence: the long tests, and their short forms ----
 
@@ -233,6 +265,12 @@ bench-etcd: setup-etcd
 	swift build -c release --product dedupe --traits Etcd
 	Benchmarks/etcd .build/release/dedupe $(BUILD)/etcd
 
+bench-serve: setup
+	swift build -c release --product dedupe --traits Server
+	@mkdir -p $(BUILD)
+	$(CC) -O2 -Wall -Wextra -o $(BUILD)/crowd Benchmarks/serve/crowd.c
+	Benchmarks/serve/run .build/release/dedupe $(BUILD)/crowd
+
 # ---- Hygiene ----
 
 # The name has the version, because other versions format differently.
@@ -249,6 +287,7 @@ format:
 format-check: licence-check
 	@$(MAKE) -s setup PACKAGES=$(CLANG_FORMAT)
 	Tests/Docs/layers
+	Sources/DedupeServer/Page/generate --check
 	Tests/Docs/columns ':!*.pml' # The models align the names of their steps on the right.
 	$(C_SOURCES) | xargs $(CLANG_FORMAT) --dry-run -Werror
 	$(SWIFT_SOURCES) | xargs swift format lint --strict --parallel
@@ -399,6 +438,7 @@ uninstall:
 # The Swift runtime is in the program, so no toolchain is needed to run it.
 FILTER = $(BUILD)/filter-installed/dedupe
 HAS_ETCD = $(findstring Etcd,$(TRAITS))$(findstring --enable-all-traits,$(TRAITS))
+HAS_SERVER = $(findstring Server,$(TRAITS))$(findstring --enable-all-traits,$(TRAITS))
 GENERATED_MANUAL = .build/plugins/GenerateManual/outputs/dedupe/dedupe.1
 COMPLETIONS = $(BUILD)/completions
 
@@ -415,19 +455,23 @@ manual: setup
 	Sources/dedupe/Manual/manual dedupe $(GENERATED_MANUAL) < Sources/dedupe/Manual/dedupe.1.in > $(BUILD)/dedupe.1
 	$(if $(HAS_ETCD),Sources/dedupe/Manual/manual etcd $(GENERATED_MANUAL) \
 	    < Sources/dedupe/Manual/dedupe-etcd.1.in > $(BUILD)/dedupe-etcd.1)
+	$(if $(HAS_SERVER),Sources/dedupe/Manual/manual serve $(GENERATED_MANUAL) \
+	    < Sources/dedupe/Manual/dedupe-serve.1.in > $(BUILD)/dedupe-serve.1)
 
 DATADIR = $(PREFIX)/share
 install-filter: filter manual
 	install -d $(DESTDIR)$(PREFIX)/bin $(DESTDIR)$(MANDIR)/man1 $(DESTDIR)$(DATADIR)/bash-completion/completions \
 	    $(DESTDIR)$(DATADIR)/zsh/site-functions $(DESTDIR)$(DATADIR)/fish/vendor_completions.d
 	install -m 755 $(FILTER) $(DESTDIR)$(PREFIX)/bin/dedupe
-	install -m 644 $(BUILD)/dedupe.1 $(if $(HAS_ETCD),$(BUILD)/dedupe-etcd.1) $(DESTDIR)$(MANDIR)/man1/
+	install -m 644 $(BUILD)/dedupe.1 $(if $(HAS_ETCD),$(BUILD)/dedupe-etcd.1) \
+	    $(if $(HAS_SERVER),$(BUILD)/dedupe-serve.1) $(DESTDIR)$(MANDIR)/man1/
 	install -m 644 $(COMPLETIONS)/dedupe.bash $(DESTDIR)$(DATADIR)/bash-completion/completions/dedupe
 	install -m 644 $(COMPLETIONS)/dedupe.zsh $(DESTDIR)$(DATADIR)/zsh/site-functions/_dedupe
 	install -m 644 $(COMPLETIONS)/dedupe.fish $(DESTDIR)$(DATADIR)/fish/vendor_completions.d/
 
 uninstall-filter:
 	rm -f $(DESTDIR)$(PREFIX)/bin/dedupe $(DESTDIR)$(MANDIR)/man1/dedupe.1 $(DESTDIR)$(MANDIR)/man1/dedupe-etcd.1 \
+	    $(DESTDIR)$(MANDIR)/man1/dedupe-serve.1 \
 	    $(DESTDIR)$(DATADIR)/bash-completion/completions/dedupe $(DESTDIR)$(DATADIR)/zsh/site-functions/_dedupe \
 	    $(DESTDIR)$(DATADIR)/fish/vendor_completions.d/dedupe.fish
 

@@ -23,6 +23,7 @@ let package = Package(
         .trait(
             name: "Etcd", description: "The product DedupeBufferEtcd, which follows a cluster, and `dedupe etcd`.",
             enabledTraits: ["Service", "Filter"]),
+        .trait(name: "Server", description: "`dedupe serve`: many clients over HTTP.", enabledTraits: ["Filter"]),
     ],
     dependencies: [
         // What an application's logs and metrics go to, wherever that is.
@@ -36,6 +37,12 @@ let package = Package(
         // Only for DedupeBufferEtcd.
         .package(url: "https://github.com/grpc/grpc-swift-2", from: "2.4.3"),
         .package(url: "https://github.com/grpc/grpc-swift-nio-transport", from: "2.9.2"),
+        // Only for DedupeServer.
+        .package(url: "https://github.com/hummingbird-project/hummingbird", from: "2.28.1", traits: []),
+        .package(url: "https://github.com/apple/swift-http-types", from: "1.8.0"),
+        .package(url: "https://github.com/apple/swift-nio", from: "2.101.2"),
+        .package(url: "https://github.com/apple/swift-nio-extras", from: "1.35.2"),
+        .package(url: "https://github.com/apple/swift-nio-ssl", from: "2.37.6"),
     ],
     targets: [
         // The concurrent core. Needs Concurrency Kit and xxHash's header (libck-dev,
@@ -96,10 +103,31 @@ let package = Package(
                 .product(name: "CoreMetrics", package: "swift-metrics"),
             ], exclude: ["DESIGN.md"]),
 
+        // A hub's clients over HTTP. Empty without the trait Server.
+        .target(
+            name: "DedupeServer",
+            dependencies: [
+                "DedupeBuffer", "DedupeBufferHub",
+                .product(name: "Logging", package: "swift-log"),
+                .product(name: "HummingbirdCore", package: "hummingbird", condition: .when(traits: ["Server"])),
+                .product(name: "HummingbirdHTTP2", package: "hummingbird", condition: .when(traits: ["Server"])),
+                .product(name: "NIOCore", package: "swift-nio", condition: .when(traits: ["Server"])),
+                .product(name: "NIOPosix", package: "swift-nio", condition: .when(traits: ["Server"])),
+                .product(name: "NIOTLS", package: "swift-nio", condition: .when(traits: ["Server"])),
+                .product(name: "NIOHTTP1", package: "swift-nio", condition: .when(traits: ["Server"])),
+                .product(name: "NIOHTTPTypes", package: "swift-nio-extras", condition: .when(traits: ["Server"])),
+                .product(name: "HTTPTypes", package: "swift-http-types", condition: .when(traits: ["Server"])),
+                .product(name: "NIOSSL", package: "swift-nio-ssl", condition: .when(traits: ["Server"])),
+                .product(
+                    name: "ServiceLifecycle", package: "swift-service-lifecycle",
+                    condition: .when(traits: ["Server"])),
+            ], exclude: ["Page"]),
+
         // JSON and text to events, on simdjson's first stage (libsimdjson-dev).
         .target(name: "CEventParser", linkerSettings: [.linkedLibrary("simdjson")]),
 
-        // The program: the filter, and `dedupe etcd` with the trait Etcd.
+        // The program: the filter; `dedupe etcd` with the trait Etcd; `dedupe serve` with the trait
+        // Server.
         .executableTarget(
             name: "dedupe",
             dependencies: [
@@ -107,6 +135,8 @@ let package = Package(
                 .product(
                     name: "ArgumentParser", package: "swift-argument-parser", condition: .when(traits: ["Filter"])),
                 .target(name: "DedupeBufferEtcd", condition: .when(traits: ["Etcd"])),
+                .target(name: "DedupeBufferHub", condition: .when(traits: ["Server"])),
+                .target(name: "DedupeServer", condition: .when(traits: ["Server"])),
             ], exclude: ["Manual"]),
 
         // The contract as a model in C, and the scenarios' language; only for tests.
@@ -161,6 +191,8 @@ let package = Package(
                 .product(name: "InMemoryLogging", package: "swift-log"),
                 .product(name: "MetricsTestKit", package: "swift-metrics"),
             ]),
+        .testTarget(
+            name: "DedupeServerTests", dependencies: ["DedupeServer", "DedupeBuffer", "DedupeBufferHub", "dedupe"]),
         .testTarget(name: "DedupeFilterTests", dependencies: ["dedupe", "DedupeBuffer"], exclude: ["Cases"]),
     ],
     swiftLanguageModes: [.v6],

@@ -40,11 +40,13 @@ struct DedupeCommand: ParsableCommand {
 /// What the first word of the command line can choose besides the filter.
 enum Subcommand: String, CaseIterable {
     case etcd
+    case serve
 
     /// The trait of the package that the subcommand needs.
     private var trait: String {
         switch self {
         case .etcd: "Etcd"
+        case .serve: "Server"
         }
     }
 
@@ -54,6 +56,12 @@ enum Subcommand: String, CaseIterable {
         case .etcd:
             #if Etcd
             EtcdCommand.self
+            #else
+            nil
+            #endif
+        case .serve:
+            #if Server
+            ServeCommand.self
             #else
             nil
             #endif

@@ -299,7 +299,6 @@ import Testing
         let text = try String(contentsOf: readme, encoding: .utf8)
         let server = try EtcdServer()
         try server.put("/config/greeting", "hello")
-        try server.put("/config/limit", "10")
         let outcome = try once(server, "--prefix", "/config/")
         #expect(
             text.contains("$ dedupe etcd --prefix /config/ --once\n" + outcome.output.joined(separator: "\n") + "\n"))

@@ -383,6 +383,16 @@ import Musl
         #expect(try shell("cd \(folder.path) && $0 help").errors.contains("help: No such file"))
     }
 
+    #if !Server
+    @Test func serve_whenBuiltWithoutItsTrait_saysHowToBuildIt() throws {
+        let outcome = try RunningProcess(["serve", "--listen", "127.0.0.1:0"], input: "").end()
+        #expect(outcome.status == 64 && outcome.output == [])
+        #expect(
+            outcome.errors == "dedupe: this program was built without serve; "
+                + "build one with: swift build -c release --product dedupe --traits Server\n")
+    }
+    #endif
+
     #if !Etcd
     @Test func etcd_whenBuiltWithoutItsTrait_saysHowToBuildIt() throws {
         for arguments in [["etcd"], ["etcd", "--help"], ["etcd", "--prefix", "/"]] {

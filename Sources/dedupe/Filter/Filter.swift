@@ -18,28 +18,12 @@ struct Filter {
     func run(path: String?) -> CInt {
         let program = Program.begin()
         do throws(SystemError) {
-            let input = try path.map(Self.openInput) ?? STDIN_FILENO
+            let input = try path.map(InputReading.open) ?? STDIN_FILENO
             return FilterRun(filter: self, program: program).run(reading: input, named: path ?? "standard input")
         } catch {
             program.diagnostics.report("\(path ?? "standard input"): \(error)")
             return ExitStatus.failure
         }
-    }
-
-    /// Opens a file to read.
-    ///
-    /// Opening a named pipe waits for a writer, where no signal would reach the filter. So it is
-    /// opened without waiting, and the waiting is left to the reader.
-    private static func openInput(_ path: String) throws(SystemError) -> CInt {
-        let descriptor = open(path, O_RDONLY | O_CLOEXEC | O_NONBLOCK)
-        if descriptor < 0 {
-            throw .last
-        }
-        let flags = fcntl(descriptor, F_GETFL)
-        if flags < 0 || fcntl(descriptor, F_SETFL, flags & ~O_NONBLOCK) < 0 {
-            throw .last
-        }
-        return descriptor
     }
 
     fileprivate var buffer: LineBuffer {
@@ -62,15 +46,6 @@ private struct FilterRun {
     private let passedLines = PassedLines()
     private let log: BadInputLog
     private let overflows: OverflowLog
-
-    /// Why no more is read.
-    private enum End: Equatable {
-        case endOfInput
-        case badLine
-        case overflow
-        case signal
-        case unreadable(SystemError)
-    }
 
     init(filter: Filter, program: Program) {
         self.filter = filter
@@ -102,7 +77,7 @@ private struct FilterRun {
         return status(of: end)
     }
 
-    private func status(of end: End) -> CInt {
+    private func status(of end: InputReading.End) -> CInt {
         // A signal may also have come while the rest was being delivered.
         if let signal = program.signals.received {
             return ExitStatus.signal(signal)
@@ -128,13 +103,7 @@ private struct FilterRun {
 
     // MARK: - Reading
 
-    private func feedAll(from input: CInt) -> End {
-        let reader: LineReader
-        do throws(InputFormat.Problem) {
-            reader = try LineReader(format: filter.format, descriptor: input, interruption: program.signals.descriptor)
-        } catch {
-            fatalError("the command line was checked: \(error)")
-        }
+    private func feedAll(from input: CInt) -> InputReading.End {
         var rules = EventFeed<LineBuffer>.Rules()
         rules.format = filter.format
         rules.onMissing = filter.rules.onMissing
@@ -147,32 +116,8 @@ private struct FilterRun {
             rules.onOverflow = filter.running.onOverflow ?? .stop
             rules.overflowed = overflows.add
         }
-        var feed = EventFeed(target: buffer, rules: rules, counters: counters, log: log)
-        return feedAll(from: reader, to: &feed)
-    }
-
-    /// Reads until there is a reason not to. What was read goes to the buffer in any case, except
-    /// what follows the bad line that is the last, or an overflow.
-    private func feedAll(from reader: LineReader, to feed: inout EventFeed<LineBuffer>) -> End {
-        while true {
-            let received: LineReader.Input
-            do throws(SystemError) {
-                received = try reader.receive()
-            } catch {
-                return .unreadable(error)
-            }
-            while let events = reader.nextEvents() {
-                counters.lines.store(reader.lines, ordering: .relaxed)
-                if !feed.take(events) {
-                    return feed.hasStopped ? .overflow : .badLine
-                }
-            }
-            counters.lines.store(reader.lines, ordering: .relaxed)
-            switch received {
-            case .bytes: continue
-            case .end: return .endOfInput
-            case .interrupted: return .signal
-            }
-        }
+        let reading = InputReading(
+            format: filter.format, descriptor: input, interruption: program.signals.descriptor, counters: counters)
+        return reading.feedAll(to: EventFeed(target: buffer, rules: rules, counters: counters, log: log))
     }
 }

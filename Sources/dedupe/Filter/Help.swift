@@ -9,6 +9,8 @@ enum Help {
 
         SUBCOMMANDS
           dedupe etcd      follows a prefix of an etcd cluster; see dedupe etcd --help
+          dedupe serve     serves what it reads to many clients over HTTP; see
+                           dedupe serve --help
 
         Only the first word can be a subcommand. A file with such a name is read as dedupe ./etcd.
 

@@ -34,9 +34,9 @@ struct ByteText: ~Copyable {
     private(set) var count = 0
     private var capacity: Int
 
-    init() {
-        capacity = 1 << 16
-        bytes = .allocate(byteCount: capacity, alignment: 1)
+    init(capacity: Int = 1 << 16) {
+        self.capacity = max(capacity, 1)
+        bytes = .allocate(byteCount: self.capacity, alignment: 1)
     }
 
     deinit {

@@ -58,7 +58,7 @@ struct StatisticsReport: ProgressReport {
     }
 
     /// A number in few characters: 999, 1.5k, 20M.
-    private static func short(_ number: Double) -> String {
+    static func short(_ number: Double) -> String {
         for (unit, name) in [(1e9, "G"), (1e6, "M"), (1e3, "k")] where number >= unit {
             return decimal(number / unit, places: number >= 10 * unit ? 0 : 1) + name
         }
@@ -66,7 +66,7 @@ struct StatisticsReport: ProgressReport {
     }
 
     /// A number that is not negative, with a fixed number of digits behind the point.
-    private static func decimal(_ number: Double, places: Int) -> String {
+    static func decimal(_ number: Double, places: Int) -> String {
         var scale = 1
         for _ in 0..<places {
             scale *= 10

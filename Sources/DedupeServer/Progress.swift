@@ -1,0 +1,40 @@
+// SPDX-License-Identifier: Apache-2.0
+
+#if Server
+
+internal import NIOCore
+internal import Synchronization
+
+/// Closes a connection of which nothing was heard for some time, in the middle of a request or of a
+/// response.
+///
+/// The look comes at intervals of ``init(on:patience:)``'s patience. So a connection is given up
+/// when it has made no progress for once to twice this time.
+final class Progress: Sendable {
+    private let steps: Steps
+    private let task: RepeatedTask
+
+    private final class Steps: Sendable {
+        let count = Atomic(0)
+        let seen = Atomic(0)
+    }
+
+    init(on channel: any Channel, patience: Duration) {
+        let (patience, steps) = (TimeAmount(patience), Steps())
+        self.steps = steps
+        task = channel.eventLoop.scheduleRepeatedTask(initialDelay: patience, delay: patience) { task in
+            let now = steps.count.load(ordering: .relaxed)
+            if steps.seen.exchange(now, ordering: .relaxed) == now {
+                channel.close(promise: nil)
+                task.cancel()
+            }
+        }
+    }
+
+    /// Something was sent or received.
+    func advance() { steps.count.add(1, ordering: .relaxed) }
+
+    func stop() { task.cancel() }
+}
+
+#endif
