@@ -187,6 +187,30 @@ import Testing
         #expect(picture.state == ["c": 1, "d": 1])
     }
 
+    /// A key that has come back is not deleted any more; when it is deleted again, its slot waits
+    /// once for its subscribers.
+    @Test func slot_thatWaitsForASubscriber_whenItsKeyComesBackAndIsDeleted_isFreedOnce() throws {
+        for key in ["a", "other"] { hub.put(key, 1) }
+        let subscription = try settled()
+        for i in 0..<3 {
+            hub.put("a", nil)
+            hub.put("other", i)
+            hub.put("a", i)
+        }
+        hub.put("a", nil)
+        for i in 0..<3 { hub.put("other", i) }
+        #expect(hub.statistics.deletedKeys == 1)
+        #expect(try subscription.allEvents().contains { $0 == .updates([.deleted("a"), .updated("other", 2)]) })
+        for i in 0..<10 { hub.put("other", i) }
+        #expect(hub.statistics.deletedKeys == 0)
+        for key in ["b", "c", "d"] { hub.put(key, 1) }
+        #expect(hub.core.state.pointee.table.count == 4)
+        var picture = Picture()
+        guard case .batch(let deliveries) = try hub.subscribe().take() else { throw Unexpected() }
+        for delivery in deliveries { picture.see(delivery) }
+        #expect(picture.state == ["other": 9, "b": 1, "c": 1, "d": 1])
+    }
+
     @Test func deletedKey_thatComesBack_keepsItsSlot() throws {
         let subscription = try settled()
         hub.put("a", 1)
