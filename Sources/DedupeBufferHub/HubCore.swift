@@ -13,6 +13,7 @@ final class HubCore: @unchecked Sendable {
 
     let epoch: UInt64
     let configuration: DedupeHubConfiguration
+    let steps: DedupeHubConfiguration.Steps
     let lock = ReadWriteLock()
     /// Guarded by `lock`. A pointer, because the compiler would add a check to each access of a
     /// member.
@@ -44,6 +45,7 @@ final class HubCore: @unchecked Sendable {
 
     init(_ configuration: DedupeHubConfiguration) {
         self.configuration = configuration
+        steps = configuration.steps
         epoch = configuration.epoch ?? .random(in: 1 ... .max)
         state = .allocate(capacity: 1)
         state.initialize(to: HubState(configuration))
@@ -121,9 +123,7 @@ final class HubCore: @unchecked Sendable {
     func finish() -> Bool {
         let isNews = writer.withLock { !finished.exchange(true, ordering: .sequentiallyConsistent) }
         guard isNews else { return false }
-        sleepers.wake()
-        // Those that wait for their interval are no sleepers.
-        for client in registry.clients { client.wake() }
+        sleepers.wakeAtTheEnd(registry)
         return true
     }
 

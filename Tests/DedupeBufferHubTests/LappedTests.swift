@@ -105,6 +105,43 @@ import Testing
         #expect(hub.statistics.scans == 0)
     }
 
+    // MARK: - Steps
+
+    /// Entries that have left the queue count as work, too.
+    @Test func take_withManyStaleEntries_goesOnInSteps() throws {
+        let count = Kept(0)
+        let steps = DedupeHubConfiguration.Steps(
+            size: 16, items: 16, stale: .max / 2, afterEach: { count.change { $0 += 1 } })
+        let hub = Hub(configuration: configuration(batch: 10, steps: steps))
+        for i in 0..<1000 { hub.put("k\(i)", i) }
+        let subscription = hub.subscribe()
+        _ = try subscription.events()
+        for i in 10..<410 { hub.put("k\(i)", nil) }
+        count.change { $0 = 0 }
+        #expect(try subscription.events() == [.updates((410..<420).map { .new("k\($0)", $0) })])
+        // 400 changes and 400 entries.
+        #expect(count.value >= 800 / 16)
+    }
+
+    @Test func take_withManyStatusesInARow_goesOnInSteps() throws {
+        let count = Kept(0)
+        let steps = DedupeHubConfiguration.Steps(
+            size: 16, items: 16, stale: .max / 2, afterEach: { count.change { $0 += 1 } })
+        let hub = Hub(configuration: configuration(batch: 10, steps: steps))
+        let subscription = hub.subscribe()
+        _ = try subscription.events()
+        for i in 0..<100 {
+            hub.onStatusUpdated(i % 2 == 0 ? .inSync : .resyncInProgress)
+            hub.put("k\(i)", i)
+        }
+        for i in 0..<100 { hub.put("k\(i)", nil) }
+        hub.put("k", 1)
+        count.change { $0 = 0 }
+        #expect(try subscription.events() == [.status(.resyncInProgress), .updates([.new("k", 1)])])
+        // 301 changes and 201 entries.
+        #expect(count.value >= 502 / 16)
+    }
+
     // MARK: - The log grows
 
     @Test func log_growsWithTheTable_andLosesNothing() throws {
