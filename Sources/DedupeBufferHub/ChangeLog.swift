@@ -69,6 +69,9 @@ struct ChangeLog: ~Copyable {
         return max(olderStart, start >= olderCapacity ? start - UInt64(olderCapacity) : 0) + 1
     }
 
+    /// How many changes can be read.
+    var length: Int { Int(head + 1 - oldest) }
+
     /// The change with this revision, which is not earlier than `oldest`.
     @inline(__always)
     subscript(_ revision: UInt64) -> Change {

@@ -19,6 +19,8 @@ struct ClientProgress: ~Copyable {
         case deletions(Scan, next: Int)
         /// A resume has become impossible: what it has marked is being unmarked.
         case clearing(Slot)
+        /// It has been unmarked, and must be forgotten.
+        case cleared
         case walking
     }
 
@@ -65,6 +67,13 @@ struct ClientProgress: ~Copyable {
         return cursor == head && queue.isEmpty && !mustRestart
     }
 
+    /// Whether the client has heard that it must restart, if it must, and its position can be told
+    /// from what it has taken.
+    var hasBegun: Bool {
+        guard case .walking = phase else { return false }
+        return !mustRestart
+    }
+
     var memory: Int { queue.memory + keys.memory }
 
     // MARK: - Catching up
@@ -73,6 +82,8 @@ struct ClientProgress: ~Copyable {
         case isAtHead, more
         /// The table has more slots than there is room for here.
         case needsRoom(Slot)
+        /// ``forget()`` must be called.
+        case mustForget
     }
 
     /// Catches up by at most `budget` slots and changes.
@@ -89,14 +100,13 @@ struct ClientProgress: ~Copyable {
             case .new(let position): begin(state, counters, epoch, position)
             case .scanning(let scan): self.scan(state, scan, &context)
             case .deletions(let scan, let next): markDeletions(state, counters, scan, next, &context)
-            case .clearing(let slot):
-                clear(state, slot, &context)
-                if keys.capacity < state.table.count { return .needsRoom(state.table.count) }
+            case .clearing(let slot): clear(state, slot, &context)
+            case .cleared: return .mustForget
             case .walking:
                 if cursor == state.log.head { return .isAtHead }
                 if cursor + 1 < state.log.oldest {
                     counters.scans.add(1, ordering: .relaxed)
-                    phase = .scanning(scan(after: cursor, state))
+                    phase = .scanning(scan(after: cursor, state, tellsStatus: state.statusRevision > cursor))
                 } else {
                     walk(state, &context)
                 }
@@ -112,16 +122,15 @@ struct ClientProgress: ~Copyable {
         let isFiltering: Bool
     }
 
-    private func scan(after bound: UInt64, _ state: borrowing HubState) -> Scan {
-        let hasNews = state.statusRevision > bound && (bound > 0 || state.status != .waitForDatastore)
-        return Scan(bound: bound, start: state.log.head, status: hasNews ? state.status : nil)
+    private func scan(after bound: UInt64, _ state: borrowing HubState, tellsStatus: Bool) -> Scan {
+        Scan(bound: bound, start: state.log.head, status: tellsStatus ? state.status : nil)
     }
 
     private mutating func begin(
         _ state: borrowing HubState, _ counters: HubCounters, _ epoch: UInt64, _ position: DedupeHubPosition?
     ) {
         guard let position else {
-            phase = .scanning(scan(after: 0, state))
+            phase = .scanning(scan(after: 0, state, tellsStatus: state.status != .waitForDatastore))
             return
         }
         guard position.epoch == epoch, position.horizon <= state.log.head,
@@ -130,7 +139,10 @@ struct ClientProgress: ~Copyable {
             return restart(state, counters)
         }
         (clean, horizon, markCursor) = (position.revision, position.horizon, position.revision)
-        var scan = scan(after: position.revision, state)
+        // A client that comes back with the revision 0 may have had any status since, or still have
+        // the one of its life before a restart.
+        let isStatusOld = position.revision > 0 && state.statusRevision <= position.revision
+        var scan = scan(after: position.revision, state, tellsStatus: !isStatusOld)
         scan.horizon = position.horizon
         phase = .scanning(scan)
     }
@@ -139,7 +151,7 @@ struct ClientProgress: ~Copyable {
         counters.restarts.add(1, ordering: .relaxed)
         mustRestart = true
         (clean, horizon, markTail, markCursor) = (0, 0, queue.pushed, 0)
-        phase = .scanning(scan(after: 0, state))
+        phase = .scanning(scan(after: 0, state, tellsStatus: true))
     }
 
     // MARK: - Walking
@@ -264,11 +276,15 @@ struct ClientProgress: ~Copyable {
             slot += 64
             context.left -= 64
         }
-        phase = .clearing(slot)
-        guard slot >= keys.capacity else { return }
+        phase = slot < keys.capacity ? .clearing(slot) : .cleared
+    }
+
+    /// Forgets what the resume had found, and gives back its memory. Called with no lock held.
+    mutating func forget() {
         keys.removeAll()
         queue.removeAll()
         verifiedTail = nil
+        // No hub has this epoch.
         phase = .new(DedupeHubPosition(epoch: 0, revision: 0, horizon: 0))
     }
 
@@ -301,23 +317,25 @@ struct ClientProgress: ~Copyable {
         return mustRestart
     }
 
-    /// Takes entries out of the queue until there are `limit` items. The picture is the table's.
-    mutating func pop(_ limit: Int, isPaced: Bool, _ state: borrowing HubState, into items: inout [HubItem]) {
-        let verifiedEnd = verifiedTail ?? .max
-        let end = min(isPaced ? roundEnd : .max, verifiedEnd)
+    /// Takes entries out of the queue until there are `limit` items, or it has looked at `budget`
+    /// entries. The picture is the table's. Returns false if there may be more.
+    mutating func pop(
+        _ limit: Int, _ budget: Int, isPaced: Bool, _ state: borrowing HubState, into items: inout [HubItem]
+    ) -> Bool {
+        let end = min(isPaced ? roundEnd : .max, verifiedTail ?? .max)
+        var left = budget
+        defer { endPop() }
         while items.count < limit {
-            // Passes over stale entries.
-            guard let entry = queue.first(), queue.popped < end else { break }
+            guard queue.settleFront(&left) else { return false }
+            guard let entry = queue.first, queue.popped < end else { return true }
             queue.removeFirst()
-            guard let status = entry.status else {
+            if let status = entry.status {
+                items.append(HubItem(status))
+            } else {
                 take(entry.slot, state, &items)
-                continue
             }
-            // If another status is next, because what was between them has left, this one goes.
-            if queue.first()?.status != nil && queue.popped < verifiedEnd { continue }
-            items.append(HubItem(status))
         }
-        endPop()
+        return false
     }
 
     private mutating func take(_ slot: Slot, _ state: borrowing HubState, _ items: inout [HubItem]) {
@@ -359,9 +377,11 @@ struct ClientProgress: ~Copyable {
     // MARK: - Between steps
 
     /// Called with no lock held, when no key is unknown to the filter.
-    mutating func compactIfWorthIt() {
-        guard queue.isWorthCompacting && verifiedTail == nil else { return }
-        (markTail, roundEnd) = queue.compact((markTail, roundEnd))
+    mutating func compactIfWorthIt(_ steps: DedupeHubConfiguration.Steps) {
+        if queue.isWorthCompacting(slack: steps.stale) && verifiedTail == nil {
+            (markTail, roundEnd) = queue.compact((markTail, roundEnd))
+        }
+        queue.reserveStale(steps.size)
     }
 
     /// The client goes away: it is no holder any more.

@@ -28,6 +28,7 @@ struct ClientQueue: ~Copyable {
     private var backCount = 0
     private var stale: [Slot: UInt32] = [:]
     private(set) var staleCount = 0
+    private(set) var statusCount = 0
     /// Entries that were ever taken out, the stale ones too.
     private(set) var popped: UInt64 = 0
     /// Entries that were ever put in.
@@ -76,6 +77,7 @@ struct ClientQueue: ~Copyable {
             Self.entries(back)[backCount - 1] = Change(status: status)
         } else {
             append(Change(status: status))
+            statusCount += 1
         }
     }
 
@@ -96,20 +98,56 @@ struct ClientQueue: ~Copyable {
 
     // MARK: - At the front
 
-    /// The first entry that is not stale; stale ones before it are removed.
-    mutating func first() -> Change? {
-        while pushed > popped {
-            let entry = Self.entries(front!)[frontIndex]
-            guard staleCount > 0, entry.status == nil, let number = stale[entry.slot] else { return entry }
-            stale[entry.slot] = number == 1 ? nil : number - 1
-            staleCount -= 1
+    /// The first entry. ``settleFront(_:)`` has said that it counts.
+    var first: Change? { pushed > popped ? Self.entries(front!)[frontIndex] : nil }
+
+    /// Brings the first entry that counts to the front. Stale ones go, and so does a status with
+    /// nothing but stale entries between it and another status.
+    ///
+    /// Looks at `left` entries at most, and takes what it has looked at from it. Returns false if
+    /// there are more to look at.
+    mutating func settleFront(_ left: inout Int) -> Bool {
+        while let entry = first {
+            guard left > 0 else { return false }
+            left -= 1
+            if takeStale(entry) {
+                removeEntry()
+                continue
+            }
+            guard entry.status != nil, let next = second else { return true }
+            if next.pointee.status == nil {
+                guard takeStale(next.pointee) else { return true }
+                // The status goes on in the stale entry's place.
+                next.pointee = entry
+            } else {
+                statusCount -= 1
+            }
             removeEntry()
         }
-        return nil
+        return true
     }
 
-    /// Removes what `first` returned.
-    mutating func removeFirst() { removeEntry() }
+    /// The entry behind the first one.
+    private var second: UnsafeMutablePointer<Change>? {
+        guard pushed > popped + 1, let front else { return nil }
+        let (block, index) =
+            frontIndex + 1 < front.pointee.capacity ? (front, frontIndex + 1) : (front.pointee.next!, 0)
+        return Self.entries(block) + index
+    }
+
+    /// If the entry is stale, it does not count as one of the stale ones any more.
+    private mutating func takeStale(_ entry: Change) -> Bool {
+        guard staleCount > 0, entry.status == nil, let number = stale[entry.slot] else { return false }
+        stale[entry.slot] = number == 1 ? nil : number - 1
+        staleCount -= 1
+        return true
+    }
+
+    /// Removes the first entry, which counts.
+    mutating func removeFirst() {
+        if first?.status != nil { statusCount -= 1 }
+        removeEntry()
+    }
 
     private mutating func removeEntry() {
         popped += 1
@@ -125,16 +163,26 @@ struct ClientQueue: ~Copyable {
     mutating func removeAll() {
         removeAllBlocks()
         (front, frontIndex, back, backCount, blockBytes) = (nil, 0, nil, 0, 0)
-        (stale, staleCount, popped) = ([:], 0, pushed)
+        (stale, staleCount, statusCount, popped) = ([:], 0, 0, pushed)
     }
 
     // MARK: - Stale entries
 
-    /// Whether the stale entries take more memory than the others.
-    var isWorthCompacting: Bool { staleCount > 64 && staleCount > count }
+    /// Whether there are many stale entries: more than `slack` and an eighth of the keys.
+    ///
+    /// Between two statuses there is a key or a stale entry. So the statuses, too, are not many
+    /// more than the keys.
+    func isWorthCompacting(slack: Int) -> Bool { staleCount > slack + (count - statusCount) / 8 }
 
-    /// Removes the stale entries. Returns how many entries there are then before each of the two
-    /// `marks`, which count as ``popped`` and ``pushed`` do.
+    /// Makes room for stale entries, if there are so many that making room takes long. Then the
+    /// next step does not have to do it while it has the lock.
+    mutating func reserveStale(_ more: Int) {
+        if stale.count > 8192 { stale.reserveCapacity(stale.count + more) }
+    }
+
+    /// Removes the stale entries, and statuses that are followed by a status then. Returns how many
+    /// entries there are before each of the two `marks`, which count as ``popped`` and ``pushed``
+    /// do. A status that takes an earlier one's place is before a mark if the earlier one was.
     mutating func compact(_ marks: (UInt64, UInt64)) -> (UInt64, UInt64) {
         var (block, index) = (front, frontIndex)
         (front, back) = (nil, nil)
@@ -143,10 +191,12 @@ struct ClientQueue: ~Copyable {
         pushed = popped
         if marks.0 >= position { result.0 = position }
         if marks.1 >= position { result.1 = position }
-        (stale, staleCount) = ([:], 0)
+        (stale, staleCount, statusCount) = ([:], 0, 0)
         while position < end, let current = block {
             let entry = Self.entries(current)[index]
-            if entry.status == nil, let number = remaining[entry.slot] {
+            if let status = entry.status {
+                append(status)
+            } else if let number = remaining[entry.slot] {
                 remaining[entry.slot] = number == 1 ? nil : number - 1
             } else {
                 append(entry)

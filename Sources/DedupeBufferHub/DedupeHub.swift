@@ -7,7 +7,9 @@ public import DedupeBuffer
 /// A hub is the sink of a `DedupeBuffer`. Each subscriber sees what it would see as the sink of a
 /// buffer of its own: the newest value of each key, in the order in which the keys came up, with
 /// exact update types, and statuses between them. A hub pays far less for it: values and keys are
-/// shared, and a subscriber takes 2 bits for each key and 4 bytes for each pending key.
+/// shared, and a subscriber takes 2 bits for each key and 4 bytes for each pending key and status.
+/// The bits are for the largest number of keys that there was at once. While many keys leave that
+/// were pending, it may be 8 bytes.
 ///
 /// ```swift
 /// let buffer = DedupeBuffer<String, Int>()
@@ -30,8 +32,8 @@ public import DedupeBuffer
 ///
 /// Every method may be called from any thread. Writes come one at a time: a second writer waits for
 /// the first one's chunk of updates. No writer waits for a subscriber for longer than one bounded
-/// step. No lock is held while user code runs: keys are written as bytes, filters asked and values
-/// destroyed without one.
+/// step. No lock is held while user code runs: keys are written as bytes, filters asked, clocks
+/// read and values destroyed without one.
 ///
 /// ### Who keeps whom alive
 ///
@@ -66,6 +68,7 @@ public final class DedupeHub<Key: DedupeKey, Value: Sendable>: SyncerCallbacks, 
     /// dropped.
     ///
     /// - Complexity: O(*n*) plus the keys' lengths, expected, whatever the number of subscribers.
+    ///   The lock that subscribers wait for is taken for 256 updates at a time.
     @inlinable
     public func onUpdates(_ updates: [Update<Key, Value>]) {
         var next = 0
@@ -106,6 +109,6 @@ public final class DedupeHub<Key: DedupeKey, Value: Sendable>: SyncerCallbacks, 
 
     /// What the hub holds, and what became of everything so far.
     ///
-    /// - Complexity: O(*n* log *n*) in the number of subscribers. No writer waits for it.
+    /// - Complexity: O(*n* log *n*) in the number of subscribers. A writer waits for O(1) of it.
     public var statistics: DedupeHubStatistics { core.statistics }
 }

@@ -23,19 +23,21 @@ public struct DedupeHubConfiguration: Sendable {
     public var changeLogCapacity = 65_536
 
     /// The most deletions that the hub remembers for subscribers that come back, from 0 to 2²⁴.
-    /// Each takes 32 bytes, and its key.
+    /// Each takes 40 bytes in a ring whose length is a power of two, by default 80 bytes, and keeps
+    /// its key and what belongs to a key.
     public var maximumTombstones = 65_536
 
     /// How long the hub remembers deletions for subscribers that come back. Zero or more.
     ///
-    /// Deletions are forgotten when something comes in. Subscribers that are connected hear of all
+    /// Deletions are forgotten when updates come in. Subscribers that are connected hear of all
     /// deletions, however old these are.
     public var tombstoneAge = Duration.seconds(600)
 
     /// The label of the queue that wakes subscribers, and of the hub in logs.
     public var label = "dedupe-hub"
 
-    /// The clock that measures ``tombstoneAge`` and the intervals of subscribers.
+    /// The clock that measures ``tombstoneAge`` and the intervals of subscribers. It is read with
+    /// no lock held, and may call the hub.
     public var clock: any Clock<Duration> = ContinuousClock()
 
     /// The logger that the hub logs to. `nil` turns logging off.
@@ -54,6 +56,21 @@ public struct DedupeHubConfiguration: Sendable {
     /// grows.
     var epoch: UInt64?
     var growsChangeLog = true
+    var steps = Steps()
+
+    /// How much a take does at a time. Tests choose small steps.
+    struct Steps: Sendable {
+        /// Changes, slots or queue entries that a take looks at while it has the lock. A writer
+        /// waits for no more.
+        var size = 2048
+        /// Items that are taken in one step.
+        var items = 512
+        /// Stale entries of a queue that are always allowed.
+        var stale = 64
+        /// For tests: called with no lock held after each step, and before the take lets go of the
+        /// subscriber.
+        var afterEach: (@Sendable () -> Void)?
+    }
 
     /// A configuration with the defaults.
     public init() {}

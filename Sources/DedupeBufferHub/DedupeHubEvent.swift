@@ -9,7 +9,7 @@ public enum DedupeHubEvent<Key: DedupeKey, Value: Sendable>: Sendable {
     /// The source's status changed; what was received before it has been delivered.
     case status(SyncStatus)
     /// The subscriber's position cannot be resumed from. The subscriber forgets all keys and
-    /// values; the full state follows, and then the status.
+    /// values; the full state follows, and then the status, also if the source waits.
     case restart
 }
 

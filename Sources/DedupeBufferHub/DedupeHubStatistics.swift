@@ -62,8 +62,8 @@ public struct DedupeHubStatistics: Sendable, Hashable {
 public struct DedupeHubSubscriptionStatistics: Sendable, Hashable {
     /// The changes of the hub since everything before had been taken.
     public var lag = 0
-    /// Keys and statuses in the subscriber's queue. Changes that came after its last call are not
-    /// in it yet.
+    /// Keys and statuses in the subscriber's queue, and in what an iterator has left of a batch.
+    /// Changes that came after its last call are not in it yet.
     public var pendingEntries = 0
     /// Updates that were taken.
     public var delivered = 0

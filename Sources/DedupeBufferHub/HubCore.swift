@@ -13,6 +13,7 @@ final class HubCore: @unchecked Sendable {
 
     let epoch: UInt64
     let configuration: DedupeHubConfiguration
+    let steps: DedupeHubConfiguration.Steps
     let lock = ReadWriteLock()
     /// Guarded by `lock`. A pointer, because the compiler would add a check to each access of a
     /// member.
@@ -21,25 +22,30 @@ final class HubCore: @unchecked Sendable {
     let registry = Registry()
     let counters = HubCounters()
 
-    /// One writer at a time; guards `index`, `free`, `retired` and `spare`.
+    /// One writer at a time; guards the members behind it.
     private let writer = PlainLock()
     private var index = SlotIndex()
-    /// Slots without a key.
-    private var free: ContiguousArray<Slot> = []
+    /// The first slot without a key.
+    private var free: SlotLink = 0
     /// Slots that have had a number, also those that readers do not see yet.
     private var slotCount: Slot = 0
     /// Deleted keys that are no tombstones any more, and that some subscriber may have.
     private var retired = Retired()
     private var spare: HubWrite?
     private var latestStatus = SyncStatus.waitForDatastore
+    private var latestTime = Duration.zero
+
     private let elapsed: @Sendable () -> Duration
 
     /// The latest revision, for those who decide whether to sleep.
     private let publishedHead = Atomic<UInt64>(0)
     private let finished = Atomic<Bool>(false)
+    /// Whether a writer may need the time.
+    private let hasTombstones = Atomic<Bool>(false)
 
     init(_ configuration: DedupeHubConfiguration) {
         self.configuration = configuration
+        steps = configuration.steps
         epoch = configuration.epoch ?? .random(in: 1 ... .max)
         state = .allocate(capacity: 1)
         state.initialize(to: HubState(configuration))
@@ -73,7 +79,12 @@ final class HubCore: @unchecked Sendable {
     /// Puts at most ``HubWrite/limit`` updates.
     @usableFromInline
     func put(_ write: HubWrite) {
+        // The clock is user code, and is read before the lock is taken. Deletions that another
+        // writer notes meanwhile come with their own time.
+        let needsTime = hasTombstones.load(ordering: .relaxed) || write.items.contains(where: \.isDeletion)
+        let time = needsTime ? now : .zero
         writer.lock()
+        latestTime = max(latestTime, time)
         if isFinished {
             for item in write.items { write.displaced.append(item.box) }
             counters.dropped.add(write.count, ordering: .relaxed)
@@ -112,9 +123,7 @@ final class HubCore: @unchecked Sendable {
     func finish() -> Bool {
         let isNews = writer.withLock { !finished.exchange(true, ordering: .sequentiallyConsistent) }
         guard isNews else { return false }
-        sleepers.wake()
-        // Those that wait for their interval are no sleepers.
-        for client in registry.clients { client.wake() }
+        sleepers.wakeAtTheEnd(registry)
         return true
     }
 
@@ -133,7 +142,10 @@ final class HubCore: @unchecked Sendable {
     }
 
     private func takeSlot() -> Slot {
-        if let slot = free.popLast() { return slot }
+        if free != 0 {
+            defer { free = state.pointee.table.key(free - 1).pointee.next }
+            return free - 1
+        }
         let slot = slotCount
         guard slot < SlotTable.limit else { fatalError("DedupeBufferHub: more than \(SlotTable.limit) keys") }
         slotCount += 1
@@ -146,7 +158,6 @@ final class HubCore: @unchecked Sendable {
     }
 
     private func publish(_ write: HubWrite) {
-        let time = write.items.contains(where: \.isDeletion) || state.pointee.hasTombstones ? now : .zero
         lock.lockToWrite()
         state.pointee.table.publish(slotCount)
         if state.pointee.log.isSmaller(than: slotCount) && configuration.growsChangeLog {
@@ -154,12 +165,13 @@ final class HubCore: @unchecked Sendable {
         }
         var ignored = 0
         for item in write.items {
-            guard let displaced = state.pointee.change(item, at: time) else { continue }
+            guard let displaced = state.pointee.change(item, at: latestTime) else { continue }
             if displaced.toOpaque() == item.box.toOpaque() { ignored += 1 }
             write.displaced.append(displaced)
         }
         if let memory = state.pointee.log.takeUnneeded() { write.freed.append(UnsafeMutableRawPointer(memory)) }
-        reclaim(write, time)
+        reclaim(write)
+        hasTombstones.store(state.pointee.hasTombstones, ordering: .relaxed)
         publishedHead.store(state.pointee.log.head, ordering: .sequentiallyConsistent)
         lock.unlock()
         if ignored > 0 { counters.ignored.add(ignored, ordering: .relaxed) }
@@ -169,24 +181,25 @@ final class HubCore: @unchecked Sendable {
 
     /// Forgets tombstones that are too many or too old, and frees slots that no subscriber needs. A
     /// bounded number in each write, and more than a write can add.
-    private func reclaim(_ write: HubWrite, _ time: Duration) {
+    private func reclaim(_ write: HubWrite) {
         for _ in 0..<2 * HubWrite.limit {
-            guard let life = state.pointee.forgetTombstone(at: time) else { break }
-            release(life.slot, diedAt: life.death, write)
+            guard let slot = state.pointee.forgetTombstone(at: latestTime) else { break }
+            release(slot, write)
         }
         for _ in 0..<min(retired.count, 4 + 2 * write.count) {
-            let (slot, death) = retired.removeFirst()
-            release(slot, diedAt: death, write)
+            release(retired.removeFirst(in: state.pointee.table), write)
         }
     }
 
-    /// Frees the slot, if its key has not come back and no subscriber has it.
-    private func release(_ slot: Slot, diedAt death: UInt64, _ write: HubWrite) {
-        guard state.pointee.table.stamp(slot) == Stamp(death, isDeleted: true) else { return }
-        guard !state.pointee.table.isHeld(slot) else { return retired.append(slot, death) }
+    /// Frees the slot, if its key has not come back, its deletion has been forgotten, and no
+    /// subscriber has it.
+    private func release(_ slot: Slot, _ write: HubWrite) {
+        guard state.pointee.isForgotten(slot) else { return }
+        guard !state.pointee.table.isHeld(slot) else { return retired.append(slot, in: state.pointee.table) }
         if let box = state.pointee.table.exchangeBox(slot, nil) { write.displaced.append(box) }
         if let bytes = index.remove(slot, in: state.pointee.table) { write.freed.append(bytes) }
-        free.append(slot)
+        state.pointee.table.key(slot).pointee.next = free
+        free = slot + 1
         state.pointee.deletedKeys -= 1
     }
 
@@ -211,7 +224,7 @@ final class HubCore: @unchecked Sendable {
         writer.withLock {
             lock.lockToRead()
             defer { lock.unlock() }
-            return state.pointee.memory + index.memory + free.capacity * 4 + retired.memory
+            return state.pointee.memory + index.memory
         }
     }
 }
@@ -265,34 +278,47 @@ struct HubState: ~Copyable {
         return table.exchangeBox(slot, item.box)
     }
 
-    /// Forgets the earliest deletion, if it is one too many or too old.
-    mutating func forgetTombstone(at time: Duration) -> Tombstones.Life? {
+    /// Forgets the earliest deletion, if it is one too many or too old, and returns its slot.
+    mutating func forgetTombstone(at time: Duration) -> Slot? {
         guard tombstones.count > 0 else { return nil }
         let isOld = time - tombstones[tombstones.first].time > tombstoneAge
         guard isOld || tombstones.count > maximumTombstones else { return nil }
-        return tombstones.forgetFirst()
+        return tombstones.forgetFirst().slot
+    }
+
+    /// Whether the slot has a key that is deleted, and the deletion has been forgotten.
+    func isForgotten(_ slot: Slot) -> Bool {
+        let stamp = table.stamp(slot)
+        return stamp.isDeleted && stamp.revision <= tombstones.horizon && table.box(slot) != nil
     }
 }
 
-/// Deleted keys that wait for the last subscriber that has them, in a ring.
+/// Deleted keys that wait for the last subscriber that has them: a list that runs through the
+/// slots. A slot is in it once.
 ///
-/// They are looked at in turn, some in each write.
+/// They are looked at in turn, some in each write. Belongs to the writer.
 struct Retired: ~Copyable {
-    private var slots: ContiguousArray<(slot: Slot, death: UInt64)> = []
-    private var next = 0
+    private var (first, last) = (SlotLink(0), SlotLink(0))
+    private(set) var count = 0
 
-    var count: Int { slots.count }
-    var memory: Int { slots.capacity * 16 }
+    /// Of the last slot in the list.
+    private static let end = SlotLink.max
 
-    mutating func append(_ slot: Slot, _ death: UInt64) { slots.append((slot, death)) }
+    mutating func append(_ slot: Slot, in table: borrowing SlotTable) {
+        guard table.key(slot).pointee.retired == 0 else { return }
+        table.key(slot).pointee.retired = Self.end
+        if last == 0 { first = slot + 1 } else { table.key(last - 1).pointee.retired = slot + 1 }
+        last = slot + 1
+        count += 1
+    }
 
-    /// Takes out one that has not been looked at for long.
-    mutating func removeFirst() -> (slot: Slot, death: UInt64) {
-        if next >= slots.count { next = 0 }
-        // The last one takes its place, so that nothing moves. The one that is put back goes to the
-        // end, and so does what was not looked at: the cursor goes on.
-        slots.swapAt(next, slots.count - 1)
-        next += 1
-        return slots.removeLast()
+    /// Takes out the one that has not been looked at for longest.
+    mutating func removeFirst(in table: borrowing SlotTable) -> Slot {
+        let slot = first - 1
+        let next = table.key(slot).pointee.retired
+        table.key(slot).pointee.retired = 0
+        (first, last) = next == Self.end ? (0, 0) : (next, last)
+        count -= 1
+        return slot
     }
 }

@@ -15,14 +15,25 @@ internal import Glibc
 final class ReadWriteLock: @unchecked Sendable {
     // Sendable: the pointer does not change, and what it points to is a lock.
     private let lock: UnsafeMutablePointer<pthread_rwlock_t>
+    /// Readers go through it, and a writer that waits holds it.
+    private let gate: PlainLock?
 
-    init() {
+    #if canImport(Musl)
+    /// musl's lock lets readers in as long as no writer is inside.
+    static let needsGate = true
+    #else
+    static let needsGate = false
+    #endif
+
+    init(isGated: Bool = needsGate) {
+        gate = isGated ? PlainLock() : nil
         lock = .allocate(capacity: 1)
         #if canImport(Glibc)
         var attributes = pthread_rwlockattr_t()
         pthread_rwlockattr_init(&attributes)
         // glibc's default lets readers in as long as there are any.
-        pthread_rwlockattr_setkind_np(&attributes, Int32(PTHREAD_RWLOCK_PREFER_WRITER_NONRECURSIVE_NP))
+        let kind = isGated ? PTHREAD_RWLOCK_PREFER_READER_NP : PTHREAD_RWLOCK_PREFER_WRITER_NONRECURSIVE_NP
+        pthread_rwlockattr_setkind_np(&attributes, Int32(kind))
         let result = pthread_rwlock_init(lock, &attributes)
         pthread_rwlockattr_destroy(&attributes)
         #else
@@ -36,8 +47,20 @@ final class ReadWriteLock: @unchecked Sendable {
         lock.deallocate()
     }
 
-    func lockToRead() { pthread_rwlock_rdlock(lock) }
-    func lockToWrite() { pthread_rwlock_wrlock(lock) }
+    func lockToRead() {
+        if let gate {
+            gate.lock()
+            gate.unlock()
+        }
+        pthread_rwlock_rdlock(lock)
+    }
+
+    func lockToWrite() {
+        gate?.lock()
+        pthread_rwlock_wrlock(lock)
+        gate?.unlock()
+    }
+
     func unlock() { pthread_rwlock_unlock(lock) }
 }
 

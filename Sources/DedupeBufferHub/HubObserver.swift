@@ -17,10 +17,13 @@ final class HubObserver: @unchecked Sendable {
     private var counters: [(counter: Counter, figure: (DedupeHubStatistics) -> Int, reported: Int)]
     private let interval: Duration
     private let hasMetrics: Bool
-    private let queue: DispatchQueue
+    /// Reports are made here.
+    let queue: DispatchQueue
     private let epoch = ContinuousClock.now
     /// When the latest report was made, in nanoseconds since `epoch`.
     private let latestReport = Atomic<Int64>(.min / 2)
+    /// Whether a report waits for its turn.
+    private let isReportDue = Atomic<Bool>(false)
 
     init?(_ core: HubCore) {
         let configuration = core.configuration
@@ -70,7 +73,12 @@ final class HubObserver: @unchecked Sendable {
         let latest = latestReport.load(ordering: .relaxed)
         guard .nanoseconds(now - latest) >= interval else { return }
         guard latestReport.compareExchange(expected: latest, desired: now, ordering: .relaxed).exchanged else { return }
-        queue.async { [self] in report() }
+        guard !isReportDue.exchange(true, ordering: .sequentiallyConsistent) else { return }
+        queue.async { [self] in
+            // Before the figures are read: a report that becomes due later has later ones.
+            isReportDue.store(false, ordering: .sequentiallyConsistent)
+            report()
+        }
     }
 
     private func report() {

@@ -10,7 +10,8 @@ internal import Synchronization
 /// are in it, on a queue of its own. So each sleep of a subscriber costs one entry and one wake-up,
 /// and a subscriber that does not ask costs nothing.
 final class Sleepers: @unchecked Sendable {
-    // Sendable: `list` is guarded by `lock`, and so are the clients' places in it.
+    // Sendable: `list` is guarded by `lock`, and so are the clients' places in it and what wakes
+    // them.
 
     private let lock = PlainLock()
     private var list: ContiguousArray<HubClient> = []
@@ -19,7 +20,8 @@ final class Sleepers: @unchecked Sendable {
     private let hasAny = Atomic<Bool>(false)
     /// Whether the waker will look at the list.
     private let isStarted = Atomic<Bool>(false)
-    private let queue: DispatchQueue
+    /// All wake-ups come from here.
+    let queue: DispatchQueue
 
     init(label: String) {
         queue = DispatchQueue(label: label + ".waker")
@@ -32,8 +34,8 @@ final class Sleepers: @unchecked Sendable {
     func add(_ client: HubClient, unless hasNews: () -> Bool) -> Bool {
         lock.lock()
         defer { lock.unlock() }
-        if client.place == nil {
-            client.place = list.count
+        if !client.isListed {
+            client.place.store(list.count, ordering: .relaxed)
             list.append(client)
         }
         hasAny.store(true, ordering: .sequentiallyConsistent)
@@ -42,18 +44,28 @@ final class Sleepers: @unchecked Sendable {
         return false
     }
 
-    /// The client does not want to be woken any more. If the waker has it already, it is woken.
+    /// The client looks for itself. If the waker has it already, it is woken nevertheless.
+    @inline(__always)
     func remove(_ client: HubClient) {
-        lock.withLock { removeLocked(client) }
+        if client.isListed { lock.withLock { removeLocked(client) } }
+    }
+
+    /// The client goes away. Returns what would have woken it.
+    func end(_ client: HubClient) -> (@Sendable () -> Void)? {
+        lock.withLock {
+            removeLocked(client)
+            defer { client.wakeUp = nil }
+            return client.wakeUp
+        }
     }
 
     private func removeLocked(_ client: HubClient) {
-        guard let place = client.place else { return }
-        client.place = nil
+        let place = client.place.exchange(-1, ordering: .relaxed)
+        guard place >= 0 else { return }
         let last = list.removeLast()
         if last !== client {
             list[place] = last
-            last.place = place
+            last.place.store(place, ordering: .relaxed)
         }
         if list.isEmpty { hasAny.store(false, ordering: .sequentiallyConsistent) }
     }
@@ -74,13 +86,30 @@ final class Sleepers: @unchecked Sendable {
     private func wakeAll() {
         // Before the list is taken: a writer that comes later starts the waker again.
         isStarted.store(false, ordering: .sequentiallyConsistent)
-        let woken = lock.withLock {
+        for client in takeAll() { wake(client) }
+    }
+
+    private func takeAll() -> ContiguousArray<HubClient> {
+        lock.withLock {
             let taken = list
             list = []
             hasAny.store(false, ordering: .sequentiallyConsistent)
-            for client in taken { client.place = nil }
+            for client in taken { client.place.store(-1, ordering: .relaxed) }
             return taken
         }
-        for client in woken { client.wake() }
+    }
+
+    /// Calls what wakes the client, with no lock held.
+    private func wake(_ client: HubClient) {
+        let wakeUp = lock.withLock { client.wakeUp }
+        wakeUp?()
+    }
+
+    /// The hub has ended: wakes all its subscribers once, also those that wait for their interval.
+    func wakeAtTheEnd(_ registry: Registry) {
+        queue.async { [self] in
+            _ = takeAll()
+            for client in registry.clients { wake(client) }
+        }
     }
 }

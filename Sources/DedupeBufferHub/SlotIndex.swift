@@ -14,20 +14,23 @@ internal import Glibc
 /// Belongs to the writer.
 struct SlotIndex: ~Copyable {
     private struct Buckets {
-        let first: UnsafeMutablePointer<Slot>
+        let first: UnsafeMutablePointer<SlotLink>
         let mask: UInt32
 
+        /// - Parameter count: a power of two.
         init(_ count: Int) {
-            first = .allocate(capacity: count)
-            // Readable: a large block of ones is as quick to make as one of zeros is not.
-            first.initialize(repeating: none, count: count)
+            // The system gives zeros only for what is used. So a large table is made at once.
+            guard let memory = calloc(count, MemoryLayout<SlotLink>.stride) else {
+                fatalError("DedupeBufferHub: no memory for the index")
+            }
+            first = memory.bindMemory(to: SlotLink.self, capacity: count)
             mask = UInt32(count - 1)
         }
 
         var count: Int { Int(mask) + 1 }
-    }
 
-    private static let none = Slot.max
+        func destroy() { free(first) }
+    }
 
     private var buckets = Buckets(64)
     /// The smaller table, while it is being emptied.
@@ -37,23 +40,23 @@ struct SlotIndex: ~Copyable {
     private(set) var count = 0
 
     deinit {
-        buckets.first.deallocate()
-        old?.first.deallocate()
+        buckets.destroy()
+        old?.destroy()
     }
 
-    var memory: Int { (buckets.count + (old?.count ?? 0)) * MemoryLayout<Slot>.stride }
+    var memory: Int { (buckets.count + (old?.count ?? 0)) * MemoryLayout<SlotLink>.stride }
 
     /// The slot of the key with these bytes.
     func find(_ bytes: UnsafeRawBufferPointer, hash: UInt32, in table: borrowing SlotTable) -> Slot? {
-        var slot = bucket(hash).pointee
-        while slot != Self.none {
-            let key = table.key(slot)
+        var link = bucket(hash).pointee
+        while link != 0 {
+            let key = table.key(link - 1)
             if key.pointee.hash == hash, Int(key.pointee.length) == bytes.count,
                 bytes.isEmpty || memcmp(key.pointee.bytes!, bytes.baseAddress!, bytes.count) == 0
             {
-                return slot
+                return link - 1
             }
-            slot = key.pointee.next
+            link = key.pointee.next
         }
         return nil
     }
@@ -62,10 +65,9 @@ struct SlotIndex: ~Copyable {
     mutating func insert(_ slot: Slot, _ bytes: UnsafeRawBufferPointer, hash: UInt32, in table: borrowing SlotTable) {
         let copy = UnsafeMutableRawPointer.allocate(byteCount: max(bytes.count, 1), alignment: 1)
         copy.copyMemory(from: bytes.baseAddress ?? UnsafeRawPointer(copy), byteCount: bytes.count)
-        let head = bucket(hash)
-        table.key(slot).pointee = SlotKey(
-            bytes: copy, length: UInt32(bytes.count), hash: hash, next: head.pointee)
-        head.pointee = slot
+        let (head, key) = (bucket(hash), table.key(slot))
+        (key.pointee.bytes, key.pointee.length, key.pointee.hash) = (copy, UInt32(bytes.count), hash)
+        (key.pointee.next, head.pointee) = (head.pointee, slot + 1)
         count += 1
         grow(table)
     }
@@ -74,8 +76,8 @@ struct SlotIndex: ~Copyable {
     mutating func remove(_ slot: Slot, in table: borrowing SlotTable) -> UnsafeMutableRawPointer? {
         let key = table.key(slot)
         var link = bucket(key.pointee.hash)
-        while link.pointee != slot {
-            link = nextLink(table.key(link.pointee))
+        while link.pointee != slot + 1 {
+            link = nextLink(table.key(link.pointee - 1))
         }
         link.pointee = key.pointee.next
         count -= 1
@@ -83,12 +85,12 @@ struct SlotIndex: ~Copyable {
         return key.pointee.bytes
     }
 
-    private func nextLink(_ key: UnsafeMutablePointer<SlotKey>) -> UnsafeMutablePointer<Slot> {
+    private func nextLink(_ key: UnsafeMutablePointer<SlotKey>) -> UnsafeMutablePointer<SlotLink> {
         let offset = MemoryLayout<SlotKey>.offset(of: \.next)!
-        return (UnsafeMutableRawPointer(key) + offset).assumingMemoryBound(to: Slot.self)
+        return (UnsafeMutableRawPointer(key) + offset).assumingMemoryBound(to: SlotLink.self)
     }
 
-    private func bucket(_ hash: UInt32) -> UnsafeMutablePointer<Slot> {
+    private func bucket(_ hash: UInt32) -> UnsafeMutablePointer<SlotLink> {
         if let old, hash & old.mask >= moved { return old.first + Int(hash & old.mask) }
         return buckets.first + Int(hash & buckets.mask)
     }
@@ -107,17 +109,17 @@ struct SlotIndex: ~Copyable {
 
     private mutating func moveBucket(_ table: borrowing SlotTable) {
         guard let old else { return }
-        var slot = old.first[Int(moved)]
-        while slot != Self.none {
-            let key = table.key(slot)
+        var link = old.first[Int(moved)]
+        while link != 0 {
+            let key = table.key(link - 1)
             let next = key.pointee.next
             let head = buckets.first + Int(key.pointee.hash & buckets.mask)
-            (key.pointee.next, head.pointee) = (head.pointee, slot)
-            slot = next
+            (key.pointee.next, head.pointee) = (head.pointee, link)
+            link = next
         }
         moved += 1
         guard moved == UInt32(old.count) else { return }
-        old.first.deallocate()
+        old.destroy()
         self.old = nil
     }
 }

@@ -16,13 +16,18 @@ struct Stamp: Equatable {
     var isDeleted: Bool { word & 1 != 0 }
 }
 
-/// What the index needs of a slot. Belongs to the writer.
+/// A slot in a list that runs through the slots: the slot's number and one. 0: none.
+typealias SlotLink = UInt32
+
+/// What the writer needs of a slot, and readers do not. Belongs to the writer.
 struct SlotKey {
     var bytes: UnsafeMutableRawPointer?
-    var length: UInt32
-    var hash: UInt32
-    /// The next slot of the bucket.
-    var next: Slot
+    var length: UInt32 = 0
+    var hash: UInt32 = 0
+    /// The next slot of the index's bucket, or of the free slots.
+    var next: SlotLink = 0
+    /// The next slot of ``Retired``.
+    var retired: SlotLink = 0
 }
 
 /// The keys and their newest values, in chunks that never move.
@@ -52,7 +57,7 @@ struct SlotTable: ~Copyable {
             births.initialize(repeating: 0, count: Self.size)
             boxes.initialize(repeating: nil, count: Self.size)
             for i in 0..<Self.size { (holders + i).initialize(to: Atomic(0)) }
-            keys.initialize(repeating: SlotKey(bytes: nil, length: 0, hash: 0, next: 0), count: Self.size)
+            keys.initialize(repeating: SlotKey(), count: Self.size)
         }
 
         func destroy() {

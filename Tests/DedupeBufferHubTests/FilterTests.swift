@@ -127,6 +127,46 @@ import Testing
         #expect(next.value < sourceEnd)
     }
 
+    /// More keys come during each step than a step looks at.
+    @Test func filter_thatIsSlowerThanTheSource_letsTheCallReturn() throws {
+        let hub = Hub(configuration: configuration(log: 8, steps: .init(size: 4)))
+        let next = Kept(0)
+        let subscription = hub.subscribe { _ in
+            for _ in 0..<3 { bringKey(to: hub, next) }
+            return true
+        }
+        hub.put("a", 1)
+        guard case .later(.zero) = try subscription.take() else { throw Unexpected() }
+        #expect(next.value < sourceEnd)
+        // It goes on where it was.
+        var picture = Picture()
+        loop: while true {
+            switch try subscription.take() {
+            case .batch(let deliveries): for delivery in deliveries { picture.see(delivery) }
+            case .later(.zero): continue
+            case .nothing: break loop
+            case .later, .finished: throw Unexpected()
+            }
+        }
+        #expect(picture.state.count == hub.statistics.keys)
+        #expect(picture.faults == [])
+    }
+
+    @Test func cancel_whileTheFilterIsAsked_endsTheTake() throws {
+        let hub = Hub(configuration: configuration(steps: .init(size: 4)))
+        for i in 0..<1000 { hub.put("k\(i)", i) }
+        let (asked, made) = (Kept(0), Kept<Subscription?>(nil))
+        let subscription = hub.subscribe { _ in
+            asked.change { $0 += 1 }
+            made.value?.cancel()
+            return true
+        }
+        made.change { $0 = subscription }
+        guard case .finished = try subscription.take() else { throw Unexpected() }
+        #expect(asked.value <= 4)
+        made.change { $0 = nil }
+    }
+
     @Test func statuses_whenWhatWasBetweenIsNotWanted_areOne() throws {
         let subscription = hub.subscribe(where: { $0 == "a" })
         _ = try subscription.events()

@@ -5,7 +5,8 @@
 //
 // The order among some keys is the hub's to choose: those of the first state, of a resume, and
 // those that a subscriber has to look for because the change log has lapped it. These share a
-// `group`, and the model takes on the order in which they are delivered.
+// `group`, and the model takes on the order in which they are delivered. A change log that grows
+// laps a subscriber when the hub says so.
 
 import DedupeBuffer
 
@@ -35,7 +36,8 @@ struct World {
         case status(SyncStatus)
     }
 
-    let logCapacity: Int
+    /// `nil`: the log grows.
+    let logCapacity: Int?
     let maximumTombstones: Int
     private(set) var versions: [String: Version] = [:]
     private(set) var lives: [Life] = []
@@ -47,7 +49,7 @@ struct World {
     private(set) var horizon: UInt64 = 0
     private var deaths: [UInt64] = []
 
-    init(logCapacity: Int = 65_536, maximumTombstones: Int = 65_536) {
+    init(logCapacity: Int? = 65_536, maximumTombstones: Int = 65_536) {
         (self.logCapacity, self.maximumTombstones) = (logCapacity, maximumTombstones)
     }
 
@@ -118,8 +120,13 @@ struct NaiveSubscriber {
 
     /// Takes a batch of at most `limit` entries and compares it with `calls` (`nil`: there was
     /// nothing to take). Returns what differs, or `nil`.
-    mutating func take(_ limit: Int, _ world: World, delivered calls: [Call]?) -> String? {
-        let restarts = catchUp(world)
+    ///
+    /// - Parameter isLapped: whether the hub says so.
+    mutating func take(_ limit: Int, _ world: World, isLapped: Bool, delivered calls: [Call]?) -> String? {
+        if let capacity = world.logCapacity, let cursor, isLapped != (world.head - cursor > capacity) {
+            return "lapped: \(isLapped)"
+        }
+        let restarts = catchUp(world, isLapped)
         let count = min(limit, queue.count)
         var due: [Call] = restarts ? [.restart] : []
         let actual = (calls ?? []).flatMap { call -> [Item<String, Int>?] in
@@ -141,14 +148,14 @@ struct NaiveSubscriber {
     // MARK: - What comes in
 
     /// Returns whether it starts with a restart.
-    private mutating func catchUp(_ world: World) -> Bool {
+    private mutating func catchUp(_ world: World, _ isLapped: Bool) -> Bool {
         guard let cursor else {
             self.cursor = world.head
             return begin(world)
         }
         defer { self.cursor = world.head }
-        if world.head - cursor > world.logCapacity {
-            search(world, after: cursor)
+        if isLapped {
+            search(world, after: cursor, tellsStatus: world.statusRevision > cursor)
         } else {
             for change in world.changes[Int(cursor)...] { put(change) }
         }
@@ -157,22 +164,23 @@ struct NaiveSubscriber {
 
     private mutating func begin(_ world: World) -> Bool {
         guard case .position(let revision, let horizon) = start else {
-            search(world, after: 0)
+            // A subscriber that has had nothing takes the source to be waiting.
+            search(world, after: 0, tellsStatus: world.status != .waitForDatastore)
             return false
         }
         guard revision >= world.horizon else {
-            search(world, after: 0)
+            search(world, after: 0, tellsStatus: true)
             return true
         }
         for life in world.lives where life.birth <= horizon && life.death ?? .max > revision && accepts(life.key) {
             live.insert(life.key)
         }
-        search(world, after: revision)
+        search(world, after: revision, tellsStatus: revision == 0 || world.statusRevision > revision)
         return false
     }
 
     /// What changed after a revision comes up in any order.
-    private mutating func search(_ world: World, after bound: UInt64) {
+    private mutating func search(_ world: World, after bound: UInt64, tellsStatus: Bool) {
         groups += 1
         for (key, version) in world.versions where version.changed > bound && accepts(key) {
             let (isPending, isLive) = (index(of: key) != nil, live.contains(key))
@@ -183,9 +191,7 @@ struct NaiveSubscriber {
                 put(key, version, group: groups)
             }
         }
-        if world.statusRevision > bound && (bound > 0 || world.status != .waitForDatastore) {
-            put(.status(world.status))
-        }
+        if tellsStatus { put(.status(world.status)) }
     }
 
     private mutating func put(_ key: String, _ version: World.Version, group: Int) {

@@ -105,6 +105,43 @@ import Testing
         #expect(hub.statistics.scans == 0)
     }
 
+    // MARK: - Steps
+
+    /// Entries that have left the queue count as work, too.
+    @Test func take_withManyStaleEntries_goesOnInSteps() throws {
+        let count = Kept(0)
+        let steps = DedupeHubConfiguration.Steps(
+            size: 16, items: 16, stale: .max / 2, afterEach: { count.change { $0 += 1 } })
+        let hub = Hub(configuration: configuration(batch: 10, steps: steps))
+        for i in 0..<1000 { hub.put("k\(i)", i) }
+        let subscription = hub.subscribe()
+        _ = try subscription.events()
+        for i in 10..<410 { hub.put("k\(i)", nil) }
+        count.change { $0 = 0 }
+        #expect(try subscription.events() == [.updates((410..<420).map { .new("k\($0)", $0) })])
+        // 400 changes and 400 entries.
+        #expect(count.value >= 800 / 16)
+    }
+
+    @Test func take_withManyStatusesInARow_goesOnInSteps() throws {
+        let count = Kept(0)
+        let steps = DedupeHubConfiguration.Steps(
+            size: 16, items: 16, stale: .max / 2, afterEach: { count.change { $0 += 1 } })
+        let hub = Hub(configuration: configuration(batch: 10, steps: steps))
+        let subscription = hub.subscribe()
+        _ = try subscription.events()
+        for i in 0..<100 {
+            hub.onStatusUpdated(i % 2 == 0 ? .inSync : .resyncInProgress)
+            hub.put("k\(i)", i)
+        }
+        for i in 0..<100 { hub.put("k\(i)", nil) }
+        hub.put("k", 1)
+        count.change { $0 = 0 }
+        #expect(try subscription.events() == [.status(.resyncInProgress), .updates([.new("k", 1)])])
+        // 301 changes and 201 entries.
+        #expect(count.value >= 502 / 16)
+    }
+
     // MARK: - The log grows
 
     @Test func log_growsWithTheTable_andLosesNothing() throws {
@@ -185,6 +222,30 @@ import Testing
             for delivery in deliveries { picture.see(delivery) }
         }
         #expect(picture.state == ["c": 1, "d": 1])
+    }
+
+    /// A key that has come back is not deleted any more; when it is deleted again, its slot waits
+    /// once for its subscribers.
+    @Test func slot_thatWaitsForASubscriber_whenItsKeyComesBackAndIsDeleted_isFreedOnce() throws {
+        for key in ["a", "other"] { hub.put(key, 1) }
+        let subscription = try settled()
+        for i in 0..<3 {
+            hub.put("a", nil)
+            hub.put("other", i)
+            hub.put("a", i)
+        }
+        hub.put("a", nil)
+        for i in 0..<3 { hub.put("other", i) }
+        #expect(hub.statistics.deletedKeys == 1)
+        #expect(try subscription.allEvents().contains { $0 == .updates([.deleted("a"), .updated("other", 2)]) })
+        for i in 0..<10 { hub.put("other", i) }
+        #expect(hub.statistics.deletedKeys == 0)
+        for key in ["b", "c", "d"] { hub.put(key, 1) }
+        #expect(hub.core.state.pointee.table.count == 4)
+        var picture = Picture()
+        guard case .batch(let deliveries) = try hub.subscribe().take() else { throw Unexpected() }
+        for delivery in deliveries { picture.see(delivery) }
+        #expect(picture.state == ["other": 9, "b": 1, "c": 1, "d": 1])
     }
 
     @Test func deletedKey_thatComesBack_keepsItsSlot() throws {

@@ -94,6 +94,87 @@ import Testing
         #expect(subscription.statistics.memory < 20_000)
     }
 
+    @Test func memory_ofASubscriber_whenPendingKeysAreDeleted_isThatOfTheOthers() throws {
+        for deleted in [1000, 9000, 10_000, 15_000, 19_000] {
+            let hub = Hub(configuration: configuration(batch: 100))
+            for i in 0..<20_000 { hub.put("k\(i)", i) }
+            let subscription = hub.subscribe()
+            _ = try subscription.events()
+            for i in 0..<deleted { hub.put("k\(19_999 - i)", nil) }
+            _ = try subscription.events()
+            let pending = 20_000 - 200 - deleted
+            #expect(subscription.statistics.pendingEntries == pending)
+            // Two bits for each slot, twice the memory of the pending keys, and blocks.
+            let most = 20_000 / 4 * 9 / 8 + 8 * pending + 8192
+            #expect(subscription.statistics.memory <= most, "\(deleted) deleted")
+        }
+    }
+
+    /// Between two statuses there is a key that has left.
+    @Test func memory_ofASubscriber_whenStatusesCome_isThatOfItsPendingKeys() throws {
+        let hub = Hub(configuration: configuration(batch: 1, tombstones: 0))
+        for i in 0..<1000 { hub.put("k\(i)", i) }
+        let subscription = hub.subscribe()
+        _ = try subscription.events()
+        for i in 0..<20_000 {
+            hub.onStatusUpdated(.resyncInProgress)
+            hub.put("late", i)
+            hub.onStatusUpdated(.inSync)
+            hub.put("late", nil)
+            if i % 100 == 0 { _ = try subscription.events() }
+        }
+        let pending = subscription.statistics.pendingEntries
+        #expect(pending <= 2 * (1000 - 200) + 1000 / 8 + 64)
+        #expect(subscription.statistics.memory <= 1000 + 8 * pending + 8192)
+        #expect(try subscription.allEvents().last == .status(.inSync))
+    }
+
+    // MARK: - Subscriptions that end
+
+    /// A connection that holds its subscription, and is held by `onReady` and the filter.
+    private final class Connection: Sendable {
+        let subscription = Kept<Subscription?>(nil)
+
+        init(_ hub: Hub) {
+            let made = hub.subscribe(
+                where: { [self] _ in
+                    withExtendedLifetime(self) {}
+                    return true
+                }, onReady: { [self] in withExtendedLifetime(self) {} })
+            subscription.change { $0 = made }
+        }
+    }
+
+    @Test func subscription_thatIsCancelled_letsGoOfWhatItWasGiven() throws {
+        let hub = Hub(configuration: configuration())
+        weak var connection: Connection?
+        do {
+            let made = Connection(hub)
+            connection = made
+            _ = try made.subscription.value!.take()
+            made.subscription.value!.cancel()
+            hub.settleWaker()
+        }
+        #expect(connection == nil)
+    }
+
+    @Test func subscription_thatHasFinished_letsGoOfWhatItWasGiven() throws {
+        let hub = Hub(configuration: configuration())
+        weak var connection: Connection?
+        do {
+            let made = Connection(hub)
+            connection = made
+            hub.put("a", 1)
+            _ = try made.subscription.value!.take()
+            hub.finish()
+            guard case .finished = try made.subscription.value!.take() else { throw Unexpected() }
+            hub.settleWaker()
+            #expect(hub.statistics.subscribers == 0)
+            #expect(made.subscription.value!.position.revision == 1)
+        }
+        #expect(connection == nil)
+    }
+
     /// 10⁷ changes in long mode.
     @Test func longLife_isFlat() throws {
         let hub = Hub(configuration: configuration(log: 1024, tombstones: 100))

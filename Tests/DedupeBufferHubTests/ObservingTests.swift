@@ -97,6 +97,22 @@ import Testing
         #expect(!logs.entries.contains { "\($0)".contains("secret") || "\($0)".contains("1234") })
     }
 
+    @Test func metrics_whenReportsAreSlow_areNotQueued() throws {
+        let metrics = TestMetrics()
+        var configuration = configuration()
+        configuration.metrics = .init(factory: metrics, interval: .zero)
+        let hub = Hub(configuration: configuration)
+        let queue = hub.observer!.queue
+        queue.suspend()
+        for i in 0..<100 { hub.put("a", i) }
+        queue.resume()
+        queue.sync {}
+        #expect(try metrics.expectGauge("dedupe_hub_keys").values.count == 1)
+        hub.put("a", 1)
+        queue.sync {}
+        #expect(try metrics.expectGauge("dedupe_hub_keys").values.count == 2)
+    }
+
     @Test func metrics_haveTheStatistics() async throws {
         let metrics = TestMetrics()
         var configuration = configuration()

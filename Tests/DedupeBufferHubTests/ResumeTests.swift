@@ -59,7 +59,8 @@ import Testing
         hub.put("b", nil)
         #expect(try hub.subscribe(from: position).events() == [.updates([.deleted("a"), .deleted("b")])])
         hub.put("c", nil)
-        #expect(try hub.subscribe(from: position).events() == [.restart, .updates([.new("d", 1)])])
+        let due: [Event<String, Int>] = [.restart, .updates([.new("d", 1)]), .status(.waitForDatastore)]
+        #expect(try hub.subscribe(from: position).events() == due)
         #expect(hub.statistics.restarts == 1)
     }
 
@@ -86,27 +87,111 @@ import Testing
         #expect(try hub.subscribe(from: position).events() == [.updates([.updated("b", 2), .deleted("a")])])
         clock.advance(by: .seconds(1))
         hub.put("b", 3)
-        #expect(try hub.subscribe(from: position).events() == [.restart, .updates([.new("b", 3)])])
+        let due: [Event<String, Int>] = [.restart, .updates([.new("b", 3)]), .status(.waitForDatastore)]
+        #expect(try hub.subscribe(from: position).events() == due)
     }
 
     @Test func resume_fromAnotherHub_restarts() throws {
         let position = try position(Hub().subscribe())
         hub.put("a", 1)
-        #expect(try hub.subscribe(from: position).events() == [.restart, .updates([.new("a", 1)])])
+        hub.onStatusUpdated(.inSync)
+        let due: [Event<String, Int>] = [.restart, .updates([.new("a", 1)]), .status(.inSync)]
+        #expect(try hub.subscribe(from: position).events() == due)
     }
 
     @Test func resume_fromTheFuture_restarts() throws {
         hub.put("a", 1)
+        hub.onStatusUpdated(.inSync)
         let epoch = hub.core.epoch
-        for (revision, horizon) in [(UInt64(0), UInt64(2)), (2, 2), (.max, .max)] {
+        let due: [Event<String, Int>] = [.restart, .updates([.new("a", 1)]), .status(.inSync)]
+        for (revision, horizon) in [(UInt64(0), UInt64(3)), (3, 3), (.max, .max)] {
             let position = Position(epoch: epoch, revision: revision, horizon: horizon)
-            #expect(try hub.subscribe(from: position).events() == [.restart, .updates([.new("a", 1)])])
+            #expect(try hub.subscribe(from: position).events() == due)
         }
     }
 
-    @Test func resume_ofAnEmptyHub_withAStrangePosition_restarts() throws {
+    // MARK: - Before the first take
+
+    @Test func position_beforeTheFirstTake_isTheGivenOne() throws {
+        for key in ["a", "b"] { hub.put(key, 1) }
+        let known = try position(hub.subscribe())
+        for position in [known, Position(epoch: 1, revision: 5, horizon: 7)] {
+            let subscription = hub.subscribe(from: position)
+            #expect(subscription.position == position)
+            subscription.cancel()
+            #expect(subscription.position == position)
+        }
+        let subscription = hub.subscribe(from: hub.subscribe(from: known).position)
+        hub.put("a", nil)
+        #expect(try subscription.events() == [.updates([.deleted("a")])])
+    }
+
+    /// The subscription ends when the subscriber has not been told yet that it must restart.
+    @Test func position_whenTheRestartWasNotTaken_isTheGivenOne() throws {
+        hub.put("a", 1)
+        let (position, made) = (Position(epoch: 1, revision: 5, horizon: 7), Kept<Subscription?>(nil))
+        let subscription = hub.subscribe(from: position) { _ in
+            made.value?.cancel()
+            return true
+        }
+        made.change { $0 = subscription }
+        #expect(try subscription.events() == nil)
+        #expect(subscription.position == position)
+        made.change { $0 = nil }
+    }
+
+    @Test func lag_beforeTheFirstTake_isThatOfThePosition() throws {
+        for key in ["a", "b", "c"] { hub.put(key, 1) }
+        let position = try position(hub.subscribe())
+        hub.put("d", 1)
+        let subscription = hub.subscribe(from: position)
+        #expect(subscription.statistics.lag == 1)
+        #expect(hub.subscribe(from: Position(epoch: 1, revision: 3, horizon: 3)).statistics.lag == 4)
+        #expect(hub.subscribe(from: Position(epoch: position.epoch, revision: 9, horizon: 9)).statistics.lag == 4)
+    }
+
+    // MARK: - The status
+
+    @Test func restart_whenTheSourceWaits_tellsThatStatus() throws {
         let position = Position(epoch: 1, revision: 1, horizon: 1)
-        #expect(try hub.subscribe(from: position).events() == [.restart])
+        #expect(try hub.subscribe(from: position).events() == [.restart, .status(.waitForDatastore)])
+        hub.onStatusUpdated(.inSync)
+        hub.onStatusUpdated(.waitForDatastore)
+        hub.put("a", 1)
+        let due: [Event<String, Int>] = [.restart, .updates([.new("a", 1)]), .status(.waitForDatastore)]
+        #expect(try hub.subscribe(from: position).events() == due)
+    }
+
+    /// The position is still that of the beginning when the subscriber has had a status.
+    @Test func resume_inTheMiddle_whenTheSourceWaits_tellsThatStatus() throws {
+        let hub = Hub(configuration: configuration(batch: 3))
+        for key in ["a", "b", "c", "d"] { hub.put(key, 1) }
+        hub.onStatusUpdated(.inSync)
+        let subscription = hub.subscribe()
+        var picture = Picture()
+        guard case .batch(let first) = try subscription.take() else { throw Unexpected() }
+        for delivery in first { picture.see(delivery) }
+        hub.put("e", 1)
+        guard case .batch(let second) = try subscription.take() else { throw Unexpected() }
+        for delivery in second.prefix(2) { picture.see(delivery) }
+        #expect(picture.status == .inSync)
+        #expect(picture.position?.revision == 0)
+        hub.onStatusUpdated(.waitForDatastore)
+        let result = try self.picture(hub.subscribe(from: picture.position), from: picture)
+        #expect(result.status == .waitForDatastore)
+        #expect(result.state == ["a": 1, "b": 1, "c": 1, "d": 1, "e": 1])
+    }
+
+    /// The subscriber breaks off between the restart and the status.
+    @Test func resume_afterARestart_whenTheSourceWaits_tellsThatStatus() throws {
+        let hub = Hub(configuration: configuration(batch: 1))
+        for key in ["a", "b"] { hub.put(key, 1) }
+        let subscription = hub.subscribe(from: Position(epoch: 1, revision: 1, horizon: 1))
+        guard case .batch(let deliveries) = try subscription.take() else { throw Unexpected() }
+        for delivery in deliveries {
+            let events = try hub.subscribe(from: delivery.position).allEvents()
+            #expect(events.last == .status(.waitForDatastore))
+        }
     }
 
     // MARK: - In the middle

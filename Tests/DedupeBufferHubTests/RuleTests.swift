@@ -240,6 +240,34 @@ import Testing
         #expect(try subscription.allEvents() == due.map(\.second))
     }
 
+    // MARK: - The clock
+
+    /// A clock that reads the hub's figures.
+    @Test func clock_mayCallTheHub() throws {
+        struct CuriousClock: Clock {
+            let hub: Kept<Hub?>
+            let base = ManualClock()
+            var now: ManualClock.Instant {
+                _ = hub.value?.statistics
+                return base.now
+            }
+            var minimumResolution: Duration { .zero }
+            func sleep(until deadline: ManualClock.Instant, tolerance: Duration?) async throws {}
+        }
+        let made = Kept<Hub?>(nil)
+        var configuration = configuration()
+        configuration.clock = CuriousClock(hub: made)
+        let hub = Hub(configuration: configuration)
+        made.change { $0 = hub }
+        try Worker("the source") {
+            hub.put("a", 1)
+            hub.put("a", nil)
+            hub.put("b", 1)
+        }.join()
+        #expect(hub.statistics.keys == 1)
+        made.change { $0 = nil }
+    }
+
     // MARK: - Pace
 
     @Test func subscribers_goAtTheirOwnPace() throws {

@@ -71,6 +71,96 @@ import Testing
         #expect(refused)
     }
 
+    /// The second one comes when the first one has been woken, and has not run yet.
+    @Test func sequence_withTwoConsumers_whenSomethingComes_refusesTheSecond() async throws {
+        let (executor, seen) = (ManualExecutor(), Kept([String: Int]()))
+        let subscription = hub.subscribe()
+        let first = Task(executorPreference: executor) {
+            for try await delivery in subscription {
+                guard case .updates(let updates) = delivery.event else { continue }
+                for update in updates { seen.change { $0[update.key] = update.value } }
+            }
+        }
+        executor.run()
+        hub.put("a", 1)
+        hub.settleWaker()
+        await #expect(throws: DedupeHubError.alreadyTaking) {
+            var iterator = subscription.makeAsyncIterator()
+            _ = try await iterator.next(isolation: nil)
+        }
+        #expect(throws: DedupeHubError.alreadyTaking) { try subscription.take() }
+        hub.finish()
+        hub.settleWaker()
+        executor.run()
+        try await bounded("the first consumer") { try await first.value }
+        #expect(seen.value == ["a": 1])
+    }
+
+    @Test func sequence_withOnReady_waitsToBeWoken() async throws {
+        let (executor, wakes) = (ManualExecutor(), Kept(0))
+        let subscription = hub.subscribe(onReady: { wakes.change { $0 += 1 } })
+        let reader = Task(executorPreference: executor) { try await follow(subscription) }
+        #expect(executor.run(atMost: 100) < 100)
+        hub.put("a", 1)
+        hub.settleWaker()
+        hub.finish()
+        hub.settleWaker()
+        executor.run()
+        #expect(try await bounded("the reader") { try await reader.value }.state == ["a": 1])
+        #expect(wakes.value > 0)
+    }
+
+    // MARK: - Iterators that are let go
+
+    /// Two runs of updates and a status between them, of which an iterator has taken the first run.
+    private func subscriptionWithARest() async throws -> (Subscription, Picture) {
+        let subscription = hub.subscribe()
+        #expect(try subscription.events() == nil)
+        hub.put("a", 1)
+        hub.onStatusUpdated(.inSync)
+        hub.put("b", 1)
+        var picture = Picture()
+        for try await delivery in subscription {
+            picture.see(delivery)
+            break
+        }
+        #expect(picture.state == ["a": 1])
+        return (subscription, picture)
+    }
+
+    @Test func iterator_whenAnotherOneWasLetGo_goesOnWithTheRest() async throws {
+        var (subscription, picture) = try await subscriptionWithARest()
+        hub.put("b", 2)
+        hub.finish()
+        for try await delivery in subscription { picture.see(delivery) }
+        #expect(picture.status == .inSync)
+        #expect(picture.state == ["a": 1, "b": 2])
+        #expect(picture.faults == [])
+    }
+
+    @Test func take_whenAnIteratorWasLetGo_takesTheRest() async throws {
+        let (subscription, _) = try await subscriptionWithARest()
+        #expect(try subscription.events() == [.status(.inSync), .updates([.new("b", 1)])])
+        #expect(try subscription.events() == nil)
+    }
+
+    @Test func position_whenAnIteratorWasLetGo_isThatOfItsLastDelivery() async throws {
+        let (subscription, picture) = try await subscriptionWithARest()
+        #expect(subscription.position == picture.position)
+        #expect(subscription.statistics.pendingEntries == 2)
+        let events = try hub.subscribe(from: subscription.position).allEvents()
+        #expect(events == [.updates([.updated("a", 1), .updated("b", 1)]), .status(.inSync)])
+        _ = try subscription.allEvents()
+        #expect(subscription.position.revision == 3)
+    }
+
+    @Test func iterator_whenTheSubscriptionIsCancelled_getsNoRest() async throws {
+        let (subscription, _) = try await subscriptionWithARest()
+        subscription.cancel()
+        for try await _ in subscription { Issue.record("a delivery after the end") }
+        #expect(subscription.statistics.pendingEntries == 0)
+    }
+
     @Test func subscriberThatBreaksOff_leavesNothing() async throws {
         hub.put("a", 1)
         for _ in 0..<10 {
@@ -80,34 +170,52 @@ import Testing
         #expect(hub.statistics.subscriberMemory == 0)
     }
 
-    /// A subscriber is cancelled, and its subscription let go, after a number of suspensions.
+    /// A subscriber is cancelled, and its subscription let go, when it is suspended for the n-th
+    /// time.
     @Test(arguments: 0..<12)
     func subscriberThatIsDropped_atAnyAwait_leavesNothing(awaits: Int) async throws {
-        let clock = ManualClock()
-        var configuration = configuration(batch: 1)
-        configuration.clock = clock
-        configuration.maximumTombstones = 0
-        let hub = Hub(configuration: configuration)
-        hub.put("a", 1)
-        hub.put("b", 1)
-        let seen = Kept(0)
-        let reader = Task { [interval = awaits % 2 == 0 ? nil : Duration.seconds(1)] in
-            for try await _ in hub.subscribe(minimumInterval: interval) {
-                seen.change { $0 += 1 }
-            }
+        let (executor, isOver) = (ManualExecutor(), Kept(false))
+        let hub = Hub(configuration: configuration(batch: 1, tombstones: 0))
+        for key in ["a", "b"] { hub.put(key, 1) }
+        let reader = Task(executorPreference: executor) {
+            defer { isOver.change { $0 = true } }
+            for try await _ in hub.subscribe() { await Task.yield() }
         }
         for i in 0..<awaits {
-            hub.put("a", i)
-            for _ in 0..<5 { await Task.yield() }
-            clock.advance(by: .seconds(1))
+            if !executor.runOne() {
+                hub.put("a", i)
+                hub.settleWaker()
+            }
         }
+        #expect(!isOver.value)
         reader.cancel()
-        try await bounded("reader") { try await reader.value }
+        executor.run()
+        #expect(isOver.value)
+        try await bounded("the reader") { try await reader.value }
         #expect(hub.statistics.subscribers == 0)
         #expect(hub.statistics.waitingSubscribers == 0)
         // No slot is held by a subscriber that has gone.
+        for key in ["a", "b"] { hub.put(key, nil) }
+        for _ in 0..<3 { hub.put("c", 1) }
+        #expect(hub.statistics.deletedKeys == 0)
+    }
+
+    /// The same in the pause between two rounds.
+    @Test func subscriberThatIsDropped_inItsInterval_leavesNothing() async throws {
+        let clock = ManualClock()
+        var configuration = configuration(tombstones: 0)
+        configuration.clock = clock
+        let hub = Hub(configuration: configuration)
+        hub.put("a", 1)
+        let reader = Task {
+            for try await _ in hub.subscribe(minimumInterval: .seconds(1)) { hub.put("a", 2) }
+        }
+        try await eventually("the pause") { clock.sleeperCount == 1 }
+        reader.cancel()
+        try await bounded("the reader") { try await reader.value }
+        try await eventually("the end of the timer") { clock.sleeperCount == 0 }
+        #expect(hub.statistics.subscribers == 0)
         hub.put("a", nil)
-        hub.put("b", nil)
         for _ in 0..<3 { hub.put("c", 1) }
         #expect(hub.statistics.deletedKeys == 0)
     }

@@ -76,6 +76,9 @@ enum Event<Key: DedupeKey & Equatable, Value: Sendable & Equatable>: Equatable, 
 }
 
 extension DedupeHub {
+    /// Returns when all that sleep have been woken of which the hub knows now.
+    func settleWaker() { core.sleepers.queue.sync {} }
+
     func put(_ key: Key, _ value: Value?, revision: UInt64 = 0) {
         onUpdates([Update(key: key, value: value, revision: revision)])
     }
@@ -107,7 +110,8 @@ struct Picture: Equatable {
 
     mutating func see(_ delivery: DedupeHubDelivery<String, Int>) {
         switch delivery.event {
-        case .restart: (state, status, isExact) = ([:], nil, true)
+        // The subscriber forgets keys and values, and still shows the status.
+        case .restart: (state, isExact) = ([:], true)
         case .status(let status): self.status = status
         case .updates(let updates):
             if updates.isEmpty { faults.append("no updates") }
@@ -137,13 +141,15 @@ struct Picture: Equatable {
 // MARK: - Configurations
 
 func configuration(
-    log: Int = 65_536, batch: Int = 100, tombstones: Int = 65_536, grows: Bool = false
+    log: Int = 65_536, batch: Int = 100, tombstones: Int = 65_536, grows: Bool = false,
+    steps: DedupeHubConfiguration.Steps = .init()
 ) -> DedupeHubConfiguration {
     var configuration = DedupeHubConfiguration()
     configuration.changeLogCapacity = log
     configuration.batchSize = batch
     configuration.maximumTombstones = tombstones
     configuration.growsChangeLog = grows
+    configuration.steps = steps
     return configuration
 }
 

@@ -55,27 +55,33 @@ import Testing
         }
     }
 
-    /// Reader 0 is quick, reader 1 slow, reader 2 breaks off again and again, reader 3 has a
-    /// filter.
+    /// Reader 0 is quick, reader 1 slow and has an interval, readers 2 and 3 break off in their
+    /// batches again and again, and reader 3 has a filter.
     private static func read(_ hub: Hub, _ number: Int, seed: Int) throws -> Picture {
         var random = Random(seed: UInt64(seed * 10 + number))
         var picture = Picture()
         let wakes = DispatchSemaphore(value: 0)
         func subscribe(from position: Position?) -> Subscription {
-            hub.subscribe(from: position, where: number == 3 ? isEven : nil, onReady: { wakes.signal() })
+            hub.subscribe(
+                from: position, where: number == 3 ? isEven : nil,
+                minimumInterval: number == 1 ? .microseconds(300) : nil, onReady: { wakes.signal() })
         }
         var subscription = subscribe(from: nil)
         while true {
             switch try subscription.take() {
             case .batch(let deliveries):
-                for delivery in deliveries { picture.see(delivery) }
+                let breaksOff = number >= 2 && random.chance(20)
+                // Some of the batch is not seen.
+                for delivery in deliveries.prefix(breaksOff ? 1 + random.below(deliveries.count) : .max) {
+                    picture.see(delivery)
+                }
                 if number == 1 { usleep(200) }
-                guard number == 2, random.chance(20) else { continue }
-                // Some of the batch was not seen.
+                guard breaksOff else { continue }
                 picture.isExact = picture.isExact && picture.position!.revision == picture.position!.horizon
                 subscription = subscribe(from: picture.position)
             case .nothing: try wakes.wait(for: "a wake-up of reader \(number)")
-            case .later: throw Unexpected()
+            // Only reader 1 has an interval, which ends when it looks again.
+            case .later(let time): if number != 1 && time != .zero { throw Unexpected() }
             case .finished: return picture
             }
         }
@@ -118,7 +124,6 @@ import Testing
         let seen = Kept([String: Int]())
         let takers = (0..<3).map { number in
             Worker("taker \(number)") {
-                var refusals = 0
                 while true {
                     do {
                         switch try subscription.take() {
@@ -131,10 +136,10 @@ import Testing
                             }
                         case .nothing: sched_yield()
                         case .later: throw Unexpected()
-                        case .finished: return refusals
+                        case .finished: return
                         }
                     } catch DedupeHubError.alreadyTaking {
-                        refusals += 1
+                        // Another one takes, and notes what there is.
                     }
                 }
             }

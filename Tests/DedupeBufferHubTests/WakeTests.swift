@@ -40,7 +40,7 @@ private final class Wakes: Sendable {
         try wakes.wait()
         #expect(hub.statistics.waitingSubscribers == 0)
         for value in 0..<100 { hub.put("a", value) }
-        try settleWaker()
+        hub.settleWaker()
         #expect(wakes.number == 1)
         _ = try subscription.allEvents()
         hub.onStatusUpdated(.inSync)
@@ -48,20 +48,11 @@ private final class Wakes: Sendable {
         #expect(wakes.number == 2)
     }
 
-    /// Returns when the waker has dealt with everything before.
-    private func settleWaker() throws {
-        let other = Wakes()
-        let subscription = hub.subscribe(onReady: other.wake)
-        while case .batch = try subscription.take() {}
-        hub.put("settled", 1)
-        try other.wait()
-    }
-
     @Test func subscriber_thatHasNotTaken_isNotWoken() throws {
         let wakes = Wakes()
         let subscription = hub.subscribe(onReady: wakes.wake)
         hub.put("a", 1)
-        try settleWaker()
+        hub.settleWaker()
         #expect(wakes.number == 0)
         withExtendedLifetime(subscription) {}
     }
@@ -74,7 +65,7 @@ private final class Wakes: Sendable {
         #expect(hub.statistics.waitingSubscribers == 1)
         hub.put("a", 1)
         try wakes.wait()
-        try settleWaker()
+        hub.settleWaker()
         #expect(wakes.number == 1)
     }
 
@@ -175,6 +166,72 @@ private final class Wakes: Sendable {
         }
         try reader.join()
         #expect(received.value == count)
+    }
+
+    /// The wake-up comes, and is used, before the call that asked for it has returned.
+    @Test func wakeUp_whenTheTakeHasNotReturned_isNotLost() throws {
+        let (hook, wakes) = (Kept<(@Sendable () -> Void)?>(nil), Wakes())
+        let hub = Hub(configuration: configuration(steps: .init(afterEach: { hook.value?() })))
+        let subscription = hub.subscribe(onReady: wakes.wake)
+        try expectNothing(subscription)
+        hook.change { hook in
+            hook = { [isFirst = Kept(true)] in
+                guard isFirst.takeTrue() else { return }
+                hub.put("a", 1)
+                hub.settleWaker()
+            }
+        }
+        #expect(try subscription.events() == [.updates([.new("a", 1)])])
+        try expectNothing(subscription)
+        hub.put("a", 2)
+        try wakes.wait()
+    }
+
+    @Test func subscriber_thatTakesWithoutHavingBeenWoken_isNotWoken() throws {
+        let wakes = Wakes()
+        let subscription = hub.subscribe(onReady: wakes.wake)
+        try expectNothing(subscription)
+        hub.core.sleepers.queue.suspend()
+        hub.put("a", 1)
+        let events = try subscription.events()
+        let waiting = hub.statistics.waitingSubscribers
+        hub.core.sleepers.queue.resume()
+        hub.settleWaker()
+        #expect(events == [.updates([.new("a", 1)])])
+        #expect(waiting == 0)
+        #expect(wakes.number == 0)
+    }
+
+    @Test func ends_callOnReadyOnce_onTheQueueOfTheHub() throws {
+        let (asleep, late, cancelled) = (Wakes(), Wakes(), Wakes())
+        let subscriptions = [asleep, late, cancelled].map { wakes in
+            hub.subscribe(minimumInterval: .seconds(1000), onReady: wakes.wake)
+        }
+        hub.put("a", 1)
+        for subscription in subscriptions { _ = try subscription.events() }
+        try expectNothing(subscriptions[2])
+        hub.put("a", 2)
+        hub.settleWaker()
+        #expect(cancelled.number == 1)
+        guard case .later = try subscriptions[1].take() else { throw Unexpected() }
+        hub.core.sleepers.queue.suspend()
+        hub.finish()
+        subscriptions[2].cancel()
+        let numbers = [asleep, late, cancelled].map(\.number)
+        hub.core.sleepers.queue.resume()
+        hub.settleWaker()
+        #expect(numbers == [0, 0, 1])
+        #expect([asleep, late].map(\.number) == [1, 1])
+        #expect(2...3 ~= cancelled.number)
+    }
+
+    @Test func finish_callsOnReadyOfASleeperOnce() throws {
+        let wakes = Wakes()
+        let subscription = hub.subscribe(onReady: wakes.wake)
+        try expectNothing(subscription)
+        hub.finish()
+        hub.settleWaker()
+        #expect(wakes.number == 1)
     }
 
     // MARK: - Intervals
