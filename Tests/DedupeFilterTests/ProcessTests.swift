@@ -346,6 +346,42 @@ import Musl
         #expect(served.end().status == 0)
     }
 
+    #if os(Linux)
+    /// A terminal that nobody reads, as after Ctrl-S, takes some kilobytes.
+    private func stall(_ arguments: [String]) throws -> (filter: RunningProcess, terminal: CInt, other: CInt) {
+        let (terminal, other) = try openTerminal()
+        let filter = try RunningProcess(arguments, standardOutput: other, standardError: other)
+        filter.write((0..<2000).map { Self.update("key-\($0)", "\"\(String(repeating: "x", count: 100))\"") }.joined())
+        filter.waitUntilInputIsRead()
+        var entry = pollfd(fd: other, events: Int16(POLLOUT), revents: 0)
+        while poll(&entry, 1, 0) > 0 { usleep(1000) }
+        return (filter, terminal, other)
+    }
+
+    @Test(arguments: [SIGQUIT, SIGTERM]) func signal_whenTheTerminalStalls_endsTheProgram(_ signal: Int32) throws {
+        let (filter, terminal, other) = try stall(["--drain-timeout", "100ms"])
+        filter.write("bad\n")
+        filter.waitUntilInputIsRead()
+        filter.signal(signal)
+        filter.waitUntilEnded()
+        #expect(filter.end().status == 128 + signal)
+        close(terminal)
+        close(other)
+    }
+
+    @Test func messages_whenTheTerminalStalls_comeWhenItGoesOn() throws {
+        let (filter, terminal, other) = try stall([])
+        filter.write("bad\n")
+        filter.waitUntilInputIsRead()
+        let text = readTerminal(terminal) { $0.contains("a value is expected here") && $0.contains("key-1999") }
+        #expect(text.contains("dedupe: line 2001, column 1: a value is expected here"))
+        filter.closeInput()
+        #expect(filter.end().status == 1)
+        close(terminal)
+        close(other)
+    }
+    #endif
+
     // MARK: - Options
 
     @Test(arguments: [
@@ -400,7 +436,8 @@ import Musl
             #expect(outcome.status == 64 && outcome.output == [])
             #expect(
                 outcome.errors == "dedupe: this program was built without etcd; "
-                    + "build one with: swift build -c release --product dedupe --traits Etcd\n")
+                    + "make install-filter TRAITS=\"--traits Etcd\" builds one with it; "
+                    + "to read a file of that name: dedupe ./etcd\n")
         }
     }
     #endif
