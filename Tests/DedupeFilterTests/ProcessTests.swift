@@ -346,6 +346,28 @@ import Musl
         #expect(served.end().status == 0)
     }
 
+    /// What the writer has taken and not written counts as dropped.
+    @Test func drainTimeout_withAFullPipe_countsWhatTheReaderCannotHave() throws {
+        let (count, value) = (60, "\"\(String(repeating: "x", count: 3000))\"")
+        let filter = try RunningProcess(["--drain-timeout", "100ms", "--stats"])
+        for i in 0..<count {
+            filter.write(Self.update("key-\(i)", value))
+        }
+        filter.waitUntilInputIsRead()
+        filter.signal(SIGTERM)
+        filter.waitUntilEnded()
+        let outcome = filter.end()
+        #expect(outcome.status == 143)
+        let written = outcome.output.filter { $0.hasSuffix("}") }.count
+        let message = try #require(
+            outcome.errors.firstMatch(of: #/drain timeout is over: (?:(\d+) to )?(\d+) updates dropped/#))
+        let most = try #require(Int(message.2))
+        let least = message.1.flatMap { Int($0) } ?? most
+        #expect(written < count && least...most ~= count - written, "\(written): \(outcome.errors)")
+        let out = try #require(outcome.errors.firstMatch(of: #/out: (\d+) lines, (\d+) updates/#))
+        #expect(Int(out.2) == count - most)
+    }
+
     #if os(Linux)
     /// A terminal that nobody reads, as after Ctrl-S, takes some kilobytes.
     private func stall(_ arguments: [String]) throws -> (filter: RunningProcess, terminal: CInt, other: CInt) {
