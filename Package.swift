@@ -137,6 +137,7 @@ let package = Package(
                 .target(name: "DedupeBufferEtcd", condition: .when(traits: ["Etcd"])),
                 .target(name: "DedupeBufferHub", condition: .when(traits: ["Server"])),
                 .target(name: "DedupeServer", condition: .when(traits: ["Server"])),
+                .product(name: "Logging", package: "swift-log", condition: .when(traits: ["Etcd"])),
             ], exclude: ["Manual"]),
 
         // The contract as a model in C, and the scenarios' language; only for tests.
@@ -193,7 +194,13 @@ let package = Package(
             ]),
         .testTarget(
             name: "DedupeServerTests", dependencies: ["DedupeServer", "DedupeBuffer", "DedupeBufferHub", "dedupe"]),
-        .testTarget(name: "DedupeFilterTests", dependencies: ["dedupe", "DedupeBuffer"], exclude: ["Cases"]),
+        .testTarget(
+            name: "DedupeFilterTests",
+            dependencies: [
+                "dedupe", "DedupeBuffer",
+                .target(name: "DedupeBufferEtcd", condition: .when(traits: ["Etcd"])),
+                .product(name: "Logging", package: "swift-log", condition: .when(traits: ["Etcd"])),
+            ], exclude: ["Cases"]),
     ],
     swiftLanguageModes: [.v6],
     cxxLanguageStandard: .cxx17

@@ -74,9 +74,9 @@ enum Subcommand: String, CaseIterable {
     /// - Parameter arguments: The whole command line. The subcommand's name comes first.
     func run(_ arguments: [String]) {
         if type == nil {
-            Diagnostics().report(
-                "this program was built without \(rawValue); "
-                    + "build one with: swift build -c release --product dedupe --traits \(trait)",
+            Diagnostics.ofProcess.report(
+                "this program was built without \(rawValue); make install-filter TRAITS=\"--traits \(trait)\" "
+                    + "builds one with it; to read a file of that name: dedupe ./\(rawValue)",
                 patience: Diagnostics.lastPatience)
             exit(ExitStatus.usage)
         }

@@ -33,7 +33,7 @@ import Testing
         func output() -> [String] {
             let collector = Collector()
             let format = EnvelopeFormat(key: .text, value: .text)
-            let writer = LineWriter(style: .objects(format)) { collector.write($0) }
+            let writer = LineWriter(style: .objects(format, marks: false)) { collector.write($0) }
             while (try? buffer.sendNextBatchToSink(writer)) != nil {}
             return String(decoding: collector.take().joined(), as: UTF8.self).split(separator: "\n").map(String.init)
         }
@@ -69,6 +69,44 @@ import Testing
         run.lines.onUpdates([Update(key: [0x61], value: [0xFF], revision: 2)])
         run.lines.onStatusUpdated(.inSync)
         #expect(run.output().first?.hasPrefix(#"{"type":"deleted","key":"a""#) == true)
+    }
+
+    @Test(arguments: ["null", " null", "null\n", "\tnull \r\n"])
+    func jsonNull_isLeftOut_becauseItWouldBeADeletion(_ value: String) {
+        let run = Run(values: .json)
+        run.lines.onUpdates([put("a", value), put("b", "[null]"), put("c", "\"null\"")])
+        #expect(run.output().map { $0.prefix(24) } == [#"{"type":"new","key":"b","#, #"{"type":"new","key":"c","#])
+        #expect(run.messages.all == ["\"a\": the value is null, which would be a deletion"])
+    }
+
+    @Test func keysWithTheBytesOfTheFiltersMarks_areKeys() {
+        let collector = Collector()
+        let format = EnvelopeFormat(key: .base64, value: .text)
+        let writer = LineWriter(style: .objects(format, marks: false)) { collector.write($0) }
+        let mark: [UInt8] = [0xFE, 0x0A]
+        for (key, type) in [(mark, UpdateType.deleted), (mark + Array("12345678".utf8), .updated)] {
+            let line = key.withUnsafeBytes { key in
+                Array("v".utf8).withUnsafeBytes { Line(key: key, value: $0) }
+            }
+            let value = type == .deleted ? nil : LineValue(of: line)
+            writer.onUpdates([Update(key: LineKey(of: line), value: value, updateType: type)])
+        }
+        #expect(
+            collector.take().map { String(decoding: $0, as: UTF8.self) } == [
+                #"{"type":"deleted","key":"/go=","value":null}"# + "\n",
+                #"{"type":"updated","key":"/goxMjM0NTY3OA==","value":"v"}"# + "\n",
+            ])
+    }
+
+    @Test func restart_standsInFrontOfTheFirstLineOnly() {
+        let collector = Collector()
+        let writer = LineWriter(beginsWithRestart: true) { collector.write($0) }
+        writer.onStatusUpdated(.resyncInProgress)
+        writer.onStatusUpdated(.inSync)
+        #expect(
+            collector.take().map { String(decoding: $0, as: UTF8.self) } == [
+                "{\"restart\":true}\n{\"status\":\"resync\"}\n", "{\"status\":\"in-sync\"}\n",
+            ])
     }
 
     @Test func endsInSync_takesNothingBehindIt() {

@@ -346,6 +346,64 @@ import Musl
         #expect(served.end().status == 0)
     }
 
+    /// What the writer has taken and not written counts as dropped.
+    @Test func drainTimeout_withAFullPipe_countsWhatTheReaderCannotHave() throws {
+        let (count, value) = (60, "\"\(String(repeating: "x", count: 3000))\"")
+        let filter = try RunningProcess(["--drain-timeout", "100ms", "--stats"])
+        for i in 0..<count {
+            filter.write(Self.update("key-\(i)", value))
+        }
+        filter.waitUntilInputIsRead()
+        filter.signal(SIGTERM)
+        filter.waitUntilEnded()
+        let outcome = filter.end()
+        #expect(outcome.status == 143)
+        let written = outcome.output.filter { $0.hasSuffix("}") }.count
+        let message = try #require(
+            outcome.errors.firstMatch(of: #/drain timeout is over: (?:(\d+) to )?(\d+) updates dropped/#))
+        let most = try #require(Int(message.2))
+        let least = message.1.flatMap { Int($0) } ?? most
+        #expect(written < count && least...most ~= count - written, "\(written): \(outcome.errors)")
+        let out = try #require(outcome.errors.firstMatch(of: #/out: (\d+) lines, (\d+) updates/#))
+        #expect(Int(out.2) == count - most)
+    }
+
+    #if os(Linux)
+    /// A terminal that nobody reads, as after Ctrl-S, takes some kilobytes.
+    private func stall(_ arguments: [String]) throws -> (filter: RunningProcess, terminal: CInt, other: CInt) {
+        let (terminal, other) = try openTerminal()
+        let filter = try RunningProcess(arguments, standardOutput: other, standardError: other)
+        filter.write((0..<2000).map { Self.update("key-\($0)", "\"\(String(repeating: "x", count: 100))\"") }.joined())
+        filter.waitUntilInputIsRead()
+        var entry = pollfd(fd: other, events: Int16(POLLOUT), revents: 0)
+        while poll(&entry, 1, 0) > 0 { usleep(1000) }
+        return (filter, terminal, other)
+    }
+
+    @Test(arguments: [SIGQUIT, SIGTERM]) func signal_whenTheTerminalStalls_endsTheProgram(_ signal: Int32) throws {
+        let (filter, terminal, other) = try stall(["--drain-timeout", "100ms"])
+        filter.write("bad\n")
+        filter.waitUntilInputIsRead()
+        filter.signal(signal)
+        filter.waitUntilEnded()
+        #expect(filter.end().status == 128 + signal)
+        close(terminal)
+        close(other)
+    }
+
+    @Test func messages_whenTheTerminalStalls_comeWhenItGoesOn() throws {
+        let (filter, terminal, other) = try stall([])
+        filter.write("bad\n")
+        filter.waitUntilInputIsRead()
+        let text = readTerminal(terminal) { $0.contains("a value is expected here") && $0.contains("key-1999") }
+        #expect(text.contains("dedupe: line 2001, column 1: a value is expected here"))
+        filter.closeInput()
+        #expect(filter.end().status == 1)
+        close(terminal)
+        close(other)
+    }
+    #endif
+
     // MARK: - Options
 
     @Test(arguments: [
@@ -400,7 +458,8 @@ import Musl
             #expect(outcome.status == 64 && outcome.output == [])
             #expect(
                 outcome.errors == "dedupe: this program was built without etcd; "
-                    + "build one with: swift build -c release --product dedupe --traits Etcd\n")
+                    + "make install-filter TRAITS=\"--traits Etcd\" builds one with it; "
+                    + "to read a file of that name: dedupe ./etcd\n")
         }
     }
     #endif

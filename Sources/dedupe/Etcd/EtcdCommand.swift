@@ -18,7 +18,11 @@ struct EtcdCommand: ParsableCommand {
     @OptionGroup(title: "How it runs") var pace: PaceOptions
     @OptionGroup(title: "How it runs") var end: EndOptions
 
-    @Flag(help: "End after the first in-sync: write what the prefixes have, and no changes.")
+    @Flag(
+        help: """
+            End after the first in-sync: write what the prefixes have, and no changes. A cluster that cannot be \
+            reached is waited for, without a limit.
+            """)
     var once = false
 
     func run() throws {
@@ -41,11 +45,13 @@ struct EtcdSourceOptions: ParsableArguments {
 
     @Option(
         help: ArgumentHelp(
-            "Follow the keys that begin with this. Repeat it for several; an empty one is all keys.",
+            "Follow the keys that begin with this text. Repeat it for several; an empty one is all keys.",
             valueName: "prefix"))
     var prefix: [String]
 
-    @Option(help: ArgumentHelp("The user that reads. Needs --password-file.", valueName: "name"))
+    @Option(
+        help: ArgumentHelp(
+            "The user that reads. Needs --password-file. To http: the password goes unencrypted.", valueName: "name"))
     var user: String?
 
     @Option(
@@ -54,7 +60,10 @@ struct EtcdSourceOptions: ParsableArguments {
 
     @Option(
         help: ArgumentHelp(
-            "The certificates, in PEM form, that the members' certificates come from. Otherwise the system's.",
+            """
+            The certificates, in PEM form, that the members' certificates come from. Otherwise the system's. This file \
+            and the next two are read again for later connections, so they must be regular files.
+            """,
             valueName: "file"), completion: .file())
     var ca: String?
 
@@ -73,10 +82,9 @@ struct EtcdSourceOptions: ParsableArguments {
         if (cert == nil) != (key == nil) {
             throw ValidationError("--cert and --key need each other.")
         }
-        for (i, prefix) in prefix.enumerated() {
-            if let other = self.prefix.enumerated().first(where: { $0.offset != i && prefix.hasPrefix($0.element) }) {
-                throw ValidationError("--prefix \(prefix) is part of --prefix \(other.element).")
-            }
+        try validatePrefixes()
+        if let option = RawArguments.firstRepeated(of: Self.single) {
+            throw ValidationError("\(option) is given twice.")
         }
         let configuration = try configuration()
         if configuration.tls != nil && !configuration.endpoints.allSatisfy(\.usesTLS) {
@@ -84,6 +92,27 @@ struct EtcdSourceOptions: ParsableArguments {
         }
         if user?.isEmpty == true {
             throw ValidationError("--user needs a name.")
+        }
+        do {
+            try configuration.validate()
+        } catch {
+            throw ValidationError("\(error).")
+        }
+    }
+
+    /// The options of which the last one would count, to the surprise of the user.
+    private static let single = ["--user", "--password-file", "--ca", "--cert", "--key"]
+
+    /// etcd compares bytes. Two strings of Swift may be equal although their bytes are not.
+    private func validatePrefixes() throws {
+        for (i, prefix) in prefix.enumerated() {
+            let others = self.prefix.enumerated().filter { $0.offset != i }
+            if let other = others.first(where: { prefix.utf8.starts(with: $0.element.utf8) }) {
+                throw ValidationError("--prefix \(prefix) is part of --prefix \(other.element).")
+            }
+        }
+        if prefix.contains(where: { $0.unicodeScalars.contains("\u{FFFD}") }) && !RawArguments.areUTF8 {
+            throw ValidationError("--prefix must be UTF-8.")
         }
     }
 
@@ -102,6 +131,12 @@ struct EtcdSourceOptions: ParsableArguments {
     }
 
     private static func endpoint(_ url: String) throws -> EtcdConfiguration.Endpoint {
+        guard url.contains("://") else {
+            throw ValidationError("--endpoint \(url): it must begin with http:// or https://.")
+        }
+        guard !url.contains(",") else {
+            throw ValidationError("--endpoint \(url): give each member an --endpoint of its own.")
+        }
         do {
             return try EtcdConfiguration.Endpoint(url)
         } catch {
@@ -115,7 +150,8 @@ struct EtcdFormOptions: ParsableArguments {
     @Option(
         help: ArgumentHelp(
             """
-            What values are: string, json (the value is passed through), or base64 (any bytes, written as base64).
+            What values are: string, json (the value is passed through; null is refused), or base64 (any bytes, \
+            written as base64).
             """, valueName: "form"))
     var values = ValueNotation.string
 
@@ -132,30 +168,47 @@ enum EtcdHelp {
         has what was missed, everything is read again, and keys that are gone are deleted.
 
         OUTPUT
-          {"status":"resync"}            everything follows
+          {"restart":true}               forget what an earlier run wrote
+          {"status":"resync"}            everything follows; later in the run
+                                         only what has changed
           {"type":"new","key":"/a","value":"v","revision":7}
                                          or "updated", or "deleted"
           {"status":"in-sync"}           the reader has everything
-          {"status":"wait-for-ready"}    no member has answered for 10 s
+          {"status":"wait-for-ready"}    no member works any more
+
+        The restart comes once, in front of everything. A dedupe that reads several runs one after the other thereby \
+        deletes the keys that the last run lacks. Nothing is written before a member answers for the first time.
+
+        A member that is silent is noticed within 30 seconds. If no other one works, "wait-for-ready" follows 10 \
+        seconds after that. Until then the reader has "in-sync".
 
         The revision is etcd's mod_revision. If the history of the cluster breaks, for example because it was restored \
-        from a backup, 2^48 is added from then on, so that revisions of one run never go back.
+        from a backup, 2^48 is added from then on, so that revisions of one run never go back. Deletions that follow \
+        from reading everything again have no revision.
 
         A key or a value that is not what --keys or --values says is reported and left out. The reader keeps the \
-        key's earlier value, until everything is read again: then the key counts as gone.
+        key's earlier value, until everything is read again: then the key is deleted. Everything is read again when \
+        etcd no longer has what was missed, and every 30 minutes, to find changes that etcd has lost.
+
+        A key is reported once until it can be written again, and at most 20 are in a minute. The JSON value null \
+        counts as a value that cannot be written, because in the output it would be a deletion; --values string and \
+        base64 take it.
 
         The keys of one transaction may be written apart, with others between them. Intermediate values may be \
         missing. The user needs the permission to read the prefixes. etcd's grpc-proxy is not supported.
 
         EXIT STATUS
           0    with --once: everything was written
-          1    so it was, except keys or values that were left out
-          2    a file could not be read, or the output not be written
+          1    with --once: keys or values were left out, the rest was written
+          2    a file could not be used, the output could not be written, or,
+               with --once, the cluster refuses the user
           64   the command line is wrong, or the program was built without
                etcd
-          70, 129, 130, 131, 141, 143, and signals: as of dedupe
+          70, 129, 130, 131, 141, 143
+               as for dedupe; signals are the same, too
 
-        A cluster that cannot be reached, or that refuses the user, is no end: that is reported once, and tried again.
+        Without --once, only a signal, or a reader that goes away, ends the program. A cluster that cannot be reached, \
+        or that refuses the user, is reported and tried again. A cause is reported once until the cluster is reached.
         """
 }
 

@@ -95,6 +95,7 @@ final class EtcdLines: RestartAwareCallbacks {
             return nil
         }
         guard let value = update.value else {
+            log.isWritable(update.key)
             let line = update.key.withUnsafeBytes { Line(key: $0, value: UnsafeRawBufferPointer(start: nil, count: 0)) }
             return Update(key: LineKey(of: line), value: nil, revision: update.revision)
         }
@@ -105,12 +106,17 @@ final class EtcdLines: RestartAwareCallbacks {
         case .string where isUTF8(value): line = Self.line(update.key, value)
         case .string: problem = "the value is not UTF-8; --values base64 takes it"
         case .json:
+            var isNull = false
             problem = json.check(value) { bytes in
-                line = update.key.withUnsafeBytes { Line(key: $0, value: bytes) }
+                isNull = JSONCheck.isNull(bytes)
+                line = isNull ? nil : update.key.withUnsafeBytes { Line(key: $0, value: bytes) }
             }.map { "the value is not JSON: \($0)" }
+            if isNull { problem = "the value is null, which would be a deletion" }
         }
         if let problem {
             log.add(key: update.key, problem)
+        } else {
+            log.isWritable(update.key)
         }
         return line.map { Update(key: LineKey(of: $0), value: LineValue(of: $0), revision: update.revision) }
     }
@@ -123,50 +129,6 @@ final class EtcdLines: RestartAwareCallbacks {
 /// Whether bytes are text. Most are ASCII, which is quick to see.
 private func isUTF8(_ bytes: [UInt8]) -> Bool {
     !bytes.contains { $0 >= 0x80 } || String(validating: bytes, as: UTF8.self) != nil
-}
-
-/// Reports keys and values that cannot be written: the first ones as they come, then how many there
-/// were.
-final class RefusedLog: Sendable {
-    private let counter = Atomic(0)
-    private let report: @Sendable (String) -> Void
-
-    /// How many are reported one by one.
-    private static let mostMessages = 20
-
-    /// How much of a key a message shows.
-    private static let mostBytesOfKey = 200
-
-    init(report: @escaping @Sendable (String) -> Void) {
-        self.report = report
-    }
-
-    var count: Int { counter.load(ordering: .relaxed) }
-
-    func add(key: [UInt8], _ reason: String) {
-        add {
-            let shown = String(decoding: key.prefix(Self.mostBytesOfKey), as: UTF8.self).debugDescription
-            return "\(shown): \(reason)"
-        }
-    }
-
-    /// Notes a key that the buffer rejected.
-    func add(keyOfLength length: Int, maximum: Int) {
-        add { "a key of \(length) bytes, and at most \(maximum) are possible" }
-    }
-
-    private func add(_ message: () -> String) {
-        if counter.add(1, ordering: .relaxed).newValue <= Self.mostMessages {
-            report(message())
-        }
-    }
-
-    /// Reports the count of what was not reported.
-    func finish() {
-        if count > Self.mostMessages {
-            report("\(count - Self.mostMessages) more keys or values were left out")
-        }
-    }
 }
 
 #endif

@@ -5,6 +5,7 @@
 import DedupeBuffer
 import DedupeBufferEtcd
 import Dispatch
+import Logging
 import Synchronization
 
 /// One run of `dedupe etcd`: from the cluster, through the buffer, to standard output.
@@ -25,10 +26,11 @@ struct EtcdRun {
     ///
     /// - Returns: The exit status.
     func run() -> CInt {
+        // A file may be a pipe that waits for its writer. So far, a signal ends the process.
+        let configuration = Result { try makeConfiguration() }
         let program = Program.begin()
         do {
-            let configuration = try configuration(reportingTo: program.diagnostics)
-            return follow(configuration, in: program)
+            return follow(try configuration.get(), in: program)
         } catch {
             program.diagnostics.report("\(error)", patience: Diagnostics.lastPatience)
             return ExitStatus.failure
@@ -43,19 +45,39 @@ struct EtcdRun {
         let lines = EtcdLines(
             buffer: buffer, keys: form.keys, values: form.values, log: log, endsInSync: endsInSync
         ) { if endsInSync { syncing.end() } }
-        let syncer = EtcdSyncer(configuration: configuration, target: lines)
+        let syncer = EtcdSyncer(
+            configuration: watched(configuration, by: syncing, reportingTo: diagnostics), target: lines)
         let delivery = Delivery(program, buffer: buffer, pace: pace, end: end) { _ in
             InputSummary(syncer.statistics, refused: log.count)
         }
         let running = delivery.start(
-            .objects(EnvelopeFormat(key: form.keys.notation, value: form.values.notation)), ending: syncing.end)
+            .objects(EnvelopeFormat(key: form.keys.notation, value: form.values.notation), marks: false),
+            beginsWithRestart: true, ending: { syncing.end() })
         syncing.run(syncer)
         log.finish()
         running.finish()
         if let signal = program.signals.received {
             return ExitStatus.signal(signal)
         }
+        if syncing.isDenied {
+            return ExitStatus.failure
+        }
         return log.count > 0 ? ExitStatus.badLines : 0
+    }
+
+    /// With `--once`, a refused user ends the program. Otherwise the permission may come later.
+    private func watched(
+        _ configuration: EtcdConfiguration, by syncing: Syncing, reportingTo diagnostics: Diagnostics
+    ) -> EtcdConfiguration {
+        let messages = EtcdMessages {
+            diagnostics.report($0)
+        } denied: {
+            if endsInSync { syncing.end(denied: true) }
+        }
+        var configuration = configuration
+        configuration.onStateChange = messages.stateChanged
+        configuration.logger = Logger(label: "dedupe") { _ in AttemptLog(messages) }
+        return configuration
     }
 
     /// A repeated snapshot reaches the reader only where something has changed.
@@ -68,17 +90,17 @@ struct EtcdRun {
         return LineBuffer(configuration: configuration)
     }
 
-    private func configuration(reportingTo diagnostics: Diagnostics) throws -> EtcdConfiguration {
+    private func makeConfiguration() throws -> EtcdConfiguration {
         var configuration = try source.configuration()
         if let user = source.user, let file = source.passwordFile {
-            configuration.user = .init(name: user, password: try firstLine(of: file))
+            configuration.user = .init(name: user, password: try SecretFile.password(in: file))
         }
-        for file in [source.ca, source.cert, source.key].compactMap({ $0 }) {
-            // They are read again for each connection. Then it is too late to end the program.
-            _ = try firstLine(of: file)
+        for file in [source.ca, source.cert].compactMap({ $0 }) {
+            try SecretFile.check(file, has: .certificate)
         }
-        let messages = EtcdMessages { diagnostics.report($0) }
-        configuration.onStateChange = messages.stateChanged
+        if let key = source.key {
+            try SecretFile.check(key, has: .privateKey)
+        }
         return configuration
     }
 }
@@ -88,6 +110,7 @@ private final class Syncing: Sendable {
     private struct State {
         var task: Task<Void, Never>?
         var hasEnded = false
+        var isDenied = false
     }
 
     private let state = Mutex(State())
@@ -110,53 +133,18 @@ private final class Syncing: Sendable {
     }
 
     /// Makes the syncer end. May be called from anywhere.
-    func end() {
+    ///
+    /// - Parameter denied: Whether the reason is that the cluster refuses the user.
+    func end(denied: Bool = false) {
         state.withLock { state in
+            state.isDenied = state.isDenied || denied && !state.hasEnded
             state.hasEnded = true
             return state.task
         }?.cancel()
     }
-}
 
-/// Says what became of the connection, once for each change. The first connection is no news.
-final class EtcdMessages: Sendable {
-    private struct State {
-        var isTold = false
-        var hasSnapshot = false
-    }
-
-    private let state = Mutex(State())
-    private let report: @Sendable (String) -> Void
-
-    init(report: @escaping @Sendable (String) -> Void) {
-        self.report = report
-    }
-
-    func stateChanged(_ new: EtcdSyncerState) {
-        let message = state.withLock { state in Self.message(for: new, &state) }
-        if let message {
-            report(message)
-        }
-    }
-
-    private static func message(for new: EtcdSyncerState, _ state: inout State) -> String? {
-        switch new {
-        case .unreachable(let reason):
-            state.isTold = true
-            return "the cluster cannot be reached, and is tried again: \(reason)"
-        case .denied(let reason):
-            state.isTold = true
-            return "the cluster refuses the user, and is tried again: \(reason)"
-        case .connected(let endpoint):
-            defer { state.isTold = false }
-            return state.isTold ? "connected to \(endpoint)" : nil
-        case .resyncing(let reason):
-            return state.hasSnapshot && reason != .audit ? "everything is read again: \(reason)" : nil
-        case .inSync:
-            state.hasSnapshot = true
-            return nil
-        }
-    }
+    /// Whether the cluster's refusal ended the syncer.
+    var isDenied: Bool { state.withLock { $0.isDenied } }
 }
 
 extension InputSummary {
@@ -169,39 +157,6 @@ extension InputSummary {
                 + "\(statistics.resyncs.values.reduce(0, +)) snapshots, \(refused) left out",
             older: statistics.duplicatesDropped)
     }
-}
-
-/// A file of the command line that cannot be read.
-private struct UnreadableFile: Error, CustomStringConvertible {
-    var path: String
-    var error: SystemError
-    var description: String { "\(path): \(error)" }
-}
-
-/// The first line of a file, without its end.
-private func firstLine(of path: String) throws(UnreadableFile) -> String {
-    let line = try bytes(of: path, until: UInt8(ascii: "\n")).prefix { $0 != UInt8(ascii: "\n") }
-    return String(decoding: line.last == UInt8(ascii: "\r") ? line.dropLast() : line, as: UTF8.self)
-}
-
-/// Reads a file up to its end, or to the piece in which a byte occurs.
-private func bytes(of path: String, until last: UInt8) throws(UnreadableFile) -> [UInt8] {
-    let descriptor = open(path, O_RDONLY | O_CLOEXEC)
-    if descriptor < 0 {
-        throw UnreadableFile(path: path, error: .last)
-    }
-    defer { close(descriptor) }
-    var bytes: [UInt8] = []
-    var chunk = [UInt8](repeating: 0, count: 4096)
-    while !bytes.contains(last) {
-        let count = read(descriptor, &chunk, chunk.count)
-        if count < 0 {
-            throw UnreadableFile(path: path, error: .last)
-        }
-        if count == 0 { break }
-        bytes += chunk[..<count]
-    }
-    return bytes
 }
 
 #endif

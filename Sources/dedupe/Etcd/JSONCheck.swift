@@ -56,8 +56,16 @@ struct JSONCheck: ~Copyable {
         switch first.kind {
         case .CEVENT_KIND_MISSING, .CEVENT_KIND_UPDATE:
             return events.count == 1 && isWhole ? nil : "more than one value"
+        // The parser's text advises a program that converts files.
+        case _ where first.error == .CEVENT_ERROR_UTF16: return "it looks like UTF-16, or has a byte 0"
         default: return String(cString: cevent_error_message(first.error))
         }
+    }
+
+    /// Whether a value is null. A reader of lines would take it for a deletion.
+    static func isNull(_ value: UnsafeRawBufferPointer) -> Bool {
+        let value = value.drop(while: isBlank)
+        return value.starts(with: "null".utf8) && value.dropFirst(4).allSatisfy(isBlank)
     }
 
     private static func isBlank(_ byte: UInt8) -> Bool {

@@ -2,15 +2,21 @@
 
 /// What the help says besides the options.
 enum Help {
+    /// Where a subcommand is described, or that this program lacks it.
+    private static func seeHelp(of subcommand: Subcommand) -> String {
+        subcommand.type == nil ? "(not built in)" : "see dedupe \(subcommand.rawValue) --help"
+    }
+
     static let discussion = """
         Reads JSON or lines of text as fast as they come and writes lines as fast as the reader takes them. In between \
         it keeps at most one update of each key: a newer one takes the place of the older. So the source never waits, \
         memory is bounded by the number of keys, and a slow reader skips ahead to recent state.
 
         SUBCOMMANDS
-          dedupe etcd      follows a prefix of an etcd cluster; see dedupe etcd --help
-          dedupe serve     serves what it reads to many clients over HTTP; see
-                           dedupe serve --help
+          dedupe etcd      follows a prefix of an etcd cluster
+                           \(seeHelp(of: .etcd))
+          dedupe serve     serves what it reads to many clients over HTTP
+                           \(seeHelp(of: .serve))
 
         Only the first word can be a subcommand. A file with such a name is read as dedupe ./etcd.
 

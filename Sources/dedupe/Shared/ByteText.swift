@@ -153,6 +153,15 @@ struct ByteText: ~Copyable {
         append("\"")
     }
 
+    /// Bytes as base64.
+    static func base64(_ content: [UInt8]) -> String {
+        var text = ByteText()
+        content.withUnsafeBytes { text.appendBase64($0) }
+        var result = ""
+        text.withBytes { result = String(decoding: $0.dropFirst().dropLast(), as: UTF8.self) }
+        return result
+    }
+
     private static let base64Digits = Array("ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789+/".utf8)
 
     func withBytes(_ body: (UnsafeRawBufferPointer) -> Void) {

@@ -14,6 +14,7 @@ struct Delivery: Sendable {
     let buffer: LineBuffer
     private let program: Program
     private let pacer: Pacer?
+    private let progress = LineWriter.Progress()
     private let watcher = OutputWatcher { endOfBrokenPipe() }
     private let reporter: Reporter<StatisticsReport>
     private let drainTimeout: TimeSpan
@@ -29,22 +30,31 @@ struct Delivery: Sendable {
         self.buffer = buffer
         pacer = pace.maxRate.map { Pacer($0) }
         drainTimeout = end.drainTimeout
-        reporter = Reporter(diagnostics: program.diagnostics, showsStatistics: end.stats) { nanoseconds in
+        reporter = Reporter(diagnostics: program.diagnostics, showsStatistics: end.stats) { [progress] nanoseconds in
             let statistics = buffer.statistics
-            return StatisticsReport(input: input(statistics), buffer: statistics, nanoseconds: nanoseconds)
+            return StatisticsReport(
+                input: input(statistics), buffer: statistics, nanoseconds: nanoseconds,
+                updatesWaiting: progress.updatesWaiting, updatesInWriting: progress.updatesInWriting)
         }
     }
 
     /// Begins to write, and to heed signals.
     ///
-    /// - Parameter ending: Called when a signal asks for the end, on the thread that waits for
-    ///   signals. The subcommand then calls ``Running/finish()`` soon.
+    /// - Parameters:
+    ///   - beginsWithRestart: Whether `{"restart":true}` stands in front of everything.
+    ///   - ending: Called when a signal asks for the end, on the thread that waits for signals, or
+    ///     before this returns if the signal has come already. The subcommand then calls
+    ///     ``Running/finish()`` soon.
     func start(
-        _ style: LineWriter.Style, passedLines: PassedLines = PassedLines(), ending: @escaping @Sendable () -> Void = {}
+        _ style: LineWriter.Style, passedLines: PassedLines = PassedLines(), beginsWithRestart: Bool = false,
+        ending: @escaping @Sendable () -> Void = {}
     ) -> Running {
         program.setSignals(drainTimeout: drainTimeout, reporter: reporter, ending: ending)
         let output = StandardOutput(diagnostics: program.diagnostics)
-        let writer = LineWriter(style: style, passedLines: passedLines, pacer: pacer) { output.write($0) }
+        let writer = LineWriter(
+            style: style, passedLines: passedLines, pacer: pacer, progress: progress,
+            beginsWithRestart: beginsWithRestart
+        ) { output.write($0) }
         do {
             try buffer.startSending(to: writer)
         } catch {

@@ -1,22 +1,46 @@
 // SPDX-License-Identifier: Apache-2.0
 
+import Dispatch
 import Synchronization
 
 /// Messages on standard error, and the line there that changes each second.
 ///
-/// Messages come from several threads, so each is written by one call, and one at a time. A message
-/// is left out when it would have to wait for the reader of standard error: data goes first.
+/// Messages come from several threads, and a terminal or a pipe may not be read for hours. So a
+/// queue of its own writes, one message at a time, and the lock is never held during a write. The
+/// callers do not wait for the reader of standard error: data goes first. Messages that come while
+/// many others wait are left out and counted.
 final class Diagnostics: Sendable {
+    private enum Item {
+        case message(String)
+        /// A text to show in place of the one shown before, or nil to take it away.
+        case live(String?)
+    }
+
     private struct State {
+        var items: [Item] = []
+        /// Whether the queue is at work, or will be.
+        var isWriting = false
         var showsLiveLine = false
+        /// Whether something else is being written to the terminal.
+        var isTerminalBusy = false
         var lost = 0
     }
+
+    /// Those of the process, which exits after the last one is written.
+    static let ofProcess: Diagnostics = {
+        atexit { Diagnostics.ofProcess.flush() }
+        return Diagnostics()
+    }()
 
     /// How long the last messages wait for their reader, in milliseconds.
     static let lastPatience: CInt = 1000
 
+    /// How many messages may wait.
+    private static let mostItems = 256
+
     private let descriptor: CInt
     private let state = Mutex(State())
+    private let queue = DispatchQueue(label: "dedupe.messages", qos: .userInitiated)
 
     /// - Parameter descriptor: Where to write: standard error, or something else in a test.
     init(descriptor: CInt = STDERR_FILENO) {
@@ -34,72 +58,95 @@ final class Diagnostics: Sendable {
 
     /// Writes a line with the program's name in front.
     ///
-    /// - Parameter patience: How long to wait for the reader, in milliseconds.
+    /// - Parameter patience: How long to wait until it is written, in milliseconds.
     func report(_ message: String, patience: CInt = 0) {
-        state.withLock { state in
-            let lost = state.lost == 0 ? "" : "dedupe: \(state.lost) messages were left out\n"
-            let text = (state.showsLiveLine ? Self.toLineStart : "") + lost + "dedupe: " + message + "\n"
-            if write(text, patience: patience) {
-                state.lost = 0
-            } else {
-                state.lost += 1
-            }
-            state.showsLiveLine = false
-        }
+        enqueue(.message(message))
+        flush(patience: patience)
+    }
+
+    /// Waits until all messages are written.
+    ///
+    /// - Parameter patience: How long to wait at most, in milliseconds.
+    func flush(patience: CInt = lastPatience) {
+        guard patience > 0, state.withLock({ $0.isWriting }) else { return }
+        let isWritten = DispatchSemaphore(value: 0)
+        queue.async { isWritten.signal() }
+        _ = isWritten.wait(timeout: .now() + .milliseconds(Int(patience)))
     }
 
     /// Shows a text in place of the one shown before, without a newline, or takes it away. The text
     /// is cut to the width of the terminal, because a line that wraps cannot be replaced.
     func showLive(_ text: String?) {
-        state.withLock { state in
-            if let text {
-                _ = write(Self.toLineStart + text.prefix(columns - 1), patience: 0)
-            } else if state.showsLiveLine {
-                _ = write(Self.toLineStart, patience: 0)
-            }
-            state.showsLiveLine = text != nil
-        }
+        enqueue(.live(text.map { String($0.prefix(columns - 1)) }))
     }
 
     /// Does something else to the terminal, with the line that changes out of the way.
     func withoutLive(_ body: () -> Void) {
-        state.withLock { state in
-            if state.showsLiveLine {
-                _ = write(Self.toLineStart, patience: 0)
-                state.showsLiveLine = false
+        let isShown = state.withLock { state in
+            state.isTerminalBusy = true
+            return state.showsLiveLine
+        }
+        if isShown {
+            enqueue(.live(nil))
+            flush()
+        }
+        body()
+        state.withLock { $0.isTerminalBusy = false }
+    }
+
+    private func enqueue(_ item: Item) {
+        let mustStart = state.withLock { state in
+            if case .live = item, case .live? = state.items.last { state.items.removeLast() }
+            guard state.items.count < Self.mostItems else {
+                if case .message = item { state.lost += 1 }
+                return false
             }
-            body()
+            state.items.append(item)
+            defer { state.isWriting = true }
+            return !state.isWriting
+        }
+        if mustStart {
+            queue.async { self.writeItems() }
+        }
+    }
+
+    // MARK: - On the queue
+
+    private func writeItems() {
+        while var text = state.withLock({ Self.takeText(from: &$0) }) {
+            text.withUTF8 { bytes in
+                // A failure has nowhere to be reported to.
+                do { try writeAll(UnsafeRawBufferPointer(bytes), to: descriptor) } catch {}
+            }
+        }
+    }
+
+    /// The bytes for the next item; nil if there is none, and then the work ends.
+    private static func takeText(from state: inout State) -> String? {
+        if state.items.isEmpty && state.lost > 0 {
+            state.items.append(.message("\(state.lost) messages were left out"))
+            state.lost = 0
+        }
+        guard !state.items.isEmpty else {
+            state.isWriting = false
+            return nil
+        }
+        let wasShown = state.showsLiveLine
+        switch state.items.removeFirst() {
+        case .message(let message):
+            state.showsLiveLine = false
+            return (wasShown ? toLineStart : "") + "dedupe: \(message)\n"
+        case .live(let text?) where !state.isTerminalBusy:
+            state.showsLiveLine = true
+            return toLineStart + text
+        case .live:
+            state.showsLiveLine = false
+            return wasShown ? toLineStart : ""
         }
     }
 
     /// To the first column, and clear to the end of the line.
     private static let toLineStart = "\r\u{1B}[K"
-
-    /// A pipe that says it can be written to takes this much without waiting, as POSIX has it.
-    private static let atOnce = 512
-
-    /// Writes without waiting for longer than `patience`.
-    ///
-    /// - Returns: Whether the text could be written. A failure has nowhere to be reported to.
-    private func write(_ text: String, patience: CInt) -> Bool {
-        var text = text
-        return text.withUTF8 { bytes in
-            var rest = UnsafeRawBufferPointer(bytes)
-            while !rest.isEmpty {
-                var entry = pollfd(fd: descriptor, events: Int16(POLLOUT), revents: 0)
-                guard poll(&entry, 1, patience) > 0, entry.revents & Int16(POLLOUT) != 0 else { return false }
-                let count = sysWrite(descriptor, rest.baseAddress!, min(rest.count, Self.atOnce))
-                guard count > 0 else { return false }
-                rest = UnsafeRawBufferPointer(rebasing: rest[count...])
-            }
-            return true
-        }
-    }
-}
-
-/// The system's function, for types that have a `write` of their own.
-private func sysWrite(_ descriptor: CInt, _ bytes: UnsafeRawPointer, _ count: Int) -> Int {
-    write(descriptor, bytes, count)
 }
 
 /// Writes all the bytes, however many calls it takes.

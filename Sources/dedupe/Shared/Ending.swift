@@ -19,6 +19,7 @@ enum ExitStatus {
 /// Ends the process as the signal would have that the system sends to writers without a reader. The
 /// parent may have had it ignored.
 func endOfBrokenPipe() -> Never {
+    Diagnostics.ofProcess.flush()
     signal(SIGPIPE, SIG_DFL)
     var set = sigset_t()
     sigemptyset(&set)

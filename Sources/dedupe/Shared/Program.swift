@@ -15,7 +15,7 @@ struct Program: Sendable {
         // A reader of messages that has gone ends nothing. One of data does, see StandardOutput.
         signal(SIGPIPE, SIG_IGN)
         reportFaultsInOneLine()
-        let diagnostics = Diagnostics()
+        let diagnostics = Diagnostics.ofProcess
         do throws(SystemError) {
             return Program(diagnostics: diagnostics, signals: try SignalWatcher())
         } catch {
@@ -27,8 +27,10 @@ struct Program: Sendable {
     /// Says what signals do from now on.
     ///
     /// The first signal that asks for the end gives the program the drain timeout to end by itself.
+    /// The signal may have come already.
     ///
-    /// - Parameter ending: Called with that signal, on the thread that waits for signals.
+    /// - Parameter ending: Called with that signal, on the thread that waits for signals, or before
+    ///   this returns if the signal has come already.
     func setSignals<Report: ProgressReport>(
         drainTimeout: TimeSpan, reporter: Reporter<Report>, ending: @escaping @Sendable () -> Void = {}
     ) {

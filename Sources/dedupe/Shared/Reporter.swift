@@ -13,6 +13,12 @@ protocol ProgressReport: Sendable {
     var summary: [String] { get }
     /// What an end at this moment would drop.
     var pendingUpdates: Int { get }
+    /// Updates that are being written. The reader may have got a part of them.
+    var updatesInWriting: Int { get }
+}
+
+extension ProgressReport {
+    var updatesInWriting: Int { 0 }
 }
 
 /// Says how a run is getting on, on any thread.
@@ -37,17 +43,22 @@ struct Reporter<Report: ProgressReport>: Sendable {
 
     /// Says what the process does not write any more.
     func leaveRest(_ reason: String) {
-        diagnostics.report("\(reason): \(report.pendingUpdates) updates dropped")
+        let report = report
+        let least = report.pendingUpdates
+        let most = least + report.updatesInWriting
+        diagnostics.report("\(reason): \(least == most ? "" : "\(least) to ")\(most) updates dropped")
         if showsStatistics {
             reportStatistics()
         }
+        diagnostics.flush()
     }
 
     /// - Parameter patience: How long to wait for the reader, in milliseconds.
     func reportStatistics(patience: CInt = 0) {
         for line in report.summary {
-            diagnostics.report(line, patience: patience)
+            diagnostics.report(line)
         }
+        diagnostics.flush(patience: patience)
     }
 
     /// Shows a line that changes each second, if the statistics are wanted and a person can see it.

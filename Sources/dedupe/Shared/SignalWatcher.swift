@@ -10,9 +10,10 @@ import Synchronization
 /// early it comes, and none interrupts a system call elsewhere. (A signal source of Dispatch wants
 /// the signals ignored, and those that come before it is ready are then gone.)
 final class SignalWatcher: Sendable {
-    /// What a signal makes the filter do, on the thread that waits for signals.
+    /// What a signal makes the program do, on the thread that waits for signals.
     struct Actions: Sendable {
-        /// The first signal that asks for the end has come.
+        /// The first signal that asks for the end has come. A signal that came before the actions
+        /// were set calls this on the thread that sets them.
         var ending: @Sendable (CInt) -> Void = { _ in }
         /// The process ends at once after this.
         var quitting: @Sendable () -> Void = {}
@@ -23,10 +24,16 @@ final class SignalWatcher: Sendable {
     /// Becomes readable with the first signal, and stays so.
     let descriptor: CInt
 
+    private struct State {
+        var actions: Actions?
+        /// The signal that asked for the end before there were actions.
+        var early: CInt?
+    }
+
     private let writeEnd: CInt
     private let numbers: [CInt]
     private let firstSignal = Atomic<CInt>(0)
-    private let actions = Mutex(Actions())
+    private let state = Mutex(State())
 
     /// The signal that asked for the end, if one did.
     var received: CInt? {
@@ -38,7 +45,8 @@ final class SignalWatcher: Sendable {
     /// stays ignored, as `nohup` and shells want it.
     ///
     /// - Important: Threads inherit what is blocked, so this comes before the first thread is made.
-    init() throws(SystemError) {
+    /// - Parameter watched: The signals to watch. A test gives none, and calls ``handle(_:)``.
+    init(watching watched: [CInt] = [SIGHUP, SIGINT, SIGTERM, SIGQUIT, SIGUSR1]) throws(SystemError) {
         var ends: (CInt, CInt) = (-1, -1)
         let result = withUnsafeMutableBytes(of: &ends) {
             pipe($0.assumingMemoryBound(to: CInt.self).baseAddress!)
@@ -47,7 +55,7 @@ final class SignalWatcher: Sendable {
             throw .last
         }
         (descriptor, writeEnd) = ends
-        numbers = [SIGHUP, SIGINT, SIGTERM, SIGQUIT, SIGUSR1].filter { !Self.isIgnored($0) }
+        numbers = watched.filter { !Self.isIgnored($0) }
         block()
         DispatchQueue(label: "dedupe.signals", qos: .userInitiated).async { [self] in
             block()
@@ -61,9 +69,16 @@ final class SignalWatcher: Sendable {
         }
     }
 
-    /// Says what signals do. Until then the first one only makes the descriptor readable.
+    /// Says what signals do. If one that asks for the end has come already, `ending` is called now.
     func set(_ actions: Actions) {
-        self.actions.withLock { $0 = actions }
+        let early = state.withLock { state in
+            state.actions = actions
+            defer { state.early = nil }
+            return state.early
+        }
+        if let early {
+            actions.ending(early)
+        }
     }
 
     private static func isIgnored(_ number: CInt) -> Bool {
@@ -91,16 +106,16 @@ final class SignalWatcher: Sendable {
         pthread_sigmask(SIG_BLOCK, &set, nil)
     }
 
-    private func handle(_ number: CInt) {
-        let actions = actions.withLock { $0 }
+    /// Does what a signal asks for.
+    func handle(_ number: CInt) {
         if number == SIGUSR1 {
-            actions.reporting()
+            state.withLock { $0.actions }?.reporting()
             return
         }
         let isFirst = firstSignal.compareExchange(expected: 0, desired: number, ordering: .acquiringAndReleasing)
             .exchanged
         if number == SIGQUIT {
-            actions.quitting()
+            state.withLock { $0.actions }?.quitting()
         }
         if !isFirst || number == SIGQUIT {
             // Not exit(): the other threads may be anywhere, also in a write that blocks, and the
@@ -109,6 +124,10 @@ final class SignalWatcher: Sendable {
         }
         var byte: UInt8 = 0
         _ = write(writeEnd, &byte, 1)
-        actions.ending(number)
+        let actions = state.withLock { state in
+            if state.actions == nil { state.early = number }
+            return state.actions
+        }
+        actions?.ending(number)
     }
 }

@@ -17,15 +17,21 @@ struct StatisticsReport: ProgressReport {
     var input: InputSummary
     var buffer: DedupeBufferStatistics
     var nanoseconds: UInt64
+    /// Updates that the writer has, and has not begun to write.
+    var updatesWaiting = 0
+    /// Updates that are being written.
+    var updatesInWriting = 0
 
     /// Updates that came in for each one that went out.
     private var conflation: String {
         buffer.delivered == 0 ? "-" : Self.decimal(Double(buffer.received) / Double(buffer.delivered), places: 2)
     }
 
-    var pendingUpdates: Int { buffer.pendingKeys }
+    var pendingUpdates: Int { buffer.pendingKeys + updatesWaiting }
 
-    private var linesOut: Int { buffer.delivered + buffer.statusesDelivered }
+    private var updatesOut: Int { buffer.delivered - updatesWaiting - updatesInWriting }
+
+    private var linesOut: Int { updatesOut + buffer.statusesDelivered }
 
     /// The line that is shown while it goes on.
     ///
@@ -44,7 +50,7 @@ struct StatisticsReport: ProgressReport {
     var summary: [String] {
         [
             "in: \(input.text)",
-            "out: \(linesOut) lines, \(buffer.delivered) updates, \(buffer.statusesDelivered) statuses, "
+            "out: \(linesOut) lines, \(updatesOut) updates, \(buffer.statusesDelivered) statuses, "
                 + "in \(buffer.batches) batches",
             "on the way: \(buffer.replaced) replaced, \(buffer.cancelled) cancelled, \(buffer.suppressed) suppressed, "
                 + "\(input.older) older, \(buffer.dropped) dropped (\(buffer.overflows) overflows), "
