@@ -801,6 +801,30 @@ discard_skips_zeros_and_slots_are_used_again(void)
     hooks_close(&hooks);
 }
 
+/* One more is where an array of a batch's size would be overrun. */
+static void
+take_withRoomForMoreThanABatch_takesABatch(void)
+{
+    static const size_t rooms[] = {4, 5, 100};
+    cdedupe_options_t options = cdedupe_options();
+    cdedupe_item_t items[100];
+    cdedupe_t *core;
+    size_t count;
+
+    options.batch_size = 3;
+    CHECK_EQ(cdedupe_create(&options, &core), CDEDUPE_OK);
+    CHECK_EQ(cdedupe_claim(core, CDEDUPE_CLAIM_SINGLE_BATCH), CDEDUPE_OK);
+    for (size_t room = 0; room < sizeof(rooms) / sizeof(rooms[0]); room++) {
+        for (uint64_t number = 0; number < 5; number++)
+            put_slot(core, name(number), true, 0);
+        CHECK_EQ(cdedupe_take(core, items, rooms[room], &count), CDEDUPE_OK);
+        CHECK_EQ(count, 3);
+        CHECK_EQ(cdedupe_take(core, items, rooms[room], &count), CDEDUPE_OK);
+        CHECK_EQ(count, 2);
+    }
+    cdedupe_destroy(core);
+}
+
 static void
 payloads_ofSeveralSlots_areThoseOfEach_andNoneOfZero(void)
 {
@@ -1245,6 +1269,7 @@ static const named_test_t one_level[] = {
     TEST(optionsInit_ofALongerStruct_clearsTheRest),
     TEST(payloads_of_every_size_and_alignment),
     TEST(discard_skips_zeros_and_slots_are_used_again),
+    TEST(take_withRoomForMoreThanABatch_takesABatch),
     TEST(payloads_ofSeveralSlots_areThoseOfEach_andNoneOfZero),
     TEST(payloads_stay_where_they_are_while_others_come),
     TEST(options_out_of_range_are_refused),
