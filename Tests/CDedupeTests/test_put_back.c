@@ -78,7 +78,7 @@ putBack_ofNothing_needsAClaim(void)
     close_level();
 }
 
-/* The restart makes the put back forget the key, which the sink has borrowed until its next take. */
+/* After a restart the put back forgets the key, which the sink has borrowed until its next take. */
 static void
 putBack_ofANewKeyAfterARestart_leavesItsKeyReadable(void)
 {

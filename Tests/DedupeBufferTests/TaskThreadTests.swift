@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
 
-// Tasks and the threads that run them: a task that waits parks no thread, and a task that always has
-// something to deliver lets other tasks run.
+// Tasks and the threads that run them: a task that waits parks no thread, and a task that always
+// has something to deliver lets other tasks run.
 
 import Foundation
 import Testing

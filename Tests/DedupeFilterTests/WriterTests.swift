@@ -149,6 +149,49 @@ import Testing
         #expect(collector.take().count == 1)
     }
 
+    /// Lines that share a turn are charged as what they are, also if they are fewer than may share.
+    @Test(arguments: [1, 2, 99, 100]) func groupOfLines_isChargedByItsLines(_ count: Int) {
+        let collector = Collector()
+        let day: UInt64 = 86_400_000_000_000
+        let pacer = Pacer(nanosecondsPerLine: Double(day), linesAtOnce: 100)
+        pacer.drain { true }
+        let begin = DispatchTime.now().uptimeNanoseconds
+        LineWriter(pacer: pacer) { collector.write($0) }
+            .onUpdates((0..<count).map { update("\($0)", "1", type: .new) })
+        #expect((pacer.nextTurn - begin) / day == UInt64(count))
+    }
+
+    @Test func status_isChargedAsALine() {
+        let day: UInt64 = 86_400_000_000_000
+        let pacer = Pacer(nanosecondsPerLine: Double(day))
+        pacer.drain { true }
+        let begin = DispatchTime.now().uptimeNanoseconds
+        LineWriter(pacer: pacer) { _ in }.onStatusUpdated(.inSync)
+        #expect((pacer.nextTurn - begin) / day == 1)
+    }
+
+    /// Turns that were not used are gone.
+    @Test func lineAfterAQuietTime_doesNotBeginABurst() {
+        let pacer = Pacer(nanosecondsPerLine: 1)
+        pacer.nextTurn = 1
+        let begin = DispatchTime.now().uptimeNanoseconds
+        pacer.rest(afterLines: 1)
+        #expect(pacer.nextTurn > begin)
+    }
+
+    @Test func liveLine_countsStatusesInItsRates() {
+        let input = InputSummary(count: 0, text: "", older: 0)
+        var report = StatisticsReport(input: input, buffer: .init(), nanoseconds: 1_000_000_000)
+        report.buffer.statusesDelivered = 50
+        report.buffer.delivered = 7
+        var later = report
+        later.nanoseconds += 1_000_000_000
+        later.buffer.statusesDelivered += 2
+        later.buffer.delivered += 1
+        #expect(later.live(since: report).hasPrefix("in 0/s, out 3.0/s, "))
+        #expect(report.live(since: nil).hasPrefix("in 0/s, out 57/s, "))
+    }
+
     @Test func report() {
         let input = InputCounters()
         input.lines.store(1002, ordering: .relaxed)
