@@ -146,6 +146,10 @@ struct MetricsTests {
         // The sum, as a dashboard has it.
         let figures = try watch.figures()
         #expect(figures[3] + figures[7] == figures[4] + figures[5] + figures[6] + figures[8] + figures[9] + figures[0])
+        // A status that was delivered is no update.
+        _ = try buffer.flush()
+        #expect(buffer.statistics.statusesDelivered > 0)
+        #expect(try watch.figures() == buffer.statistics.figures)
     }
 
     @Test func figures_areUpToDate_afterARestart() throws {
@@ -496,6 +500,11 @@ struct MetricsTests {
 @Suite("Statistics of time and memory")
 struct TimeAndMemoryTests {
     private let buffer = StringBuffer()
+
+    @Test func memory_hasRoomForABatch() {
+        let (small, large): (StringBuffer, StringBuffer) = (makeBuffer(batchSize: 1), makeBuffer(batchSize: 10_001))
+        #expect(large.statistics.memory - small.statistics.memory >= 10_000 * 2 * MemoryLayout<Int>.size)
+    }
 
     @Test func timeInSink_isWhatTheSinkTook() throws {
         let sink = StringSink()

@@ -66,12 +66,17 @@ private let interruptions = Atomic<Int>(0)
         return (ends[0], ends[1])
     }
 
-    private static let bytes = (0..<300_000).map { UInt8(truncatingIfNeeded: $0 / 256) }
+    /// What is repeated after the size of a pipe is not equal.
+    private static let bytes = (0..<300_000).map { UInt8(truncatingIfNeeded: $0 / 251) }
 
-    /// Reads so many bytes, or up to the end.
+    /// Reads so many bytes, or as many as come.
     private func readAll(_ count: Int, from descriptor: CInt) -> [UInt8] {
         var (all, buffer) = ([UInt8](), [UInt8](repeating: 0, count: 1 << 16))
-        while all.count < count, case let read = read(descriptor, &buffer, buffer.count), read > 0 {
+        while all.count < count {
+            var entry = pollfd(fd: descriptor, events: Int16(POLLIN), revents: 0)
+            guard poll(&entry, 1, 10_000) > 0, case let read = read(descriptor, &buffer, buffer.count), read > 0 else {
+                break
+            }
             all += buffer[..<read]
         }
         return all

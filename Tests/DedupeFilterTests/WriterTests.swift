@@ -149,25 +149,27 @@ import Testing
         #expect(collector.take().count == 1)
     }
 
+    /// In nanoseconds. So long that what the test itself takes does not count.
+    private static let day = 86_400_000_000_000
+
+    /// By how many days a call of a new writer moves the pacer's next turn. Does not wait for it.
+    private func daysUntilNextTurn(_ pacer: Pacer, after call: (LineWriter) -> Void) -> Int {
+        pacer.drain { true }
+        let begin = Int(DispatchTime.now().uptimeNanoseconds)
+        call(LineWriter(pacer: pacer) { _ in })
+        return (Int(pacer.nextTurn) - begin) / Self.day
+    }
+
     /// Lines that share a turn are charged as what they are, also if they are fewer than may share.
     @Test(arguments: [1, 2, 99, 100]) func groupOfLines_isChargedByItsLines(_ count: Int) {
-        let collector = Collector()
-        let day: UInt64 = 86_400_000_000_000
-        let pacer = Pacer(nanosecondsPerLine: Double(day), linesAtOnce: 100)
-        pacer.drain { true }
-        let begin = DispatchTime.now().uptimeNanoseconds
-        LineWriter(pacer: pacer) { collector.write($0) }
-            .onUpdates((0..<count).map { update("\($0)", "1", type: .new) })
-        #expect((pacer.nextTurn - begin) / day == UInt64(count))
+        let pacer = Pacer(nanosecondsPerLine: Double(Self.day), linesAtOnce: 100)
+        let updates = (0..<count).map { update("\($0)", "1", type: .new) }
+        #expect(daysUntilNextTurn(pacer) { $0.onUpdates(updates) } == count)
     }
 
     @Test func status_isChargedAsALine() {
-        let day: UInt64 = 86_400_000_000_000
-        let pacer = Pacer(nanosecondsPerLine: Double(day))
-        pacer.drain { true }
-        let begin = DispatchTime.now().uptimeNanoseconds
-        LineWriter(pacer: pacer) { _ in }.onStatusUpdated(.inSync)
-        #expect((pacer.nextTurn - begin) / day == 1)
+        let pacer = Pacer(nanosecondsPerLine: Double(Self.day))
+        #expect(daysUntilNextTurn(pacer) { $0.onStatusUpdated(.inSync) } == 1)
     }
 
     /// Turns that were not used are gone.
