@@ -110,6 +110,29 @@ private let interruptions = Atomic<Int>(0)
         #expect(ioctl(pipe.reading, UInt(FIONREAD), &left) == 0 && left == 0)
     }
 
+    /// Programs that share a pipe take each other's input between the look for it and the read.
+    @Test func receive_whoseInputAnotherReaderTook_waitsOn() throws {
+        let pipe = try makePipe()
+        defer { close(pipe.reading) }
+        _ = fcntl(pipe.reading, F_SETFL, fcntl(pipe.reading, F_GETFL) | O_NONBLOCK)
+        let (errors, hasEnded) = (Collector(), DispatchSemaphore(value: 0))
+        for _ in 0..<4 {
+            Thread.detachNewThread {
+                do {
+                    let reader = try LineReader(descriptor: pipe.reading)
+                    while case .bytes = try reader.receive() { while reader.nextEvents() != nil {} }
+                } catch {
+                    Array("\(error)".utf8).withUnsafeBytes { errors.write($0) }
+                }
+                hasEnded.signal()
+            }
+        }
+        for _ in 0..<5000 { _ = write(pipe.writing, "\n", 1) }
+        close(pipe.writing)
+        for _ in 0..<4 { try #require(hasEnded.wait(timeout: .now() + 60) == .success, "a reader does not end") }
+        #expect(errors.take().map { String(decoding: $0, as: UTF8.self) } == [])
+    }
+
     @Test func receive_interrupted_waitsOn() throws {
         let pipe = try makePipe()
         defer {

@@ -194,6 +194,15 @@ import Testing
         #expect(report.live(since: nil).hasPrefix("in 0/s, out 57/s, "))
     }
 
+    /// What an end drops is said in updates.
+    @Test func pendingUpdates_areNoStatuses() {
+        let input = InputSummary(count: 0, text: "", older: 0)
+        var report = StatisticsReport(input: input, buffer: .init(), nanoseconds: 0)
+        report.buffer.pendingKeys = 5
+        report.buffer.pendingStatuses = 1
+        #expect(report.pendingUpdates == 5)
+    }
+
     @Test func report() {
         let input = InputCounters()
         input.lines.store(1002, ordering: .relaxed)
