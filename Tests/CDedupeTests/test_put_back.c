@@ -78,28 +78,6 @@ putBack_ofNothing_needsAClaim(void)
     close_level();
 }
 
-/* After a restart the put back forgets the key, which the sink has borrowed until its next take. */
-static void
-putBack_ofANewKeyAfterARestart_leavesItsKeyReadable(void)
-{
-    const cdedupe_item_t *item;
-    char key[32];
-
-    open_level(SUBJECT_HANDLES);
-    put(&subject, "a key of the sink", 1);
-    CHECK_EQ(subject_take(&subject, 1), CDEDUPE_OK);
-    item = subject.core_items;
-    subject_restart(&subject);
-    put_back(1);
-    for (int i = 0; i < 1000; i++) {
-        snprintf(key, sizeof(key), "a key, number %d", i);
-        put(&subject, key, 1);
-        del(&subject, key);
-    }
-    CHECK(item->key_length == 17 && memcmp(item->key, "a key of the sink", 17) == 0);
-    close_level();
-}
-
 /* ---------------------------------------------------------------------------------------------- */
 /* Memory runs out                                                                                */
 
@@ -273,7 +251,6 @@ main(void)
 {
     RUN(updates_moved_behind_the_others_go_back);
     RUN(putBack_ofNothing_needsAClaim);
-    RUN(putBack_ofANewKeyAfterARestart_leavesItsKeyReadable);
     RUN(it_goes_on_where_memory_ran_out);
     RUN(a_failing_sink_ends_with_the_newest_of_every_key);
     return check_finish();
