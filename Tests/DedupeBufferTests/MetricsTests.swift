@@ -501,11 +501,6 @@ struct MetricsTests {
 struct TimeAndMemoryTests {
     private let buffer = StringBuffer()
 
-    @Test func memory_hasRoomForABatch() {
-        let (small, large): (StringBuffer, StringBuffer) = (makeBuffer(batchSize: 1), makeBuffer(batchSize: 10_001))
-        #expect(large.statistics.memory - small.statistics.memory >= 10_000 * 2 * MemoryLayout<Int>.size)
-    }
-
     @Test func timeInSink_isWhatTheSinkTook() throws {
         let sink = StringSink()
         sink.onEachCall { _ in usleep(1000) }

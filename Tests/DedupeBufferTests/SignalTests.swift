@@ -52,12 +52,6 @@ struct RetryPolicyTests {
         #expect(delays == [.seconds(1), .seconds(3), .seconds(9), .seconds(20), .seconds(20), .seconds(20)])
     }
 
-    @Test func firstDelay_aboveTheMaximum_isTheMaximum() {
-        var state = RetryState(.init(initialDelay: .seconds(10), maximumDelay: .seconds(1)))
-        #expect(state.failed() == .seconds(1))
-        #expect(state.failed() == .seconds(1))
-    }
-
     @Test func failure_thatIsTheLastOneAllowed_givesUp() {
         var state = RetryState(.init(maximumAttempts: 3))
         #expect(state.failed() != nil)
