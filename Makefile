@@ -3,9 +3,12 @@
 # make run        builds the filter and conflates a real stream for some seconds
 # make demo       10,000 simulated sensors on a web page: builds and starts `dedupe serve`, prints
 #                 the address, and ends with Ctrl-C                    (LISTEN=127.0.0.1:8080)
-# make test       every test: C core, Swift library, filter   (WERROR=1: warnings are errors)
-# make test-all   the same for all package traits, with the tests against real etcd clusters, and
-#                 the packages that users of each product fetch; half an hour from a clean clone
+# make test       every test: C core, Swift library, filter. A line for each program and suite;
+#                 all that they print is in .build/test.log   (WERROR=1: warnings are errors;
+#                 VERBOSE=1: prints it all; AT_ONCE=2 programs in C)
+# make test-all   all that continuous integration needs: the same for all package traits, with the
+#                 tests against real etcd clusters, the packages that users of each product fetch,
+#                 formats, APIs, documentation and allocations; half an hour from a clean clone
 # make test-c     only the C core's tests       (VARIANT=plain|asan|tsan)
 # make test-swift only the Swift tests          (SWIFTFLAGS="-c release", "--sanitize=thread", ...,
 #                 TRAITS="--traits Etcd")
@@ -99,7 +102,7 @@ PACKAGES = libck-dev libxxhash-dev libsimdjson-dev
 ETCD_PACKAGES = zlib1g-dev etcd-server etcd-client openssl
 SUDO = $(shell [ "$$(id -u)" = 0 ] || echo sudo)
 
-.PHONY: help setup setup-etcd setup-serve run demo page test test-serve test-page bench-serve test-all etcd-faults test-c test-quick test-swift test-arm64 test-valgrind examples examples-c examples-swift test-install asan tsan \
+.PHONY: help setup setup-etcd setup-serve run demo page test test-serve test-page bench-serve test-all new-log etcd-faults test-c test-quick test-swift test-arm64 test-valgrind examples examples-c examples-swift test-install asan tsan \
     fuzz model interleavings stress shutdown mutants evidence \
     bench bench-quick bench-layer bench-instructions bench-check bench-plot bench-hub bench-filter bench-etcd \
     format format-check licence-check api-check api-baseline \
@@ -135,26 +138,48 @@ run: setup
 	@echo "lines of other JSON, by a nested key:"
 	.build/release/dedupe --key /device/id Examples/devices.ndjson
 
-test: setup test-c test-quick check-symbols examples test-swift
+# Tests/tell runs a program, says in one line how it went, and keeps what it prints in
+# .build/test.log.
+TELL = @Tests/tell
+AT_ONCE ?= $(shell nproc 2> /dev/null || echo 2)
+
+test: setup new-log
+	@$(MAKE) -s test-c test-quick check-symbols examples test-swift
+	$(said-all)
 
 # The first build of the gRPC stack takes about ten minutes on two cores.
-test-all: setup-etcd setup-serve test-c test-quick check-symbols examples
-	$(MAKE) test-swift TRAITS=--enable-all-traits
-	$(MAKE) test-page TRAITS=--enable-all-traits
-	Tests/Install/traits
+test-all: setup-etcd setup-serve new-log
+	@$(MAKE) -s test-c test-quick check-symbols examples
+	@$(MAKE) -s test-swift TRAITS=--enable-all-traits
+	$(TELL) "page of the server" $(MAKE) test-page TRAITS=--enable-all-traits
+	$(TELL) "packages of users, by trait" Tests/Install/traits
+	@$(MAKE) -s $(addprefix told-,$(CHECKS))
+	$(said-all)
+
+CHECKS = format-check test-install test-deb api-check abi-check man docs bench-layer bench-check
+.PHONY: $(addprefix told-,$(CHECKS))
+$(addprefix told-,$(CHECKS)): told-%:
+	$(TELL) "$*" $(MAKE) $*
+
+BEGIN := $(shell date +%s)
+said-all = @echo "all passed, in $$(($$(date +%s) - $(BEGIN))) s"
+new-log:
+	@mkdir -p .build && rm -f .build/test.log
 
 test-c: setup
-	$(MAKE) -C Tests/CDedupeTests run VARIANT=$(VARIANT)
-	$(if $(filter plain,$(VARIANT)),$(MAKE) -C Tests/CDedupeTests run-wrap run-tiny)
+	@$(MAKE) -j$(AT_ONCE) -C Tests/CDedupeTests run VARIANT=$(VARIANT)
+	$(if $(filter plain,$(VARIANT)),@$(MAKE) -j$(AT_ONCE) -C Tests/CDedupeTests run-wrap run-tiny)
 
 # The filter's tests run the executable, which a test build alone would not make.
 TRAITS ?=
 # The tests of etcd run in a process of their own, because others count the process's open files.
 test-swift: setup
-	swift build --product dedupe $(STRICT) $(TRAITS) $(SWIFTFLAGS)
-	swift test $(STRICT) $(TRAITS) $(SWIFTFLAGS) --skip DedupeBufferEtcdTests
-	$(if $(TRAITS),swift test $(STRICT) $(TRAITS) $(SWIFTFLAGS) --filter DedupeBufferEtcdTests)
-	$(if $(SWIFTFLAGS),,$(MAKE) docs-check)
+	$(TELL) "build of the filter" swift build --product dedupe $(STRICT) $(TRAITS) $(SWIFTFLAGS)
+	$(TELL) "build of the Swift tests" swift build --build-tests $(STRICT) $(TRAITS) $(SWIFTFLAGS)
+	$(TELL) --suites "Swift tests" swift test --skip-build $(STRICT) $(TRAITS) $(SWIFTFLAGS) --skip DedupeBufferEtcdTests
+	$(if $(TRAITS),$(TELL) --suites "Swift tests of etcd" \
+	    swift test --skip-build $(STRICT) $(TRAITS) $(SWIFTFLAGS) --filter DedupeBufferEtcdTests)
+	$(if $(SWIFTFLAGS),,$(TELL) "code in the documentation" $(MAKE) docs-check TRAITS="$(TRAITS)")
 
 # The clients that the server's tests use.
 setup-serve: setup
@@ -185,14 +210,25 @@ SECONDS ?= 60
 JOBS ?= 1
 ROUNDS ?= 10000
 
+# The longest comes first, because two run at a time.
+QUICK = quick-interleavings quick-model quick-fuzz quick-evidence quick-mutants quick-rows
+.PHONY: $(QUICK)
 test-quick: setup
-	$(MAKE) -C Tests/Fuzz replay
-	$(MAKE) -C Tests/Interleavings quick
-	$(MAKE) -C Tests/Model quick
-	Tests/Mutants/mutants --check
-	Tests/Docs/rows
-	Tests/Evidence/test
-	Tests/Evidence/evidence check-table
+	@$(MAKE) -s -j$(AT_ONCE) $(QUICK)
+
+quick-interleavings:
+	$(TELL) "interleavings" $(MAKE) -C Tests/Interleavings quick
+quick-model:
+	$(TELL) "models of the protocol" $(MAKE) -C Tests/Model quick
+quick-fuzz:
+	$(TELL) "corpus of the fuzzers" $(MAKE) -C Tests/Fuzz replay
+quick-mutants:
+	$(TELL) "mutants, made and not run" Tests/Mutants/mutants --check
+quick-rows:
+	$(TELL) "table of the tests" Tests/Docs/rows
+quick-evidence:
+	$(TELL) "evidence tool" Tests/Evidence/test
+	$(TELL) "table of the evidence" Tests/Evidence/evidence check-table
 
 fuzz:
 	$(MAKE) -C Tests/Fuzz fuzz SECONDS=$(SECONDS) JOBS=$(JOBS)
@@ -501,7 +537,9 @@ INSTALLED = $(CURDIR)/$(BUILD)/installed/usr
 EXAMPLE_FLAGS = -Wall -Wextra $(if $(WERROR),-Werror) -O2 -I$(INSTALLED)/include
 EXAMPLE_LIBS = $(INSTALLED)/lib/libcdedupe.a -lck -lpthread
 
-examples: setup examples-c examples-swift
+examples: setup
+	$(TELL) "examples in C, C++, Python and Rust" $(MAKE) examples-c
+	$(TELL) "examples in Swift" $(MAKE) examples-swift
 
 examples-c:
 	$(MAKE) install DESTDIR=$(CURDIR)/$(BUILD)/installed PREFIX=/usr

@@ -32,5 +32,5 @@ qemu-aarch64-static "$build/test_interface"
 qemu-aarch64-static "$build/test_exhaustive" 4
 qemu-aarch64-static "$build/test_allocation" 7
 qemu-aarch64-static "$build/test_regressions"
-qemu-aarch64-static "$build/test_bounds" 2000 20000
+qemu-aarch64-static "$build/test_constant_memory" 2000 20000
 qemu-aarch64-static "$build/test_threads" 10

@@ -7,10 +7,12 @@
 #define CHECK_H
 
 #include <inttypes.h>
+#include <signal.h>
 #include <stdbool.h>
 #include <stdint.h>
 #include <stdio.h>
 #include <string.h>
+#include <unistd.h>
 
 #ifdef __cplusplus
 extern "C" {
@@ -110,6 +112,23 @@ check_no_fault(const char *fault, const char *file, int line, const char *text)
     check_equal((uint64_t)(got), (uint64_t)(wanted), __FILE__, __LINE__, #got)
 #define CHECK_TEXT(got, wanted) check_text((got), (wanted), __FILE__, __LINE__, #got)
 #define CHECK_NO_FAULT(call) check_no_fault((call), __FILE__, __LINE__, #call)
+
+static inline void
+check_hangs(int number)
+{
+    (void)number;
+    printf("%s hangs\n", check_test != NULL ? check_test : "a test");
+    fflush(stdout);
+    _exit(1);
+}
+
+/* Ends the program, and names the running test, if that has not ended after so many seconds. */
+static inline void
+check_hangs_after(unsigned seconds)
+{
+    signal(SIGALRM, check_hangs);
+    alarm(seconds);
+}
 
 /* Runs a test function under its name. */
 #define RUN(test)           \

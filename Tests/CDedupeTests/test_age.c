@@ -175,6 +175,62 @@ an_owed_deletion_is_as_old_as_the_in_sync(void)
     CHECK_EQ(subject.items[0].age, 10);
 }
 
+/* A status in front of the first update is older, but only updates count. */
+static void
+oldestAge_behindAStatus_isThatOfTheFirstUpdate(void)
+{
+    subject_status(&subject, CDEDUPE_STATUS_RESYNC_IN_PROGRESS);
+    now += 10 * TICK;
+    CHECK_EQ(oldest(), 0);
+    put(&subject, "a", 1);
+    now += 5 * TICK;
+    CHECK_EQ(oldest(), 5);
+}
+
+static void
+status_isAsOldAsItsPlace_andStaysSoWhenItIsPutBack(void)
+{
+    subject_status(&subject, CDEDUPE_STATUS_RESYNC_IN_PROGRESS);
+    now += 10 * TICK;
+    CHECK_TEXT(step(&subject), "<resync>");
+    CHECK_EQ(subject.items[0].age, 10);
+    now += 10 * TICK;
+    put_back(1);
+    now += 10 * TICK;
+    CHECK_TEXT(step(&subject), "<resync>");
+    CHECK_EQ(subject.items[0].age, 30);
+}
+
+/* The place stays, as it does for updates. */
+static void
+status_thatIsOverwritten_leavesItsAgeToTheNewer(void)
+{
+    subject_status(&subject, CDEDUPE_STATUS_RESYNC_IN_PROGRESS);
+    now += 10 * TICK;
+    subject_status(&subject, CDEDUPE_STATUS_IN_SYNC);
+    CHECK_TEXT(step(&subject), "<in-sync>");
+    CHECK_EQ(subject.items[0].age, 10);
+}
+
+/* The in-sync has come, and the key has a value again, which a second restart dropped. */
+static void
+deletion_putBackOverADroppedValue_keepsItsAge(void)
+{
+    put(&subject, "a", 1);
+    CHECK_TEXT(step(&subject), "+a=1");
+    del(&subject, "a");
+    now += 10 * TICK;
+    CHECK_TEXT(step(&subject), "-a");
+    put(&subject, "a", 2);
+    subject_restart(&subject);
+    subject_status(&subject, CDEDUPE_STATUS_IN_SYNC);
+    now += 10 * TICK;
+    put_back(1);
+    CHECK_EQ(oldest(), 20);
+    CHECK_TEXT(step(&subject), "-a | <in-sync>");
+    CHECK_EQ(subject.items[0].age, 20);
+}
+
 /* Never more than the time that passed, nor less by a whole step. */
 static void
 age_isNeverMoreThanTheTrueAge(void)
@@ -284,6 +340,10 @@ main(void)
     RUN_WITH_A_CLOCK(an_empty_queue_has_no_age);
     RUN_WITH_A_CLOCK(what_is_first_is_looked_at);
     RUN_WITH_A_CLOCK(an_owed_deletion_is_as_old_as_the_in_sync);
+    RUN_WITH_A_CLOCK(oldestAge_behindAStatus_isThatOfTheFirstUpdate);
+    RUN_WITH_A_CLOCK(status_isAsOldAsItsPlace_andStaysSoWhenItIsPutBack);
+    RUN_WITH_A_CLOCK(status_thatIsOverwritten_leavesItsAgeToTheNewer);
+    RUN_WITH_A_CLOCK(deletion_putBackOverADroppedValue_keepsItsAge);
     RUN_WITH_A_CLOCK(age_isNeverMoreThanTheTrueAge);
     RUN_WITH_A_CLOCK(age_above49Days_isToldModulo49Days);
     RUN_WITH_A_CLOCK(age_upTo24Days_isExact);

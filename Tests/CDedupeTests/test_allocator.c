@@ -1,7 +1,8 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /*
- * The system's allocator when the system refuses to unmap a block. A test cannot well use up the
- * mappings of a process, so the allocator is compiled into this file, with an munmap() that fails.
+ * The system's allocator when the system refuses to unmap a block, and the reserve when memory runs
+ * out halfway. A test cannot well use up the mappings of a process, so the allocator is compiled
+ * into this file, with an munmap() that fails.
  */
 #include <stddef.h>
 #include <sys/mman.h>
@@ -56,9 +57,47 @@ free_ofABlockThatCannotBeUnmapped_givesItsPagesBack(void)
     CHECK(munmap(block, SIZE) == 0);
 }
 
+static unsigned allowed;
+
+static void *
+allocate_some(void *context, size_t size, size_t alignment)
+{
+    (void)context, (void)alignment;
+    if (allowed == 0)
+        return NULL;
+    allowed--;
+    return calloc(1, size);
+}
+
+static void
+deallocate(void *context, void *block, size_t size, size_t alignment)
+{
+    (void)context, (void)size, (void)alignment;
+    free(block);
+}
+
+/* What came by then is used by the next attempt, or goes back. */
+static void
+reserveFill_withMemoryForOneOfTwo_fails_andKeepsTheOne(void)
+{
+    struct reserve reserve;
+    struct memory memory;
+
+    memory_init(&memory, allocate_some, deallocate, NULL);
+    reserve_init(&reserve);
+    CHECK(reserve_take(&reserve, 128, 8) == NULL);
+    CHECK(reserve_take(&reserve, 256, 8) == NULL);
+    allowed = 1;
+    CHECK(!reserve_fill(&reserve, &memory));
+    CHECK_EQ(memory.bytes, 128);
+    reserve_free(&reserve, &memory);
+    CHECK_EQ(memory.bytes, 0);
+}
+
 int
 main(void)
 {
     RUN(free_ofABlockThatCannotBeUnmapped_givesItsPagesBack);
+    RUN(reserveFill_withMemoryForOneOfTwo_fails_andKeepsTheOne);
     return check_finish();
 }

@@ -709,6 +709,23 @@ optionsInit_ofAShorterStruct_writesOnlyThat(void)
     CHECK(cdedupe_options_check(&options) == NULL);
 }
 
+/* A newer caller's members that the library does not know are zero. */
+static void
+optionsInit_ofALongerStruct_clearsTheRest(void)
+{
+    struct {
+        cdedupe_options_t options;
+        uint64_t unknown[4];
+    } newer;
+
+    memset(&newer, 0x5a, sizeof(newer));
+    cdedupe_options_init(&newer.options, sizeof(newer));
+    CHECK_EQ(newer.options.size, sizeof(newer));
+    for (size_t i = 0; i < 4; i++)
+        CHECK_EQ(newer.unknown[i], 0);
+    CHECK(cdedupe_options_check(&newer.options) == NULL);
+}
+
 static void
 fill_and_check_slots(cdedupe_t *core, cdedupe_slot_t *slots, size_t count, size_t size,
                      size_t alignment)
@@ -780,6 +797,49 @@ discard_skips_zeros_and_slots_are_used_again(void)
     CHECK(last.memory <= first.memory * 2);
     CHECK_EQ(cdedupe_acquire(core, slots, 0), CDEDUPE_OK);
     CHECK_NO_FAULT(cdedupe_validate(core));
+    cdedupe_destroy(core);
+    hooks_close(&hooks);
+}
+
+/* One more is where an array of a batch's size would be overrun. */
+static void
+take_withRoomForMoreThanABatch_takesABatch(void)
+{
+    static const size_t rooms[] = {4, 5, 100};
+    cdedupe_options_t options = cdedupe_options();
+    cdedupe_item_t items[100];
+    cdedupe_t *core;
+    size_t count;
+
+    options.batch_size = 3;
+    CHECK_EQ(cdedupe_create(&options, &core), CDEDUPE_OK);
+    CHECK_EQ(cdedupe_claim(core, CDEDUPE_CLAIM_SINGLE_BATCH), CDEDUPE_OK);
+    for (size_t room = 0; room < sizeof(rooms) / sizeof(rooms[0]); room++) {
+        for (uint64_t number = 0; number < 5; number++)
+            put_slot(core, name(number), true, 0);
+        CHECK_EQ(cdedupe_take(core, items, rooms[room], &count), CDEDUPE_OK);
+        CHECK_EQ(count, 3);
+        CHECK_EQ(cdedupe_take(core, items, rooms[room], &count), CDEDUPE_OK);
+        CHECK_EQ(count, 2);
+    }
+    cdedupe_destroy(core);
+}
+
+static void
+payloads_ofSeveralSlots_areThoseOfEach_andNoneOfZero(void)
+{
+    cdedupe_t *core = open_core(64, 64);
+    cdedupe_slot_t slots[3];
+    void *payloads[3] = {&hooks, &hooks, &hooks};
+
+    CHECK_EQ(cdedupe_acquire(core, slots, 3), CDEDUPE_OK);
+    cdedupe_discard(core, &slots[1], 1);
+    slots[1] = 0;
+    cdedupe_payloads(core, slots, 3, payloads);
+    CHECK(payloads[0] == cdedupe_payload(core, slots[0]));
+    CHECK(payloads[1] == NULL);
+    CHECK(payloads[2] == cdedupe_payload(core, slots[2]));
+    cdedupe_discard(core, slots, 3);
     cdedupe_destroy(core);
     hooks_close(&hooks);
 }
@@ -932,16 +992,60 @@ bytes_level_ignores_payload_options(void)
     CHECK(bytes == NULL);
 }
 
+/* What the bytes level sets itself does not depend on how much the caller knows. */
+static void
+bytesCreate_forAnOlderCaller_keepsValuesApart(void)
+{
+    cdedupe_options_t options = cdedupe_options();
+    cdedupe_bytes_item_t items[100];
+    cdedupe_bytes_t *bytes;
+    size_t count;
+
+    options.size = sizeof(options.size);
+    CHECK_EQ(cdedupe_bytes_create(&options, &bytes), CDEDUPE_OK);
+    for (unsigned char i = 0; i < 100; i++)
+        CHECK_EQ(cdedupe_bytes_put(bytes, &i, 1, &i, 1, i, NULL), CDEDUPE_OK);
+    CHECK_EQ(cdedupe_bytes_claim(bytes, CDEDUPE_CLAIM_SINGLE_BATCH), CDEDUPE_OK);
+    CHECK_EQ(cdedupe_bytes_take(bytes, items, 100, &count), CDEDUPE_OK);
+    CHECK_EQ(count, 100);
+    for (unsigned char i = 0; i < count; i++)
+        CHECK(items[i].value_length == 1 && *(const unsigned char *)items[i].value == i &&
+              items[i].revision == i);
+    CHECK_NO_FAULT(cdedupe_bytes_validate(bytes));
+    cdedupe_bytes_destroy(bytes);
+}
+
+/* A struct that was not initialised has some size, which must not be believed. */
+static void
+bytesCreate_withASizeOutOfRange_isRefused(void)
+{
+    static const size_t sizes[] = {0, 1, sizeof(size_t) - 1, 4097, SIZE_MAX};
+    cdedupe_bytes_t *bytes;
+
+    for (size_t i = 0; i < sizeof(sizes) / sizeof(sizes[0]); i++) {
+        cdedupe_options_t options = cdedupe_options();
+
+        options.size = sizes[i];
+        bytes = (cdedupe_bytes_t *)&hooks;
+        CHECK_EQ(cdedupe_bytes_create(&options, &bytes), CDEDUPE_INVALID_ARGUMENT);
+        CHECK(bytes == NULL);
+        CHECK(cdedupe_options_check(&options) != NULL);
+    }
+}
+
 static void
 every_result_has_a_text(void)
 {
     int result;
 
-    for (result = CDEDUPE_OK; result <= CDEDUPE_INVALID_ARGUMENT; result++) {
+    for (result = CDEDUPE_OK; result <= CDEDUPE_TOO_MANY_PINS; result++) {
         const char *text = cdedupe_result_text((cdedupe_result_t)result);
 
         CHECK(text != NULL && strlen(text) > 0 && text[strlen(text) - 1] != '.');
+        CHECK(strcmp(text, "unknown result") != 0);
     }
+    CHECK_TEXT(cdedupe_result_text((cdedupe_result_t)(CDEDUPE_TOO_MANY_PINS + 1)),
+               "unknown result");
 }
 
 static cdedupe_result_t
@@ -1047,6 +1151,32 @@ statistics_are_as_long_as_the_caller_says(void)
     hooks_close(&hooks);
 }
 
+static void
+bytesStatistics_areAsLongAsTheCallerSays(void)
+{
+    struct {
+        cdedupe_statistics_t known;
+        uint64_t unknown[8];
+    } newer;
+    struct {
+        uint64_t known[2];
+        uint64_t untouched;
+    } older = {.untouched = 4711};
+    cdedupe_bytes_t *bytes;
+
+    memset(&newer, 0xff, sizeof(newer));
+    CHECK_EQ(cdedupe_bytes_create(NULL, &bytes), CDEDUPE_OK);
+    CHECK_EQ(cdedupe_bytes_put(bytes, "a", 1, "1", 1, 0, NULL), CDEDUPE_OK);
+    cdedupe_bytes_statistics(bytes, &newer.known, sizeof(newer));
+    CHECK_EQ(newer.known.pending_keys, 1);
+    for (size_t i = 0; i < 8; i++)
+        CHECK_EQ(newer.unknown[i], 0);
+    cdedupe_bytes_statistics(bytes, (cdedupe_statistics_t *)(void *)&older, sizeof(older.known));
+    CHECK_EQ(older.known[0], 1);
+    CHECK_EQ(older.untouched, 4711);
+    cdedupe_bytes_destroy(bytes);
+}
+
 /* A call that runs out of slots halfway asks for one slab, not for two of which it frees one. */
 static void
 acquire_withManySlabs_allocatesEachOnce(void)
@@ -1136,14 +1266,20 @@ static const named_test_t one_level[] = {
     TEST(zeroCount_withANullPointer_isAllowedEverywhere),
     TEST(options_areChecked_andTheWrongOneIsNamed),
     TEST(optionsInit_ofAShorterStruct_writesOnlyThat),
+    TEST(optionsInit_ofALongerStruct_clearsTheRest),
     TEST(payloads_of_every_size_and_alignment),
     TEST(discard_skips_zeros_and_slots_are_used_again),
+    TEST(take_withRoomForMoreThanABatch_takesABatch),
+    TEST(payloads_ofSeveralSlots_areThoseOfEach_andNoneOfZero),
     TEST(payloads_stay_where_they_are_while_others_come),
     TEST(options_out_of_range_are_refused),
     TEST(one_hook_of_the_pair_is_refused),
     TEST(an_older_caller_gets_defaults_for_the_rest),
     TEST(a_newer_caller_is_served),
     TEST(bytes_level_ignores_payload_options),
+    TEST(bytesCreate_withASizeOutOfRange_isRefused),
+    TEST(bytesCreate_forAnOlderCaller_keepsValuesApart),
+    TEST(bytesStatistics_areAsLongAsTheCallerSays),
     TEST(every_result_has_a_text),
     TEST(values_are_lent_until_the_next_take),
     TEST(a_loop_may_do_without_a_hook),

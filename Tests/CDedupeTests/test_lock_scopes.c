@@ -853,6 +853,35 @@ a_deletion_put_back_behind_two_sweeps_is_owed(void)
     cdedupe_destroy(buffer);
 }
 
+/*
+ * The key has a value again, which the restart dropped. The sweep passes it, because the key is not
+ * live then.
+ */
+static void
+deletion_putBackOverADroppedValueBehindASweep_isOwed(void)
+{
+    cdedupe_t *buffer = NULL;
+    struct sweep sweep;
+    size_t count = 1;
+
+    CHECK(cdedupe_create(NULL, &buffer) == CDEDUPE_OK);
+    CHECK(cdedupe_claim(buffer, CDEDUPE_CLAIM_SINGLE_BATCH) == CDEDUPE_OK);
+    put_number(buffer, 0, false);
+    take_deletions(buffer);
+    put_number(buffer, 0, true);
+    CHECK_EQ(take_deletions(buffer), 1);
+    for (uint32_t key = 0; key < SWEPT; key++)
+        put_number(buffer, key, false);
+    CHECK(cdedupe_restart(buffer) == CDEDUPE_OK);
+    sweep = begin_sweep(buffer);
+    CHECK_EQ(sweep_hold(&sweep), PROGRESS_MORE);
+    CHECK(cdedupe_put_back(buffer, swept_items, &count) == CDEDUPE_OK);
+    sweep_to_end(&sweep);
+    CHECK_EQ(take_deletions(buffer), 1);
+    CHECK_NO_FAULT(cdedupe_validate(buffer));
+    cdedupe_destroy(buffer);
+}
+
 /* Put back before the sweep began, it costs no second round. */
 static void
 a_deletion_put_back_before_a_sweep_is_owed_at_once(void)
@@ -1002,6 +1031,7 @@ main(void)
     run_batches();
     run_merges();
     RUN(a_deletion_put_back_behind_two_sweeps_is_owed);
+    RUN(deletion_putBackOverADroppedValueBehindASweep_isOwed);
     RUN(a_deletion_put_back_before_a_sweep_is_owed_at_once);
     RUN(a_sweep_wakes_the_loop_after_its_first_lock_scope);
     RUN(a_restart_during_a_sweep_drops_its_in_sync);

@@ -1387,6 +1387,7 @@ run_ends(void)
 int
 main(void)
 {
+    check_hangs_after(300);
     run_loop();
     run_waiting();
     run_places_and_calls_from_inside();

@@ -526,6 +526,24 @@ a_pinned_key_that_is_absent_is_not_live(void)
     close_it();
 }
 
+/* Also if no other call comes. */
+static void
+unpinOfManyKeys_givesTheIndexsMemoryBack(void)
+{
+    enum { MANY = 20000 };
+    static cdedupe_pin_t pins[MANY];
+    uint64_t peak;
+
+    open_it();
+    for (uint32_t i = 0; i < MANY; i++)
+        CHECK_EQ(cdedupe_pin(buffer, &i, sizeof(i), &pins[i]), CDEDUPE_OK);
+    peak = statistics().memory;
+    for (uint32_t i = 0; i < MANY; i++)
+        CHECK_EQ(cdedupe_unpin(buffer, pins[i]), CDEDUPE_OK);
+    CHECK(statistics().memory < peak / 4);
+    close_it();
+}
+
 static void
 an_entry_stays_until_its_last_unpin(void)
 {
@@ -1097,6 +1115,7 @@ main(int argc, char **argv)
     RUN(one_call_puts_by_pin_and_by_key_in_order);
     RUN(pins_begin_and_end_in_every_state);
     RUN(a_pinned_key_that_is_absent_is_not_live);
+    RUN(unpinOfManyKeys_givesTheIndexsMemoryBack);
     RUN(an_entry_stays_until_its_last_unpin);
     RUN(pins_stay_after_the_end);
     RUN(an_overflow_leaves_pins);

@@ -66,6 +66,18 @@ updates_moved_behind_the_others_go_back(void)
     close_level();
 }
 
+static void
+putBack_ofNothing_needsAClaim(void)
+{
+    size_t count = 0;
+
+    open_level(SUBJECT_HANDLES);
+    CHECK_EQ(cdedupe_put_back(subject.core, NULL, &count), CDEDUPE_OK);
+    subject_release(&subject);
+    CHECK_EQ(cdedupe_put_back(subject.core, NULL, &count), CDEDUPE_INVALID_ARGUMENT);
+    close_level();
+}
+
 /* ---------------------------------------------------------------------------------------------- */
 /* Memory runs out                                                                                */
 
@@ -238,6 +250,7 @@ int
 main(void)
 {
     RUN(updates_moved_behind_the_others_go_back);
+    RUN(putBack_ofNothing_needsAClaim);
     RUN(it_goes_on_where_memory_ran_out);
     RUN(a_failing_sink_ends_with_the_newest_of_every_key);
     return check_finish();

@@ -69,6 +69,15 @@ takeWait_whenNothingComes_endsAfterTheTimeout(void)
     CHECK(waited >= 30000000);
 }
 
+/* Milliseconds and the clock's nanoseconds add up to more than a second. */
+static void
+takeWait_whoseTimeoutEndsInALaterSecond_endsThen(void)
+{
+    size_t count;
+
+    CHECK_EQ(take_wait(999, &count), CDEDUPE_EMPTY);
+}
+
 static void
 takeWait_afterATimeout_stillHearsOfThePut(void)
 {
@@ -97,8 +106,10 @@ takeWait_withASingleBatchClaim_isRefused(void)
     cdedupe_release(buffer);
     CHECK_EQ(take_wait(0, &count), CDEDUPE_INVALID_ARGUMENT);
     CHECK_EQ(count, 0);
+    count = 5;
     CHECK_EQ(cdedupe_claim(buffer, CDEDUPE_CLAIM_SINGLE_BATCH), CDEDUPE_OK);
     CHECK_EQ(take_wait(0, &count), CDEDUPE_INVALID_ARGUMENT);
+    CHECK_EQ(count, 0);
 }
 
 /* ---------------------------------------------------------------------------------------------- */
@@ -211,9 +222,11 @@ takeWait_besideAProducer_losesNoWakeUp(void)
 int
 main(void)
 {
+    check_hangs_after(300);
     RUN_WITH_A_LOOP(takeWait_whenPending_returnsAtOnce);
     RUN_WITH_A_LOOP(takeWait_whenEmptyAndNoTimeout_doesNotWait);
     RUN_WITH_A_LOOP(takeWait_whenNothingComes_endsAfterTheTimeout);
+    RUN_WITH_A_LOOP(takeWait_whoseTimeoutEndsInALaterSecond_endsThen);
     RUN_WITH_A_LOOP(takeWait_afterATimeout_stillHearsOfThePut);
     RUN_WITH_A_LOOP(takeWait_withAHugeTimeout_waits);
     RUN_WITH_A_LOOP(takeWait_withASingleBatchClaim_isRefused);

@@ -335,6 +335,25 @@ struct EventTests {
         #expect(try buffer.flush() == [.updates([.updated("a", 2)])])
     }
 
+    /// Without `for await`, the iterator outlives the cancelled call, and does not keep the claim.
+    @Test func consumer_cancelledWhileItWaits_thatKeepsItsIterator_givesTheClaimBack() async throws {
+        let (buffer, heard, gate) = (buffer, Kept(0), AsyncGate())
+        let consumer = Task {
+            var iterator = buffer.events.makeAsyncIterator()
+            while try await iterator.next() != nil { heard.change { $0 += 1 } }
+            await gate.passUncancelled()
+            withExtendedLifetime(iterator) {}
+        }
+        buffer.set("a", 1)
+        try await eventually("an event") { heard.value == 1 }
+        consumer.cancel()
+        try await gate.waitForArrival()
+        buffer.set("a", 2)
+        #expect(try buffer.flush() == [.updates([.updated("a", 2)])])
+        gate.open()
+        try await outcome(of: consumer, "end of the events")
+    }
+
     enum Way: CaseIterable { case cancelled, lettingGo }
 
     /// Three events are in the batch, one was handed out.

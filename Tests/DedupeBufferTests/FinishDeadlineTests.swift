@@ -64,6 +64,27 @@ struct FinishDeadlineTests {
         try loop.end()
     }
 
+    /// A status is something to deliver, too.
+    @Test(arguments: LoopKind.allCases, Form.allCases)
+    func deadline_withOnlyAStatusPending_waitsForWhoeverBegins(kind: LoopKind, form: Form) async throws {
+        let (buffer, sink) = (buffer, StringSink())
+        buffer.onStatusUpdated(.inSync)
+        async let left = finish(buffer, form, Self.never)
+        for _ in 0..<100 { await Task.yield() }
+        let loop = try RunningLoop(kind, of: buffer, to: sink)
+        #expect(try await left.isEmpty)
+        #expect(sink.calls == [.status(.inSync)])
+        try loop.end()
+    }
+
+    @Test func undelivered_isEmptyOnlyIfNothingIsLeft() {
+        #expect(DedupeBufferUndelivered(updates: 0, statuses: 0, isBatchInFlight: false).isEmpty)
+        #expect(!DedupeBufferUndelivered(updates: 1, statuses: 0, isBatchInFlight: false).isEmpty)
+        #expect(!DedupeBufferUndelivered(updates: 0, statuses: 1, isBatchInFlight: false).isEmpty)
+        #expect(!DedupeBufferUndelivered(updates: 0, statuses: 0, isBatchInFlight: true).isEmpty)
+        #expect(!DedupeBufferUndelivered(updates: 0, statuses: 0, isBatchInFlight: false, isOverflowed: true).isEmpty)
+    }
+
     /// Else it would wait for nobody.
     @Test(arguments: Form.allCases)
     func deadline_afterTheStopWithSomethingPending_returnsAtOnce(form: Form) async throws {

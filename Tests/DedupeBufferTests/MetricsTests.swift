@@ -146,6 +146,10 @@ struct MetricsTests {
         // The sum, as a dashboard has it.
         let figures = try watch.figures()
         #expect(figures[3] + figures[7] == figures[4] + figures[5] + figures[6] + figures[8] + figures[9] + figures[0])
+        // A status that was delivered is no update.
+        _ = try buffer.flush()
+        #expect(buffer.statistics.statusesDelivered > 0)
+        #expect(try watch.figures() == buffer.statistics.figures)
     }
 
     @Test func figures_areUpToDate_afterARestart() throws {

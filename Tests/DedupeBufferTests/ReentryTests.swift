@@ -102,8 +102,8 @@ struct ReentryTests {
         try loop.end()
     }
 
-    @Test(arguments: LoopKind.allCases, LoopTests.Way.allCases)
-    func sending_fromTheSinkOfALoop_isRefused(kind: LoopKind, way: LoopTests.Way) throws {
+    @Test(arguments: LoopKind.allCases, DeliveryLoopTests.Way.allCases)
+    func sending_fromTheSinkOfALoop_isRefused(kind: LoopKind, way: DeliveryLoopTests.Way) throws {
         let (buffer, other) = (buffer, StringSink())
         let refused = Kept<[DedupeBufferError?]>([])
         sink.onEachCall { _ in

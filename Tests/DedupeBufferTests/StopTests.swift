@@ -14,8 +14,8 @@ struct StopTests {
 
     // MARK: Before a loop
 
-    @Test(arguments: LoopTests.Way.allCases)
-    func sending_whenStoppedBefore_isRefused(way: LoopTests.Way) throws {
+    @Test(arguments: DeliveryLoopTests.Way.allCases)
+    func sending_whenStoppedBefore_isRefused(way: DeliveryLoopTests.Way) throws {
         let (buffer, sink) = (buffer, sink)
         buffer.set("a", 1)
         buffer.stop()

@@ -45,7 +45,7 @@ final class EtcdServer {
     func start() throws {
         // The shell ends the member when its own input ends, at the latest with the tests.
         let script = #""$@" > /dev/null 2>&1 < /dev/null & cat > /dev/null; kill -9 $!; wait $!"#
-        process = try RunningProcess(["-c", script, "sh"] + words, of: "/bin/sh")
+        process = try RunningProcess(["-c", script, "sh"] + words, of: "/bin/sh", longestLife: 600)
         for _ in 0..<600 {
             if try etcdctl("endpoint", "health").status == 0 { return }
             usleep(50_000)

@@ -376,7 +376,7 @@ import Testing
         arguments: [
             ("1", 1_000_000_000), ("1s", 1_000_000_000), ("1.5m", 90_000_000_000), ("2min", 120_000_000_000),
             ("500ms", 500_000_000), ("1h", 3_600_000_000_000), ("0", nil), ("-1s", nil), ("s", nil), ("1 s", nil),
-            ("1d", nil), ("99999999999h", nil), ("", nil),
+            ("1d", nil), ("99999999999h", nil), ("", nil), ("4000000000ms", 4_000_000_000_000_000), ("1000000h", nil),
         ] as [(String, UInt64?)])
     func durations(_ text: String, _ expected: UInt64?) {
         #expect(TimeSpan(argument: text)?.nanoseconds == expected)

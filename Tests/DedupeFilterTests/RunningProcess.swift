@@ -2,6 +2,7 @@
 
 import Foundation
 import Synchronization
+import Testing
 
 #if canImport(Glibc)
 import Glibc
@@ -37,8 +38,8 @@ struct Outcome {
     var errors: String
 }
 
-/// A process with its descriptors. Whatever it does, it does not live longer than the watchdog
-/// allows.
+/// A process with its descriptors. Whatever it does, it lives no longer and writes no more than the
+/// watchdog allows. The test in which the watchdog kills a process fails.
 ///
 /// Not Foundation's `Process`: signals and their dispositions are part of what is tested here, so
 /// they have to be known from the beginning.
@@ -46,15 +47,31 @@ final class RunningProcess {
     /// The process, as long as there is one.
     private final class Identifier: Sendable {
         private let identifier: Mutex<pid_t?>
+        private let fault = Mutex<String?>(nil)
 
         init(_ identifier: pid_t) {
             self.identifier = Mutex(identifier)
         }
 
+        var isRunning: Bool { identifier.withLock { $0 != nil } }
+
+        /// Why the process was killed, once.
+        func takeFault() -> String? {
+            fault.withLock { fault in
+                defer { fault = nil }
+                return fault
+            }
+        }
+
+        func kill(because text: String) {
+            fault.withLock { $0 = text }
+            signal(SIGKILL)
+        }
+
         func signal(_ number: CInt) {
             identifier.withLock { identifier in
                 if let identifier {
-                    kill(identifier, number)
+                    Foundation.kill(identifier, number)
                 }
             }
         }
@@ -86,6 +103,10 @@ final class RunningProcess {
     private var output: CInt
     private let errors: ScratchFile?
     private var unread: [UInt8] = []
+    private var received = 0
+
+    /// More than any process writes in these tests, to standard output or to standard error.
+    private static let mostBytes = 64 << 20
 
     /// - Parameters:
     ///   - arguments: What the program gets, without its name.
@@ -93,9 +114,10 @@ final class RunningProcess {
     ///   - standardOutput: Where output goes, if it is not to be read here.
     ///   - standardError: Where messages go, if it is not a file to look at in the end.
     ///   - nonBlocking: Whether input and output do not block the process.
+    ///   - longestLife: After so many seconds the process is killed.
     init(
         _ arguments: [String], of program: String = executable, input text: String? = nil, standardOutput: CInt? = nil,
-        standardError: CInt? = nil, nonBlocking: Bool = false
+        standardError: CInt? = nil, nonBlocking: Bool = false, longestLife: Double = 120
     ) throws {
         // Writing to a process that has ended must not end us. The process itself gets the default.
         Self.ignoreBrokenPipes
@@ -126,8 +148,20 @@ final class RunningProcess {
                 program, arguments,
                 descriptors: [theirInput, standardOutput ?? theirOutput, standardError ?? errors!.descriptor]))
 
-        DispatchQueue.global().asyncAfter(deadline: .now() + 120) { [identifier] in
-            identifier.signal(SIGKILL)
+        Self.watch(identifier, errors, until: .now() + longestLife)
+    }
+
+    /// Kills the process if it lives too long, or writes too many messages.
+    private static func watch(_ identifier: Identifier, _ errors: ScratchFile?, until end: DispatchTime) {
+        if let errors, errors.count > mostBytes {
+            identifier.kill(because: "The process wrote more than \(mostBytes) bytes to standard error.")
+        } else if DispatchTime.now() > end {
+            identifier.kill(because: "The process did not end in time.")
+        } else if identifier.isRunning {
+            // Weak, so that the file is closed as soon as the test has ended.
+            DispatchQueue.global().asyncAfter(deadline: .now() + 0.25) { [weak errors] in
+                watch(identifier, errors, until: end)
+            }
         }
     }
 
@@ -161,9 +195,11 @@ final class RunningProcess {
     /// Waits until everything that was written was read.
     func waitUntilInputIsRead() {
         var left: CInt = 1
-        while ioctl(input, UInt(FIONREAD), &left) == 0 && left > 0 {
+        for _ in 0..<60_000 {
+            guard ioctl(input, UInt(FIONREAD), &left) == 0 && left > 0 else { return }
             usleep(1000)
         }
+        Issue.record("The process leaves \(left) bytes of its input unread.")
     }
 
     /// Waits until there is something to read.
@@ -184,12 +220,25 @@ final class RunningProcess {
                 defer { unread.removeSubrange(...newline) }
                 return String(decoding: unread[..<newline], as: UTF8.self)
             }
-            let count = read(output, &buffer, buffer.count)
+            let count = receive(&buffer)
             if count <= 0 {
                 return nil
             }
             unread += buffer[..<count]
         }
+    }
+
+    /// Reads some of the output. Kills a process that writes without end.
+    ///
+    /// - Returns: How much was read, or 0 at the end.
+    private func receive(_ buffer: inout [UInt8]) -> Int {
+        let count = read(output, &buffer, buffer.count)
+        received += max(count, 0)
+        if received > Self.mostBytes {
+            identifier.kill(because: "The process wrote more than \(Self.mostBytes) bytes to standard output.")
+            return 0
+        }
+        return count
     }
 
     /// Closes our end of the output.
@@ -204,6 +253,7 @@ final class RunningProcess {
     /// Waits for the end without reading the output, for a process that ends all the same.
     func waitUntilEnded() {
         status = status ?? identifier.wait()
+        if let fault = identifier.takeFault() { Issue.record("\(fault)") }
     }
 
     /// Reads the output up to its end, and waits for the end.
@@ -211,7 +261,7 @@ final class RunningProcess {
         var output = unread
         unread = []
         var buffer = [UInt8](repeating: 0, count: 1 << 16)
-        while case let count = read(self.output, &buffer, buffer.count), count > 0 {
+        while case let count = receive(&buffer), count > 0 {
             output += buffer[..<count]
         }
         waitUntilEnded()
@@ -346,6 +396,10 @@ func readTerminal(_ terminal: CInt, until isEnough: (String) -> Bool) -> String 
     var buffer = [UInt8](repeating: 0, count: 1 << 16)
     var text = ""
     while !isEnough(text) {
+        guard text.utf8.count < 1 << 20 else {
+            Issue.record("The terminal shows more than \(text.utf8.count) bytes.")
+            break
+        }
         var ready = pollfd(fd: terminal, events: Int16(POLLIN), revents: 0)
         guard poll(&ready, 1, 10_000) > 0 else { break }
         let count = read(terminal, &buffer, buffer.count)

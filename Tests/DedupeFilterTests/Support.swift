@@ -69,7 +69,8 @@ final class Recorder: RestartAwareCallbacks {
 }
 
 /// A file without a name, to be read by a `LineReader` while more is put behind its end.
-final class ScratchFile {
+final class ScratchFile: @unchecked Sendable {
+    // Sendable: the descriptor does not change; `length` belongs to the thread that appends.
     let descriptor: CInt
     private var length = 0
 
@@ -86,9 +87,15 @@ final class ScratchFile {
         close(descriptor)
     }
 
+    /// How many bytes it has.
+    var count: Int {
+        var status = stat()
+        return fstat(descriptor, &status) == 0 ? Int(status.st_size) : 0
+    }
+
     /// All of it, as text.
     var content: String {
-        var content = [UInt8](repeating: 0, count: Int(lseek(descriptor, 0, SEEK_END)))
+        var content = [UInt8](repeating: 0, count: count)
         let count = pread(descriptor, &content, content.count, 0)
         return String(decoding: content.prefix(max(0, count)), as: UTF8.self)
     }

@@ -149,6 +149,60 @@ import Testing
         #expect(collector.take().count == 1)
     }
 
+    /// In nanoseconds. So long that what the test itself takes does not count.
+    private static let day = 86_400_000_000_000
+
+    /// By how many days a call of a new writer moves the pacer's next turn. Does not wait for it.
+    private func daysUntilNextTurn(_ pacer: Pacer, after call: (LineWriter) -> Void) -> Int {
+        pacer.drain { true }
+        let begin = Int(DispatchTime.now().uptimeNanoseconds)
+        call(LineWriter(pacer: pacer) { _ in })
+        return (Int(pacer.nextTurn) - begin) / Self.day
+    }
+
+    /// Lines that share a turn are charged as what they are, also if they are fewer than may share.
+    @Test(arguments: [1, 2, 99, 100]) func groupOfLines_isChargedByItsLines(_ count: Int) {
+        let pacer = Pacer(nanosecondsPerLine: Double(Self.day), linesAtOnce: 100)
+        let updates = (0..<count).map { update("\($0)", "1", type: .new) }
+        #expect(daysUntilNextTurn(pacer) { $0.onUpdates(updates) } == count)
+    }
+
+    @Test func status_isChargedAsALine() {
+        let pacer = Pacer(nanosecondsPerLine: Double(Self.day))
+        #expect(daysUntilNextTurn(pacer) { $0.onStatusUpdated(.inSync) } == 1)
+    }
+
+    /// Turns that were not used are gone.
+    @Test func lineAfterAQuietTime_doesNotBeginABurst() {
+        let pacer = Pacer(nanosecondsPerLine: 1)
+        pacer.nextTurn = 1
+        let begin = DispatchTime.now().uptimeNanoseconds
+        pacer.rest(afterLines: 1)
+        #expect(pacer.nextTurn > begin)
+    }
+
+    @Test func liveLine_countsStatusesInItsRates() {
+        let input = InputSummary(count: 0, text: "", older: 0)
+        var report = StatisticsReport(input: input, buffer: .init(), nanoseconds: 1_000_000_000)
+        report.buffer.statusesDelivered = 50
+        report.buffer.delivered = 7
+        var later = report
+        later.nanoseconds += 1_000_000_000
+        later.buffer.statusesDelivered += 2
+        later.buffer.delivered += 1
+        #expect(later.live(since: report).hasPrefix("in 0/s, out 3.0/s, "))
+        #expect(report.live(since: nil).hasPrefix("in 0/s, out 57/s, "))
+    }
+
+    /// What an end drops is said in updates.
+    @Test func pendingUpdates_areNoStatuses() {
+        let input = InputSummary(count: 0, text: "", older: 0)
+        var report = StatisticsReport(input: input, buffer: .init(), nanoseconds: 0)
+        report.buffer.pendingKeys = 5
+        report.buffer.pendingStatuses = 1
+        #expect(report.pendingUpdates == 5)
+    }
+
     @Test func report() {
         let input = InputCounters()
         input.lines.store(1002, ordering: .relaxed)

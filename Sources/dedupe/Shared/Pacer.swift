@@ -22,7 +22,8 @@ final class Pacer: @unchecked Sendable {
     /// for good. Later ones do not, or a burst would follow each quiet time.
     private let slack: UInt64 = 10_000_000
 
-    private var nextTurn: UInt64 = 0
+    /// When the next line may be written. Tests read and set it.
+    var nextTurn: UInt64 = 0
 
     /// A century. A clock that counts in 64 bits does not overflow with it.
     private static let longestWait = 3.2e18

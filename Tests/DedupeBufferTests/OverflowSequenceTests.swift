@@ -27,7 +27,7 @@ private final class Listener: Sendable {
 }
 
 @Suite("Overflows as a sequence")
-struct OverflowTests {
+struct OverflowSequenceTests {
     private let executor = SteppedExecutor()
     private let buffer = StringBuffer(bound: .keys(1))
 

@@ -3,8 +3,8 @@
  * Bounded memory: a scene that goes on forever takes no more memory than one that went on for a
  * while.
  *
- *     test_bounds [rounds] [keys]     default 200000 rounds; scenes with large rounds make fewer.
- *                                     Default 1000000 keys of a peak
+ *     test_constant_memory [rounds] [keys]     default: 200000 rounds, of which scenes with large
+ *                                              rounds make fewer, and 1000000 keys of a peak
  *
  * Each scene repeats a round. The first quarter of the rounds is for warming up. After it, neither
  * the bytes that the allocator's hooks count nor the resident memory of the process may exceed what

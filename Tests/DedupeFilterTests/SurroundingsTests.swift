@@ -10,7 +10,7 @@ import Musl
 #endif
 
 /// The filter between programs that behave badly, and at a terminal.
-@Suite(.serialized) struct SceneTests {
+@Suite(.serialized) struct SurroundingsTests {
     private static func update(_ key: String, _ value: Any = 1) -> String {
         #"{"key":"\#(key)","value":\#(value)}"# + "\n"
     }

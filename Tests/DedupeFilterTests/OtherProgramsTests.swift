@@ -6,7 +6,7 @@ import Testing
 @testable import dedupe
 
 /// Small inputs as other programs write them, and what the filter makes of them.
-@Suite(.serialized) struct CaseTests {
+@Suite(.serialized) struct OtherProgramsTests {
     static let folder = URL(filePath: #filePath).deletingLastPathComponent().appending(path: "Cases").path
 
     private func run(_ file: String, _ arguments: String...) throws -> Outcome {

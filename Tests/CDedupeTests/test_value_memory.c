@@ -3,7 +3,7 @@
  * The memory of values at the bytes level. After a peak it goes back to the system. A backlog that
  * a restart or an overflow dropped is freed in bounded steps.
  *
- *     test_values [bytes]    the bytes of all values of a peak together; default 128 MB
+ *     test_value_memory [bytes]    the bytes of all values of a peak together; default 128 MB
  *
  * The test checks residency only for peaks of PEAK_TO_TELL bytes and more. Sanitizers and valgrind
  * keep freed memory, so with them the test runs with smaller peaks.
@@ -278,6 +278,23 @@ a_value_without_memory_keeps_nothing(void)
     hooks_close(&hooks);
 }
 
+/* The first value needs the first slots. */
+static void
+put_withoutMemoryForASlot_isRejected(void)
+{
+    cdedupe_bytes_t *buffer = open_hooked(0);
+    cdedupe_outcome_t outcome = CDEDUPE_OUTCOME_QUEUED;
+
+    hooks.fail_at = hooks.allocations + 1;
+    CHECK_EQ(cdedupe_bytes_put(buffer, "a", 1, "1", 1, 0, &outcome), CDEDUPE_NO_MEMORY);
+    CHECK_EQ(outcome, CDEDUPE_OUTCOME_REJECTED);
+    hooks.fail_at = 0;
+    CHECK_EQ(cdedupe_bytes_put(buffer, "a", 1, "1", 1, 0, &outcome), CDEDUPE_OK);
+    CHECK_EQ(outcome, CDEDUPE_OUTCOME_QUEUED);
+    cdedupe_bytes_destroy(buffer);
+    hooks_close(&hooks);
+}
+
 /* The sink still borrows the batch, and can put it back. */
 static void
 bytesTake_thatIsRejected_keepsTheLastBatch(void)
@@ -305,6 +322,25 @@ bytesTake_thatIsRejected_keepsTheLastBatch(void)
     CHECK_EQ(cdedupe_bytes_take_wait(buffer, items, BATCH, &count, 0), CDEDUPE_OK);
     CHECK_EQ(cdedupe_bytes_take_wait(buffer, rejected, 0, &count, 0), CDEDUPE_INVALID_ARGUMENT);
     CHECK(memcmp(items[0].value, value_bytes, LONG_VALUE) == 0);
+    cdedupe_bytes_destroy(buffer);
+    hooks_close(&hooks);
+}
+
+/* No later take has to come for that. */
+static void
+bytesRelease_freesTheLastBatch(void)
+{
+    cdedupe_bytes_t *buffer = open_hooked(0);
+    cdedupe_bytes_item_t items[BATCH];
+    uint64_t before;
+    size_t count;
+
+    put(buffer, 1, sizeof(value_bytes)); /* So long that it has a block of its own. */
+    CHECK_EQ(cdedupe_bytes_claim(buffer, CDEDUPE_CLAIM_SINGLE_BATCH), CDEDUPE_OK);
+    CHECK_EQ(cdedupe_bytes_take(buffer, items, BATCH, &count), CDEDUPE_OK);
+    before = held(buffer);
+    cdedupe_bytes_release(buffer);
+    CHECK_EQ(before - held(buffer), sizeof(value_bytes));
     cdedupe_bytes_destroy(buffer);
     hooks_close(&hooks);
 }
@@ -689,7 +725,9 @@ main(int argc, char **argv)
     RUN(longValues_howeverTheyEnd_takeConstantMemory);
     RUN(long_values_are_freed_however_they_end);
     RUN(a_value_without_memory_keeps_nothing);
+    RUN(put_withoutMemoryForASlot_isRejected);
     RUN(bytesTake_thatIsRejected_keepsTheLastBatch);
+    RUN(bytesRelease_freesTheLastBatch);
     RUN(restart_withPendingValues_freesNothingItself);
     RUN(puts_afterARestart_freeDroppedValuesInSteps);
     RUN(takes_afterARestart_freeDroppedValuesInSteps);

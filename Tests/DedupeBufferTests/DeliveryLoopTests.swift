@@ -9,7 +9,7 @@ import Foundation
 import Testing
 
 @Suite("Loops")
-struct LoopTests {
+struct DeliveryLoopTests {
     private let buffer = StringBuffer()
     private let sink = StringSink()
 

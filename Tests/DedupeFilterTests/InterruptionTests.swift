@@ -1,0 +1,143 @@
+// SPDX-License-Identifier: Apache-2.0
+
+#if os(Linux)
+
+import Foundation
+import Synchronization
+import Testing
+
+@testable import dedupe
+
+private let interruptions = Atomic<Int>(0)
+
+/// System calls that a signal interrupts while they wait. The filter blocks the signals that it
+/// heeds, but a library that it runs with may use others.
+@Suite(.serialized) struct InterruptionTests {
+    /// What the thread and the test tell each other.
+    private final class Exchange<Result: Sendable>: Sendable {
+        let thread = Mutex<pthread_t?>(nil)
+        let result = Mutex<Result?>(nil)
+        let hasBegun = DispatchSemaphore(value: 0)
+        let hasEnded = DispatchSemaphore(value: 0)
+        /// The thread lives until no more signals are sent to it.
+        let mayLeave = DispatchSemaphore(value: 0)
+    }
+
+    /// Runs `body` on a thread. As soon as the thread waits, it gets signals until twenty have
+    /// come. Then it may go on.
+    private func interrupting<Result: Sendable>(
+        _ body: @escaping @Sendable () -> Result, onceItWaits waits: () -> Bool, letGoOn: () -> Void
+    ) throws -> Result {
+        var action = sigaction()
+        // No SA_RESTART: the system call fails with EINTR.
+        action.__sigaction_handler.sa_handler = { _ in interruptions.add(1, ordering: .relaxed) }
+        #expect(sigaction(SIGUSR2, &action, nil) == 0)
+        let exchange = Exchange<Result>()
+        Thread.detachNewThread {
+            // The thread that begins this one may have blocked all signals.
+            var set = sigset_t()
+            sigemptyset(&set)
+            sigaddset(&set, SIGUSR2)
+            pthread_sigmask(SIG_UNBLOCK, &set, nil)
+            exchange.thread.withLock { $0 = pthread_self() }
+            exchange.hasBegun.signal()
+            let result = body()
+            exchange.result.withLock { $0 = result }
+            exchange.hasEnded.signal()
+            exchange.mayLeave.wait()
+        }
+        defer { exchange.mayLeave.signal() }
+        exchange.hasBegun.wait()
+        let thread = try #require(exchange.thread.withLock { $0 })
+        for _ in 0..<20_000 where !waits() { usleep(1000) }
+        let enough = interruptions.load(ordering: .relaxed) + 20
+        for _ in 0..<20_000 where interruptions.load(ordering: .relaxed) < enough {
+            pthread_kill(thread, SIGUSR2)
+            usleep(1000)
+        }
+        #expect(interruptions.load(ordering: .relaxed) >= enough, "no signals came")
+        letGoOn()
+        try #require(exchange.hasEnded.wait(timeout: .now() + 60) == .success, "the call does not end")
+        return try #require(exchange.result.withLock { $0 })
+    }
+
+    private func makePipe() throws -> (reading: CInt, writing: CInt) {
+        var ends: [CInt] = [-1, -1]
+        try #require(pipe(&ends) == 0)
+        for end in ends { _ = fcntl(end, F_SETFD, FD_CLOEXEC) }
+        return (ends[0], ends[1])
+    }
+
+    private func bytesInside(_ pipe: CInt) -> CInt {
+        var count: CInt = 0
+        return ioctl(pipe, UInt(FIONREAD), &count) == 0 ? count : -1
+    }
+
+    /// What is repeated after the size of a pipe is not equal.
+    private static let bytes = (0..<300_000).map { UInt8(truncatingIfNeeded: $0 / 251) }
+
+    /// Reads so many bytes, or as many as come.
+    private func readAll(_ count: Int, from descriptor: CInt) -> [UInt8] {
+        var (all, buffer) = ([UInt8](), [UInt8](repeating: 0, count: 1 << 16))
+        while all.count < count {
+            var entry = pollfd(fd: descriptor, events: Int16(POLLIN), revents: 0)
+            guard poll(&entry, 1, 10_000) > 0, case let read = read(descriptor, &buffer, buffer.count), read > 0 else {
+                break
+            }
+            all += buffer[..<read]
+        }
+        return all
+    }
+
+    /// More than the pipe holds. What is written before an interruption is not written again.
+    @Test(arguments: [false, true]) func writeAll_interrupted_writesEachByteOnce(isBlocking: Bool) throws {
+        let pipe = try makePipe()
+        defer {
+            close(pipe.reading)
+            close(pipe.writing)
+        }
+        if !isBlocking { _ = fcntl(pipe.writing, F_SETFL, fcntl(pipe.writing, F_GETFL) | O_NONBLOCK) }
+        var received: [UInt8] = []
+        let bytes = Self.bytes
+        let error = try interrupting {
+            bytes.withUnsafeBytes { bytes -> SystemError? in
+                do throws(SystemError) {
+                    try writeAll(bytes, to: pipe.writing)
+                    return nil
+                } catch {
+                    return error
+                }
+            }
+        } onceItWaits: {
+            bytesInside(pipe.reading) > 0
+        } letGoOn: {
+            received = readAll(Self.bytes.count, from: pipe.reading)
+        }
+        #expect(error == nil)
+        #expect(received == Self.bytes)
+        #expect(bytesInside(pipe.reading) == 0, "more was written than there is")
+    }
+
+    @Test func receive_interrupted_waitsOn() throws {
+        let pipe = try makePipe()
+        defer {
+            close(pipe.reading)
+            close(pipe.writing)
+        }
+        let result = try interrupting { () -> String in
+            do {
+                let reader = try LineReader(descriptor: pipe.reading)
+                return "\(try reader.receive())"
+            } catch {
+                return "\(error)"
+            }
+        } onceItWaits: {
+            true
+        } letGoOn: {
+            _ = write(pipe.writing, "x\n", 2)
+        }
+        #expect(result == "bytes")
+    }
+}
+
+#endif
