@@ -447,7 +447,8 @@ import Musl
         #expect(outcome.status == 64 && outcome.output == [])
         #expect(
             outcome.errors == "dedupe: this program was built without serve; "
-                + "build one with: swift build -c release --product dedupe --traits Server\n")
+                + "make install-filter TRAITS=\"--traits Server\" builds one with it; "
+                + "to read a file of that name: dedupe ./serve\n")
     }
     #endif
 
