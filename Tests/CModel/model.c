@@ -290,6 +290,7 @@ put_new(model_t *model, size_t key, bool deletion, uint64_t id, bool is_first)
         return CDEDUPE_OUTCOME_SUPPRESSED;
     }
     if (model->finish_when_delivered) {
+        model->keys[key].unseen = is_first; /* The buffer has not heard of the key. */
         model->statistics.dropped++;
         return CDEDUPE_OUTCOME_DROPPED;
     }
