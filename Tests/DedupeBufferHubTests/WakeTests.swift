@@ -172,6 +172,7 @@ private final class Wakes: Sendable {
     @Test func wakeUp_whenTheTakeHasNotReturned_isNotLost() throws {
         let (hook, wakes) = (Kept<(@Sendable () -> Void)?>(nil), Wakes())
         let hub = Hub(configuration: configuration(steps: .init(afterEach: { hook.value?() })))
+        defer { hook.change { $0 = nil } }  // It holds the hub, which holds it.
         let subscription = hub.subscribe(onReady: wakes.wake)
         try expectNothing(subscription)
         hook.change { hook in
