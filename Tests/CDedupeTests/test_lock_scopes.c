@@ -809,7 +809,7 @@ open_for_sweeps(void)
 static struct sweep
 begin_sweep(cdedupe_t *buffer)
 {
-    struct sweep sweep = {.restart = 0};
+    struct sweep sweep = {.restarts = 0};
 
     scope_init(&sweep.scope, buffer);
     return sweep;
@@ -849,6 +849,25 @@ a_deletion_put_back_behind_two_sweeps_is_owed(void)
     sweep_to_end(&other);
     sweep_to_end(&one);
     CHECK_EQ(take_deletions(buffer), 1);
+    CHECK_NO_FAULT(cdedupe_validate(buffer));
+    cdedupe_destroy(buffer);
+}
+
+/* The restart number is the same again, if numbers wrap after seven. */
+static void
+a_sweep_ends_at_restarts_that_use_up_the_numbers(void)
+{
+    const uint32_t restarts = WORD_RESTART_MAX < 1000 ? WORD_RESTART_MAX : 1000;
+    cdedupe_t *buffer = open_for_sweeps();
+    struct sweep sweep = begin_sweep(buffer);
+
+    CHECK_EQ(sweep_hold(&sweep), PROGRESS_MORE);
+    for (uint32_t i = 0; i < restarts; i++) {
+        CHECK(cdedupe_restart(buffer) == CDEDUPE_OK);
+        put_number(buffer, 1, false);
+    }
+    CHECK_EQ(sweep_hold(&sweep), PROGRESS_DONE);
+    CHECK_EQ(buffer->statistics.synthesized_deletions, 0);
     CHECK_NO_FAULT(cdedupe_validate(buffer));
     cdedupe_destroy(buffer);
 }
@@ -1031,6 +1050,7 @@ main(void)
     run_batches();
     run_merges();
     RUN(a_deletion_put_back_behind_two_sweeps_is_owed);
+    RUN(a_sweep_ends_at_restarts_that_use_up_the_numbers);
     RUN(deletion_putBackOverADroppedValueBehindASweep_isOwed);
     RUN(a_deletion_put_back_before_a_sweep_is_owed_at_once);
     RUN(a_sweep_wakes_the_loop_after_its_first_lock_scope);

@@ -93,6 +93,7 @@ static void
 init_parts(struct cdedupe *buffer, const cdedupe_options_t *options)
 {
     buffer->resync.restart = 1;
+    buffer->resync.restarts = 1;
     lock_init(&buffer->lock);
     waiter_init(&buffer->waiter);
     merge_lock_init(buffer);

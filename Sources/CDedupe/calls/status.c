@@ -65,6 +65,7 @@ next_restart(struct cdedupe *buffer)
     } else {
         sync_store_relaxed_32(&buffer->resync.restart, buffer->resync.restart + 1);
     }
+    buffer->resync.restarts++;
 }
 
 /* Model step R1: moves the links of the queue to the dropped list. */
@@ -140,8 +141,8 @@ cdedupe_restart(cdedupe_t *buffer)
 /* The progress of one call that sweeps. */
 struct sweep {
     struct lock_scope scope;
-    uint32_t restart; /* In which the sweep began; zero: it has not begun. */
-    uint32_t next;    /* The number of the entry to look at next. */
+    uint64_t restarts; /* The count when the sweep began; zero: it has not begun. */
+    uint32_t next;     /* The number of the entry to look at next. */
     /*
      * The buffer's count when the sweep last began with the first entry. A put back may have made
      * an entry unseen that the sweep has passed; then the count differs.
@@ -301,15 +302,15 @@ put_status_some(struct sweep *sweep, cdedupe_status_t status)
         return PROGRESS_OVERFLOWED;
     buffer->resync.received_since_restart = true;
     if (status == CDEDUPE_STATUS_IN_SYNC && buffer->resync.deletions_due) {
-        if (sweep->restart == 0) {
-            sweep->restart = buffer->resync.restart;
+        if (sweep->restarts == 0) {
+            sweep->restarts = buffer->resync.restarts;
             sweep->unseen_generation = buffer->resync.unseen_generation;
         }
         /*
          * A restart came between two lock scopes. It dropped what this call has queued so far, and
-         * it drops the status too.
+         * it drops the status too. The restart number would not tell: it may have come round again.
          */
-        if (sweep->restart != buffer->resync.restart)
+        if (sweep->restarts != buffer->resync.restarts)
             return PROGRESS_DONE;
         progress = sweep_some(sweep);
     }
@@ -349,7 +350,7 @@ status_result(enum progress progress)
 cdedupe_result_t
 cdedupe_put_status(cdedupe_t *buffer, cdedupe_status_t status)
 {
-    struct sweep sweep = {.restart = 0, .next = 0};
+    struct sweep sweep = {.restarts = 0, .next = 0};
     enum progress progress;
 
     if ((unsigned)status > CDEDUPE_STATUS_IN_SYNC)

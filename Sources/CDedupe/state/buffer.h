@@ -53,6 +53,7 @@ struct resync {
     bool dropped_equal_status;   /* Since the restart, or since the last status that was queued. */
     uint32_t unseen_generation;  /* Counts entries that a put back made unseen: running sweeps may
                                     have passed them. */
+    uint64_t restarts;           /* As `restart`, and never begins again. */
 };
 
 enum claim { CLAIM_NONE, CLAIM_SINGLE_BATCH, CLAIM_LOOP };
