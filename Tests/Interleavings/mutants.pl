@@ -148,7 +148,7 @@ my @mutants = (
      'if (is_status(buffer, before) && is_status(buffer, after)) {', 'if (0) {'],
     ['the producer does not read stopped under the lock', 'wrap', 'calls/put_locked.c', 'if (buffer->end.stopped || buffer->bounds.overflowed) {', 'if (buffer->bounds.overflowed) {'],
     ['the sweep goes on after another restart', 'tiny', 'calls/status.c',
-     'if (sweep->restart != buffer->resync.restart)', 'if (0)'],
+     'if (sweep->restarts != buffer->resync.restarts)', 'if (0)'],
     ['the sweep ends after one lock scope', 'tiny', 'calls/status.c',
      "if (!sweep_entry(&sweep->scope, number))\n            return PROGRESS_NO_MEMORY;\n        sweep->next = number + 1;\n    }\n    return PROGRESS_MORE;",
      "if (!sweep_entry(&sweep->scope, number))\n            return PROGRESS_NO_MEMORY;\n        sweep->next = number + 1;\n    }\n    buffer->resync.deletions_due = false;\n    return PROGRESS_DONE;"],
