@@ -150,7 +150,7 @@ keys_are_copied(void)
     close_it();
 }
 
-/* Whatever happens to the keys of a batch, their bytes stay for the sink until it takes again. */
+/* The keys of a batch stay readable until the sink takes again, even if a key is deleted. */
 static void
 keys_are_lent_until_the_next_take(void)
 {

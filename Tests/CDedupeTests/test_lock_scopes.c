@@ -783,8 +783,8 @@ take_deletions(cdedupe_t *buffer)
 }
 
 /*
- * All keys live, but for the first, whose deletion is taken and can be put back; then a restart,
- * and all others seen.
+ * Opens a buffer after a restart. Every key is live and was sent again, except the first. The sink
+ * has taken the deletion of the first key, and can put it back.
  */
 static cdedupe_t *
 open_for_sweeps(void)

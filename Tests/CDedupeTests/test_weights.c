@@ -283,7 +283,7 @@ typedef struct crowd {
     atomic_ullong overflows;
 } crowd_t;
 
-/* Whoever is told restarts. */
+/* The thread that is told of an overflow restarts the buffer. */
 static void *
 produce(void *argument)
 {

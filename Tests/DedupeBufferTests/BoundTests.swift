@@ -260,7 +260,8 @@ struct BoundTests {
 
     // MARK: Threads
 
-    /// Each writer's keys are its own. Whoever is told begins anew for all.
+    /// Each writer has keys of its own. The writer that is told of an overflow restarts the buffer
+    /// for all.
     @Test func overflowsBesideALoop_areToldOnceEach_andAllIsAccountedFor() throws {
         let (overflows, sink) = (overflows, ReplayingSink())
         let holder = Kept<StringBuffer?>(nil)

@@ -38,8 +38,8 @@ struct Outcome {
     var errors: String
 }
 
-/// A process with its descriptors. Whatever it does, it lives no longer and writes no more than the
-/// watchdog allows. The test in which the watchdog kills a process fails.
+/// A process with its descriptors. The watchdog kills a process that lives too long or writes too
+/// much, and then the test fails.
 ///
 /// Not Foundation's `Process`: signals and their dispositions are part of what is tested here, so
 /// they have to be known from the beginning.

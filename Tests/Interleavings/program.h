@@ -1,8 +1,9 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /*
- * Programs: the calls of two or three threads, in the words of operation.h. Somebody has pinned
- * each key that an update puts by pin. `bare`, `merging`, `suppressing` and `bound` are first in a
- * set-up. Keys are letters, a to h; x and y are two keys with one fingerprint.
+ * Programs: the calls of two or three threads, in the words of operation.h. Before the threads
+ * begin, the program pins each key that an update puts by pin. `bare`, `merging`, `suppressing` and
+ * `bound` are first in a set-up. Keys are letters, a to h; x and y are two keys with one
+ * fingerprint.
  */
 #ifndef PROGRAM_H
 #define PROGRAM_H
