@@ -22,7 +22,7 @@ fi
 
 core=(Sources/CDedupe/*/*.c)
 shared=(Tests/CDedupeTests/{subject,beside_model,hooks}.c Tests/CModel/*.c)
-for test in scenarios interface exhaustive allocation threads bounds regressions; do
+for test in scenarios interface exhaustive allocation threads constant_memory regressions; do
     aarch64-linux-gnu-gcc -std=c11 -D_GNU_SOURCE -O2 -g -Wall -Wextra -static -ISources/CDedupe/include \
         -ISources/CDedupe -ITests/CModel/include -I"$build/root/usr/include" -o "$build/test_$test" "${core[@]}" \
         "Tests/CDedupeTests/test_$test.c" "${shared[@]}" "$build/root/usr/lib/aarch64-linux-gnu/libck.a" -lpthread
