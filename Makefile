@@ -277,8 +277,9 @@ SWIFT_release = --sanitize=$1 -c release -Xswiftc -enable-testing
 asan tsan: setup
 	$(MAKE) test-c VARIANT=$@
 	for flags in "$(call SWIFT_debug,$(SANITIZER_$@))" "$(call SWIFT_release,$(SANITIZER_$@))"; do \
-	    swift build --product dedupe $$flags --scratch-path .build/$@ && \
-	    LSAN_OPTIONS=suppressions=$(CURDIR)/Tests/leaks.supp swift test $$flags --scratch-path .build/$@ || exit 1; \
+	    swift build --product dedupe $$flags $(TRAITS) --scratch-path .build/$@ && \
+	    LSAN_OPTIONS=suppressions=$(CURDIR)/Tests/leaks.supp swift test $$flags $(TRAITS) \
+	        --scratch-path .build/$@ || exit 1; \
 	done
 
 SANITIZER_asan = address

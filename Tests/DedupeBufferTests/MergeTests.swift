@@ -39,6 +39,7 @@ private func callFromMerge(_ call: @escaping @Sendable (StringBuffer) -> Void) {
     holder.change { $0 = buffer }
     buffer.set("a", 1)
     buffer.set("a", 2)
+    holder.change { $0 = nil }
 }
 
 /// A value that puts a deletion when it ends.

@@ -27,9 +27,15 @@ private final class Listener: Sendable {
 }
 
 @Suite("Overflows as a sequence")
-struct OverflowSequenceTests {
+final class OverflowSequenceTests {
     private let executor = SteppedExecutor()
     private let buffer = StringBuffer(bound: .keys(1))
+
+    /// Ends the listeners, which only this executor can run.
+    deinit {
+        buffer.stop()
+        executor.runUntilIdle()
+    }
 
     private func overflow() {
         for key in ["a", "b"] { buffer.set(key, 1) }
@@ -139,6 +145,7 @@ struct OverflowSequenceTests {
         executor.runUntilIdle()
         #expect(told.value == 1)
         #expect(listener.heard == 1)
+        buffer.stop()
     }
 
     /// A consumer that resyncs at each overflow, and is cancelled and replaced now and then.
@@ -187,7 +194,7 @@ struct OverflowSequenceTests {
         let listener = listen()
         let loop = try RunningLoop(kind, of: buffer, to: StringSink())
         buffer.set("a", 1)
-        try bounded("finish") { buffer.finishAndWait() }
+        try bounded("finish") { [buffer] in buffer.finishAndWait() }
         try loop.end()
         executor.runUntilIdle()
         #expect(listener.hasEnded)

@@ -164,7 +164,8 @@ final class ScriptedWatch: DatastoreWatch {
     }
 
     private let state = Kept(State())
-    private let store: ScriptedStore?
+    /// The store keeps its watches.
+    private unowned let store: ScriptedStore?
 
     init(_ store: ScriptedStore? = nil) { self.store = store }
 
