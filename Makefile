@@ -3,7 +3,7 @@
 # make run        builds the filter and conflates a real stream for some seconds
 # make demo       10,000 simulated sensors on a web page: builds and starts `dedupe serve`, prints
 #                 the address, and ends with Ctrl-C                    (LISTEN=127.0.0.1:8080)
-# make test       every test: C core, Swift library, filter. A line for each program and suite;
+# make test       tests of C core, Swift libraries and filter. A line for each program and suite;
 #                 all that they print is in .build/test.log   (WERROR=1: warnings are errors;
 #                 VERBOSE=1: prints it all; AT_ONCE=2 programs in C)
 # make test-all   all that continuous integration needs: the same for all package traits, with the
@@ -37,7 +37,7 @@
 #                 (NAME="hostile bounds" runs only these; Tests/Evidence/evidence list names all)
 # make evidence-check  fails if one of them was not run, failed, or is older than what it covers
 # make bench      our figures beside those of the plain port of the original; some minutes
-#                 (bench-quick: one minute)
+#                 (bench-quick: up to 10^5 keys)
 # make bench-filter    10^6 lines of 100 bytes through the filter, in each format, and beside jq,
 #                 mawk and mlr
 # make bench-hub       one source, many clients: the hub beside a buffer for each client and beside

@@ -4,7 +4,7 @@
  * that fails.
  *
  * The source says by how many bytes a connection's counter has grown; the sink keeps a table of
- * totals. While a growth is pending, what comes for the same connection is added to it. When more
+ * totals. The buffer adds a new growth to the pending one of the same connection. When more
  * come and go than the bound allows, while the sink is down, the source is told, and begins again
  * with totals. One thread does all of it in turns, as an event loop does, so that every run is the
  * same.

@@ -1,6 +1,6 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /*
- * A C program with a fast source and a slow sink, on the plain level: keys and values are bytes.
+ * A C program with a fast source and a slow sink, at the level of bytes: keys and values are bytes.
  *
  *     cc embedder.c $(pkg-config --cflags --libs --static cdedupe) -lpthread
  */

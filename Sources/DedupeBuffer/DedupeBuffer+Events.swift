@@ -88,7 +88,8 @@ extension DedupeBuffer {
     ///
     /// The sequence also ends when the consuming task is cancelled, and when the consumer releases
     /// its iterator, as `break` does. Events that were taken and not handed out then go back to the
-    /// front of the queue, as if they had never been taken. The next consumer gets exactly these.
+    /// front of the queue, as if they had never been taken. The next consumer gets these, or newer
+    /// updates of their keys.
     ///
     /// ### Lifetime
     ///

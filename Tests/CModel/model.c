@@ -61,7 +61,7 @@ reserve_batch(model_t *model, size_t capacity)
     }
 }
 
-/* Of a key never heard of nothing is true. */
+/* Nothing is true of a key that the model has never received. */
 static void
 add_keys_up_to(model_t *model, size_t key)
 {
@@ -290,7 +290,7 @@ put_new(model_t *model, size_t key, bool deletion, uint64_t id, bool is_first)
         return CDEDUPE_OUTCOME_SUPPRESSED;
     }
     if (model->finish_when_delivered) {
-        model->keys[key].unseen = is_first; /* The buffer has not heard of the key. */
+        model->keys[key].unseen = is_first; /* The buffer has received nothing for the key. */
         model->statistics.dropped++;
         return CDEDUPE_OUTCOME_DROPPED;
     }
@@ -328,7 +328,7 @@ model_put(model_t *model, size_t key, bool deletion, uint64_t id, uint64_t *disp
     return outcome;
 }
 
-/* What a resync owes: a deletion for every key that is live and was not heard of. */
+/* What an in-sync adds: a deletion for every key that is live and unseen. */
 static void
 synthesize_deletions(model_t *model)
 {

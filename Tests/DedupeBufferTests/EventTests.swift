@@ -61,7 +61,7 @@ struct EventTests {
         #expect(sizes == [2, 2, 1])
     }
 
-    @Test func restart_owesDeletions_toTheConsumer() async throws {
+    @Test func restart_thenInSync_deletesForTheConsumer() async throws {
         buffer.set("a", 1)
         buffer.set("b", 1)
         var iterator = buffer.events.makeAsyncIterator()

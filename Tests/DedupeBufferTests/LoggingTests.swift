@@ -33,7 +33,7 @@ private struct Log {
 
     var entries: [InMemoryLogHandler.Entry] { handler.entries }
 
-    /// Level, message and metadata of each entry, but for what differs from run to run.
+    /// Level, message and metadata of each entry, except what differs from run to run.
     var lines: [String] {
         entries.map { entry in
             let metadata = entry.metadata.filter { !$0.key.contains("seconds") }

@@ -185,7 +185,7 @@ import Testing
         #expect(bench.take() == [lines[0], #"{"k":"a","v":2}"#] + lines[2...])
     }
 
-    /// Otherwise each such line would cost memory for ever.
+    /// Otherwise each such line would cost memory forever.
     @Test func linesWithoutKey_whenPassedOneByOne_shareAKey() throws {
         let bench = try Bench(Self.format, onMissing: .pass)
         for number in 0..<1000 {

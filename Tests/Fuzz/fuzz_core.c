@@ -147,7 +147,7 @@ after_failure(pair_t *pair, uint64_t failures_before)
     CHECK_NO_FAULT(subject_validate(&pair->subject));
     say(" no memory;");
     if (check_failed > 0) {
-        abort(); /* Or it would be tried again for ever. */
+        abort(); /* Or it would be tried again forever. */
     }
 }
 

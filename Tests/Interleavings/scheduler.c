@@ -199,7 +199,7 @@ choose(unsigned options)
     return choice->taken;
 }
 
-/* The threads that can run, but for one. */
+/* The threads that can run, except one. */
 static unsigned
 find_ready(unsigned ready[THREADS_MAX], unsigned except)
 {
@@ -325,7 +325,7 @@ make_ready(void)
     }
 }
 
-/* Any of those that can run, but for one that has waited for its turn too long. */
+/* Any of those that can run, except one that has waited for its turn too long. */
 static unsigned
 choose_fairly(const unsigned ready[THREADS_MAX], unsigned count, bool yields)
 {

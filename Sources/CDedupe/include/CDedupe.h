@@ -102,7 +102,8 @@
  * User callbacks (allocator, wake, clock, merge) never run under that spinlock, and neither does
  * any other code of the caller's.
  *
- * Counts of zero are allowed everywhere, and then the array may be NULL.
+ * A count of zero is allowed, and then the array may be NULL. Only cdedupe_take(),
+ * cdedupe_take_wait() and their forms for bytes need room for one item at least.
  *
  * Signal handlers must not call any function of this library.
  *
@@ -285,9 +286,8 @@ typedef struct {
     /**
      * A bound of pending bytes: of the sum of the uint64_t at `weight_offset` of the pending
      * payloads. Each weight counts as at most CDEDUPE_WEIGHT_MAX. With this bound, replacing takes
-     * the lock. The sum is exact up to UINT64_MAX, and beyond that it wraps. That needs at least
-     * 65,536 pending payloads, because each one counts as at most 2^48. Zero (the default) is no
-     * bound.
+     * the lock. The sum wraps at 2^64, which fewer than 65,536 pending payloads cannot reach. Zero
+     * (the default) is no bound.
      */
     uint64_t maximum_pending_bytes;
     /** Where in a payload the weight lies. */
@@ -589,8 +589,8 @@ cdedupe_result_t cdedupe_pin(cdedupe_t *buffer, const void *CDEDUPE_NULLABLE key
 
 /**
  * Gives one pin of a key back. The caller must not use the pin afterwards, unless it holds another
- * pin of that key. Without one the handle may name another key, or memory that is gone. During the
- * call no other thread may put by this pin, unless another pin of the key stays.
+ * pin of that key. Without one the handle is invalid: it may name another key or freed memory.
+ * During the call no other thread may put by this pin, unless another pin of the key stays.
  *
  * Returns CDEDUPE_OK; CDEDUPE_INVALID_ARGUMENT if the pin is zero; CDEDUPE_REENTRANT. O(1).
  */
@@ -623,8 +623,8 @@ cdedupe_result_t cdedupe_unpin(cdedupe_t *buffer, cdedupe_pin_t pin);
 cdedupe_result_t cdedupe_put_status(cdedupe_t *buffer, cdedupe_status_t status);
 
 /**
- * Tells that the source lost its connection and will send everything again. The buffer drops
- * everything that is pending. The keys that are live now are unseen until an update for them
+ * Tells the buffer that the source lost its connection and will send everything again. The buffer
+ * drops everything that is pending. The keys that are live now are unseen until an update for them
  * arrives. A batch that was taken is not disturbed. Dropped payloads come back through
  * cdedupe_put() and cdedupe_collect().
  *
