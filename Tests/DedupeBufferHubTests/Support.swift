@@ -15,7 +15,8 @@ typealias Subscription = DedupeHubSubscription<String, Int>
 typealias Position = DedupeHubPosition
 
 /// Seconds until a wait is given up. Reached only by a fault.
-let patience = ProcessInfo.processInfo.environment["DEDUPE_TEST_PATIENCE"].flatMap(Double.init) ?? 60
+let patience =
+    ProcessInfo.processInfo.environment["DEDUPE_TEST_PATIENCE"].flatMap(Double.init) ?? (longTests ? 600 : 60)
 
 /// Set `DEDUPE_LONG_TESTS` for ten times the rounds.
 let longTests = ProcessInfo.processInfo.environment["DEDUPE_LONG_TESTS"] != nil

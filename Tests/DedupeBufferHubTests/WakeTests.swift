@@ -224,6 +224,8 @@ private final class Wakes: Sendable {
         #expect(numbers == [0, 0, 1])
         #expect([asleep, late].map(\.number) == [1, 1])
         #expect(2...3 ~= cancelled.number)
+        // An optimized build would let go of them after their last use.
+        withExtendedLifetime(subscriptions) {}
     }
 
     @Test func finish_callsOnReadyOfASleeperOnce() throws {

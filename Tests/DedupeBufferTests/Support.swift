@@ -16,7 +16,8 @@ import Testing
 
 /// Seconds until a wait is given up. Reached only by a fault; `DEDUPE_TEST_PATIENCE` sets another
 /// limit.
-let patience = ProcessInfo.processInfo.environment["DEDUPE_TEST_PATIENCE"].flatMap(Double.init) ?? 60
+let patience =
+    ProcessInfo.processInfo.environment["DEDUPE_TEST_PATIENCE"].flatMap(Double.init) ?? (longTests ? 600 : 60)
 
 /// Set `DEDUPE_LONG_TESTS` for ten times the rounds.
 let longTests = ProcessInfo.processInfo.environment["DEDUPE_LONG_TESTS"] != nil

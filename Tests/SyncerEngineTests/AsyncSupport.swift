@@ -7,7 +7,8 @@ import Testing
 
 /// Seconds until a wait is given up. Reached only by a fault; `DEDUPE_TEST_PATIENCE` sets another
 /// limit.
-let patience = ProcessInfo.processInfo.environment["DEDUPE_TEST_PATIENCE"].flatMap(Double.init) ?? 60
+let patience =
+    ProcessInfo.processInfo.environment["DEDUPE_TEST_PATIENCE"].flatMap(Double.init) ?? (longTests ? 600 : 60)
 
 /// A wait that reached `patience`: something that had to happen did not.
 struct Stuck: Error, CustomStringConvertible {
