@@ -976,6 +976,152 @@ lockScope_ofLongKeysThatAreThere_copiesNone_andGoesOn(void)
 }
 
 /* ---------------------------------------------------------------------------------------------- */
+/* Calls with many items do a bounded number of them in a lock scope                              */
+
+enum { MANY = 4 * SWEEPS_PER_LOCK + 1, PAYLOADS = 4 * SLOTS_PER_LOCK + 1 };
+
+static cdedupe_item_t many_items[MANY];
+static cdedupe_slot_t many_slots[PAYLOADS];
+static size_t many_count;
+
+/* Another thread seems to wait for the lock, so a call yields after each lock scope. */
+static unsigned
+yields_of(void (*call)(void))
+{
+    unsigned sum;
+
+    buffer->lock.waiting++;
+    watch_yields(nothing);
+    call();
+    sum = yields;
+    at_yield = NULL;
+    buffer->lock.waiting--;
+    return sum;
+}
+
+static void
+put_many(bool deletion)
+{
+    for (uint32_t key = 0; key < MANY; key++) {
+        cdedupe_update_t update = {.key = &key, .key_length = sizeof(key), .deletion = deletion};
+
+        if (!deletion)
+            CHECK_EQ(cdedupe_acquire(buffer, &update.slot, 1), CDEDUPE_OK);
+        CHECK_EQ(cdedupe_put(buffer, &update, 1), CDEDUPE_OK);
+    }
+}
+
+static void
+take_many(void)
+{
+    CHECK_EQ(cdedupe_take(buffer, many_items, MANY, &many_count), CDEDUPE_OK);
+    CHECK_EQ(many_count, MANY);
+}
+
+static void
+open_for_many(void)
+{
+    cdedupe_options_t options = cdedupe_options();
+
+    options.batch_size = MANY;
+    CHECK_EQ(cdedupe_create(&options, &buffer), CDEDUPE_OK);
+    CHECK_EQ(cdedupe_claim(buffer, CDEDUPE_CLAIM_SINGLE_BATCH), CDEDUPE_OK);
+}
+
+static void
+release_many(void)
+{
+    cdedupe_release(buffer);
+}
+
+static void
+release_afterManyDeletions_retiresTheirEntriesInSteps(void)
+{
+    open_for_many();
+    put_many(true);
+    take_many();
+    CHECK_EQ(yields_of(release_many), MANY / SWEEPS_PER_LOCK);
+    CHECK_EQ(buffer->batch.borrowed, 0);
+    close_buffer();
+}
+
+static void
+collect_many(void)
+{
+    CHECK_EQ(cdedupe_collect(buffer, many_slots, MANY, &many_count), CDEDUPE_OK);
+    CHECK_EQ(many_count, MANY);
+}
+
+static void
+collect_ofManyDroppedUpdates_clearsThemInSteps(void)
+{
+    open_for_many();
+    put_many(false);
+    take_many();
+    put_many(false);
+    CHECK_EQ(cdedupe_restart(buffer), CDEDUPE_OK);
+    /* The keys are live and stay in the index, so the call does not tidy it. */
+    CHECK_EQ(yields_of(collect_many), (MANY - 1) / SWEEPS_PER_LOCK + 1);
+    close_buffer();
+}
+
+static void
+discard_many(void)
+{
+    cdedupe_discard(buffer, many_slots, PAYLOADS);
+}
+
+/* The first of them fill the magazine. If the arena becomes sparse, that is emptied again. */
+static void
+discard_ofManySlots_goesInSteps(void)
+{
+    open_for_many();
+    CHECK_EQ(cdedupe_acquire(buffer, many_slots, PAYLOADS), CDEDUPE_OK);
+    CHECK(yields_of(discard_many) >= (PAYLOADS - MAGAZINE_SIZE - 1) / SLOTS_PER_LOCK + 1);
+    close_buffer();
+}
+
+static void
+tidy(void)
+{
+    tidy_index(buffer);
+}
+
+/* Other calls may have removed the many keys. This one goes on with its own work soon. */
+static void
+tidying_afterVeryManyRemovals_goesInAFewSteps_andIsNotFinished(void)
+{
+    enum { TIDY_HOLDS = 4 };
+
+    open_for_many();
+    put_many(true);
+    buffer->index.removed = 1000 * 1000;
+    CHECK_EQ(yields_of(tidy), TIDY_HOLDS);
+    CHECK(index_is_untidy(&buffer->index));
+    close_buffer();
+}
+
+static void
+put_back_many(void)
+{
+    size_t count = MANY;
+
+    CHECK_EQ(cdedupe_put_back(buffer, many_items, &count), CDEDUPE_OK);
+}
+
+static void
+putBack_ofManyItems_goesInSteps(void)
+{
+    open_for_many();
+    put_many(false);
+    take_many();
+    put_back_many();
+    take_many();
+    CHECK_EQ(yields_of(put_back_many), (MANY - 1) / PUT_BACKS_PER_LOCK);
+    close_buffer();
+}
+
+/* ---------------------------------------------------------------------------------------------- */
 /* The clock                                                                                      */
 
 static unsigned readings;
@@ -1431,6 +1577,11 @@ main(void)
     RUN(entryThatAnotherKeyGotWhileAPutAllocates_isNotMergedWith);
     RUN(lockScope_thatCopiesLongKeys_endsAtItsLimitOfBytes);
     RUN(lockScope_ofLongKeysThatAreThere_copiesNone_andGoesOn);
+    RUN(release_afterManyDeletions_retiresTheirEntriesInSteps);
+    RUN(collect_ofManyDroppedUpdates_clearsThemInSteps);
+    RUN(discard_ofManySlots_goesInSteps);
+    RUN(tidying_afterVeryManyRemovals_goesInAFewSteps_andIsNotFinished);
+    RUN(putBack_ofManyItems_goesInSteps);
     RUN(a_deletion_put_back_behind_two_sweeps_is_owed);
     RUN(a_sweep_ends_at_restarts_that_use_up_the_numbers);
     RUN(deletion_putBackOverADroppedValueBehindASweep_isOwed);

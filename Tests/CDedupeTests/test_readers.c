@@ -455,6 +455,26 @@ magazines_are_empty_after_a_peak(void)
     close_buffer(buffer);
 }
 
+static void
+magazines_whenTheArenaIsNoLongerSparse_areFilledAgain(void)
+{
+    enum { MANY = 10000, LEFT = 100 };
+    static cdedupe_slot_t slots[MANY];
+    cdedupe_t *buffer = open_buffer(cdedupe_options());
+
+    CHECK(cdedupe_acquire(buffer, slots, MANY) == CDEDUPE_OK);
+    cdedupe_discard(buffer, slots + LEFT, MANY - LEFT);
+    CHECK(buffer->magazines.sparse);
+    CHECK(cdedupe_acquire(buffer, slots + LEFT, MANY - LEFT) == CDEDUPE_OK);
+    /* The first discard notices that the arena is full again. */
+    cdedupe_discard(buffer, slots, 1);
+    CHECK(!buffer->magazines.sparse);
+    cdedupe_discard(buffer, slots + 1, LEFT - 1);
+    CHECK_EQ(slots_in_magazines(buffer), MAGAZINE_SIZE);
+    cdedupe_discard(buffer, slots + LEFT, MANY - LEFT);
+    close_buffer(buffer);
+}
+
 /* One update by cdedupe_single_begin(), _put() and _end(). */
 static cdedupe_outcome_t
 put_single_number(cdedupe_t *buffer, uint32_t key, bool deletion)
@@ -639,6 +659,7 @@ main(void)
     RUN(an_insertion_without_memory_leaves_nothing);
     RUN(an_acquisition_that_fails_keeps_nothing);
     RUN(magazines_are_empty_after_a_peak);
+    RUN(magazines_whenTheArenaIsNoLongerSparse_areFilledAgain);
     RUN(discard_ofMoreThanAMagazineHolds_fillsIt_andNoMore);
     RUN(magazine_ofABufferWithFewSlots_staysFull);
     RUN(singleUpdate_thatGetsAContextWithAFullMagazine_leavesItAsItIs);
