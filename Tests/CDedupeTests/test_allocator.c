@@ -94,10 +94,75 @@ reserveFill_withMemoryForOneOfTwo_fails_andKeepsTheOne(void)
     CHECK_EQ(memory.bytes, 0);
 }
 
+static void
+check_counts(struct memory *memory)
+{
+    static const size_t sizes[] = {64,         MAPPED_SIZE - 1, MAPPED_SIZE, 100000,
+                                   300 * 1024, 1000000,         16000000};
+    enum { SIZES = sizeof(sizes) / sizeof(sizes[0]) };
+    void *blocks[SIZES];
+    uint64_t sum = 0;
+
+    for (size_t i = 0; i < SIZES; i++) {
+        blocks[i] = memory_allocate(memory, sizes[i], 64);
+        CHECK(blocks[i] != NULL);
+        sum += sizes[i];
+        CHECK_EQ(memory->bytes, sum);
+    }
+    for (size_t i = 0; i < SIZES; i++) {
+        memory_free(memory, blocks[i], sizes[i], 64);
+        sum -= sizes[i];
+        CHECK_EQ(memory->bytes, sum);
+    }
+}
+
+/* More than a 32-bit number counts. Nothing is written into the block. */
+static void
+check_huge_count(struct memory *memory)
+{
+    const size_t huge = (size_t)5 << 30;
+    void *block = memory_allocate(memory, huge, 64);
+
+    CHECK(block != NULL);
+    CHECK_EQ(memory->bytes, huge);
+    memory_free(memory, block, huge, 64);
+    CHECK_EQ(memory->bytes, 0);
+}
+
+static void *
+allocate_nothing(void *context, size_t size, size_t alignment)
+{
+    (void)size, (void)alignment;
+    return context;
+}
+
+static void
+deallocate_nothing(void *context, void *block, size_t size, size_t alignment)
+{
+    (void)context, (void)block, (void)size, (void)alignment;
+}
+
+static void
+memory_ofBlocksOfEverySize_isTheirSum(void)
+{
+    struct memory memory;
+    char place;
+
+    memory_init(&memory, NULL, NULL, NULL);
+    check_counts(&memory);
+    memory_init(&memory, allocate_nothing, deallocate_nothing, &place);
+    check_counts(&memory);
+    check_huge_count(&memory);
+    memory_init(&memory, allocate_nothing, deallocate_nothing, NULL);
+    CHECK(memory_allocate(&memory, 1000000, 64) == NULL);
+    CHECK_EQ(memory.bytes, 0);
+}
+
 int
 main(void)
 {
     RUN(free_ofABlockThatCannotBeUnmapped_givesItsPagesBack);
+    RUN(memory_ofBlocksOfEverySize_isTheirSum);
     RUN(reserveFill_withMemoryForOneOfTwo_fails_andKeepsTheOne);
     return check_finish();
 }

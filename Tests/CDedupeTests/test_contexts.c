@@ -1,7 +1,8 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /*
  * The pool of producer contexts when all of them are claimed. Between cdedupe_single_begin() and
- * _end() the caller holds a context, so one thread can hold as many as a test needs.
+ * _end() the caller holds a context, so one thread can hold as many as a test needs. And the pool
+ * when more threads put by pin than it has tallies for.
  */
 #include <CDedupe.h>
 #include <pthread.h>
@@ -11,7 +12,7 @@
 #include <time.h>
 
 #include "check.h"
-#include "memory/context.h"
+#include "state/buffer.h"
 
 static cdedupe_t *buffer;
 
@@ -165,10 +166,51 @@ callWithoutAFreeContext_waitsForOne_andMakesNone(void)
     CHECK_EQ(living, 0);
 }
 
+static cdedupe_pin_t pin;
+
+/* The value is pending, so the update replaces it and is counted in a tally, if there is one. */
+static void *
+replace_by_pin(void *unused)
+{
+    cdedupe_update_t update = {.pin = pin};
+
+    CHECK_EQ(cdedupe_acquire(buffer, &update.slot, 1), CDEDUPE_OK);
+    CHECK_EQ(cdedupe_put(buffer, &update, 1), CDEDUPE_OK);
+    CHECK_EQ(update.outcome, CDEDUPE_OUTCOME_REPLACED);
+    cdedupe_discard(buffer, &update.displaced, 1);
+    return unused;
+}
+
+/* Each thread that finds no tally makes a context, but not without end. */
+static void
+contextsForTallies_areBounded_howeverManyThreadsPutByPin(void)
+{
+    enum { THREADS = 5 * TALLIES_MAX };
+    cdedupe_statistics_t statistics;
+
+    open_counting();
+    put_one("a");
+    CHECK_EQ(cdedupe_pin(buffer, "a", 1, &pin), CDEDUPE_OK);
+    for (unsigned i = 0; i < THREADS; i++) {
+        pthread_t thread;
+
+        pthread_create(&thread, NULL, replace_by_pin, NULL);
+        pthread_join(thread, NULL);
+    }
+    CHECK_EQ(buffer->contexts.count, TALLIES_MAX);
+    cdedupe_statistics(buffer, &statistics, sizeof(statistics));
+    CHECK_EQ(statistics.replaced, THREADS);
+    CHECK_EQ(cdedupe_unpin(buffer, pin), CDEDUPE_OK);
+    CHECK_NO_FAULT(cdedupe_validate(buffer));
+    cdedupe_destroy(buffer);
+    CHECK_EQ(living, 0);
+}
+
 int
 main(void)
 {
     check_hangs_after(300);
+    RUN(contextsForTallies_areBounded_howeverManyThreadsPutByPin);
     RUN(threadsThatRaceForTheLastContext_addOne_andFreeTheOther);
     RUN(callWithoutAFreeContext_waitsForOne_andMakesNone);
     return check_finish();

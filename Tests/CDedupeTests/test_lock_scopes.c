@@ -1,12 +1,14 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /*
  * Events between two lock scopes of one call. A call yields the lock there if another thread waits
- * for it. On a buffer that merges, a put also yields to a sink that found a merge running.
+ * for it. On a buffer that merges, a put also yields to a sink that found a merge running. There a
+ * put also allocates what it lacks, and leaves the merge lock to others meanwhile.
  *
  * This program replaces sched_yield(), so that its one thread can do at that very place what other
  * threads might do. It uses the core's internal headers, for contexts, and in order to tell the
  * lock that a thread is waiting.
  */
+#include "calls/put.h"
 #include "calls/status.c" /* Whose sweeps no public call can come between. */
 
 #include <errno.h>
@@ -601,6 +603,525 @@ a_single_batch_goes_first(void)
 }
 
 /* ---------------------------------------------------------------------------------------------- */
+/* A put on a buffer that merges, when memory runs out                                            */
+
+static hooks_t hooks;
+static void (*in_allocate)(void);
+static unsigned allocations;
+static bool no_memory;
+
+static bool
+merge_lock_is_free(void)
+{
+    bool is_free = pthread_mutex_trylock(&buffer->merge_lock.mutex) == 0;
+
+    if (is_free)
+        pthread_mutex_unlock(&buffer->merge_lock.mutex);
+    return is_free;
+}
+
+/* The next call would wait for this thread itself. */
+static void
+merge_lock_must_be_free(void)
+{
+    if (!merge_lock_is_free())
+        give_up();
+}
+
+/* The allocator is a user callback: it may take long, and it holds up nobody. */
+static void *
+allocate_and_look(void *context, size_t size, size_t alignment)
+{
+    allocations++;
+    if (buffer != NULL) {
+        check_nothing_is_held();
+        merge_lock_must_be_free();
+    }
+    if (in_allocate != NULL)
+        in_allocate();
+    return no_memory ? NULL : hooks_allocate(context, size, alignment);
+}
+
+/* Every reading during a put is in the put's hands, also those after memory came. */
+static uint64_t
+clock_under_the_merge_lock(void *context)
+{
+    (void)context;
+    CHECK(!merge_lock_is_free());
+    return 0;
+}
+
+static void
+open_merging_with_allocator(cdedupe_claim_t claim)
+{
+    cdedupe_options_t options = cdedupe_options();
+
+    buffer = NULL;
+    in_merge = in_allocate = NULL;
+    no_memory = false;
+    wakes = 0;
+    memset(&hooks, 0, sizeof(hooks));
+    hooks_use(&hooks, &options);
+    options.allocate = allocate_and_look;
+    options.payload_size = sizeof(uint64_t);
+    options.merge = merge_digits;
+    options.wake = wake;
+    options.clock = clock_that_stands;
+    CHECK_EQ(cdedupe_create(&options, &buffer), CDEDUPE_OK);
+    CHECK_EQ(cdedupe_claim(buffer, claim), CDEDUPE_OK);
+    allocations = 0;
+}
+
+static void
+close_with_allocator(void)
+{
+    merge_lock_must_be_free();
+    close_buffer();
+    hooks_close(&hooks);
+    buffer = NULL;
+}
+
+/* Enough new keys for slabs and sets that are not there yet. Then comes a value to merge. */
+enum { LACKING = TEST_SIZED(99, 3) };
+
+static char lacking_keys[LACKING][8];
+static cdedupe_update_t lacking[LACKING + 1];
+
+/* A chunk of so many new keys, which are deletions, so that slots are wanted only for "a". */
+static void
+make_chunk_that_lacks_memory(uint64_t value)
+{
+    cdedupe_slot_t slot;
+
+    for (unsigned i = 0; i < LACKING; i++) {
+        snprintf(lacking_keys[i], sizeof(lacking_keys[i]), "k%u", i);
+        lacking[i] = (cdedupe_update_t){
+            .key = lacking_keys[i], .key_length = strlen(lacking_keys[i]), .deletion = true};
+    }
+    CHECK_EQ(cdedupe_acquire(buffer, &slot, 1), CDEDUPE_OK);
+    *digits(slot) = value;
+    lacking[LACKING] = (cdedupe_update_t){.key = "a", .key_length = 1, .slot = slot};
+}
+
+static cdedupe_outcome_t
+put_chunk_that_lacks_memory(cdedupe_result_t wanted)
+{
+    cdedupe_update_t *last = &lacking[LACKING];
+
+    CHECK_EQ(cdedupe_put(buffer, lacking, LACKING + 1), wanted);
+    cdedupe_discard(buffer, &last->slot, 1);
+    cdedupe_discard(buffer, &last->displaced, 1);
+    return (cdedupe_outcome_t)last->outcome;
+}
+
+static void
+check_the_merge_lock_is_held(void)
+{
+    CHECK(!merge_lock_is_free());
+}
+
+/* It leaves the lock to others while it allocates, and has it again for every step after that. */
+static void
+put_onABufferThatMerges_holdsTheMergeLockExceptWhileItAllocates(void)
+{
+    open_merging_with_allocator(CDEDUPE_CLAIM_LOOP);
+    put_value("a", 1);
+    make_chunk_that_lacks_memory(2);
+    allocations = 0;
+    in_merge = check_the_merge_lock_is_held;
+    buffer->clock.read = clock_under_the_merge_lock;
+    CHECK_EQ(put_chunk_that_lacks_memory(CDEDUPE_OK), CDEDUPE_OUTCOME_REPLACED);
+    buffer->clock.read = clock_that_stands;
+    CHECK(allocations > 0);
+    CHECK_EQ(take_values(), 12);
+    close_with_allocator();
+}
+
+static void
+refuse_from_now_on(void)
+{
+    no_memory = true;
+}
+
+static void
+put_onABufferThatMerges_withoutMemory_releasesTheMergeLock(void)
+{
+    open_merging_with_allocator(CDEDUPE_CLAIM_LOOP);
+    put_value("a", 1);
+    make_chunk_that_lacks_memory(2);
+    in_allocate = refuse_from_now_on;
+    CHECK_EQ(put_chunk_that_lacks_memory(CDEDUPE_NO_MEMORY), CDEDUPE_OUTCOME_UNTOUCHED);
+    merge_lock_must_be_free();
+    in_allocate = NULL;
+    no_memory = false;
+    make_chunk_that_lacks_memory(3);
+    CHECK_EQ(put_chunk_that_lacks_memory(CDEDUPE_OK), CDEDUPE_OUTCOME_REPLACED);
+    CHECK_EQ(take_values(), 13);
+    close_with_allocator();
+}
+
+static void
+take_what_is_there(void)
+{
+    in_allocate = NULL;
+    CHECK_EQ(take_values(), 1);
+}
+
+/* What the put found before is out of date then: the key is live, and has nothing to merge with. */
+static void
+takeWhileAPutAllocates_onABufferThatMerges_takesTheOlderValue(void)
+{
+    open_merging_with_allocator(CDEDUPE_CLAIM_LOOP);
+    put_value("a", 1);
+    make_chunk_that_lacks_memory(2);
+    in_allocate = take_what_is_there;
+    CHECK_EQ(put_chunk_that_lacks_memory(CDEDUPE_OK), CDEDUPE_OUTCOME_QUEUED);
+    CHECK(in_allocate == NULL);
+    close_with_allocator();
+}
+
+static unsigned looks_at_the_loop;
+
+static void
+look_whether_the_loop_is_awake(void)
+{
+    if (buffer->statistics.pending_keys > 0) {
+        CHECK_EQ(wakes, 1);
+        looks_at_the_loop++;
+    }
+}
+
+/* The loop can take meanwhile what was queued before memory was missing. */
+static void
+putThatQueuedSomething_wakesTheLoopBeforeItAllocates(void)
+{
+    open_merging_with_allocator(CDEDUPE_CLAIM_LOOP);
+    make_chunk_that_lacks_memory(2);
+    CHECK_EQ(take_values(), 0);
+    looks_at_the_loop = 0;
+    in_allocate = look_whether_the_loop_is_awake;
+    CHECK_EQ(put_chunk_that_lacks_memory(CDEDUPE_OK), CDEDUPE_OUTCOME_QUEUED);
+    CHECK(looks_at_the_loop > 0);
+    close_with_allocator();
+}
+
+static uint32_t
+entry_number(const char *key)
+{
+    uint64_t hash = hash_key(&buffer->secret, key, strlen(key));
+
+    return index_find(&buffer->index, &buffer->entries, hash, key, strlen(key));
+}
+
+/* The key "a" goes, and "b" gets the memory that its entry had. */
+static void
+let_another_key_have_the_entry(void)
+{
+    uint32_t number = entry_number("a");
+
+    in_allocate = NULL;
+    CHECK_EQ(put_value("a", 0), CDEDUPE_OUTCOME_CANCELLED);
+    put_value("b", 5);
+    for (unsigned i = 0; i < 10000 && entry_number("b") != number; i++) {
+        put_value("b", 0);
+        put_value("b", 5);
+    }
+    CHECK_EQ(entry_number("b"), number);
+}
+
+static void
+entryThatAnotherKeyGotWhileAPutAllocates_isNotMergedWith(void)
+{
+    open_merging_with_allocator(CDEDUPE_CLAIM_LOOP);
+    put_value("a", 1);
+    make_chunk_that_lacks_memory(2);
+    in_allocate = let_another_key_have_the_entry;
+    CHECK_EQ(put_chunk_that_lacks_memory(CDEDUPE_OK), CDEDUPE_OUTCOME_QUEUED);
+    CHECK(in_allocate == NULL);
+    CHECK_EQ(put_value("b", 0), CDEDUPE_OUTCOME_CANCELLED);
+    close_with_allocator();
+}
+
+/* ---------------------------------------------------------------------------------------------- */
+/* A lock scope copies a bounded number of bytes of keys                                          */
+
+enum {
+    KEY_BYTES = TEST_SIZED(64 * 1024, 256),
+    KEYS_TO_THE_LIMIT = TEST_SIZED(64, 2),
+    LONG_KEY = KEY_BYTES / KEYS_TO_THE_LIMIT
+};
+
+static char long_keys[PUTS_PER_LOCK][LONG_KEY];
+
+/* A chunk of new keys, as its look-ups leave it. They are deletions, so they need no slots. */
+static void
+begin_long_keys(struct put *put, cdedupe_update_t *updates, size_t first_length)
+{
+    memset(put, 0, sizeof(*put));
+    scope_init(&put->scope, buffer);
+    put->updates = updates;
+    put->count = PUTS_PER_LOCK;
+    for (size_t i = 0; i < PUTS_PER_LOCK; i++) {
+        updates[i] = (cdedupe_update_t){
+            .key = long_keys[i], .key_length = i == 0 ? first_length : LONG_KEY, .deletion = true};
+        snprintf(long_keys[i], LONG_KEY, "%zu", i);
+        put->hashes[i] = hash_key(&buffer->secret, updates[i].key, updates[i].key_length);
+    }
+}
+
+static size_t
+key_bytes(const struct put *put, size_t from, size_t to)
+{
+    size_t sum = 0;
+
+    for (size_t i = from; i < to; i++)
+        sum += put->updates[i].key_length;
+    return sum;
+}
+
+/*
+ * Puts the whole chunk, and checks each lock scope: it ends after the key with which it reaches the
+ * limit, or before it for want of memory. Returns how many reached the limit.
+ */
+static unsigned
+put_scope_by_scope(struct put *put)
+{
+    unsigned reached = 0;
+
+    while (put->done < put->count) {
+        size_t before = put->done;
+        bool more = put_locked(put);
+
+        CHECK(put->done > before || put->step == STEP_NO_MEMORY);
+        CHECK(put->done == before || key_bytes(put, before, put->done - 1) < KEY_BYTES);
+        if (put->step == STEP_NO_MEMORY)
+            CHECK(!more && scope_refill(&put->scope));
+        else
+            CHECK_EQ(more, put->done < put->count);
+        if (more) {
+            CHECK(key_bytes(put, before, put->done) >= KEY_BYTES);
+            reached++;
+        }
+    }
+    scope_finish(&put->scope);
+    return reached;
+}
+
+static void
+take_long_keys(void)
+{
+    cdedupe_item_t items[PUTS_PER_LOCK];
+    size_t count;
+
+    CHECK_EQ(cdedupe_claim(buffer, CDEDUPE_CLAIM_SINGLE_BATCH), CDEDUPE_OK);
+    while (cdedupe_take(buffer, items, PUTS_PER_LOCK, &count) == CDEDUPE_OK)
+        continue;
+    cdedupe_release(buffer);
+    /* The entries that died wait for readers, and these puts free them. */
+    for (unsigned i = 0; i < 10; i++) {
+        put_value("short", 1);
+        put_value("short", 0);
+    }
+}
+
+/* Keys that stay, so that the index has room for as many again and keeps it. */
+static void
+put_keys_that_stay(void)
+{
+    char key[8];
+
+    for (unsigned i = 0; i < TEST_SIZED(140, 9); i++) {
+        snprintf(key, sizeof(key), "s%u", i);
+        put_value(key, 1);
+    }
+    take_long_keys();
+}
+
+/* Copying long keys takes time, in which other threads wait for the lock. */
+static void
+lockScope_thatCopiesLongKeys_endsAtItsLimitOfBytes(void)
+{
+    static cdedupe_update_t updates[PUTS_PER_LOCK];
+    static struct put put;
+    unsigned reached[2] = {0, 0};
+
+    CHECK_EQ(cdedupe_create(NULL, &buffer), CDEDUPE_OK);
+    put_keys_that_stay();
+    /* At first memory ends most lock scopes. Later there is memory from the rounds before. */
+    buffer->entries.empty_bytes_max = buffer->links.empty_bytes_max = SIZE_MAX;
+    for (unsigned i = 0; i < 8; i++) {
+        begin_long_keys(&put, updates, LONG_KEY - i % 2);
+        reached[i % 2] += put_scope_by_scope(&put);
+        take_long_keys();
+    }
+    CHECK(reached[0] > 0 && reached[1] > 0);
+    close_buffer();
+}
+
+static void
+lockScope_ofLongKeysThatAreThere_copiesNone_andGoesOn(void)
+{
+    static cdedupe_update_t updates[PUTS_PER_LOCK];
+    static struct put put;
+
+    CHECK_EQ(cdedupe_create(NULL, &buffer), CDEDUPE_OK);
+    begin_long_keys(&put, updates, LONG_KEY);
+    put_scope_by_scope(&put);
+    begin_long_keys(&put, updates, LONG_KEY);
+    CHECK(!put_locked(&put));
+    CHECK_EQ(put.done, PUTS_PER_LOCK);
+    scope_finish(&put.scope);
+    take_long_keys();
+    close_buffer();
+}
+
+/* ---------------------------------------------------------------------------------------------- */
+/* Calls with many items do a bounded number of them in a lock scope                              */
+
+enum { MANY = 4 * SWEEPS_PER_LOCK + 1, PAYLOADS = 4 * SLOTS_PER_LOCK + 1 };
+
+static cdedupe_item_t many_items[MANY];
+static cdedupe_slot_t many_slots[PAYLOADS];
+static size_t many_count;
+
+/* Another thread seems to wait for the lock, so a call yields after each lock scope. */
+static unsigned
+yields_of(void (*call)(void))
+{
+    unsigned sum;
+
+    buffer->lock.waiting++;
+    watch_yields(nothing);
+    call();
+    sum = yields;
+    at_yield = NULL;
+    buffer->lock.waiting--;
+    return sum;
+}
+
+static void
+put_many(bool deletion)
+{
+    for (uint32_t key = 0; key < MANY; key++) {
+        cdedupe_update_t update = {.key = &key, .key_length = sizeof(key), .deletion = deletion};
+
+        if (!deletion)
+            CHECK_EQ(cdedupe_acquire(buffer, &update.slot, 1), CDEDUPE_OK);
+        CHECK_EQ(cdedupe_put(buffer, &update, 1), CDEDUPE_OK);
+    }
+}
+
+static void
+take_many(void)
+{
+    CHECK_EQ(cdedupe_take(buffer, many_items, MANY, &many_count), CDEDUPE_OK);
+    CHECK_EQ(many_count, MANY);
+}
+
+static void
+open_for_many(void)
+{
+    cdedupe_options_t options = cdedupe_options();
+
+    options.batch_size = MANY;
+    CHECK_EQ(cdedupe_create(&options, &buffer), CDEDUPE_OK);
+    CHECK_EQ(cdedupe_claim(buffer, CDEDUPE_CLAIM_SINGLE_BATCH), CDEDUPE_OK);
+}
+
+static void
+release_many(void)
+{
+    cdedupe_release(buffer);
+}
+
+static void
+release_afterManyDeletions_retiresTheirEntriesInSteps(void)
+{
+    open_for_many();
+    put_many(true);
+    take_many();
+    CHECK_EQ(yields_of(release_many), MANY / SWEEPS_PER_LOCK);
+    CHECK_EQ(buffer->batch.borrowed, 0);
+    close_buffer();
+}
+
+static void
+collect_many(void)
+{
+    CHECK_EQ(cdedupe_collect(buffer, many_slots, MANY, &many_count), CDEDUPE_OK);
+    CHECK_EQ(many_count, MANY);
+}
+
+static void
+collect_ofManyDroppedUpdates_clearsThemInSteps(void)
+{
+    open_for_many();
+    put_many(false);
+    take_many();
+    put_many(false);
+    CHECK_EQ(cdedupe_restart(buffer), CDEDUPE_OK);
+    /* The keys are live and stay in the index, so the call does not tidy it. */
+    CHECK_EQ(yields_of(collect_many), (MANY - 1) / SWEEPS_PER_LOCK + 1);
+    close_buffer();
+}
+
+static void
+discard_many(void)
+{
+    cdedupe_discard(buffer, many_slots, PAYLOADS);
+}
+
+/* The first of them fill the magazine. If the arena becomes sparse, that is emptied again. */
+static void
+discard_ofManySlots_goesInSteps(void)
+{
+    open_for_many();
+    CHECK_EQ(cdedupe_acquire(buffer, many_slots, PAYLOADS), CDEDUPE_OK);
+    CHECK(yields_of(discard_many) >= (PAYLOADS - MAGAZINE_SIZE - 1) / SLOTS_PER_LOCK + 1);
+    close_buffer();
+}
+
+static void
+tidy(void)
+{
+    tidy_index(buffer);
+}
+
+/* Other calls may have removed the many keys. This one goes on with its own work soon. */
+static void
+tidying_afterVeryManyRemovals_goesInAFewSteps_andIsNotFinished(void)
+{
+    enum { TIDY_HOLDS = 4 };
+
+    open_for_many();
+    put_many(true);
+    buffer->index.removed = 1000 * 1000;
+    CHECK_EQ(yields_of(tidy), TIDY_HOLDS);
+    CHECK(index_is_untidy(&buffer->index));
+    close_buffer();
+}
+
+static void
+put_back_many(void)
+{
+    size_t count = MANY;
+
+    CHECK_EQ(cdedupe_put_back(buffer, many_items, &count), CDEDUPE_OK);
+}
+
+static void
+putBack_ofManyItems_goesInSteps(void)
+{
+    open_for_many();
+    put_many(false);
+    take_many();
+    put_back_many();
+    take_many();
+    CHECK_EQ(yields_of(put_back_many), (MANY - 1) / PUT_BACKS_PER_LOCK);
+    close_buffer();
+}
+
+/* ---------------------------------------------------------------------------------------------- */
 /* The clock                                                                                      */
 
 static unsigned readings;
@@ -1049,6 +1570,18 @@ main(void)
 {
     run_batches();
     run_merges();
+    RUN(put_onABufferThatMerges_holdsTheMergeLockExceptWhileItAllocates);
+    RUN(put_onABufferThatMerges_withoutMemory_releasesTheMergeLock);
+    RUN(takeWhileAPutAllocates_onABufferThatMerges_takesTheOlderValue);
+    RUN(putThatQueuedSomething_wakesTheLoopBeforeItAllocates);
+    RUN(entryThatAnotherKeyGotWhileAPutAllocates_isNotMergedWith);
+    RUN(lockScope_thatCopiesLongKeys_endsAtItsLimitOfBytes);
+    RUN(lockScope_ofLongKeysThatAreThere_copiesNone_andGoesOn);
+    RUN(release_afterManyDeletions_retiresTheirEntriesInSteps);
+    RUN(collect_ofManyDroppedUpdates_clearsThemInSteps);
+    RUN(discard_ofManySlots_goesInSteps);
+    RUN(tidying_afterVeryManyRemovals_goesInAFewSteps_andIsNotFinished);
+    RUN(putBack_ofManyItems_goesInSteps);
     RUN(a_deletion_put_back_behind_two_sweeps_is_owed);
     RUN(a_sweep_ends_at_restarts_that_use_up_the_numbers);
     RUN(deletion_putBackOverADroppedValueBehindASweep_isOwed);

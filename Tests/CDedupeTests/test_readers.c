@@ -455,6 +455,164 @@ magazines_are_empty_after_a_peak(void)
     close_buffer(buffer);
 }
 
+static void
+magazines_whenTheArenaIsNoLongerSparse_areFilledAgain(void)
+{
+    enum { MANY = 10000, LEFT = 100 };
+    static cdedupe_slot_t slots[MANY];
+    cdedupe_t *buffer = open_buffer(cdedupe_options());
+
+    CHECK(cdedupe_acquire(buffer, slots, MANY) == CDEDUPE_OK);
+    cdedupe_discard(buffer, slots + LEFT, MANY - LEFT);
+    CHECK(buffer->magazines.sparse);
+    CHECK(cdedupe_acquire(buffer, slots + LEFT, MANY - LEFT) == CDEDUPE_OK);
+    /* The first discard notices that the arena is full again. */
+    cdedupe_discard(buffer, slots, 1);
+    CHECK(!buffer->magazines.sparse);
+    cdedupe_discard(buffer, slots + 1, LEFT - 1);
+    CHECK_EQ(slots_in_magazines(buffer), MAGAZINE_SIZE);
+    cdedupe_discard(buffer, slots + LEFT, MANY - LEFT);
+    close_buffer(buffer);
+}
+
+/* One update by cdedupe_single_begin(), _put() and _end(). */
+static cdedupe_outcome_t
+put_single_number(cdedupe_t *buffer, uint32_t key, bool deletion)
+{
+    cdedupe_single_t single;
+
+    CHECK(cdedupe_single_begin(buffer, &single) == CDEDUPE_OK);
+    CHECK(cdedupe_single_put(buffer, &single, &key, sizeof(key), deletion) == CDEDUPE_OK);
+    cdedupe_single_end(buffer, &single);
+    return (cdedupe_outcome_t)single.outcome;
+}
+
+static void
+discard_ofMoreThanAMagazineHolds_fillsIt_andNoMore(void)
+{
+    enum { MANY = MAGAZINE_SIZE + 1 };
+    cdedupe_t *buffer = open_buffer(cdedupe_options());
+    cdedupe_slot_t slots[MANY];
+
+    CHECK(cdedupe_acquire(buffer, slots, MANY) == CDEDUPE_OK);
+    CHECK_EQ(slots_in_magazines(buffer), 0);
+    cdedupe_discard(buffer, slots, MANY);
+    CHECK_EQ(slots_in_magazines(buffer), MAGAZINE_SIZE);
+    CHECK_EQ(buffer->slots.used, MAGAZINE_SIZE);
+    close_buffer(buffer);
+}
+
+/* So few slots never make an arena sparse. */
+static void
+magazine_ofABufferWithFewSlots_staysFull(void)
+{
+    enum { MANY = 1000 };
+    cdedupe_t *buffer = open_buffer(cdedupe_options());
+    cdedupe_slot_t slots[MANY];
+
+    CHECK(cdedupe_acquire(buffer, slots, MANY) == CDEDUPE_OK);
+    cdedupe_discard(buffer, slots, MANY);
+    CHECK(!buffer->magazines.sparse);
+    CHECK_EQ(slots_in_magazines(buffer), MAGAZINE_SIZE);
+    CHECK(cdedupe_acquire(buffer, slots, MAGAZINE_SIZE) == CDEDUPE_OK);
+    CHECK_EQ(slots_in_magazines(buffer), 0);
+    cdedupe_discard(buffer, slots, MAGAZINE_SIZE);
+    CHECK_EQ(slots_in_magazines(buffer), MAGAZINE_SIZE);
+    close_buffer(buffer);
+}
+
+static cdedupe_t *held_from;
+static struct context *held_context;
+
+/* Claims a context at the first allocation, as another thread's call might. */
+static void *
+allocate_while_a_context_is_claimed(void *context, size_t size, size_t alignment)
+{
+    if (held_from != NULL && held_context == NULL)
+        held_context = context_claim(&held_from->contexts);
+    return hooks_allocate(context, size, alignment);
+}
+
+/*
+ * The single update finds its context's magazine empty, and no free slot. While memory comes for
+ * it, another call claims that context. The update goes on with another context, whose magazine is
+ * full.
+ */
+static void
+singleUpdate_thatGetsAContextWithAFullMagazine_leavesItAsItIs(void)
+{
+    cdedupe_options_t options = cdedupe_options();
+    cdedupe_slot_t slots[MAGAZINE_SIZE + 1], more[1000];
+    cdedupe_single_t single;
+    struct context *one, *two;
+    uint32_t key = 0, free_slots;
+    cdedupe_update_t update = {.key = &key, .key_length = sizeof(key)};
+    cdedupe_t *buffer;
+
+    held_from = NULL, held_context = NULL;
+    hooks_use(&allocator, &options);
+    options.allocate = allocate_while_a_context_is_claimed;
+    buffer = open_buffer(options);
+    one = context_claim(&buffer->contexts), two = context_claim(&buffer->contexts);
+    context_give_back(&buffer->contexts, one), context_give_back(&buffer->contexts, two);
+    /* Of both, the first is the one that this thread finds first. */
+    one = context_claim(&buffer->contexts), two = context_claim(&buffer->contexts);
+    context_give_back(&buffer->contexts, two);
+    CHECK(cdedupe_acquire(buffer, slots, MAGAZINE_SIZE + 1) == CDEDUPE_OK);
+    cdedupe_discard(buffer, slots, MAGAZINE_SIZE);
+    CHECK_EQ(two->slot_count, MAGAZINE_SIZE);
+    context_give_back(&buffer->contexts, one);
+    update.slot = slots[MAGAZINE_SIZE];
+    CHECK(cdedupe_put(buffer, &update, 1) == CDEDUPE_OK);
+    free_slots = buffer->slots.cells - buffer->slots.used;
+    CHECK(free_slots <= 1000 && cdedupe_acquire(buffer, more, free_slots) == CDEDUPE_OK);
+
+    held_from = buffer;
+    CHECK(cdedupe_single_begin(buffer, &single) == CDEDUPE_OK);
+    CHECK(held_context == one && single.opaque == two);
+    CHECK(cdedupe_single_put(buffer, &single, &key, sizeof(key), false) == CDEDUPE_OK);
+    CHECK_EQ(single.outcome, CDEDUPE_OUTCOME_REPLACED);
+    cdedupe_single_end(buffer, &single);
+    CHECK_EQ(two->slot_count, MAGAZINE_SIZE);
+    held_from = NULL;
+    context_give_back(&buffer->contexts, held_context);
+    cdedupe_discard(buffer, more, free_slots);
+    close_buffer(buffer);
+}
+
+/*
+ * After a peak one pending value is left in each slab. Single updates replace these values, and
+ * each slab goes back with the value that came out of it.
+ */
+static void
+singleUpdates_onASparseArena_fillNoMagazine_andKeepNoSlab(void)
+{
+    enum { MANY = 40000, SHARE = 500, LEFT = MANY / SHARE };
+    static cdedupe_slot_t slots[MANY];
+    cdedupe_t *buffer = open_buffer(cdedupe_options());
+    uint64_t before;
+
+    CHECK(cdedupe_acquire(buffer, slots, MANY) == CDEDUPE_OK);
+    for (uint32_t i = 0; i < LEFT; i++) {
+        cdedupe_update_t update = {.key = &i, .key_length = sizeof(i), .slot = slots[i * SHARE]};
+
+        CHECK(cdedupe_put(buffer, &update, 1) == CDEDUPE_OK);
+        slots[i * SHARE] = 0;
+    }
+    cdedupe_discard(buffer, slots, MANY);
+    CHECK(buffer->magazines.sparse);
+    CHECK_EQ(buffer->slots.used, LEFT);
+    before = allocator.held_bytes;
+    for (uint32_t i = 0; i < LEFT; i++) {
+        CHECK_EQ(put_single_number(buffer, i, false), CDEDUPE_OUTCOME_REPLACED);
+        if (buffer->magazines.sparse)
+            CHECK_EQ(slots_in_magazines(buffer), 0);
+    }
+    CHECK_EQ(buffer->slots.used, LEFT + slots_in_magazines(buffer));
+    CHECK(allocator.held_bytes < before / 2);
+    close_buffer(buffer);
+}
+
 /* ---------------------------------------------------------------------------------------------- */
 /* The secret                                                                                     */
 
@@ -501,6 +659,11 @@ main(void)
     RUN(an_insertion_without_memory_leaves_nothing);
     RUN(an_acquisition_that_fails_keeps_nothing);
     RUN(magazines_are_empty_after_a_peak);
+    RUN(magazines_whenTheArenaIsNoLongerSparse_areFilledAgain);
+    RUN(discard_ofMoreThanAMagazineHolds_fillsIt_andNoMore);
+    RUN(magazine_ofABufferWithFewSlots_staysFull);
+    RUN(singleUpdate_thatGetsAContextWithAFullMagazine_leavesItAsItIs);
+    RUN(singleUpdates_onASparseArena_fillNoMagazine_andKeepNoSlab);
     RUN(every_buffer_has_a_secret_of_its_own);
     return check_finish();
 }

@@ -345,6 +345,28 @@ bytesRelease_freesTheLastBatch(void)
     hooks_close(&hooks);
 }
 
+/* What the caller is told is what the allocator gave, however long the values are. */
+static void
+memory_ofLongValues_isWhatTheAllocatorGave(void)
+{
+    static unsigned char value[2 * 1000 * 1000];
+    static const size_t lengths[] = {65536, 65537, 100000, 300000, 300001, 400000, sizeof(value)};
+    cdedupe_bytes_t *buffer = open_hooked(0);
+    uint64_t before;
+
+    for (uint32_t i = 0; i < sizeof(lengths) / sizeof(lengths[0]); i++) {
+        CHECK_EQ(cdedupe_bytes_put(buffer, &i, sizeof(i), value, lengths[i], 0, NULL), CDEDUPE_OK);
+        CHECK_EQ(held(buffer), hooks.held_bytes);
+    }
+    for (uint32_t i = 0; i < sizeof(lengths) / sizeof(lengths[0]); i++) {
+        before = held(buffer);
+        put(buffer, i, SHORT);
+        CHECK_EQ(held(buffer), hooks.held_bytes);
+        CHECK(lengths[i] <= VALUE_CELL_MAX || before - held(buffer) == lengths[i]);
+    }
+    close_hooked(buffer);
+}
+
 static cdedupe_bytes_t *
 open_with_dropped_values(void)
 {
@@ -728,6 +750,7 @@ main(int argc, char **argv)
     RUN(put_withoutMemoryForASlot_isRejected);
     RUN(bytesTake_thatIsRejected_keepsTheLastBatch);
     RUN(bytesRelease_freesTheLastBatch);
+    RUN(memory_ofLongValues_isWhatTheAllocatorGave);
     RUN(restart_withPendingValues_freesNothingItself);
     RUN(puts_afterARestart_freeDroppedValuesInSteps);
     RUN(takes_afterARestart_freeDroppedValuesInSteps);

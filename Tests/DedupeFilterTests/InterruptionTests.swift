@@ -140,6 +140,65 @@ private let interruptions = Atomic<Int>(0)
         }
         #expect(result == "bytes")
     }
+
+    /// A socket that does not block. poll(2) says that it can be read, and read(2) finds nothing.
+    /// Another process that takes the input can do this to a pipe, but not each time. The time
+    /// stamp of a datagram that was sent does it to a socket each time. The stamp stays in the
+    /// socket's queue of errors, which read(2) does not look at.
+    private func makeSocketThatIsAlwaysReady() throws -> (reading: CInt, writing: CInt) {
+        let sockets = (
+            reading: socket(AF_INET, CInt(SOCK_DGRAM.rawValue), 0),
+            writing: socket(AF_INET, CInt(SOCK_DGRAM.rawValue), 0)
+        )
+        try bindAndConnect(sockets.reading, sockets.writing)
+        _ = fcntl(sockets.reading, F_SETFL, O_NONBLOCK)
+        // SOF_TIMESTAMPING_TX_SOFTWARE and SOF_TIMESTAMPING_SOFTWARE
+        var stamps: CInt = 1 << 1 | 1 << 4
+        try #require(setsockopt(sockets.reading, SOL_SOCKET, SO_TIMESTAMPING, &stamps, 4) == 0)
+        try #require(write(sockets.reading, "x", 1) == 1)
+        return sockets
+    }
+
+    /// Lets each of two UDP sockets send to the other.
+    private func bindAndConnect(_ one: CInt, _ other: CInt) throws {
+        var addresses = [sockaddr_in](repeating: sockaddr_in(), count: 2)
+        for (index, descriptor) in [one, other].enumerated() {
+            _ = fcntl(descriptor, F_SETFD, FD_CLOEXEC)
+            addresses[index].sin_family = sa_family_t(AF_INET)
+            addresses[index].sin_addr.s_addr = UInt32(INADDR_LOOPBACK).bigEndian
+            var length = socklen_t(MemoryLayout<sockaddr_in>.size)
+            try withUnsafeMutableBytes(of: &addresses[index]) {
+                let address = $0.assumingMemoryBound(to: sockaddr.self).baseAddress!
+                try #require(bind(descriptor, address, length) == 0)
+                try #require(getsockname(descriptor, address, &length) == 0)
+            }
+        }
+        for (index, descriptor) in [other, one].enumerated() {
+            try withUnsafeBytes(of: &addresses[index]) {
+                let address = $0.assumingMemoryBound(to: sockaddr.self).baseAddress!
+                try #require(connect(descriptor, address, socklen_t($0.count)) == 0)
+            }
+        }
+    }
+
+    @Test func receive_whenAnotherReaderTookTheInput_waitsOn() throws {
+        let sockets = try makeSocketThatIsAlwaysReady()
+        defer {
+            close(sockets.reading)
+            close(sockets.writing)
+        }
+        #expect(try waitUntilReady(sockets.reading).first)
+        var byte: UInt8 = 0
+        #expect(read(sockets.reading, &byte, 1) < 0 && errno == EAGAIN)
+        let hasWritten = DispatchSemaphore(value: 0)
+        Thread.detachNewThread {
+            usleep(50_000)
+            _ = write(sockets.writing, "x\n", 2)
+            hasWritten.signal()
+        }
+        defer { hasWritten.wait() }
+        #expect(try LineReader(descriptor: sockets.reading).receive() == .bytes)
+    }
 }
 
 #endif

@@ -108,6 +108,8 @@ import Testing
         try bench.give(Self.update("b", 2), #"{"status":"in-sync"}"#, #"{"status":"resync"}"#)
         #expect(
             bench.take() == [Self.overflow, Self.written("b", 2, type: "updated"), #"{"status":"resync"}"#])
+        // Both came in.
+        #expect(bench.counters.statuses.load(ordering: .relaxed) == 2)
         try bench.give(#"{"restart":true}"#, Self.update("a", 3), Self.update("b", 3), #"{"status":"in-sync"}"#)
         #expect(
             bench.take() == [

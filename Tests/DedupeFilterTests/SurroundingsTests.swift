@@ -148,6 +148,13 @@ import Musl
         #expect(outcome.errors.hasPrefix("dedupe: overflow: more than 1000 bytes were pending; 1 updates dropped"))
     }
 
+    /// The caller must hear that updates were dropped.
+    @Test func overflow_afterABadLine_isTheExitStatus() throws {
+        let outcome = try run(
+            "--max-bytes", "1000", "--key", "/k", input: "bad\n" + #"{"k":1,"v":\#(Self.large)}"# + "\n")
+        #expect(outcome.status == 3)
+    }
+
     @Test func overflowDrops() throws {
         let filter = try startFull(["--max-keys", "2", "--on-overflow", "drop", "--stats"])
         #expect(filter.readLine() == Self.written("a", Self.large))
@@ -310,6 +317,23 @@ import Musl
         close(other)
         let live = text.components(separatedBy: "\r\u{1B}[K").filter { $0.hasPrefix("in ") }
         #expect(!live.isEmpty && live.allSatisfy { $0.count < 40 }, "\(live)")
+    }
+
+    /// Lines come between two of these lines, and later none. A rate since the beginning, or since
+    /// the first of these lines, would only become smaller.
+    @Test func liveLine_showsTheRateSinceTheOneBefore() throws {
+        let (terminal, other) = try openTerminal()
+        defer { close(terminal) }
+        let filter = try RunningProcess(["--stats"], standardError: other)
+        _ = readTerminal(terminal) { $0.contains("in 0/s") }
+        filter.write((0..<100_000).map { Self.update("key-\($0 % 10)") }.joined())
+        _ = readTerminal(terminal) { $0.contains("k/s, out ") }
+        let end = Date(timeIntervalSinceNow: 8)
+        let text = readTerminal(terminal) { $0.contains("in 0/s") || Date() > end }
+        #expect(text.contains("in 0/s"))
+        filter.closeInput()
+        #expect(filter.end().status == 0)
+        close(other)
     }
 
     @Test func outputAndMessagesOnOneTerminal() throws {
