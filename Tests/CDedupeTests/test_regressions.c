@@ -55,7 +55,7 @@ put(cdedupe_t *buffer, const char *key, bool deletion)
 
 /* ---------------------------------------------------------------------------------------------- */
 
-/* A loop that ended in the middle of a finish left a buffer that was finishing for ever. */
+/* A loop that ended in the middle of a finish left a buffer that was finishing forever. */
 static void
 a_loop_that_ends_while_finishing_stops_the_buffer(void)
 {
@@ -522,7 +522,7 @@ artemis_counters_are_wrong_after_replacing_and_updates_lost_or_doubled_by_a_rest
 
 /*
  * The sink has its batch in hand, and it is the same thread that puts: who waited for it would wait
- * for ever.
+ * forever.
  */
 static void
 kafka_and_controller_runtime_hold_a_lock_while_a_callback_runs(void)
