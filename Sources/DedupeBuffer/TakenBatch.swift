@@ -1,6 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
 
 internal import CDedupe
+internal import Synchronization
 
 /// A batch that was taken, for its one owner.
 @usableFromInline
@@ -10,14 +11,18 @@ final class TakenBatch {
     @exclusivity(unchecked) @usableFromInline private(set) var slots: UnsafeArray<UnsafeSlot?>
     @exclusivity(unchecked) private(set) var items: UnsafeArray<cdedupe_item_t>
 
+    /// How many items there is room for, as other threads may read it.
+    private let room: Atomic<Int>
+
     init(capacity: Int) {
         items = UnsafeArray(capacity: capacity)
         slots = UnsafeArray(capacity: capacity)
+        room = Atomic(capacity)
     }
 
-    /// In bytes.
+    /// In bytes. Any thread may ask.
     var memory: Int {
-        items.capacity * (MemoryLayout<cdedupe_item_t>.stride + MemoryLayout<UnsafeSlot?>.stride)
+        room.load(ordering: .relaxed) * (MemoryLayout<cdedupe_item_t>.stride + MemoryLayout<UnsafeSlot?>.stride)
     }
 
     deinit {
@@ -31,6 +36,7 @@ final class TakenBatch {
         items.deallocate()
         slots.deallocate()
         (items, slots) = (UnsafeArray(capacity: needed), UnsafeArray(capacity: needed))
+        room.store(needed, ordering: .relaxed)
     }
 
     /// Moves the items of `range` that `isLast` names behind all others of the batch. The order is

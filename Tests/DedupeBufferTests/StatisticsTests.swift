@@ -89,6 +89,23 @@ struct StatisticsTests {
         #expect(buffer.statistics.pendingKeys == 3)
     }
 
+    /// The first take makes room for a batch. The thread sanitizer sees whether both may do so.
+    @Test func memory_mayBeAskedFor_whileTheFirstBatchIsTaken() throws {
+        for _ in 0..<50 {
+            let buffer = makeBuffer(batchSize: 100) as StringBuffer
+            buffer.set("a", 1)
+            let hasTaken = Kept(false)
+            let asking = Worker("asking") {
+                while !hasTaken.value { _ = buffer.statistics.memory }
+                return buffer.statistics.memory
+            }
+            let before = buffer.statistics.memory
+            try buffer.sendNextBatchToSink(StringSink())
+            hasTaken.change { $0 = true }
+            #expect(try asking.join() >= before + 100 * MemoryLayout<Int>.size)
+        }
+    }
+
     @Test func oldestPendingAge_isThatOfTheOldest_alsoWhenItWasReplaced() throws {
         buffer.set("a", 1)
         usleep(30_000)
