@@ -13,12 +13,12 @@ internal import Glibc
 /// `Synchronization.Mutex` would do, but on Linux ThreadSanitizer does not see it and reports what
 /// it protects. This is for what happens a few times in a loop's life, or for each batch. The paths
 /// that updates take have no lock of Swift's.
-package final class Locked<Value>: @unchecked Sendable {
+package final class Locked<Value: ~Copyable>: @unchecked Sendable {
     // Sendable: the value is only touched under the mutex.
     private let mutex: UnsafeMutablePointer<pthread_mutex_t>
     private var value: Value
 
-    package init(_ value: Value) {
+    package init(_ value: consuming Value) {
         self.value = value
         mutex = .allocate(capacity: 1)
         let result = pthread_mutex_init(mutex, nil)

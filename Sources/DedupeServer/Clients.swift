@@ -2,8 +2,8 @@
 
 #if Server
 
+internal import DedupeBuffer
 internal import NIOCore
-internal import Synchronization
 
 /// The streams that are being served, and the connections.
 final class Clients: Sendable {
@@ -26,7 +26,7 @@ final class Clients: Sendable {
         var idleSince = ContinuousClock.now
     }
 
-    private let state = Mutex(State())
+    private let state = Locked(State())
     private let maximum: Int
     private let maximumSnapshots: Int
 

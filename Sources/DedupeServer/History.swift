@@ -2,8 +2,8 @@
 
 #if Server
 
+internal import DedupeBuffer
 internal import DedupeBufferHub
-internal import Synchronization
 
 /// Figures of the last minutes, one row for each second, so that a page that has just been opened
 /// can show them.
@@ -27,7 +27,7 @@ final class History: Sendable {
         var count = 0
     }
 
-    private let state = Mutex(State())
+    private let state = Locked(State())
     private static let capacity = 300
 
     func add(_ row: Row) {

@@ -2,6 +2,7 @@
 
 #if Server
 
+internal import DedupeBuffer
 internal import HTTPTypes
 internal import NIOCore
 internal import NIOHTTPTypes
@@ -61,7 +62,7 @@ final class StreamClient: @unchecked Sendable {
             return (statistics.lag, statistics.pendingEntries)
         }
     }
-    private let current = Mutex<(any ServedSubscription)?>(nil)
+    private let current = Locked<(any ServedSubscription)?>(nil)
 
     /// The hub calls this on its own threads, also for a last time when the subscription has been
     /// cancelled. By then the event loop may have ended, and must not be given anything.

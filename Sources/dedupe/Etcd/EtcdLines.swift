@@ -4,7 +4,6 @@
 
 import ArgumentParser
 import DedupeBuffer
-import Synchronization
 
 /// How etcd's bytes are written as values.
 enum ValueNotation: String, CaseIterable, ExpressibleByArgument {
@@ -47,7 +46,7 @@ final class EtcdLines: RestartAwareCallbacks {
     private let log: RefusedLog
     private let endsInSync: Bool
     private let isInSync: @Sendable () -> Void
-    private let state = Mutex(State())
+    private let state = Locked(State())
 
     /// - Parameters:
     ///   - endsInSync: Whether nothing that follows the first in-sync is taken.

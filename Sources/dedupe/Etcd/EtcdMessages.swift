@@ -2,9 +2,9 @@
 
 #if Etcd
 
+import DedupeBuffer
 import DedupeBufferEtcd
 import Logging
-import Synchronization
 
 /// Says what became of the connection. The first connection is no news.
 ///
@@ -32,7 +32,7 @@ final class EtcdMessages: Sendable {
         }
     }
 
-    private let state = Mutex(State())
+    private let state = Locked(State())
     private let report: @Sendable (String) -> Void
     private let denied: @Sendable () -> Void
 

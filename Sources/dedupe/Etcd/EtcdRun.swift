@@ -6,7 +6,6 @@ import DedupeBuffer
 import DedupeBufferEtcd
 import Dispatch
 import Logging
-import Synchronization
 
 /// One run of `dedupe etcd`: from the cluster, through the buffer, to standard output.
 ///
@@ -113,7 +112,7 @@ private final class Syncing: Sendable {
         var isDenied = false
     }
 
-    private let state = Mutex(State())
+    private let state = Locked(State())
     private let done = DispatchSemaphore(value: 0)
 
     /// Runs the syncer until ``end()``, which may have been called already.

@@ -2,7 +2,7 @@
 
 #if Etcd
 
-import Synchronization
+import DedupeBuffer
 
 /// Reports keys and values that cannot be written.
 ///
@@ -19,7 +19,7 @@ final class RefusedLog: Sendable {
         var minuteEnds: ContinuousClock.Instant?
     }
 
-    private let state = Mutex(State())
+    private let state = Locked(State())
     private let now: @Sendable () -> ContinuousClock.Instant
     private let report: @Sendable (String) -> Void
 

@@ -25,7 +25,7 @@ final class DeletionLines: Sendable {
         var gate = TakenGate()
     }
 
-    private let state = Mutex(State())
+    private let state = Locked(State())
     private let count = Atomic(0)
 
     /// The number of lines that are kept.

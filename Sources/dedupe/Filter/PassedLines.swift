@@ -1,7 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0
 
 import DedupeBuffer
-import Synchronization
 
 /// Keys for lines that have none: such a line keeps its place in the queue and is never replaced.
 ///
@@ -30,7 +29,7 @@ final class PassedLines: Sendable {
         }
     }
 
-    private let state = Mutex(State())
+    private let state = Locked(State())
 
     /// No key of JSON begins with the first of these bytes, and no field of text holds the second.
     private static let mark: [UInt8] = [0xFE, 0x0A]

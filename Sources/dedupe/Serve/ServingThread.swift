@@ -2,14 +2,14 @@
 
 #if Server
 
+import DedupeBuffer
 import DedupeServer
 import Dispatch
-import Synchronization
 
 /// A server that runs beside the thread that reads.
 final class ServingThread: Sendable {
     private let program: Program
-    private let port = Mutex<Int?>(nil)
+    private let port = Locked<Int?>(nil)
     private let isReady = DispatchSemaphore(value: 0)
     private let isOver = DispatchSemaphore(value: 0)
 

@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
 
+import DedupeBuffer
 import Dispatch
-import Synchronization
 
 /// Messages on standard error, and the line there that changes each second.
 ///
@@ -39,7 +39,7 @@ final class Diagnostics: Sendable {
     private static let mostItems = 256
 
     private let descriptor: CInt
-    private let state = Mutex(State())
+    private let state = Locked(State())
     private let queue = DispatchQueue(label: "dedupe.messages", qos: .userInitiated)
 
     /// - Parameter descriptor: Where to write: standard error, or something else in a test.

@@ -1,5 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0
 
+import DedupeBuffer
 import Dispatch
 import Synchronization
 
@@ -30,7 +31,7 @@ final class Pacer: @unchecked Sendable {
 
     private let isDraining = Atomic(false)
     private let drainingBegins = DispatchSemaphore(value: 0)
-    private let nothingIsLeft = Mutex<(@Sendable () -> Bool)?>(nil)
+    private let nothingIsLeft = Locked<(@Sendable () -> Bool)?>(nil)
 
     init(nanosecondsPerLine: Double, linesAtOnce: Int = 1) {
         self.nanosecondsPerLine = nanosecondsPerLine

@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
 
+import DedupeBuffer
 import Dispatch
-import Synchronization
 
 /// What a subcommand says about its work: figures at one moment.
 protocol ProgressReport: Sendable {
@@ -64,7 +64,7 @@ struct Reporter<Report: ProgressReport>: Sendable {
     /// Shows a line that changes each second, if the statistics are wanted and a person can see it.
     func showLive() -> Ticker? {
         guard showsStatistics && diagnostics.isTerminal else { return nil }
-        let last = Mutex<Report?>(nil)
+        let last = Locked<Report?>(nil)
         return Ticker {
             let now = report
             diagnostics.showLive(

@@ -1,5 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0
 
+import DedupeBuffer
 import Dispatch
 import Synchronization
 
@@ -33,7 +34,7 @@ final class SignalWatcher: Sendable {
     private let writeEnd: CInt
     private let numbers: [CInt]
     private let firstSignal = Atomic<CInt>(0)
-    private let state = Mutex(State())
+    private let state = Locked(State())
 
     /// The signal that asked for the end, if one did.
     var received: CInt? {
