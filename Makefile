@@ -278,8 +278,8 @@ asan tsan: setup
 	$(MAKE) test-c VARIANT=$@
 	for flags in "$(call SWIFT_debug,$(SANITIZER_$@))" "$(call SWIFT_release,$(SANITIZER_$@))"; do \
 	    swift build --product dedupe $$flags $(TRAITS) --scratch-path .build/$@ && \
-	    LSAN_OPTIONS=suppressions=$(CURDIR)/Tests/leaks.supp swift test $$flags $(TRAITS) \
-	        --scratch-path .build/$@ || exit 1; \
+	    LSAN_OPTIONS=suppressions=$(CURDIR)/Tests/leaks.supp DEDUPE_TEST_PATIENCE=600 \
+	        swift test $$flags $(TRAITS) --scratch-path .build/$@ || exit 1; \
 	done
 
 SANITIZER_asan = address

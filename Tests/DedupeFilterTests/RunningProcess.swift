@@ -108,6 +108,10 @@ final class RunningProcess {
     /// More than any process writes in these tests, to standard output or to standard error.
     private static let mostBytes = 64 << 20
 
+    /// Seconds until a process is killed. Reached only by a fault; `DEDUPE_TEST_PATIENCE` sets
+    /// another limit.
+    static let longestLife = ProcessInfo.processInfo.environment["DEDUPE_TEST_PATIENCE"].flatMap(Double.init) ?? 120
+
     /// - Parameters:
     ///   - arguments: What the program gets, without its name.
     ///   - input: All the input there is; nil for a pipe to write to.
@@ -117,7 +121,7 @@ final class RunningProcess {
     ///   - longestLife: After so many seconds the process is killed.
     init(
         _ arguments: [String], of program: String = executable, input text: String? = nil, standardOutput: CInt? = nil,
-        standardError: CInt? = nil, nonBlocking: Bool = false, longestLife: Double = 120
+        standardError: CInt? = nil, nonBlocking: Bool = false, longestLife: Double = RunningProcess.longestLife
     ) throws {
         // Writing to a process that has ended must not end us. The process itself gets the default.
         Self.ignoreBrokenPipes

@@ -41,12 +41,30 @@ struct FakeEtcd: RegistrableRPCService {
             transportSecurity: .plaintext, config: config)
         let server = GRPCServer(transport: transport, services: [FakeEtcd(script: script)])
         return try await withThrowingTaskGroup(of: Void.self) { group in
-            group.addTask { try? await server.serve() }
-            // A cancelled server ends the program if a connection comes at that moment.
-            defer { server.beginGracefulShutdown() }
+            let (clients, noClients) = AsyncStream.makeStream(of: Never.self)
+            group.addTask { await serve(server, while: clients) }
+            defer { noClients.finish() }
             let address = try await transport.listeningAddress
             let port = try #require(address.ipv4?.port ?? address.ipv6?.port)
             return try await body(EtcdConfiguration.Endpoint(host: host, port: port, usesTLS: false))
+        }
+    }
+
+    /// Serves until the sequence ends.
+    private static func serve(_ server: GRPCServer<HTTP2ServerTransport.Posix>, while clients: AsyncStream<Never>) async
+    {
+        await withTaskGroup { group in
+            group.addTask { try? await server.serve() }
+            group.addTask {
+                for await _ in clients {}
+                // A cancelled server ends the program if a connection comes at that moment. So its
+                // port is closed first.
+                server.beginGracefulShutdown()
+                // The server may wait forever for the handler of a call that its client gave up.
+                try? await Task.sleep(for: .seconds(5))
+            }
+            await group.next()
+            group.cancelAll()
         }
     }
 
