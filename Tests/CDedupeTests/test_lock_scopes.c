@@ -380,6 +380,13 @@ merge_digits(void *context, void *older, void *newer)
 }
 
 static void
+create_and_claim(const cdedupe_options_t *options, cdedupe_claim_t claim)
+{
+    CHECK_EQ(cdedupe_create(options, &buffer), CDEDUPE_OK);
+    CHECK_EQ(cdedupe_claim(buffer, claim), CDEDUPE_OK);
+}
+
+static void
 open_merging(cdedupe_claim_t claim)
 {
     cdedupe_options_t options = cdedupe_options();
@@ -388,8 +395,7 @@ open_merging(cdedupe_claim_t claim)
     options.merge = merge_digits;
     options.wake = wake;
     options.clock = clock_that_stands;
-    CHECK_EQ(cdedupe_create(&options, &buffer), CDEDUPE_OK);
-    CHECK_EQ(cdedupe_claim(buffer, claim), CDEDUPE_OK);
+    create_and_claim(&options, claim);
     wakes = 0;
     in_merge = NULL;
 }
@@ -667,8 +673,7 @@ open_merging_with_allocator(cdedupe_claim_t claim)
     options.merge = merge_digits;
     options.wake = wake;
     options.clock = clock_that_stands;
-    CHECK_EQ(cdedupe_create(&options, &buffer), CDEDUPE_OK);
-    CHECK_EQ(cdedupe_claim(buffer, claim), CDEDUPE_OK);
+    create_and_claim(&options, claim);
     allocations = 0;
 }
 
@@ -1024,8 +1029,7 @@ open_for_many(void)
     cdedupe_options_t options = cdedupe_options();
 
     options.batch_size = MANY;
-    CHECK_EQ(cdedupe_create(&options, &buffer), CDEDUPE_OK);
-    CHECK_EQ(cdedupe_claim(buffer, CDEDUPE_CLAIM_SINGLE_BATCH), CDEDUPE_OK);
+    create_and_claim(&options, CDEDUPE_CLAIM_SINGLE_BATCH);
 }
 
 static void
@@ -1152,8 +1156,7 @@ open_with_clock(uint64_t (*clock)(void *context))
     cdedupe_options_t options = cdedupe_options();
 
     options.clock = clock;
-    CHECK_EQ(cdedupe_create(&options, &buffer), CDEDUPE_OK);
-    CHECK_EQ(cdedupe_claim(buffer, CDEDUPE_CLAIM_SINGLE_BATCH), CDEDUPE_OK);
+    create_and_claim(&options, CDEDUPE_CLAIM_SINGLE_BATCH);
 }
 
 static void
