@@ -128,15 +128,22 @@ extension UpdateType {
 /// The longest wait for anything that has to happen. To reach it is a failure.
 let patience = Duration.seconds(60)
 
-/// Waits until the condition holds.
+/// Waits until the condition holds. A condition that throws does not hold yet: on a busy machine a
+/// server with a short timeout also closes the connection of a client that asks it how it is.
 func eventually(
     _ what: String, sourceLocation: SourceLocation = #_sourceLocation, _ condition: () async throws -> Bool
 ) async throws {
     let deadline = ContinuousClock.now + patience
-    while try await !condition() {
+    while true {
+        var problem = ""
+        do {
+            if try await condition() { return }
+        } catch {
+            problem = ": \(error)"
+        }
         if ContinuousClock.now > deadline {
-            Issue.record("waited in vain: \(what)", sourceLocation: sourceLocation)
-            throw WireError("waited in vain: \(what)")
+            Issue.record("waited in vain: \(what)\(problem)", sourceLocation: sourceLocation)
+            throw WireError("waited in vain: \(what)\(problem)")
         }
         try await Task.sleep(for: .milliseconds(5))
     }
