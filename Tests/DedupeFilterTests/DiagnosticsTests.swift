@@ -67,6 +67,15 @@ import Testing
         #expect(lines.last == "dedupe: \(1000 - left) messages were left out")
     }
 
+    @Test func linesThatChange_areNotCountedAsMessages_whenTheyFindNoRoom() throws {
+        let pipe = try FullPipe()
+        let diagnostics = Diagnostics(descriptor: pipe.writing)
+        for number in 0..<300 { diagnostics.report("message \(number)") }
+        for number in 0..<100 { diagnostics.showLive("line \(number)") }
+        let lines = pipe.read(until: "were left out\n").split(separator: "\n")
+        #expect(lines.last == "dedupe: \(300 - (lines.count - 1)) messages were left out")
+    }
+
     @Test func report_whileTheOutputBlocks_returns() throws {
         let pipe = try FullPipe()
         let diagnostics = Diagnostics(descriptor: pipe.writing)

@@ -203,6 +203,23 @@ import Musl
         #expect(outcome.status == 2 && outcome.errors == "dedupe: /proc/self/mem: Input/output error\n")
     }
 
+    /// Whoever has opened a terminal's other side cannot read on when its user has closed it.
+    @Test func readError_afterABadLine_isWhatTheStatusTells() throws {
+        let (terminal, other) = try openTerminal()
+        defer { close(terminal) }
+        let filter = try RunningProcess([], standardInput: terminal)
+        #expect(write(other, "bad\n", 4) == 4)
+        close(other)
+        let outcome = filter.end()
+        #expect(
+            outcome.errors == """
+                dedupe: line 1, column 1: a value is expected here
+                dedupe: standard input: Input/output error
+
+                """)
+        #expect(outcome.status == 2)
+    }
+
     @Test func fullDevice() throws {
         let outcome = try shell(#""$0" > /dev/full"#, input: Self.update("a"))
         #expect(outcome.status == 2 && outcome.errors == "dedupe: standard output: No space left on device\n")
@@ -495,6 +512,10 @@ import Musl
             #expect(outcome.errors.contains(part), "\(outcome.errors)")
         }
         #expect(!outcome.errors.contains("\u{1B}"), "no line that changes where there is no terminal")
+    }
+
+    @Test func statistics_countBlankLinesAtTheEnd() throws {
+        #expect(try run("--stats", input: "\n\n\n").errors.contains("in: 3 lines, 0 updates"))
     }
 
     #if os(Linux)

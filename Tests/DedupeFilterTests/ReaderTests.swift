@@ -86,6 +86,18 @@ import Testing
         #expect(outcome[2] == .update("a", "1"))
     }
 
+    @Test func memory_afterALineThatWasTooLong_isThatOfAChunk() throws {
+        let file = ScratchFile(Array((#"{"key":"a","value":""# + String(repeating: "x", count: 5000)).utf8))
+        let reader = try LineReader(descriptor: file.descriptor, maximumLineLength: 1000, chunkSize: 64)
+        var largest = 0
+        while try reader.receive() == .bytes {
+            while reader.nextEvents() != nil {}
+            largest = max(largest, reader.capacity)
+        }
+        #expect(largest > 1000)
+        #expect(reader.capacity == 64)
+    }
+
     /// A line is handed over before the reader waits for the next.
     @Test func nothingIsHeldBack() throws {
         let pipe = Pipe()

@@ -115,13 +115,15 @@ final class RunningProcess {
     /// - Parameters:
     ///   - arguments: What the program gets, without its name.
     ///   - input: All the input there is; nil for a pipe to write to.
+    ///   - standardInput: What the process reads in place of both.
     ///   - standardOutput: Where output goes, if it is not to be read here.
     ///   - standardError: Where messages go, if it is not a file to look at in the end.
     ///   - nonBlocking: Whether input and output do not block the process.
     ///   - longestLife: After so many seconds the process is killed.
     init(
-        _ arguments: [String], of program: String = executable, input text: String? = nil, standardOutput: CInt? = nil,
-        standardError: CInt? = nil, nonBlocking: Bool = false, longestLife: Double = RunningProcess.longestLife
+        _ arguments: [String], of program: String = executable, input text: String? = nil, standardInput: CInt? = nil,
+        standardOutput: CInt? = nil, standardError: CInt? = nil, nonBlocking: Bool = false,
+        longestLife: Double = RunningProcess.longestLife
     ) throws {
         // Writing to a process that has ended must not end us. The process itself gets the default.
         Self.ignoreBrokenPipes
@@ -150,7 +152,9 @@ final class RunningProcess {
         identifier = Identifier(
             try Self.spawn(
                 program, arguments,
-                descriptors: [theirInput, standardOutput ?? theirOutput, standardError ?? errors!.descriptor]))
+                descriptors: [
+                    standardInput ?? theirInput, standardOutput ?? theirOutput, standardError ?? errors!.descriptor,
+                ]))
 
         Self.watch(identifier, errors, until: .now() + longestLife)
     }

@@ -29,7 +29,7 @@ final class LineReader {
     // The chunk: what is between start and end has come and is not parsed yet. The padding is not
     // part of the capacity.
     private var chunk: UnsafeMutableRawPointer
-    private var capacity: Int
+    private(set) var capacity: Int
     private var start = 0
     private var end = 0
 
