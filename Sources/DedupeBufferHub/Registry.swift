@@ -27,8 +27,8 @@ final class Registry: @unchecked Sendable {
         }
     }
 
-    /// A copy that shares no memory with `members`. ThreadSanitizer does not see the reference counts that
-    /// would make shared memory safe, and reports it.
+    /// A copy that shares no memory with `members`. Reference counts would make shared memory
+    /// safe, but ThreadSanitizer does not see them and reports a race.
     var clients: [HubClient] { lock.withLock { members.map { $0 } } }
     var count: Int { lock.withLock { members.count } }
 }
