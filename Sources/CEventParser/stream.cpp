@@ -51,7 +51,10 @@ size_t stream::take(text chunk, bool is_last, cevent_event *events, size_t capac
     counted_lines_ = lines_;
     memory_.clear();
 
-    parse();
+    // A newline that comes alone may be half of a character of UTF-16.
+    if (is_checked_ || is_last || chunk.length > 1) {
+        parse();
+    }
     if (is_over_) {
         cursor_ = behind_last_newline(chunk);
     }

@@ -123,6 +123,39 @@ import Testing
         #expect(recorder.events == [.update("a", "1"), .deletion("b"), .update("a", "1")])
     }
 
+    @Test(arguments: [InputFormat(), FormatTests.text(",", 1)])
+    func utf16_whoseFirstByteIsANewline_andComesAlone_isNamed(format: InputFormat) throws {
+        let pipe = Pipe()
+        let recorder = Recorder()
+        let reader = try LineReader(format: format, descriptor: pipe.fileHandleForReading.fileDescriptor)
+        let log = BadInputLog {
+            guard case .bad(let bad) = $0 else { return }
+            recorder.append(.bad(line: bad.line, reason: bad.reason))
+        }
+        var feed = EventFeed(
+            target: recorder, rules: EventFeed<Recorder>.Rules(format: format), counters: InputCounters(), log: log)
+        pipe.fileHandleForWriting.write(Data([0x0A]))
+        #expect(try reader.receive() == .bytes)
+        #expect(reader.nextEvents() == nil)
+        pipe.fileHandleForWriting.write(Data([0x00, 0x0A, 0x00]))
+        pipe.fileHandleForWriting.closeFile()
+        #expect(try !pump(reader, into: &feed))
+        let reason = "the input looks like UTF-16; convert it with iconv -f UTF-16 -t UTF-8"
+        #expect(recorder.events == [.bad(line: 1, reason: reason)])
+    }
+
+    @Test func aNewlineThatIsAll_isALine() throws {
+        let pipe = Pipe()
+        let reader = try LineReader(descriptor: pipe.fileHandleForReading.fileDescriptor)
+        pipe.fileHandleForWriting.write(Data([0x0A]))
+        #expect(try reader.receive() == .bytes)
+        #expect(reader.nextEvents() == nil)
+        pipe.fileHandleForWriting.closeFile()
+        #expect(try reader.receive() == .end)
+        #expect(reader.nextEvents() == nil)
+        #expect(reader.lines == 1)
+    }
+
     @Test func interruption() throws {
         let input = Pipe()
         let interruption = Pipe()
