@@ -1159,6 +1159,18 @@ open_with_clock(uint64_t (*clock)(void *context))
     create_and_claim(&options, CDEDUPE_CLAIM_SINGLE_BATCH);
 }
 
+/* A call with several updates looks all keys up in one section. */
+static void
+delete_two_new_keys(void)
+{
+    cdedupe_update_t updates[] = {
+        {.key = "c", .key_length = 1, .deletion = true},
+        {.key = "d", .key_length = 1, .deletion = true},
+    };
+
+    CHECK_EQ(cdedupe_put(buffer, updates, 2), CDEDUPE_OK);
+}
+
 static void
 the_clock_is_read_with_no_lock_held_and_in_no_section(void)
 {
@@ -1174,6 +1186,8 @@ the_clock_is_read_with_no_lock_held_and_in_no_section(void)
     put_value("b", 1);
     put_value("a", 2);
     put_value("a", 0);
+    delete_two_new_keys();
+    clock_was_read(&from);
     CHECK_EQ(cdedupe_put_status(buffer, CDEDUPE_STATUS_IN_SYNC), CDEDUPE_OK);
     clock_was_read(&from);
     CHECK_EQ(cdedupe_take(buffer, items, 10, &count), CDEDUPE_OK);

@@ -33,6 +33,13 @@ import Testing
 
     // MARK: - Pointers
 
+    @Test(arguments: [#"{"k":"a","x":{"\q":1}}"#, #"{"x":[{"\u12":1}],"k":"a"}"#])
+    func badEscape_inANameThatNoPointerLooksAt_isReported(line: String) throws {
+        #expect(
+            try events(of: line, format: Self.json("/k"))
+                == [.bad(line: 1, reason: "a bad escape in a string")])
+    }
+
     /// The examples of RFC 6901, section 5.
     @Test func examplesOfTheStandard() throws {
         let document =
