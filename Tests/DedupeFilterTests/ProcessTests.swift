@@ -203,7 +203,8 @@ import Musl
         #expect(outcome.status == 2 && outcome.errors == "dedupe: /proc/self/mem: Input/output error\n")
     }
 
-    /// Whoever has opened a terminal's other side cannot read on when its user has closed it.
+    /// The filter reads one side of a terminal. When the test closes the other side, the system
+    /// reports a read error.
     @Test func readError_afterABadLine_isWhatTheStatusTells() throws {
         let (terminal, other) = try openTerminal()
         defer { close(terminal) }

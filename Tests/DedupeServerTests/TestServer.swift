@@ -128,8 +128,8 @@ extension UpdateType {
 /// The longest wait for anything that has to happen. To reach it is a failure.
 let patience = Duration.seconds(60)
 
-/// Waits until the condition holds. A condition that throws does not hold yet: on a busy machine a
-/// server with a short timeout also closes the connection of a client that asks it how it is.
+/// Waits until the condition holds. If the condition throws, this asks again: on a busy machine a
+/// server with a short timeout also closes the connection on which the test asks.
 func eventually(
     _ what: String, sourceLocation: SourceLocation = #_sourceLocation, _ condition: () async throws -> Bool
 ) async throws {
