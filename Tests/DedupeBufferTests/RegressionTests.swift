@@ -75,6 +75,17 @@ import Testing
         }
     }
 
+    @Test func bufferThatIsStoppedOrFinished_leavesNoMarkOnItsQueue() throws {
+        for end in [{ $0.stop() }, { $0.finishAndWait() }] as [(StringBuffer) -> Void] {
+            try expectNoMarks { queue in
+                let buffer = StringBuffer()
+                try buffer.startSending(to: StringSink(), on: queue)
+                queue.sync {}
+                end(buffer)
+            }
+        }
+    }
+
     /// Marks go by the address of their key: new keys, some of which come to where the buffer's
     /// was, must find none.
     private func expectNoMarks(_ useAndLetGo: (DispatchQueue) throws -> Void) throws {
