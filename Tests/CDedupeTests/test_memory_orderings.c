@@ -358,6 +358,32 @@ insert_until_directory_doubles(scene_t *scene)
     return key;
 }
 
+/*
+ * Until a key's entry is the first of its slab, whose number has a place in the table. Among fewer
+ * keys the hints would order what is behind an entry's number.
+ */
+static uint32_t
+insert_until_slab_is_new(scene_t *scene)
+{
+    const struct arena *entries = &scene->buffer->entries;
+    const struct slab_table *table;
+    uint32_t slabs, key = 0;
+
+    do {
+        table = entries->table;
+        slabs = entries->slab_count;
+        put(scene, ++key);
+    } while (key < MANY || entries->table != table || entries->slab_count == slabs);
+    return key;
+}
+
+/* arena_make_room -> arena_at */
+static void
+a_key_in_a_new_slab_is_replaced(void)
+{
+    play(CONTEXTS, insert_until_slab_is_new, replace);
+}
+
 /* double_directory -> find_set */
 static void
 a_key_in_a_doubled_directory_is_replaced(void)
@@ -464,6 +490,7 @@ main(void)
     RUN(a_key_replaced_without_the_lock_is_taken);
     RUN(a_key_replaced_without_the_lock_is_cancelled);
     RUN(a_key_in_a_grown_arena_is_replaced);
+    RUN(a_key_in_a_new_slab_is_replaced);
     RUN(a_key_in_a_doubled_directory_is_replaced);
     RUN(a_key_in_a_split_set_is_replaced);
     RUN(a_key_in_a_merged_set_is_replaced);
