@@ -132,6 +132,8 @@ extension DedupeBuffer {
                 guard let delay else { throw error }
                 if retries.hasJustReachedMaximum { observer?.backOffReachedMaximum(delay) }
                 await turn.loop.pause(for: delay, on: retry.policy.clock)
+                // A stop ends the pause a little before it ends the queue.
+                guard !turn.loop.isStopped else { break }
             }
         }
         try Task.checkCancellation()

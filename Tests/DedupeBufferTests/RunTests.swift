@@ -310,6 +310,24 @@ struct RunTests {
         #expect(clock.asked.count <= 1)
     }
 
+    /// The pause was cut short before the core was stopped, and the sink was tried once more.
+    @Test func stop_inAPause_doesNotTryTheSinkAgain() async throws {
+        for _ in 0..<rounds(2000) {
+            let (clock, calls) = (TestClock(), Kept(0))
+            let buffer = StringBuffer(retry: .init(maximumAttempts: nil, clock: clock))
+            let sink = ScriptedSink<Int> { _, _ in
+                calls.change { $0 += 1 }
+                throw SinkFailure()
+            }
+            let running = Task { try await buffer.run(sink: sink) }
+            buffer.set("a", 1)
+            try await clock.waitForSleeper()
+            buffer.stop()
+            await #expect(throws: SinkFailure()) { try await outcome(of: running, "run") }
+            try #require(calls.value == 1)
+        }
+    }
+
     @Test func stop_inAPause_throwsTheError_withoutWaiting() async throws {
         let sink = failing(at: 1)
         putSnapshot()
