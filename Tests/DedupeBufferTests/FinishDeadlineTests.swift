@@ -288,6 +288,24 @@ struct FinishDeadlineTests {
         await #expect(throws: SinkFailure()) { try await outcome(of: running, "run") }
     }
 
+    @Test(arguments: [1 << 40, Int64.max], Form.allCases)
+    func deadline_fartherThanClocksGo_isNone(seconds: Int64, form: Form) async throws {
+        let (buffer, sink) = (buffer, StringSink())
+        buffer.set("a", 1)
+        async let left = finish(buffer, form, .now + .seconds(seconds))
+        for _ in 0..<100 { await Task.yield() }
+        try buffer.startSending(to: sink)
+        #expect(try await left.isEmpty)
+        #expect(sink.items == [.new("a", 1)])
+    }
+
+    @Test(arguments: Form.allCases)
+    func deadline_fartherBackThanClocksGo_hasPassed(form: Form) async throws {
+        let buffer = buffer
+        buffer.set("a", 1)
+        #expect(try await finish(buffer, form, .now - .seconds(Int64.max)) == undelivered(1, 0, busy: false))
+    }
+
     @Test func deadline_ofATaskThatIsCancelled_hasCome() async throws {
         let (buffer, sink, gate) = (buffer, StringSink(), PatientGate())
         defer { gate.open() }
