@@ -322,6 +322,15 @@ struct BoundTests {
         #expect(tracker.destroyedTwice == [])
     }
 
+    @Test func overflow_withoutALoop_destroysAllThatItDropped() {
+        let tracker = LifetimeTracker()
+        let buffer = DedupeBuffer<String, Tracked>(bound: .bytes(1_000, keys: 10) { _ in 1 })
+        for n in 0..<11 { buffer.set("key \(n)", tracker.make()) }
+        #expect(buffer.statistics.isOverflowed)
+        #expect(tracker.created == 11)
+        #expect(tracker.alive == 0)
+    }
+
     // MARK: Values that know their size
 
     @Test func bytesOfStrings_areThoseOfTheirUTF8() {

@@ -353,6 +353,26 @@ struct MergeTests {
         #expect(tracker.destroyedTwice == [])
     }
 
+    @Test func olderAndNewer_mergedWhenABatchGoesBack_endThen() async throws {
+        let (tracker, clock) = (LifetimeTracker(), TestClock())
+        let buffer = DedupeBuffer<String, Tracked>(
+            configuration: DedupeBufferConfiguration(retry: .init(clock: clock)), merge: { _, _ in tracker.make() })
+        let running = Task {
+            try await buffer.run { _ in
+                buffer.set("a", tracker.make())
+                throw SinkFailure()
+            }
+        }
+        buffer.set("a", tracker.make())
+        try await clock.waitForSleeper()
+        #expect(tracker.created == 3)
+        // The result, and the batch that the run still has.
+        #expect(tracker.alive <= 2)
+        buffer.stop()
+        await #expect(throws: SinkFailure.self) { try await outcome(of: running, "run") }
+        #expect(tracker.destroyedTwice == [])
+    }
+
     @Test(arguments: [false, true])
     func mergeThatReturnsOneOfTheTwo_keepsIt(older: Bool) throws {
         let tracker = LifetimeTracker()
