@@ -106,7 +106,10 @@ public struct DedupeBufferService<Sink: AsyncSyncerCallbacks>: Service {
                     onShutdown(await buffer.finish(deadline: last))
                     return .over
                 }
-            case .over: group.cancelAll()
+            case .over:
+                // Before the deadline, what delivered has ended and is about to say so. Cancelled
+                // now, it could say that it was cancelled.
+                if deadline.map({ $0 <= .now }) ?? true { group.cancelAll() }
             }
         }
         return end

@@ -61,6 +61,22 @@ struct ServiceTests {
         expectStopped()
     }
 
+    /// The service took the end of the finish for the end of its time, and cancelled the delivery
+    /// that was about to return.
+    @Test func gracefulShutdown_thatDeliversAll_neverThrows() async throws {
+        for _ in 0..<1000 {
+            let buffer = DedupeBuffer<String, Int>()
+            let sink = Sink()
+            try await testGracefulShutdown { trigger in
+                let running = Task { try await DedupeBufferService(buffer: buffer, sink: sink).run() }
+                buffer.onUpdates([Update(key: "a", value: 1)])
+                try await eventually("a call") { sink.calls == 1 }
+                trigger.triggerGracefulShutdown()
+                try await running.value
+            }
+        }
+    }
+
     @Test func update_afterGracefulShutdown_whenItsKeyIsPending_isDelivered_otherwiseIsDropped() async throws {
         let (sink, door) = (Sink(), Door())
         sink.onEachCall { _ in await door.pass() }
