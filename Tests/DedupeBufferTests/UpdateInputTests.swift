@@ -53,6 +53,15 @@ struct UpdateInputTests {
 
     // MARK: Lists
 
+    /// A call goes to the core in chunks of 100.
+    @Test(arguments: Intake.inOneCall, [99, 100, 101, 200, 201])
+    func lastUpdate_ofALongCall_isPutToo(intake: Intake, count: Int) {
+        let buffer = StringBuffer()
+        intake.send((1...count).map { Update(key: "key \($0)", value: $0) }, to: buffer)
+        #expect(buffer.statistics.received == count)
+        #expect(buffer.statistics.pendingKeys == count)
+    }
+
     @Test func emptyList_isANoOp() throws {
         let buffer = StringBuffer()
         buffer.onUpdates([])
