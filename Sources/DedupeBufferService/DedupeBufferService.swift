@@ -107,8 +107,8 @@ public struct DedupeBufferService<Sink: AsyncSyncerCallbacks>: Service {
                     return .over
                 }
             case .over:
-                // Before the deadline, what delivered has ended and is about to say so. Cancelled
-                // now, it could say that it was cancelled.
+                // A finish that returns before the deadline has waited for the loop's end. The
+                // delivery's task is about to return, and might throw if it were cancelled now.
                 if deadline.map({ $0 <= .now }) ?? true { group.cancelAll() }
             }
         }
