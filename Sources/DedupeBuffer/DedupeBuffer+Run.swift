@@ -115,28 +115,31 @@ extension DedupeBuffer {
         _ turn: EventTurn<Key, Value>, to sink: some AsyncSyncerCallbacks<Key, Value>, _ retry: RetryState
     ) async throws {
         var retries = retry
-        var failure: (any Error)?
-        while let event = await turn.next() {
+        while true {
             do {
-                try await delivery.selfWait.whileInSink {
-                    try await turn.deliver(event, to: sink, retry: retry.policy)
-                }
+                guard try await turn.deliverNext(to: sink, retry: retry.policy) else { break }
                 retries.succeeded()
-                failure = nil
             } catch {
-                delivery.selfWait.whileInside { turn.giveBack(event) }
-                failure = error
                 guard !Task.isCancelled else { break }
-                let delay = retries.failed()
-                observer?.sinkFailed(error, failures: retries.failures)
-                guard let delay else { throw error }
-                if retries.hasJustReachedMaximum { observer?.backOffReachedMaximum(delay) }
+                guard let delay = delayAfter(error, &retries) else { throw error }
                 await turn.loop.pause(for: delay, on: retry.policy.clock)
                 // A stop ends the pause a little before it ends the queue.
                 guard !turn.loop.isStopped else { break }
             }
         }
         try Task.checkCancellation()
-        if let failure, turn.loop.isStopped { throw failure }
+        if let failure = turn.failure, turn.loop.isStopped { throw failure }
+    }
+
+    /// How long to pause after the sink's failure; `nil`: the sink is not tried again. Tells the
+    /// log.
+    @usableFromInline
+    func delayAfter(_ failure: any Error, _ retries: inout RetryState) -> Duration? {
+        delivery.selfWait.whileInside {
+            let delay = retries.failed()
+            observer?.sinkFailed(failure, failures: retries.failures)
+            if let delay, retries.hasJustReachedMaximum { observer?.backOffReachedMaximum(delay) }
+            return delay
+        }
     }
 }

@@ -1,8 +1,34 @@
 // SPDX-License-Identifier: Apache-2.0
 
-// A sink that fails on some of an event's keys.
+// A sink that may fail, on a whole event or on some of its keys.
 
 extension EventTurn {
+    /// Waits for the next event and delivers it.
+    ///
+    /// - Returns: `false`: the turn has ended, because the buffer has stopped or the task was
+    ///   cancelled.
+    /// - Throws: what the whole event failed with. The event has then gone back to the queue.
+    @inlinable
+    func deliverNext(
+        to sink: some AsyncSyncerCallbacks<Key, Value>, retry policy: DedupeBufferConfiguration.RetryPolicy
+    ) async throws -> Bool {
+        let selfWait = storage.delivery.selfWait
+        var event = await next()
+        // The event ends here, so that none lives on during a pause. A value that ends with it may
+        // finish the buffer, which waits for this task.
+        defer { selfWait.whileInside { event = nil } }
+        guard event != nil else { return false }
+        do {
+            try await selfWait.whileInSink { try await deliver(event!, to: sink, retry: policy) }
+            failure = nil
+            return true
+        } catch {
+            selfWait.whileInside { giveBack(event!) }
+            failure = error
+            throw error
+        }
+    }
+
     /// Delivers the latest event. Throws what the whole event failed with.
     @usableFromInline
     func deliver(

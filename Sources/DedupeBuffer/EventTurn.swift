@@ -22,6 +22,8 @@ final class EventTurn<Key: DedupeKey, Value: Sendable> {
     @usableFromInline var isAsked = false
     /// The keys that the sink has failed on; `nil`: there were none yet.
     @usableFromInline var backOff: KeyBackOff?
+    /// What the sink threw last. `nil` after a success, and when nothing is left that it failed on.
+    @usableFromInline var failure: (any Error)?
     /// How many batches were taken since others could run.
     @usableFromInline var batches = 0
     /// When the latest event was handed out, until the consumer is done with it.
@@ -77,7 +79,9 @@ final class EventTurn<Key: DedupeKey, Value: Sendable> {
         while state == .open && !Task.isCancelled {
             if position < storage.core.taken.count { return .event(takeEvent()) }
             endBatch()
-            switch storage.delivery.take(except: backOff) {
+            let taken = storage.delivery.take(except: backOff)
+            if case .empty = taken { failure = nil }
+            switch taken {
             case .batch:
                 batches += 1
                 if batches == 16 { return busy() }

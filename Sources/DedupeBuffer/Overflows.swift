@@ -76,10 +76,11 @@ final class OverflowSignal: Sendable {
         let id = state.withLock { $0.waiters.makeID() }
         return await withTaskCancellationHandler {
             await withCheckedContinuation { continuation in
-                // A cancellation that came earlier found no continuation to resume.
-                if Task.isCancelled { return continuation.resume(returning: nil) }
-                let answer = state.withLock { state in
-                    state.waiters.wait(continuation, id: id, after: number, state.core?.overflowFigures)
+                let answer: OverflowWaiters<Continuation>.Answer = state.withLock { state in
+                    // Asked with the lock: a cancellation that came earlier found no continuation
+                    // to resume, and a later one finds it.
+                    if Task.isCancelled { return .resume(nil) }
+                    return state.waiters.wait(continuation, id: id, after: number, state.core?.overflowFigures)
                 }
                 if case .resume(let overflow) = answer { continuation.resume(returning: overflow) }
             }

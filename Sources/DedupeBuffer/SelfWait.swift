@@ -43,7 +43,7 @@ final class SelfWait: Sendable {
     @TaskLocal private static var current: Call?
 
     private let queueKey = DispatchSpecificKey<Bool>()
-    /// The queue that the latest loop was given. Locked while a loop begins, so that one that is
+    /// The queue of the loop, until the loop ends. Locked while a loop begins, so that one that is
     /// refused does not remove the mark of another loop on the same queue.
     private let markedQueue = Locked<DispatchQueue?>(nil)
 
@@ -95,7 +95,12 @@ final class SelfWait: Sendable {
     }
 
     /// The loop on this queue has ended.
-    func unmark(_ queue: DispatchQueue) { mark(queue, false) }
+    func unmark(_ queue: DispatchQueue) {
+        markedQueue.withLock { marked in
+            mark(queue, false)
+            marked = nil
+        }
+    }
 
     /// A global queue takes no mark, and needs none: a thread that waits on it does not keep other
     /// work on it from running.

@@ -170,6 +170,28 @@ struct EventLifetimeTests {
         #expect(buffer.statistics.dropped == 1)
     }
 
+    /// The last reference to the value is the event's.
+    @Test func value_thatFinishesTheBuffer_whenTheSinkForgetsIt_goesOn() async throws {
+        let buffer = makeBuffer(values: 0)
+        buffer.set("a", tracker.make { [unowned buffer] in buffer.finishAndWait() })
+        try await within("run") { try await buffer.run { _ in } }
+        try await expectEnd()
+    }
+
+    /// What a failing sink was given is in the queue during the pause, and nowhere else.
+    @Test func values_thatARestartDropsInAPause_endThen() async throws {
+        let clock = TestClock()
+        let buffer = Buffer(batchSize: 2, retry: .init(clock: clock))
+        for key in ["a", "b"] { buffer.set(key, tracker.make()) }
+        let running = Task { try await buffer.run { _ in throw SinkFailure() } }
+        try await clock.waitForSleeper()
+        buffer.onConnectionRestarted()
+        buffer.onStatusUpdated(.inSync)
+        try await expectEnd()
+        buffer.stop()
+        _ = await running.result
+    }
+
     /// Values come back from the sink, are displaced, dropped and left over.
     @Test func values_ofAFailingSink_endOnce() async throws {
         let seed = announcedSeed(#function)

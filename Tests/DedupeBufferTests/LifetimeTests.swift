@@ -50,6 +50,19 @@ struct ValueLifetimeTests {
         expectEnded(2, of: 2)
     }
 
+    /// The slots of updates with a key that is too long were used before, and no value is in them.
+    @Test func values_ofEarlierUpdates_doNotEndAgain_whenUpdatesAreRejected() throws {
+        let buffer = TrackedBuffer()
+        let values = (0..<4).map { _ in tracker.make() }
+        let updates = values.enumerated().map { Update(key: "key \($0)", value: $1) }
+        for _ in 0..<3 { buffer.onUpdates(updates) }
+        let tooLong = String(repeating: "k", count: 65_537)
+        buffer.onUpdates(values.map { Update(key: tooLong, value: $0) })
+        #expect(buffer.statistics.rejected == 4)
+        try deliver(buffer)
+        try withExtendedLifetime((values, updates)) { try #require(tracker.destroyed == 0) }
+    }
+
     @Test func value_cancelled_ends() {
         let buffer = TrackedBuffer()
         buffer.set("a", tracker.make())

@@ -451,6 +451,23 @@ struct LoggingTests {
         try await within("run") { try await buffer.run(sink: sink) }
         #expect(sink.calls.count == 1)
     }
+
+    @Test func handler_thatFinishesTheBuffer_whenItHearsOfAFailure_goesOn() async throws {
+        let (calling, hasFailed) = (CallingHandler(), Kept(false))
+        let buffer = StringBuffer(
+            configuration: .with {
+                $0.logger = calling.logger
+                $0.retry = .init(initialDelay: .seconds(1), maximumDelay: .seconds(1), clock: ImpatientClock())
+            })
+        buffer.set("a", 1)
+        calling.call { [unowned buffer] in if hasFailed.value { buffer.finishAndWait() } }
+        let sink = ScriptedSink<Int> { _, number in
+            hasFailed.change { $0 = true }
+            if number == 0 { throw SinkFailure() }
+        }
+        try await within("run") { try await buffer.run(sink: sink) }
+        #expect(sink.delivered == [.updates([.new("a", 1)])])
+    }
 }
 
 /// `@unchecked`: one at a time uses it.

@@ -136,6 +136,26 @@ final class OverflowSequenceTests {
         #expect(!heard)
     }
 
+    /// The cancellation comes at the moment when the consumer begins to wait. A thread that keeps
+    /// the lock busy makes that moment longer.
+    @Test func consumerThatIsCancelled_asItBeginsToWait_ends() async throws {
+        let (overflows, isOver) = (buffer.overflows, Kept(false))
+        let worker = Worker("the lock's user") { while !isOver.value { overflows.signal.overflowed() } }
+        defer { isOver.change { $0 = true } }
+        for _ in 0..<rounds(5_000) {
+            let hasBegun = Kept(false)
+            let consumer: Task<Bool, any Error> = Task {
+                var iterator = overflows.makeAsyncIterator()
+                hasBegun.change { $0 = true }
+                return await iterator.next() != nil
+            }
+            while !hasBegun.value { await Task.yield() }
+            consumer.cancel()
+            try #require(try await outcome(of: consumer, "a cancelled consumer") == false)
+        }
+        withExtendedLifetime(worker) {}
+    }
+
     @Test func callback_isCalledToo() {
         let told = Kept(0)
         let buffer = StringBuffer(configuration: .with { $0.onOverflow = { told.change { $0 += 1 } } }, bound: .keys(1))

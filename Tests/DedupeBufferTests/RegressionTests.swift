@@ -86,6 +86,17 @@ import Testing
         }
     }
 
+    /// The second start marks the queue before it is refused.
+    @Test func bufferThatIsStartedAgainAfterItsEnd_leavesNoMarkOnItsQueue() throws {
+        try expectNoMarks { queue in
+            let buffer = StringBuffer()
+            try buffer.startSending(to: StringSink(), on: queue)
+            buffer.stop()
+            queue.sync {}
+            #expect(throws: DedupeBufferError.stopped) { try buffer.startSending(to: StringSink(), on: queue) }
+        }
+    }
+
     /// Marks go by the address of their key: new keys, some of which come to where the buffer's
     /// was, must find none.
     private func expectNoMarks(_ useAndLetGo: (DispatchQueue) throws -> Void) throws {

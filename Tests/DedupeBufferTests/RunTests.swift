@@ -338,6 +338,22 @@ struct RunTests {
         #expect(buffer.statistics.pendingKeys == 2)
     }
 
+    /// The source deletes what the sink has failed on. Nothing is left, so nothing has failed.
+    @Test func stop_whenNothingIsLeftOfAFailure_throwsNothing() async throws {
+        let (buffer, sink, executor) = (buffer, failing(at: 0), SteppedExecutor())
+        buffer.set("a", 1)
+        let running = Task(executorPreference: executor) { try await buffer.run(sink: sink) }
+        executor.runUntilIdle()
+        try await clock.waitForSleeper()
+        buffer.onUpdates([Update(key: "a", value: nil)])
+        clock.advance()
+        try await eventually("the end of the pause") { executor.ready > 0 }
+        executor.runUntilIdle()
+        buffer.stop()
+        try await executor.outcome(of: running, "run")
+        #expect(sink.calls.count == 1)
+    }
+
     @Test func finish_inAPause_deliversAfterIt() async throws {
         let (buffer, sink) = (buffer, failing(at: 1))
         putSnapshot()
