@@ -217,7 +217,8 @@ public final class DedupeHubSubscription<Key: DedupeKey, Value: Sendable>: Async
         let clock = core.configuration.clock
         let timer = Task { [signal] in
             try? await clock.sleep(for: time)
-            signal.send()
+            // A cancelled timer sends nothing: nobody waits, and the next pause would end at once.
+            if !Task.isCancelled { signal.send() }
         }
         await signal.wait(isolation: isolation)
         timer.cancel()

@@ -23,6 +23,8 @@ final class ManualClock: Clock {
     var now: Instant { state.value.now }
     let minimumResolution = Duration.zero
     var sleeperCount: Int { state.change { $0.sleepers.count } }
+    /// How often a task began to sleep.
+    var sleeps: Int { state.change { $0.number } }
 
     func sleep(until deadline: Instant, tolerance: Duration?) async throws {
         let number = state.change { state in

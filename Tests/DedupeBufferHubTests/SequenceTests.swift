@@ -245,6 +245,39 @@ import Testing
         #expect(seen.value == [1, 5, 6])
     }
 
+    /// The timer of a pause that was cut short once told the next pause that it was over.
+    @Test func pause_afterOneThatWasCutShort_lasts() async throws {
+        let clock = ManualClock()
+        var configuration = configuration()
+        configuration.clock = clock
+        let hub = Hub(configuration: configuration)
+        let subscription = hub.subscribe(minimumInterval: .seconds(10))
+        let seen = Kept([Int]())
+        let read = {
+            Task {
+                for try await delivery in subscription {
+                    if case .updates(let updates) = delivery.event { seen.change { $0.append(updates.last!.value!) } }
+                }
+            }
+        }
+        let first = read()
+        hub.put("a", 1)
+        try await eventually("the first value") { seen.value == [1] }
+        hub.put("a", 2)
+        try await eventually("the pause") { clock.sleeperCount == 1 }
+        first.cancel()
+        try await bounded("the first reader") { try await first.value }
+        try await eventually("the end of the timer") { clock.sleeperCount == 0 }
+        let second = read()
+        try await eventually("the second pause") { clock.sleeperCount == 1 }
+        // Time for another pause, if this one does not last.
+        try await Task.sleep(for: .milliseconds(20))
+        #expect(clock.sleeps == 2)
+        hub.finish()
+        try await bounded("the second reader") { try await second.value }
+        #expect(seen.value == [1, 2])
+    }
+
     private func eventually(_ what: String, _ condition: @escaping @Sendable () -> Bool) async throws {
         try await bounded(what) { while !condition() { try await Task.sleep(for: .milliseconds(1)) } }
     }
