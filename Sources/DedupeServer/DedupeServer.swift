@@ -15,7 +15,7 @@ internal import Synchronization
 /// Serves a hub to many clients over HTTP.
 ///
 /// ``run(onListening:)`` serves until ``shutDown(deadline:)`` is called. The hub should have
-/// finished before: then each client gets what is left, and a last event.
+/// finished before: then each client gets what is left, and a client of `/events` a last event.
 public final class DedupeServer: Sendable {
     private let configuration: ServerConfiguration
     private let responder: Responder

@@ -180,7 +180,10 @@ struct RunOptions: ParsableArguments {
 
     @Option(
         help: ArgumentHelp(
-            "The most bytes that pending values may have together. More are an overflow.", valueName: "count"))
+            """
+            The most bytes that pending values may have together. An update that adds a pending key and exceeds them is \
+            an overflow. A larger value of a pending key is none.
+            """, valueName: "count"))
     var maxBytes: Int?
 
     @Option(

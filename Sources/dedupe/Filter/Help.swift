@@ -30,7 +30,7 @@ enum Help {
         With --key or --from, any JSON values; with -k, lines of text. JSON may be any sequence of values: one on each \
         line, several on a line, or one over many lines. A value is read when its line has ended. Of duplicate members \
         the last counts. Other members are ignored, so the output of one dedupe may be the input of another. A value \
-        may have 64 MiB, a key 65536 bytes and 1024 levels, and a revision 64 bits; revision 0 is none.
+        may have 64 MiB and 1024 levels, a key 65536 bytes, and a revision 64 bits; revision 0 is none.
 
         A revision is a number that grows with each change of the source. It is passed on, and --suppress-unchanged \
         and --newer-only compare it.
@@ -45,10 +45,11 @@ enum Help {
         themselves are written, those of deletions too.
 
         OVERFLOW
-        When more would be pending than --max-keys or --max-bytes allows, everything that is pending is dropped. A \
-        message says so, and where the output is not plain lines, {"overflow":true} does, too. With --on-overflow drop, \
-        the reader may then have old values, and keys that are gone. A new snapshot of the source, from \
-        {"restart":true} to "in-sync", puts that right. Until that restart no "in-sync" is passed on.
+        When one more pending key would exceed --max-keys or --max-bytes, everything that is pending is dropped. A \
+        newer value of a pending key is no overflow, even if it is larger. A message tells of an overflow, and where \
+        the output is not plain lines, {"overflow":true} does, too. With --on-overflow drop, the reader may then have \
+        old values, and keys that are gone. A new snapshot of the source, from {"restart":true} to "in-sync", puts \
+        that right. Until that restart no "in-sync" is passed on.
 
         EXIT STATUS
           0    everything was read and written

@@ -11,8 +11,8 @@ enum ServeHelp {
         RESOURCES
           GET /events       Server-Sent Events, for EventSource and curl -N: the
                             present state first, then what changes
-          GET /lines        the same as lines of JSON, which never end; another
-                            dedupe can read them
+          GET /lines        the same as lines of JSON, until the server ends;
+                            another dedupe can read them
           GET /snapshot     the present state, as one JSON object
           GET /statistics   figures, as one JSON object
           GET /             a page that shows all this
@@ -50,7 +50,7 @@ enum ServeHelp {
           64   the command line is wrong
           70   there was no memory, or the program has a fault
           129  ended by SIGHUP (130: SIGINT, 143: SIGTERM): clients got what was
-               left and a last event, for --drain-timeout at most
+               left, for --drain-timeout at most
           131  ended at once by SIGQUIT
 
         SIGNALS
