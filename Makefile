@@ -102,7 +102,7 @@ PACKAGES = libck-dev libxxhash-dev libsimdjson-dev
 ETCD_PACKAGES = zlib1g-dev etcd-server etcd-client openssl
 SUDO = $(shell [ "$$(id -u)" = 0 ] || echo sudo)
 
-.PHONY: help setup setup-etcd setup-serve run demo page test test-serve test-page bench-serve test-all new-log etcd-faults test-c test-quick test-swift test-arm64 test-valgrind examples examples-c examples-swift test-install asan tsan \
+.PHONY: help setup setup-etcd setup-filter setup-serve run demo page test test-serve test-page bench-serve test-all new-log etcd-faults test-c test-quick test-swift test-arm64 test-valgrind examples examples-c examples-swift test-install asan tsan \
     fuzz model interleavings stress shutdown mutants evidence \
     bench bench-quick bench-layer bench-instructions bench-check bench-plot bench-hub bench-filter bench-etcd \
     format format-check licence-check api-check api-baseline \
@@ -479,14 +479,18 @@ HAS_SERVER = $(findstring Server,$(TRAITS))$(findstring --enable-all-traits,$(TR
 GENERATED_MANUAL = .build/plugins/GenerateManual/outputs/dedupe/dedupe.1
 COMPLETIONS = $(BUILD)/completions
 
-filter: setup
+# The trait Etcd links zlib.
+setup-filter:
+	@$(MAKE) -s setup PACKAGES="$(PACKAGES) $(if $(HAS_ETCD),zlib1g-dev)"
+
+filter: setup-filter
 	swift build -c release --product dedupe --static-swift-stdlib --scratch-path .build/static $(STRICT) $(TRAITS)
 	@mkdir -p $(dir $(FILTER)) $(COMPLETIONS)
 	install -s -m 755 .build/static/release/dedupe $(FILTER)
 	for shell in bash zsh fish; do \
 	    $(FILTER) --generate-completion-script $$shell > $(COMPLETIONS)/dedupe.$$shell || exit 1; done
 
-manual: setup
+manual: setup-filter
 	@mkdir -p $(BUILD)
 	swift package $(TRAITS) generate-manual --configuration debug > $(BUILD)/manual.log 2>&1 || { cat $(BUILD)/manual.log; exit 1; }
 	Sources/dedupe/Manual/manual dedupe $(GENERATED_MANUAL) < Sources/dedupe/Manual/dedupe.1.in > $(BUILD)/dedupe.1
