@@ -32,8 +32,8 @@
  * ----------
  *
  * Handles (cdedupe_...): the caller acquires slots, constructs payloads in them, puts them under
- * keys, gets displaced handles back, destroys what is in them, and discards the slots. Nothing is
- * copied.
+ * keys, gets displaced handles back, destroys what is in them, and discards the slots. The library
+ * copies keys, and never copies a payload.
  *
  * Bytes (cdedupe_bytes_...): the caller puts keys and values as bytes and takes batches of the
  * same. The library copies keys and values in, and frees them when the batch is released.
@@ -979,13 +979,19 @@ cdedupe_result_t cdedupe_bytes_pin(cdedupe_bytes_t *buffer, const void *CDEDUPE_
 /** As cdedupe_unpin(). */
 cdedupe_result_t cdedupe_bytes_unpin(cdedupe_bytes_t *buffer, cdedupe_pin_t pin);
 
-/** As cdedupe_bytes_put(), for the key of a pin, which must not be zero. */
+/**
+ * As cdedupe_bytes_put(), for the key that `pin` names. `pin` must not be zero: a zero pin is not
+ * detected, and the call would use the empty key.
+ */
 cdedupe_result_t cdedupe_bytes_put_pinned(cdedupe_bytes_t *buffer, cdedupe_pin_t pin,
                                           const void *CDEDUPE_NULLABLE value, size_t value_length,
                                           uint64_t revision,
                                           cdedupe_outcome_t *CDEDUPE_NULLABLE outcome);
 
-/** As cdedupe_bytes_delete(), for the key of a pin, which must not be zero. */
+/**
+ * As cdedupe_bytes_delete(), for the key that `pin` names. `pin` must not be zero: a zero pin is
+ * not detected, and the call would use the empty key.
+ */
 cdedupe_result_t cdedupe_bytes_delete_pinned(cdedupe_bytes_t *buffer, cdedupe_pin_t pin,
                                              uint64_t revision,
                                              cdedupe_outcome_t *CDEDUPE_NULLABLE outcome);
