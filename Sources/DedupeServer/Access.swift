@@ -4,6 +4,7 @@
 
 internal import HTTPTypes
 internal import HummingbirdCore
+internal import NIOCore
 
 /// Which requests are answered.
 ///
@@ -22,7 +23,8 @@ struct Access: Sendable {
     init(_ configuration: ServerConfiguration) {
         tokens = configuration.tokens
         origins = configuration.allowedOrigins
-        hosts = Self.loopbackNames.union(configuration.allowedHosts)
+        let own = configuration.host.lowercased()
+        hosts = Self.loopbackNames.union(configuration.allowedHosts).union([own.contains(":") ? "[\(own)]" : own])
         isSecure = configuration.tls != nil
         checksHosts = tokens.isEmpty && configuration.isLoopback
     }
@@ -31,8 +33,13 @@ struct Access: Sendable {
 
     private static let loopbackNames: Set<String> = ["localhost", "127.0.0.1", "[::1]"]
 
+    /// Whether a server with this name or address listens on the loopback. A name is looked up as
+    /// it is for listening.
     static func isLoopback(_ host: String) -> Bool {
-        host == "localhost" || host == "::1" || isLoopbackNumber(host)
+        guard let address = try? SocketAddress.makeAddressResolvingHost(host, port: 0).ipAddress else { return false }
+        let mapped = "::ffff:"
+        return address == "::1" || isLoopbackNumber(address)
+            || address.hasPrefix(mapped) && isLoopbackNumber(String(address.dropFirst(mapped.count)))
     }
 
     /// An address of the form 127.x.x.x. A name that only begins so is anybody's.
@@ -106,10 +113,13 @@ struct Access: Sendable {
             let parts = header.split(separator: " ", maxSplits: 1)
             return parts.count == 2 && parts[0].lowercased() == "bearer" ? String(parts[1]) : nil
         }
-        if let parameter = try StreamRequest.parameters(of: request.uri.query).last(where: { $0.name == "token" }) {
-            return parameter.value
-        }
-        return cookie(request)
+        return Self.token(in: try StreamRequest.parameters(of: request.uri.query)) ?? cookie(request)
+    }
+
+    /// The token among the parameters of a query or a form. A `+` that was not encoded came as a
+    /// space, which no token has.
+    static func token(in parameters: [(name: String, value: String)]) -> String? {
+        parameters.last { $0.name == "token" }.map { String($0.value.map { $0 == " " ? "+" : $0 }) }
     }
 
     private func cookie(_ request: Request) -> String? {

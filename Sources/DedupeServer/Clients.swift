@@ -118,7 +118,7 @@ final class Clients: Sendable {
         let idle = state.withLock { state in
             state.connections.values.filter { $0.requests == 0 && $0.idleSince < limit }
         }
-        for connection in idle { connection.channel.close(promise: nil) }
+        for connection in idle { connection.channel.cutOff() }
     }
 
     /// Closes every connection, whatever its client has still to get.
@@ -126,7 +126,7 @@ final class Clients: Sendable {
     /// - Returns: How many there were.
     func closeAll() -> Int {
         let connections = state.withLock { Array($0.connections.values) }
-        for connection in connections { connection.channel.close(promise: nil) }
+        for connection in connections { connection.channel.cutOff() }
         return connections.count
     }
 

@@ -76,6 +76,11 @@ public final class DedupeServer: Sendable {
     ///   get.
     public func shutDown(deadline: ContinuousClock.Instant) {
         stopping()
+        Task { [responder, configuration] in
+            // Clients of HTTP/2 that have nothing to get, and do not answer that they know the end.
+            try? await Task.sleep(for: configuration.closingTimeout)
+            responder.clients.closeIdle(longerThan: configuration.closingTimeout)
+        }
         Task { [responder] in
             try? await Task.sleep(until: deadline)
             while responder.clients.closeAll() > 0 { try? await Task.sleep(for: .milliseconds(100)) }
@@ -125,8 +130,8 @@ public final class DedupeServer: Sendable {
         }
         let tls = try Self.tlsConfiguration(files)
         let http2 = HTTP2ChannelConfiguration(
-            idleTimeout: configuration.idleTimeout, gracefulCloseTimeout: configuration.closingTimeout,
-            streamConfiguration: http)
+            // Without a limit, which would also cut off streams that are being sent.
+            idleTimeout: configuration.idleTimeout, gracefulCloseTimeout: nil, streamConfiguration: http)
         return HTTPServerBuilder { responder in
             GuardedChannel(
                 base: try HTTP2UpgradeChannel(tlsConfiguration: tls, configuration: http2, responder: responder),

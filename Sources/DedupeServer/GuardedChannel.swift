@@ -31,8 +31,8 @@ struct GuardedChannel<Base: ServerChildChannel>: ServerChildChannel {
                 // At once behind the handler of TLS, because the choice of the HTTP version keeps
                 // the news of the handshake's end to itself.
                 let pipeline = channel.pipeline.syncOperations
-                try pipeline.addHandler(
-                    HandshakeDeadline(time: TimeAmount(configuration.idleTimeout)),
+                try pipeline.addHandlers(
+                    [HandshakeDeadline(time: TimeAmount(configuration.idleTimeout)), FlushBeforeClose()],
                     position: .after(pipeline.handler(type: NIOSSLServerHandler.self)))
             }
             return value
@@ -63,6 +63,17 @@ struct GuardedChannel<Base: ServerChildChannel>: ServerChildChannel {
 
     /// `TCP_NOTSENT_LOWAT` of Linux.
     private static var notSentLowWatermark: CInt { 25 }
+}
+
+/// Sends what was written before the connection is closed. HTTP/2 closes a connection with the last
+/// stream, whose last frame it may not have flushed yet.
+final class FlushBeforeClose: ChannelOutboundHandler, RemovableChannelHandler {
+    typealias OutboundIn = Any
+
+    func close(context: ChannelHandlerContext, mode: CloseMode, promise: EventLoopPromise<Void>?) {
+        context.flush()
+        context.close(mode: mode, promise: promise)
+    }
 }
 
 /// Closes a connection whose TLS handshake takes too long.

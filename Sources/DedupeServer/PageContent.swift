@@ -595,7 +595,7 @@ enum PageContent {
         }
         button { border-color: var(--first); cursor: pointer; }
         </style>
-        <form method="post" action="/">
+        <form method="post">
           <label>This server asks for a token.
             <input name="token" type="password" autocomplete="current-password" required autofocus>
           </label>

@@ -25,7 +25,7 @@ final class Progress: Sendable {
         task = channel.eventLoop.scheduleRepeatedTask(initialDelay: patience, delay: patience) { task in
             let now = steps.count.load(ordering: .relaxed)
             if steps.seen.exchange(now, ordering: .relaxed) == now {
-                channel.close(promise: nil)
+                channel.cutOff()
                 task.cancel()
             }
         }

@@ -103,7 +103,7 @@ struct Responder: Sendable {
         let request = exchange.request
         switch request.method {
         case .get, .head:
-            if let token = try pageToken(of: request) { return logIn(token) }
+            if let token = try pageToken(of: request) { return logIn(token, request) }
             do throws(Refusal) {
                 try access.checkToken(request)
             } catch {
@@ -112,7 +112,7 @@ struct Responder: Sendable {
             return Self.response(page: PageContent.page, policy: PageContent.policy)
         case .post where access.needsToken:
             guard let token = await formToken(of: exchange) else { throw .badRequest("The form has one field, token.") }
-            return logIn(token)
+            return logIn(token, request)
         default: throw .methodNotAllowed
         }
     }
@@ -125,21 +125,23 @@ struct Responder: Sendable {
         guard let buffer = try? await exchange.request.body.collect(upTo: 4096),
             let parameters = try? StreamRequest.parameters(of: String(buffer: buffer))
         else { return nil }
-        return parameters.first { $0.name == "token" }?.value
+        return Access.token(in: parameters)
     }
 
     /// The token in the page's address, which then leaves the address.
     private func pageToken(of request: Request) throws(Refusal) -> String? {
         guard access.needsToken else { return nil }
-        return try StreamRequest.parameters(of: request.uri.query).last { $0.name == "token" }?.value
+        return Access.token(in: try StreamRequest.parameters(of: request.uri.query))
     }
 
-    private func logIn(_ token: String) -> Response {
+    /// Sends the browser to the page that it asked for.
+    private func logIn(_ token: String, _ request: Request) -> Response {
         guard access.isKnown(token) else { return form(status: .unauthorized) }
+        let query = StreamRequest.query(request.uri.query, without: "token")
         return Response(
             status: .seeOther,
             headers: [
-                .location: "/", .setCookie: access.cookie(for: token), .cacheControl: "no-store",
+                .location: "/" + query, .setCookie: access.cookie(for: token), .cacheControl: "no-store",
                 .referrerPolicy: "same-origin",
             ])
     }
@@ -170,8 +172,8 @@ struct Responder: Sendable {
         // Proxies must not collect what has to arrive at once.
         headers[.xAccelBuffering] = "no"
         headers[.date] = HTTPDate.now
+        if exchange.request.method == .head { return try await sendHead(headers, for: exchange, writer) }
         let head = HTTPResponse(status: .ok, headerFields: headers)
-        if exchange.request.method == .head { return try await writer.writeResponse(head) }
 
         var request = request
         request.interval = [configuration.minimumInterval, request.interval].compactMap { $0 }.max()
@@ -187,6 +189,19 @@ struct Responder: Sendable {
         }
         defer { clients.remove(client) }
         try await client.run(request, from: feed, head: head)
+    }
+
+    /// The answer to HEAD. In HTTP/1.1 the encoder ends every response of unknown length with an
+    /// empty chunk, which the next response on the connection would begin with. So this is the last
+    /// one.
+    private func sendHead(
+        _ headers: HTTPFields, for exchange: Exchange, _ writer: consuming ResponseWriter
+    ) async throws {
+        var headers = headers
+        let isLast = !Self.isHTTP2(exchange.channel)
+        if isLast { headers[.connection] = "close" }
+        try await writer.writeResponse(HTTPResponse(status: .ok, headerFields: headers))
+        if isLast { exchange.channel.close(promise: nil) }
     }
 
     private func describe(

@@ -19,7 +19,8 @@ public struct Snapshot: Sendable {
     /// One JSON object. It is put together while it is sent, and the values' text is shared with
     /// the hub, so a snapshot for a slow client takes little memory.
     ///
-    /// - Parameter advance: called after each part that the system has accepted.
+    /// - Parameter advance: called after each part of at most ``partSize`` bytes that the system
+    ///   has accepted.
     func body(_ advance: @escaping @Sendable () -> Void) -> ResponseBody {
         let entries = entries.compactMap { $0 }
         let status = status.map { "\"\($0)\"" } ?? "null"
@@ -31,11 +32,16 @@ public struct Snapshot: Sendable {
             var text = ByteBuffer(string: head)
             for (index, entry) in entries.enumerated() {
                 if index > 0 { text.writeInteger(UInt8(ascii: ",")) }
-                text.writeBytes(entry)
-                if text.readableBytes >= Self.enough {
-                    try await writer.write(text)
-                    advance()
-                    text = ByteBuffer()
+                var rest = entry[...]
+                while !rest.isEmpty {
+                    let part = rest.prefix(Self.partSize - text.readableBytes)
+                    text.writeBytes(part)
+                    rest = rest.dropFirst(part.count)
+                    if text.readableBytes == Self.partSize {
+                        try await writer.write(text)
+                        advance()
+                        text = ByteBuffer()
+                    }
                 }
             }
             text.writeString(tail)
@@ -44,7 +50,8 @@ public struct Snapshot: Sendable {
         }
     }
 
-    private static let enough = 64 << 10
+    /// So a client that reads steadily is seen to do so, however long a value is.
+    private static let partSize = 64 << 10
 }
 
 #endif

@@ -29,10 +29,9 @@ final class StreamClient: @unchecked Sendable {
 
     private var isWriting = false
     private var isOver = false
-    /// Whether something was written since the last look at it.
-    private var wasActive = false
+    private var lastWrite = NIODeadline.uptimeNanoseconds(0)
     private var timer: Scheduled<Void>?
-    private var heartbeat: RepeatedTask?
+    private var heartbeat: Scheduled<Void>?
     private var turns = 0
 
     init(_ description: ClientDescription, on channel: any Channel, configuration: ServerConfiguration) {
@@ -87,8 +86,8 @@ final class StreamClient: @unchecked Sendable {
         self.subscription = subscription
         current.withLock { $0 = subscription }
         channel.write(HTTPResponsePart.head(head), promise: nil)
-        startHeartbeat()
         write(ByteBuffer(string: format.beginning(retry: retry)))
+        scheduleHeartbeat(in: period)
     }
 
     /// The hub has something. While the timer runs, that is the end, which lifts the interval.
@@ -128,7 +127,7 @@ final class StreamClient: @unchecked Sendable {
 
     private func write(_ text: ByteBuffer) {
         isWriting = true
-        wasActive = true
+        lastWrite = channel.eventLoop.now
         bytes.add(text.readableBytes, ordering: .relaxed)
         channel.writeAndFlush(HTTPResponsePart.body(text)).whenComplete { result in
             self.isWriting = false
@@ -141,17 +140,19 @@ final class StreamClient: @unchecked Sendable {
 
     // MARK: - Heartbeat
 
-    private func startHeartbeat() {
-        let period = TimeAmount(configuration.heartbeat)
-        heartbeat = channel.eventLoop.scheduleRepeatedTask(initialDelay: period, delay: period) { _ in self.beat() }
+    private var period: TimeAmount { TimeAmount(configuration.heartbeat) }
+
+    private func scheduleHeartbeat(in time: TimeAmount) {
+        heartbeat = channel.eventLoop.scheduleTask(in: time) { self.beat() }
     }
 
+    /// A heartbeat is due when nothing was written for the period. A stalled client needs none.
     private func beat() {
-        if !wasActive, !isWriting, !isOver, let subscription {
-            write(ByteBuffer(string: format.heartbeat(position: subscription.position)))
-        }
-        // A heartbeat is no reason to leave out the next one.
-        wasActive = false
+        guard !isOver, let subscription else { return }
+        let rest = lastWrite + period - channel.eventLoop.now
+        if rest > .zero { return scheduleHeartbeat(in: rest) }
+        if !isWriting { write(ByteBuffer(string: format.heartbeat(position: subscription.position))) }
+        scheduleHeartbeat(in: period)
     }
 
     // MARK: - The end

@@ -7,12 +7,15 @@ internal import HummingbirdCore
 internal import NIOCore
 internal import NIOHTTP1
 internal import NIOHTTPTypes
+internal import NIOSSL
 
-/// Stands between HTTP's parts and the requests' handling: it answers what is no request, and tells
-/// a stream that its client has closed the connection.
-final class StreamGuardian: ChannelInboundHandler, RemovableChannelHandler {
+/// Stands between HTTP's parts and the requests' handling: it answers what is no request, tells a
+/// stream that its client has closed the connection, and lets nothing close the connection before
+/// a response that has been written is sent.
+final class StreamGuardian: ChannelDuplexHandler, RemovableChannelHandler {
     typealias InboundIn = HTTPRequestPart
     typealias InboundOut = HTTPRequestPart
+    typealias OutboundIn = HTTPResponsePart
     typealias OutboundOut = HTTPResponsePart
 
     /// Called once, on the event loop.
@@ -20,6 +23,9 @@ final class StreamGuardian: ChannelInboundHandler, RemovableChannelHandler {
     private(set) var isInputClosed = false
     private var isInRequest = false
     private var isOver = false
+    /// Responses that have been written to their end, and not been sent.
+    private var unsent = 0
+    private var heldCloses: [(mode: CloseMode, promise: EventLoopPromise<Void>?)] = []
 
     func channelRead(context: ChannelHandlerContext, data: NIOAny) {
         if case .head = unwrapInboundIn(data) { isInRequest = true }
@@ -57,11 +63,53 @@ final class StreamGuardian: ChannelInboundHandler, RemovableChannelHandler {
         }
     }
 
+    // MARK: - Closing
+
+    func write(context: ChannelHandlerContext, data: NIOAny, promise: EventLoopPromise<Void>?) {
+        guard case .end = unwrapOutboundIn(data) else { return context.write(data, promise: promise) }
+        let sent = promise ?? context.eventLoop.makePromise(of: Void.self)
+        unsent += 1
+        sent.futureResult.assumeIsolated().whenComplete { _ in
+            self.unsent -= 1
+            self.closeWhatWasHeld(context)
+        }
+        context.write(data, promise: sent)
+    }
+
+    /// The end of a graceful shutdown closes a connection as soon as the response is written, and
+    /// so does a client that closes its own side. NIO would drop what the system has not taken.
+    /// ``NIOCore/Channel/cutOff()`` does not come by here.
+    func close(context: ChannelHandlerContext, mode: CloseMode, promise: EventLoopPromise<Void>?) {
+        guard unsent > 0, mode != .input else { return context.close(mode: mode, promise: promise) }
+        heldCloses.append((mode, promise))
+    }
+
+    private func closeWhatWasHeld(_ context: ChannelHandlerContext) {
+        guard unsent == 0 else { return }
+        for close in heldCloses { context.close(mode: close.mode, promise: close.promise) }
+        heldCloses = []
+    }
+
     private static func refusal(for error: any Error) -> Refusal? {
         switch error {
         case HTTPParserError.headerOverflow: .headersTooLarge
         case is HTTPParserError: .malformed
         default: nil
+        }
+    }
+}
+
+extension Channel {
+    /// Closes the channel at once. What has not been sent is dropped, and TLS does not wait for
+    /// the client's goodbye.
+    func cutOff() {
+        eventLoop.execute {
+            let pipeline = self.pipeline.syncOperations
+            let last =
+                (try? pipeline.context(handlerType: NIOSSLServerHandler.self))
+                ?? (try? pipeline.context(handlerType: StreamGuardian.self))
+            // From there the call goes only to the handlers that are nearer to the socket.
+            if let last { last.close(promise: nil) } else { self.close(promise: nil) }
         }
     }
 }

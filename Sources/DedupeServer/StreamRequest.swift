@@ -75,6 +75,15 @@ public struct StreamRequest: Sendable, Equatable {
         return parameters
     }
 
+    /// The query of an address without one parameter, with the question mark, as it came; empty if
+    /// there is no other parameter.
+    static func query(_ query: String?, without name: String) -> String {
+        let others = (query ?? "").split(separator: "&").filter { part in
+            decoded(part.prefix { $0 != "=" }) != name
+        }
+        return others.isEmpty ? "" : "?" + others.joined(separator: "&")
+    }
+
     /// The text that percent-encoding stands for; `nil` if it is malformed.
     static func decoded(_ text: some StringProtocol) -> String? {
         var bytes: [UInt8] = []

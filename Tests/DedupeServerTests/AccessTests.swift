@@ -39,6 +39,18 @@ private let secret = "0123456789abcdef-._~+/="
             try await expect(200, server.get(path, ["Authorization: bearer another-token-of-someone"]))
             try await expect(200, server.get(path, ["Cookie: a=b; dedupe-token=" + secret]))
             try await expect(200, server.get(path + "?token=0123456789abcdef-._~%2B/="))
+            // A plus sign in a query stands for a space.
+            try await expect(200, server.get(path + "?token=" + secret))
+        }
+    }
+
+    @Test func page_thatWasAskedFor_isShownAfterTheToken() async throws {
+        try await withServer(configured { $0.tokens = [Token(secret)!] }) { server in
+            let fromAddress = try await server.get("/?prefix=a%2Fb&token=\(secret)&prefix=c")
+            #expect(fromAddress.head.headers["location"] == "/?prefix=a%2Fb&prefix=c")
+            let fromForm = try await server.get("/?prefix=a", method: "POST", body: "token=" + secret)
+            #expect(fromForm.status == 303)
+            #expect(fromForm.head.headers["location"] == "/?prefix=a")
         }
     }
 

@@ -73,7 +73,7 @@ final class FrameClient: @unchecked Sendable {
         try send(Frame(type: .window, stream: stream, payload: Self.bytes(count)))
     }
 
-    /// The next frame, when it has come; `nil` at the end. Settings are answered.
+    /// The next frame, when it has come; `nil` at the end. Settings and pings are answered.
     func frame() throws -> Frame? {
         guard let head = try take(9) else { return nil }
         let length = head[0..<3].reduce(0) { $0 << 8 | Int($1) }
@@ -83,6 +83,7 @@ final class FrameClient: @unchecked Sendable {
         let frame = Frame(type: type, flags: head[4], stream: stream, payload: payload)
         // The server may have ended the connection meanwhile.
         if type == .settings && frame.flags & 1 == 0 { try? send(Frame(type: .settings, flags: 1)) }
+        if type == .ping && frame.flags & 1 == 0 { try? send(Frame(type: .ping, flags: 1, payload: payload)) }
         return frame
     }
 

@@ -114,6 +114,34 @@ struct SecureTests {
         }
     }
 
+    /// The client agrees that the connection ends, and takes longer for its stream.
+    @Test func slowStream_thatIsLeftAtTheEnd_isSentWhole() async throws {
+        try await withSecureServer(configured { $0.closingTimeout = .milliseconds(200) }) { server in
+            let client = try FrameClient(port: server.port, window: 1000)
+            try await blocking {
+                try client.widen(0, by: 1 << 30)
+                try client.get("/lines", stream: 1)
+            }
+            try await server.waitForClients(1)
+            server.put((0..<100).map { ("k\($0)", "\"" + String(repeating: "x", count: 1000) + "\"") })
+            server.hub.finish()
+            server.server.shutDown(deadline: .now + .seconds(60))
+            let text = try await blocking {
+                var text: [UInt8] = []
+                while let frame = try client.frame() {
+                    if frame.type == .ping {
+                        usleep(600_000)
+                        try client.widen(1, by: 1 << 30)
+                    }
+                    if frame.type == .data { text += frame.payload }
+                    if frame.type == .data && frame.flags & 1 == 1 { return text }
+                }
+                throw WireError("the connection ended after \(text.count) bytes")
+            }
+            #expect(String(decoding: text, as: UTF8.self).split(separator: "\n").count == 100)
+        }
+    }
+
     @Test func headersThatAreTooLarge_areRefusedOverHTTP2() async throws {
         try await withSecureServer { server in
             let output = try await Tool.run(

@@ -161,10 +161,11 @@ import Testing
         #expect(try await process.wait() == 130)
     }
 
-    @Test func signal_whileADeliveryIsUnderWay_clientStillGetsEverything() async throws {
+    /// The server writes up to 16 batches of 100 keys at a time.
+    @Test(arguments: [8000, 8100])
+    func signal_whileADeliveryIsUnderWay_clientStillGetsEverything(count: Int) async throws {
         let (process, port) = try await serve()
         let value = String(repeating: "x", count: 1000)
-        let count = 8000
         for number in 0..<count { process.write("{\"key\":\"k\(number)\",\"value\":\"\(value)\"}\n") }
         try await eventually("the keys") { try await get(port, "/statistics").body.contains("\"keys\":\(count),") }
         let slow = try WireClient(port: port, receiveBuffer: 4096)

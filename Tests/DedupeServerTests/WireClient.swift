@@ -179,17 +179,27 @@ final class WireClient: @unchecked Sendable {
     func response(isHead: Bool = false) throws -> WireResponse {
         let head = try head()
         if isHead || head.status == 204 { return WireResponse(head: head, body: "") }
+        return WireResponse(head: head, body: try body(of: head))
+    }
+
+    /// - Parameter pause: microseconds to wait after each 100,000 bytes.
+    func body(of head: WireHead, pause: UInt32 = 0) throws -> String {
         var body = ""
         if isChunked {
             while let line = try line() { body += line + "\n" }
         } else if let length = head.headers["content-length"].flatMap({ Int($0) }) {
+            var pauses = 0
             while received.count < length {
                 if try !receive() { throw WireError("the body ended after \(received.count) of \(length) bytes") }
+                if received.count / 100_000 > pauses {
+                    pauses += 1
+                    usleep(pause)
+                }
             }
             body = String(decoding: received[..<length], as: UTF8.self)
             received.removeFirst(length)
         }
-        return WireResponse(head: head, body: body)
+        return body
     }
 
     private var text: [UInt8] = []
