@@ -82,6 +82,15 @@ extension SyncerStateMachine {
         watch?.heartbeat = .quiet(until: now + configuration.liveness.heartbeatInterval)
     }
 
+    /// A busy watch is never silent, so nothing would show that its server answers requests for a
+    /// sign of life. A server that has answered one is not taken for a proxy when a later stream is
+    /// silent. The server need not answer while the watch catches up, so it is asked until it does.
+    mutating func askBusyWatch() {
+        guard let watch, phase == .following, !answering.contains(endpoint), watch.nextQuestion <= now else { return }
+        self.watch?.nextQuestion = now + configuration.liveness.heartbeatInterval
+        actions.append(.requestProgress(watch.id))
+    }
+
     private mutating func heartbeatDue() {
         guard let watch else { return }
         switch watch.heartbeat {

@@ -4,6 +4,7 @@
 extension SyncerStateMachine {
     mutating func received(_ message: WatchMessage) {
         wasAlive()
+        defer { askBusyWatch() }
         switch message {
         case .created(let range, let position): created(range, position)
         case .changes(let range, let entries, let position, let isFragment):
@@ -54,9 +55,6 @@ extension SyncerStateMachine {
             report(.resumed(endpoint: endpoint))
         }
         tell(.inSync)
-        // A server that is asked now, while the stream certainly works, is not taken for a proxy
-        // when a later stream is silent.
-        if let watch, !answering.contains(endpoint) { actions.append(.requestProgress(watch.id)) }
         if watch?.isBehind == true && request == nil { verify() }
     }
 

@@ -24,6 +24,9 @@ struct WatchStream: Sendable {
     /// When every range must have been created.
     let deadline: Duration
     var heartbeat: Heartbeat
+    /// From this time on the syncer asks for a sign of life although messages come, if the endpoint
+    /// has never answered.
+    var nextQuestion: Duration
     /// Whether the member was behind a cursor when it accepted the watch.
     var isBehind = false
 
@@ -32,6 +35,7 @@ struct WatchStream: Sendable {
         self.ranges = Array(repeating: Range(), count: ranges)
         self.deadline = deadline
         self.heartbeat = .quiet(until: heartbeat)
+        nextQuestion = heartbeat
     }
 
     var isCreated: Bool { ranges.allSatisfy(\.isCreated) }

@@ -76,7 +76,7 @@ final class ScriptedStore: Datastore {
         answer(try await expect(.page(endpoint: endpoint, request), location), .page(page))
     }
 
-    /// A watch that has accepted its only range. The driver asks its server for a sign of life.
+    /// A watch that has accepted its only range.
     func expectWatch(
         from start: Int64, endpoint: Int = 0, _ location: SourceLocation = #_sourceLocation
     ) async throws -> ScriptedWatch {
@@ -85,7 +85,6 @@ final class ScriptedStore: Datastore {
         state.change { $0.watches.append(watch) }
         watch.send(.created(range: 0, .at(start - 1)))
         answer(call, .watch(watch))
-        answer(try await expect(.progress, location), .done)
         return watch
     }
 

@@ -164,9 +164,10 @@ final class Simulation {
         }
     }
 
-    /// The answer overtakes what is on its way, and its revision may be anything.
+    /// The answer overtakes what is on its way, and its revision may be anything. A server does not
+    /// answer while the watch catches up.
     private func answerProgress() {
-        guard let watch, !watch.isSilent, !world.isMute[watch.endpoint] else { return }
+        guard let watch, !watch.isSilent, !world.isMute[watch.endpoint], watch.hasCaughtUp(world) else { return }
         var position = world.position(of: watch.endpoint)
         if generator.oneIn(3) { position.revision = Int64(generator.below(200)) }
         self.watch?.messages.insert(.heartbeat(position), at: 0)

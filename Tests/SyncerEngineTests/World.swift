@@ -163,6 +163,11 @@ struct SimulatedWatch {
         messages.append(.changes(range: range, Array(rest), position, isFragment: false))
     }
 
+    /// Whether the member has no more to report.
+    func hasCaughtUp(_ world: World) -> Bool {
+        isCreated.allSatisfy { $0 } && next.allSatisfy { $0 > world.applied(endpoint) }
+    }
+
     /// Whether everything was reported.
     func isDrained(_ world: World) -> Bool {
         messages.isEmpty && isCreated.allSatisfy { $0 } && next.allSatisfy { $0 > world.revision }
