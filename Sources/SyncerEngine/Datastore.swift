@@ -23,10 +23,11 @@ package protocol Datastore: Sendable {
     /// Reads one page of one range.
     func page(endpoint: Int, _ request: PageRequest) async throws(DatastoreError) -> Page
 
-    /// Opens one stream that reports the changes of every range from that range's revision on.
+    /// Opens one stream that reports the changes of every range from that range's revision on. It
+    /// may report older changes, too. If a change may be missing, the watch ends as compacted.
     ///
     /// - Parameter starts: for each range, in the configured order, the revision of the first
-    ///   change to report.
+    ///   change to report. The datastore may not have reached it.
     func watch(endpoint: Int, starts: [Int64]) async throws(DatastoreError) -> Watch
 
     /// Begins to close the connections to an endpoint, and returns at once. A request that comes
@@ -45,7 +46,8 @@ package protocol DatastoreWatch: Sendable {
     /// What the server sends. Iterated once.
     var messages: Messages { get }
 
-    /// Asks the server for a sign of life. The answer is a `.heartbeat`.
+    /// Asks the server for a sign of life. The answer is a `.heartbeat`. A server need not answer
+    /// while it catches the watch up, but it answers if nothing is written.
     func requestProgress() async throws(DatastoreError)
 
     /// Closes the stream.

@@ -273,6 +273,43 @@ import Testing
         }
     }
 
+    /// Scene 20: a compaction comes between the last page and the watch. It removes the deletion at
+    /// the compacted revision from the history.
+    @Test func scene20_compactionReachesTheFirstRevision_endsTheWatch() async throws {
+        let cluster = try await EtcdCluster()
+        let admin = try await EtcdAdmin(cluster.endpoints[0])
+        let datastore = EtcdDatastore(endpoints: cluster.endpoints, prefixes: [Array("/k/".utf8)], options: .patient)
+        try await admin.put("/k/1", "1")
+        let known = try await admin.put("/k/2", "1")
+        let deletion = try await admin.delete("/k/1")
+        // What is known may be compacted.
+        try await admin.compact(known)
+        var messages = try await first(2, of: try await datastore.watch(endpoint: 0, starts: [deletion]))
+        guard case .changes(_, let entries, _, _) = messages[1] else { throw DatastoreError(.other, "\(messages)") }
+        #expect(entries.last == DatastoreEntry(key: Array("/k/1".utf8), value: nil, revision: deletion))
+        try await admin.compact(deletion)
+        messages = try await first(2, of: try await datastore.watch(endpoint: 0, starts: [deletion]))
+        guard case .cancelled(_, _, let compacted, _) = messages[1] else {
+            throw DatastoreError(.other, "\(messages)")
+        }
+        #expect(compacted == deletion)
+        await datastore.close()
+    }
+
+    /// Scene 29: nothing is written after the watch has begun.
+    @Test func scene29_idleCluster_answersRequestsForProgress() async throws {
+        let cluster = try await EtcdCluster()
+        let admin = try await EtcdAdmin(cluster.endpoints[0])
+        try await admin.put("/k/1", "1")
+        var configuration = quick(EtcdConfiguration(endpoints: cluster.endpoints, prefix: "/k/"))
+        configuration.heartbeatTimeout = .seconds(4)
+        try await Follower.run(configuration) { follower in
+            try await follower.waitUntilInSync()
+            try await Task.sleep(for: .seconds(6))
+            #expect(follower.syncer.statistics.heartbeatMisses == 0)
+        }
+    }
+
     /// Scene 2: every revision is compacted at once, so pages of one revision cannot be read.
     @Test func scene02_compactionBetweenPages_stillGetsInSync() async throws {
         let cluster = try await EtcdCluster()

@@ -213,7 +213,7 @@ import Testing
             }
         ) { follower, store in
             try await follower.sink.waitUntil("the change") { $0.content[Array("/k/2".utf8)] != nil }
-            #expect(store.creations.map(\.startRevision) == [3, 3])
+            #expect(store.creations.map(\.startRevision) == [2, 2])
             #expect(follower.syncer.statistics.resyncs == [.initial: 1])
         }
     }
@@ -234,6 +234,19 @@ import Testing
             #expect(Set(store.peers).count == store.peers.count)
             #expect(follower.syncer.statistics.heartbeatMisses >= 1)
             #expect(follower.syncer.statistics.resyncs == [.initial: 1])
+        }
+    }
+
+    /// Scene 29: nothing is written, and the server still answers requests for progress.
+    @Test func scene29_idleCluster_isNotTakenForDead() async throws {
+        store.put("/k/1", "1")
+        try await follow(heartbeatInterval: .milliseconds(50), heartbeatTimeout: .seconds(5), plainScript) {
+            follower, store in
+            try await within("four requests for progress") {
+                while store.progressRequests < 4 { try await Task.sleep(for: .milliseconds(5)) }
+            }
+            #expect(follower.syncer.statistics.heartbeatMisses == 0)
+            #expect(store.creations.count == 1)
         }
     }
 
@@ -283,7 +296,7 @@ import Testing
             }
         ) { follower, store in
             try await follower.sink.waitUntil("all changes") { $0.content[Array("/k/3".utf8)] != nil }
-            #expect(store.creations.map(\.startRevision) == [3, 3])
+            #expect(store.creations.map(\.startRevision) == [2, 2])
             #expect(follower.sink.snapshot.content == store.content())
         }
     }

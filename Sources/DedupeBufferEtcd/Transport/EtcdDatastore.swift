@@ -33,12 +33,9 @@ final class EtcdDatastore: Datastore {
     func probe(endpoint: Int, resuming: Int64?) async throws(DatastoreError) -> HistoryPosition {
         // One key is enough, and the user may read this one: it is in the range.
         var request = RangeRequest(key: ranges[0].start, limit: 1, isKeysOnly: true)
-        // A read at the revision before fails if a watch could miss something. This is stricter
-        // than etcd's own check for a watch, which lets one begin at the compacted revision itself,
-        // although a deletion at that revision is gone.
-        //
-        // It also fails, as `.futureRevision`, if the history ends before that revision. That is
-        // the only proof that the history is another one: a moment later it may have grown.
+        // A read at the revision before fails as `.compacted` if a watch could miss something. It
+        // also fails, as `.futureRevision`, if the history ends before that revision. That is the
+        // only proof that the history is another one: a moment later it may have grown.
         if let resuming { request.revision = max(0, resuming - 1) }
         return try await call(.range, request, endpoint, options.requestTimeout).header.position
     }
@@ -56,11 +53,21 @@ final class EtcdDatastore: Datastore {
             count: response.count)
     }
 
+    /// Each range is watched from the revision before its start, for two reasons:
+    ///
+    /// * etcd lets a watch begin at the compacted revision itself, although the deletions of that
+    ///   revision are gone. A watch that begins one revision earlier is refused instead. The
+    ///   revision before the start may be compacted, because the engine has its changes and drops
+    ///   them.
+    /// * etcd does not answer a request for progress before the cluster has reached the first
+    ///   revision of each watch of the stream. The revision before the start exists already.
     func watch(endpoint: Int, starts: [Int64]) async throws(DatastoreError) -> EtcdWatch {
         try await authenticateIfNeeded(endpoint: endpoint)
         let creations = zip(ranges, starts).map { range, start in
+            // With a start revision of 0, etcd would watch only what comes from now on.
             WatchCreateRequest(
-                key: range.start, rangeEnd: range.end, startRevision: start, notifiesProgress: true, fragments: true)
+                key: range.start, rangeEnd: range.end, startRevision: max(1, start - 1), notifiesProgress: true,
+                fragments: true)
         }
         return EtcdWatch(try connections.forWatch(endpoint: endpoint), creations, credentials.metadata)
     }

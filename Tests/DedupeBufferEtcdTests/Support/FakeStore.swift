@@ -18,6 +18,7 @@ final class FakeStore: Sendable {
         var creations: [WatchCreateRequest] = []
         var peers: [String] = []
         var waiting: [AsyncStream<Void>.Continuation] = []
+        var progressRequests = 0
     }
 
     private let cluster: UInt64
@@ -31,6 +32,8 @@ final class FakeStore: Sendable {
     var revision: Int64 { state.withLock { $0.revision } }
     /// The connections that pages were read on, in their order.
     var pagePeers: [String] { state.withLock { $0.pagePeers } }
+    /// Requests for progress so far, of all watches together.
+    var progressRequests: Int { state.withLock { $0.progressRequests } }
 
     /// Puts a value, or deletes the key if the value is `nil`. The watches are told.
     @discardableResult
@@ -112,7 +115,8 @@ final class FakeStore: Sendable {
             && (request.rangeEnd == [0] || key.lexicographicallyPrecedes(request.rangeEnd))
     }
 
-    /// Serves a watch as etcd does, until the client goes.
+    /// Serves a watch as etcd does, until the client goes. Since 3.5.22 and 3.6.2, etcd answers no
+    /// request for progress before the cluster has reached the watch's first revision.
     func follow(
         _ stream: FakeStream, from start: Int64, _ requests: inout FakeRequests, isCreated: Bool = false
     ) async throws {
@@ -131,7 +135,9 @@ final class FakeStore: Sendable {
         }
         defer { sender.cancel() }
         while let request = try await requests.next() {
-            if request == .progress { try await stream.send(.of(-1, revision: revision, cluster: cluster)) }
+            guard request == .progress else { continue }
+            state.withLock { $0.progressRequests += 1 }
+            if revision >= start { try await stream.send(.of(-1, revision: revision, cluster: cluster)) }
         }
     }
 }
