@@ -66,7 +66,8 @@ public struct EtcdConfiguration: Sendable {
     /// that resumes brings what was missed.
     ///
     /// The time begins when the syncer notices that the watch does not work. If a watch only falls
-    /// silent, that takes ``heartbeatInterval`` and ``heartbeatTimeout``.
+    /// silent, that takes ``heartbeatInterval`` and ``heartbeatTimeout``. The pause that follows an
+    /// overflow of the buffer does not count.
     public var gracePeriod = Duration.seconds(10)
 
     /// The pauses between attempts.

@@ -16,13 +16,16 @@ extension SyncerStateMachine {
     /// A snapshot is read on a new connection. The old one was idle while the watch worked, so it
     /// may be dead without a sign, and it may lead to a cluster that has left this address.
     mutating func resync(_ reason: ResyncReason) {
-        let pause = waitingUntil ?? now
+        let pause = max(now, waitingUntil ?? now)
         leaveFollowing()
         cancelAll()
         disconnect()
         if reason == .compacted, snapshot?.hasBegun == true { compactedSnapshots += 1 }
         plan(reason)
         let start = max(pause, pacer.begin(reason, at: now, random: random))
+        // After an overflow the sink knows that it is not in sync. The syncer asks for nothing
+        // during the pause, so the pause is no sign that the datastore is away.
+        if reason == .overflow { lastHealth += start - pause }
         if start > now { return wait(until: start) }
         // The first page is a linearizable answer itself. A watch that comes first needs a probe.
         if snapshot?.isWatchFirst == true { probe() } else { readNextPage() }

@@ -78,7 +78,8 @@ struct SyncerStateMachine: Sendable {
     var told: SyncStatus?
     /// Since when the phase is following.
     var followingSince: Duration?
-    /// When a snapshot or a watch worked last.
+    /// When a snapshot or a watch worked last. Pauses because of overflows do not count, so it may
+    /// be in the future.
     var lastHealth = Duration.zero
     /// When the next audit is due. `nil` if there is none.
     var auditAt: Duration?

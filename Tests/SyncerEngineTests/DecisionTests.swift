@@ -80,10 +80,11 @@ struct DecisionTests {
         try harness.follow(at: 10)
         harness.send(.overflowed)
         #expect(harness.take().seen == "restart, resync")
-        // etcd cannot be reached.
-        while harness.now < .seconds(10) {
+        // etcd cannot be reached when the pause of 0.5 s is over.
+        while harness.now < .milliseconds(10_500) {
+            #expect(harness.actions.statuses == [])
             if harness.machine.request != nil { try harness.fail(.unavailable) }
-            harness.pass(min(harness.machine.nextDeadline! - harness.now, .seconds(10) - harness.now))
+            harness.pass(min(harness.machine.nextDeadline! - harness.now, .milliseconds(10_500) - harness.now))
         }
         #expect(harness.take().seen == "wait-for-ready")
         harness.passPause()
@@ -92,6 +93,23 @@ struct DecisionTests {
         try harness.create(at: 10)
         #expect(harness.take().seen == "resync, a@5, in-sync")
         #expect(harness.machine.statistics.resyncs == [.initial: 1, .overflow: 1])
+    }
+
+    /// The syncer does not try to reach etcd during the pause.
+    @Test mutating func overflow_pauseIsLongerThanTheGracePeriod_isNoSignThatEtcdIsAway() throws {
+        harness.random = 1
+        try harness.follow(at: 10)
+        for _ in 0..<12 {
+            harness.send(.overflowed)
+            // Another one makes the pause longer.
+            harness.send(.overflowed)
+            harness.passPause()
+            try harness.answerProbe(at: 10)
+            try harness.answerPage([.put("a", at: 5)], at: 10)
+            try harness.create(at: 10)
+        }
+        #expect(harness.now > .seconds(120))
+        #expect(!harness.take().statuses.contains(.waitForDatastore))
     }
 
     @Test mutating func overflow_whenARestartIsToCome_isFollowedByIt_andNoOtherOne() throws {
