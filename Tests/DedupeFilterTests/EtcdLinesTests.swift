@@ -159,9 +159,19 @@ import Testing
         #expect([results[0], results[2], results[4]] == ["[0]", "{\"a\":1}", "3"])
     }
 
+    /// A file may begin with a byte order mark. A value of JSON may not.
+    @Test(arguments: [[], ["1"], ["{"], ["\u{FEFF}1"]])
+    func byteOrderMark_isRefused_whateverCameBefore(_ before: [String]) {
+        var check = JSONCheck()
+        for value in before { _ = check.check(Array(value.utf8)) { _ in } }
+        #expect(check.check(Array("\u{FEFF}1".utf8)) { _ in } == "it begins with a byte order mark")
+        #expect(check.check(Array("1".utf8)) { _ in } == nil)
+    }
+
     @Test func jsonOfOtherEncodings_isRefused() {
         var check = JSONCheck()
-        for bytes: [UInt8] in [[0xFF, 0xFE, 0x31, 0], [0x22, 0xFF, 0x22], [0x22, 0xED, 0xA0, 0x80, 0x22]] {
+        let values: [[UInt8]] = [[0xFF, 0xFE, 0x31, 0], [0x22, 0xFF, 0x22], [0x22, 0xED, 0xA0, 0x80, 0x22]]
+        for bytes in values + values {
             #expect(check.check(bytes) { _ in } != nil)
             #expect(check.check([0x31]) { _ in } == nil)
         }

@@ -31,6 +31,8 @@ struct JSONCheck: ~Copyable {
     /// - Parameter body: Is given the value without line breaks.
     /// - Returns: Why the bytes are not one JSON value; nil if they are.
     mutating func check(_ bytes: [UInt8], _ body: (UnsafeRawBufferPointer) -> Void) -> String? {
+        // The parser skips a byte order mark in front of its first value, and refuses it later.
+        if bytes.starts(with: [0xEF, 0xBB, 0xBF]) { return "it begins with a byte order mark" }
         fill(with: bytes)
         var events = (cevent_event(), cevent_event())
         return withUnsafeMutableBytes(of: &events) { memory in
