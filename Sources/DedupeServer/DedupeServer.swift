@@ -63,6 +63,8 @@ public final class DedupeServer: Sendable {
             }
         } catch {
             sampling.cancel()
+            // What failed lets go of its parts on the event loops, which must not have ended.
+            for loop in group.makeIterator() { try await loop.submit {}.get() }
             try await group.shutdownGracefully()
             throw ServerProblem.notListening("\(configuration.host):\(configuration.port)", error)
         }

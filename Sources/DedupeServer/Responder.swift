@@ -239,7 +239,11 @@ struct Responder: Sendable {
         let snapshot = await feed.snapshot(prefixes: prefixes)
         let progress = Progress(on: exchange.channel, patience: configuration.idleTimeout)
         defer { progress.stop() }
-        var response = Response(status: .ok, body: snapshot.body { progress.advance() })
+        let body = snapshot.body { [channel = exchange.channel] in
+            await channel.untilSent()
+            progress.advance()
+        }
+        var response = Response(status: .ok, body: body)
         response.headers[.contentType] = "application/json"
         response.headers[.cacheControl] = "no-store"
         response.headers[.xContentTypeOptions] = "nosniff"
@@ -264,6 +268,9 @@ struct Responder: Sendable {
         } else {
             try await writer.write(response: head, body: response.body)
         }
+        // A response that waits in the program is not over: the client can still be given up, and
+        // the connection is not idle.
+        await exchange.channel.untilSent()
     }
 
     // MARK: - Figures

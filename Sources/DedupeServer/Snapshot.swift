@@ -19,9 +19,9 @@ public struct Snapshot: Sendable {
     /// One JSON object. It is put together while it is sent, and the values' text is shared with
     /// the hub, so a snapshot for a slow client takes little memory.
     ///
-    /// - Parameter advance: called after each part of at most ``partSize`` bytes that the system
-    ///   has accepted.
-    func body(_ advance: @escaping @Sendable () -> Void) -> ResponseBody {
+    /// - Parameter wrote: called after each part of ``partSize`` bytes. The next part is made when
+    ///   it returns.
+    func body(_ wrote: @escaping @Sendable () async -> Void) -> ResponseBody {
         let entries = entries.compactMap { $0 }
         let status = status.map { "\"\($0)\"" } ?? "null"
         let head = #"{"position":"\#(position)","status":\#(status),"count":\#(entries.count),"entries":["#
@@ -34,12 +34,12 @@ public struct Snapshot: Sendable {
                 if index > 0 { text.writeInteger(UInt8(ascii: ",")) }
                 var rest = entry[...]
                 while !rest.isEmpty {
-                    let part = rest.prefix(Self.partSize - text.readableBytes)
+                    let part = rest.prefix(max(0, Self.partSize - text.readableBytes))
                     text.writeBytes(part)
                     rest = rest.dropFirst(part.count)
-                    if text.readableBytes == Self.partSize {
+                    if text.readableBytes >= Self.partSize {
                         try await writer.write(text)
-                        advance()
+                        await wrote()
                         text = ByteBuffer()
                     }
                 }

@@ -23,9 +23,13 @@ final class StreamGuardian: ChannelDuplexHandler, RemovableChannelHandler {
     private(set) var isInputClosed = false
     private var isInRequest = false
     private var isOver = false
-    /// Responses that have been written to their end, and not been sent.
-    private var unsent = 0
+    /// Parts of responses that have been written, and not been sent. A head is sent with what
+    /// follows it.
+    private var unsentParts = 0
+    /// Those of them that end a response.
+    private var unsentEnds = 0
     private var heldCloses: [(mode: CloseMode, promise: EventLoopPromise<Void>?)] = []
+    private var waiting: [EventLoopPromise<Void>] = []
 
     func channelRead(context: ChannelHandlerContext, data: NIOAny) {
         if case .head = unwrapInboundIn(data) { isInRequest = true }
@@ -66,12 +70,19 @@ final class StreamGuardian: ChannelDuplexHandler, RemovableChannelHandler {
     // MARK: - Closing
 
     func write(context: ChannelHandlerContext, data: NIOAny, promise: EventLoopPromise<Void>?) {
-        guard case .end = unwrapOutboundIn(data) else { return context.write(data, promise: promise) }
+        let ends: Int
+        switch unwrapOutboundIn(data) {
+        case .head: return context.write(data, promise: promise)
+        case .body: ends = 0
+        case .end: ends = 1
+        }
+        unsentParts += 1
+        unsentEnds += ends
         let sent = promise ?? context.eventLoop.makePromise(of: Void.self)
-        unsent += 1
         sent.futureResult.assumeIsolated().whenComplete { _ in
-            self.unsent -= 1
-            self.closeWhatWasHeld(context)
+            self.unsentParts -= 1
+            self.unsentEnds -= ends
+            self.partWasSent(context)
         }
         context.write(data, promise: sent)
     }
@@ -80,14 +91,27 @@ final class StreamGuardian: ChannelDuplexHandler, RemovableChannelHandler {
     /// so does a client that closes its own side. NIO would drop what the system has not taken.
     /// ``NIOCore/Channel/cutOff()`` does not come by here.
     func close(context: ChannelHandlerContext, mode: CloseMode, promise: EventLoopPromise<Void>?) {
-        guard unsent > 0, mode != .input else { return context.close(mode: mode, promise: promise) }
+        guard unsentEnds > 0, mode != .input else { return context.close(mode: mode, promise: promise) }
         heldCloses.append((mode, promise))
     }
 
-    private func closeWhatWasHeld(_ context: ChannelHandlerContext) {
-        guard unsent == 0 else { return }
-        for close in heldCloses { context.close(mode: close.mode, promise: close.promise) }
-        heldCloses = []
+    /// - Parameter promise: kept when all that was written has been sent, or cannot be sent any
+    ///   more.
+    func whenAllIsSent(_ promise: EventLoopPromise<Void>) {
+        if unsentParts == 0 { promise.succeed() } else { waiting.append(promise) }
+    }
+
+    private func partWasSent(_ context: ChannelHandlerContext) {
+        if unsentParts == 0 {
+            let promises = waiting
+            waiting = []
+            for promise in promises { promise.succeed() }
+        }
+        if unsentEnds == 0 {
+            let closes = heldCloses
+            heldCloses = []
+            for close in closes { context.close(mode: close.mode, promise: close.promise) }
+        }
     }
 
     private static func refusal(for error: any Error) -> Refusal? {
@@ -100,6 +124,16 @@ final class StreamGuardian: ChannelDuplexHandler, RemovableChannelHandler {
 }
 
 extension Channel {
+    /// Returns when the system has taken all that was written, or the channel was closed.
+    func untilSent() async {
+        let sent = eventLoop.makePromise(of: Void.self)
+        eventLoop.execute {
+            let guardian = try? self.pipeline.syncOperations.handler(type: StreamGuardian.self)
+            if let guardian { guardian.whenAllIsSent(sent) } else { sent.succeed() }
+        }
+        try? await sent.futureResult.get()
+    }
+
     /// Closes the channel at once. What has not been sent is dropped, and TLS does not wait for
     /// the client's goodbye.
     func cutOff() {

@@ -220,18 +220,26 @@ import Testing
         #expect(hub.statistics.deletedKeys == 0)
     }
 
-    @Test func interval_isKept() async throws {
-        let clock = ManualClock()
+    private func hub(with clock: ManualClock) -> Hub {
         var configuration = configuration()
         configuration.clock = clock
-        let hub = Hub(configuration: configuration)
-        let subscription = hub.subscribe(minimumInterval: .seconds(10))
-        let seen = Kept([Int]())
-        let reader = Task {
+        return Hub(configuration: configuration)
+    }
+
+    /// A task that notes the last value of each delivery.
+    private func read(_ subscription: Subscription, into seen: Kept<[Int]>) -> Task<Void, any Error> {
+        Task {
             for try await delivery in subscription {
                 if case .updates(let updates) = delivery.event { seen.change { $0.append(updates.last!.value!) } }
             }
         }
+    }
+
+    @Test func interval_isKept() async throws {
+        let (clock, seen) = (ManualClock(), Kept([Int]()))
+        let hub = hub(with: clock)
+        let subscription = hub.subscribe(minimumInterval: .seconds(10))
+        let reader = read(subscription, into: seen)
         hub.put("a", 1)
         try await eventually("the first value") { seen.value == [1] }
         for value in 2...5 { hub.put("a", value) }
@@ -247,20 +255,10 @@ import Testing
 
     /// The timer of a pause that was cut short once told the next pause that it was over.
     @Test func pause_afterOneThatWasCutShort_lasts() async throws {
-        let clock = ManualClock()
-        var configuration = configuration()
-        configuration.clock = clock
-        let hub = Hub(configuration: configuration)
+        let (clock, seen) = (ManualClock(), Kept([Int]()))
+        let hub = hub(with: clock)
         let subscription = hub.subscribe(minimumInterval: .seconds(10))
-        let seen = Kept([Int]())
-        let read = {
-            Task {
-                for try await delivery in subscription {
-                    if case .updates(let updates) = delivery.event { seen.change { $0.append(updates.last!.value!) } }
-                }
-            }
-        }
-        let first = read()
+        let first = read(subscription, into: seen)
         hub.put("a", 1)
         try await eventually("the first value") { seen.value == [1] }
         hub.put("a", 2)
@@ -268,7 +266,7 @@ import Testing
         first.cancel()
         try await bounded("the first reader") { try await first.value }
         try await eventually("the end of the timer") { clock.sleeperCount == 0 }
-        let second = read()
+        let second = read(subscription, into: seen)
         try await eventually("the second pause") { clock.sleeperCount == 1 }
         // Time for another pause, if this one does not last.
         try await Task.sleep(for: .milliseconds(20))

@@ -15,17 +15,41 @@ import Testing
         server.put((0..<50).map { ("k\($0)", value) })
     }
 
+    /// A client that reads slowly, and its snapshot, after something has happened meanwhile.
+    private func slowSnapshot(
+        _ server: TestServer, pause: UInt32 = 1000, meanwhile: @escaping @Sendable (WireClient) -> Void = { _ in }
+    ) async throws -> String {
+        let client = try WireClient(port: server.port, receiveBuffer: 4096)
+        return try await blocking {
+            try client.request("/snapshot")
+            let head = try client.head()
+            meanwhile(client)
+            return try client.body(of: head, pause: pause)
+        }
+    }
+
     @Test func serverThatEnds_sendsASnapshotWhole() async throws {
         try await withServer { server in
             fill(server)
-            let client = try WireClient(port: server.port, receiveBuffer: 4096)
-            let head = try await blocking {
-                try client.request("/snapshot")
-                return try client.head()
+            let body = try await slowSnapshot(server) { _ in
+                server.hub.finish()
+                server.server.shutDown(deadline: .now + .seconds(60))
             }
-            server.hub.finish()
-            server.server.shutDown(deadline: .now + .seconds(60))
-            let body = try await blocking { try client.body(of: head, pause: 1000) }
+            #expect(body.hasSuffix("]}\n"))
+        }
+    }
+
+    /// All of it has been handed to the connection, and the client does not read for longer than
+    /// an idle connection may last.
+    @Test func serverThatEnds_waitsForTheEndOfASnapshot() async throws {
+        try await withServer(configured { $0.closingTimeout = .milliseconds(200) }) { server in
+            server.put("a", "\"" + String(repeating: "x", count: 180_000) + "\"")
+            let body = try await slowSnapshot(server) { _ in
+                usleep(300_000)
+                server.hub.finish()
+                server.server.shutDown(deadline: .now + .seconds(60))
+                usleep(500_000)
+            }
             #expect(body.hasSuffix("]}\n"))
         }
     }
@@ -33,14 +57,8 @@ import Testing
     @Test func clientThatClosesItsSide_getsASnapshotWhole() async throws {
         try await withServer { server in
             fill(server)
-            let client = try WireClient(port: server.port, receiveBuffer: 4096)
-            let response = try await blocking {
-                try client.request("/snapshot")
-                client.closeOutput()
-                let head = try client.head()
-                return try client.body(of: head, pause: 1000)
-            }
-            #expect(response.hasSuffix("]}\n"))
+            let body = try await slowSnapshot(server) { $0.closeOutput() }
+            #expect(body.hasSuffix("]}\n"))
         }
     }
 
@@ -48,11 +66,7 @@ import Testing
     @Test func clientThatReadsSteadily_getsALongValueWhole() async throws {
         try await withServer(configured { $0.idleTimeout = .seconds(2) }) { server in
             server.put("a", "\"" + String(repeating: "x", count: 8_000_000) + "\"")
-            let client = try WireClient(port: server.port, receiveBuffer: 4096)
-            let body = try await blocking {
-                try client.request("/snapshot")
-                return try client.body(of: try client.head(), pause: 60_000)
-            }
+            let body = try await slowSnapshot(server, pause: 60_000)
             #expect(body.hasSuffix("]}\n"))
         }
     }
