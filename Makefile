@@ -8,7 +8,8 @@
 #                 VERBOSE=1: prints it all; AT_ONCE=2 programs in C)
 # make test-all   all that continuous integration needs: the same for all package traits, with the
 #                 tests against real etcd clusters, the packages that users of each product fetch,
-#                 formats, APIs, documentation and allocations; half an hour from a clean clone
+#                 formats, APIs, documentation, the page in a browser, allocations, instructions,
+#                 and the age of the evidence; half an hour from a clean clone
 # make test-c     only the C core's tests       (VARIANT=plain|asan|tsan)
 # make test-swift only the Swift tests          (SWIFTFLAGS="-c release", "--sanitize=thread", ...,
 #                 TRAITS="--traits Etcd")
@@ -32,10 +33,11 @@
 # make asan tsan  all tests under AddressSanitizer and UBSan, or ThreadSanitizer; Swift in debug and
 #                 release
 # make test-valgrind   the C tests under memcheck
-# make test-arm64 the C tests, cross-compiled, under qemu
-# make evidence   the long checks, and the table of their results, Tests/EVIDENCE.md; a day
+# make test-arm64 seven of the C core's test programs, cross-compiled, under qemu
+# make evidence   the long checks, and the table of their results, Tests/EVIDENCE.md; eight hours
 #                 (NAME="hostile bounds" runs only these; Tests/Evidence/evidence list names all)
-# make evidence-check  fails if one of them was not run, failed, or is older than what it covers
+# make evidence-check  fails if one of them was not run, failed, or is older than a change of
+#                 what it covers by more than 20 commits; `make test-all` runs it
 # make bench      our figures beside those of the plain port of the original; some minutes
 #                 (bench-quick: up to 10^5 keys)
 # make bench-filter    10^6 lines of 100 bytes through the filter, in each format, and beside jq,
