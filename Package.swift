@@ -193,7 +193,11 @@ let package = Package(
                 .product(name: "MetricsTestKit", package: "swift-metrics"),
             ]),
         .testTarget(
-            name: "DedupeServerTests", dependencies: ["DedupeServer", "DedupeBuffer", "DedupeBufferHub", "dedupe"]),
+            name: "DedupeServerTests",
+            dependencies: [
+                "DedupeServer", "DedupeBuffer", "DedupeBufferHub", "dedupe",
+                .product(name: "NIOEmbedded", package: "swift-nio", condition: .when(traits: ["Server"])),
+            ]),
         .testTarget(
             name: "DedupeFilterTests",
             dependencies: [

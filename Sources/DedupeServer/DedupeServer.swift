@@ -44,7 +44,13 @@ public final class DedupeServer: Sendable {
     /// - Parameter onListening: is given the port, when clients can connect.
     /// - Throws: ``ServerProblem`` if the server cannot begin.
     public func run(onListening: @escaping @Sendable (Int) -> Void = { _ in }) async throws {
-        let server = try makeServer(onListening: onListening)
+        let server: any Service
+        do {
+            server = try makeServer(onListening: onListening)
+        } catch {
+            try await group.shutdownGracefully()
+            throw error
+        }
         let sampling = group.next().scheduleRepeatedTask(initialDelay: .seconds(1), delay: .seconds(1)) { _ in
             self.responder.takeSample()
             self.responder.closeIdleConnections()

@@ -32,8 +32,10 @@ struct GuardedChannel<Base: ServerChildChannel>: ServerChildChannel {
                 // the news of the handshake's end to itself.
                 let pipeline = channel.pipeline.syncOperations
                 try pipeline.addHandlers(
-                    [HandshakeDeadline(time: TimeAmount(configuration.idleTimeout)), FlushBeforeClose()],
-                    position: .after(pipeline.handler(type: NIOSSLServerHandler.self)))
+                    [
+                        HandshakeDeadline(time: TimeAmount(configuration.idleTimeout)),
+                        ConnectionGuardian(on: channel.eventLoop, patience: TimeAmount(configuration.idleTimeout)),
+                    ], position: .after(pipeline.handler(type: NIOSSLServerHandler.self)))
             }
             return value
         }
@@ -65,17 +67,6 @@ struct GuardedChannel<Base: ServerChildChannel>: ServerChildChannel {
     private static var notSentLowWatermark: CInt { 25 }
 }
 
-/// Sends what was written before the connection is closed. HTTP/2 closes a connection with the last
-/// stream, whose last frame it may not have flushed yet.
-final class FlushBeforeClose: ChannelOutboundHandler, RemovableChannelHandler {
-    typealias OutboundIn = Any
-
-    func close(context: ChannelHandlerContext, mode: CloseMode, promise: EventLoopPromise<Void>?) {
-        context.flush()
-        context.close(mode: mode, promise: promise)
-    }
-}
-
 /// Closes a connection whose TLS handshake takes too long.
 final class HandshakeDeadline: ChannelInboundHandler, RemovableChannelHandler {
     typealias InboundIn = Any
@@ -89,7 +80,7 @@ final class HandshakeDeadline: ChannelInboundHandler, RemovableChannelHandler {
 
     func handlerAdded(context: ChannelHandlerContext) {
         let channel = context.channel
-        task = context.eventLoop.scheduleTask(in: time) { channel.close(promise: nil) }
+        task = context.eventLoop.scheduleTask(in: time) { channel.cutOff() }
     }
 
     func handlerRemoved(context: ChannelHandlerContext) { stop() }

@@ -9,7 +9,8 @@ internal import Synchronization
 /// response.
 ///
 /// The look comes at intervals of ``init(on:patience:)``'s patience. So a connection is given up
-/// when it has made no progress for once to twice this time.
+/// when it has made no progress for once to twice this time. A stream of HTTP/2 is given up first,
+/// and its connection too if the client takes nothing of that either.
 final class Progress: Sendable {
     private let steps: Steps
     private let task: RepeatedTask
@@ -22,18 +23,19 @@ final class Progress: Sendable {
     init(on channel: any Channel, patience: Duration) {
         let (patience, steps) = (TimeAmount(patience), Steps())
         self.steps = steps
-        task = channel.eventLoop.scheduleRepeatedTask(initialDelay: patience, delay: patience) { task in
+        task = channel.eventLoop.scheduleRepeatedTask(initialDelay: patience, delay: patience) { _ in
             let now = steps.count.load(ordering: .relaxed)
-            if steps.seen.exchange(now, ordering: .relaxed) == now {
-                channel.cutOff()
-                task.cancel()
-            }
+            guard steps.seen.exchange(now, ordering: .relaxed) == now else { return }
+            let isStuck = channel.connectionGuardian?.isStuck ?? false
+            (isStuck ? Responder.connection(of: channel) : channel).cutOff()
         }
     }
 
     /// Something was sent or received.
     func advance() { steps.count.add(1, ordering: .relaxed) }
 
+    /// Until then it goes on looking, also when a stream has been cut off: what the stream wrote
+    /// may still wait in its connection.
     func stop() { task.cancel() }
 }
 

@@ -217,7 +217,7 @@ struct Responder: Sendable {
     /// A stream of HTTP/2 is a channel in the connection's channel, which has a remote address too.
     private static func isHTTP2(_ channel: any Channel) -> Bool { channel.parent?.remoteAddress != nil }
 
-    private static func connection(of channel: any Channel) -> any Channel {
+    static func connection(of channel: any Channel) -> any Channel {
         isHTTP2(channel) ? channel.parent ?? channel : channel
     }
 

@@ -171,7 +171,7 @@ final class StreamClient: @unchecked Sendable {
         if isOver { return ended.fail(ChannelError.ioOnClosedChannel) }
         isOver = true
         stop()
-        channel.close(promise: nil)
+        channel.cutOff()
         ended.fail(ChannelError.ioOnClosedChannel)
     }
 

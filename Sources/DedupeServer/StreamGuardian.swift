@@ -52,7 +52,7 @@ final class StreamGuardian: ChannelDuplexHandler, RemovableChannelHandler {
         guard let refusal = Self.refusal(for: error) else { return context.fireErrorCaught(error) }
         if isOver { return }
         isOver = true
-        if isInRequest { return context.close(promise: nil) }
+        if isInRequest { return close(context: context, mode: .all, promise: nil) }
         let text = ByteBuffer(string: refusal.text + "\n")
         var head = refusal.response.head
         head.headerFields[.contentLength] = String(text.readableBytes)
@@ -124,7 +124,8 @@ final class StreamGuardian: ChannelDuplexHandler, RemovableChannelHandler {
 }
 
 extension Channel {
-    /// Returns when the system has taken all that was written, or the channel was closed.
+    /// Returns when the system has taken all that was written, or never will. Closing a stream of
+    /// HTTP/2 does not suffice: the connection may still have what the stream wrote.
     func untilSent() async {
         let sent = eventLoop.makePromise(of: Void.self)
         eventLoop.execute {
@@ -132,6 +133,14 @@ extension Channel {
             if let guardian { guardian.whenAllIsSent(sent) } else { sent.succeed() }
         }
         try? await sent.futureResult.get()
+    }
+
+    /// The guardian of this connection, or of the connection of this stream, if there is TLS.
+    ///
+    /// On the event loop.
+    var connectionGuardian: ConnectionGuardian? {
+        let connection = Responder.connection(of: self)
+        return try? connection.pipeline.syncOperations.handler(type: ConnectionGuardian.self)
     }
 
     /// Closes the channel at once. What has not been sent is dropped, and TLS does not wait for

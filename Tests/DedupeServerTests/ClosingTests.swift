@@ -54,6 +54,19 @@ import Testing
         }
     }
 
+    /// The nonsense comes when the end has been handed to the connection.
+    @Test func clientThatSendsNonsense_getsTheSnapshotBeforeItWhole() async throws {
+        try await withServer { server in
+            server.put("a", "\"" + String(repeating: "x", count: 120_000) + "\"")
+            let body = try await slowSnapshot(server) {
+                usleep(300_000)
+                try? $0.send("nonsense\r\n\r\n")
+                usleep(500_000)
+            }
+            #expect(body.hasSuffix("]}\n"))
+        }
+    }
+
     @Test func clientThatClosesItsSide_getsASnapshotWhole() async throws {
         try await withServer { server in
             fill(server)

@@ -101,7 +101,7 @@ import Testing
 
     @Test(arguments: ["nothing", "half a request", "a byte at a time", "a second request"])
     func requestThatDoesNotCome_endsTheConnection(which: String) async throws {
-        try await withServer(configured { $0.idleTimeout = .milliseconds(300) }) { server in
+        try await withServer(configured { $0.idleTimeout = .seconds(1) }) { server in
             try await blocking {
                 let client = try server.connect()
                 switch which {

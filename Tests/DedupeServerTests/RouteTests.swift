@@ -172,7 +172,7 @@ import Testing
     @Test func snapshot_thatIsNotRead_isGivenUp() async throws {
         try await withServer(
             configured {
-                $0.idleTimeout = .milliseconds(300)
+                $0.idleTimeout = .seconds(1)
                 $0.maximumSnapshots = 1
             }
         ) { server in

@@ -114,6 +114,34 @@ struct SecureTests {
         }
     }
 
+    /// The streams are closed before the connection could send what they wrote.
+    @Test(arguments: [["/snapshot"], ["/snapshot", "/"]])
+    func connectionThatTakesNothing_isGivenUp(targets: [String]) async throws {
+        try await withSecureServer(
+            configured {
+                $0.idleTimeout = .seconds(1)
+                $0.closingTimeout = .milliseconds(200)
+                $0.maximumSnapshots = 1
+            }
+        ) { server in
+            server.put("a", "\"" + String(repeating: "x", count: 40_000_000) + "\"")
+            let client = try FrameClient(port: server.port, window: 1 << 30)
+            try await blocking {
+                try client.widen(0, by: 1 << 30)
+                for (index, target) in targets.enumerated() { try client.get(target, stream: UInt32(2 * index + 1)) }
+            }
+            try await eventually("no room for another snapshot") {
+                try await get("/snapshot?prefix=none", from: server, headOnly: true).contains(" 503")
+            }
+            try await eventually("room, and no other connection") {
+                let hasRoom = try await get("/snapshot?prefix=none", from: server, headOnly: true).contains(" 200")
+                let isAlone = try await get("/statistics", from: server).contains(#""connections":1,"#)
+                return hasRoom && isAlone
+            }
+            withExtendedLifetime(client) {}
+        }
+    }
+
     /// The client agrees that the connection ends, and takes longer for its stream.
     @Test func slowStream_thatIsLeftAtTheEnd_isSentWhole() async throws {
         try await withSecureServer(configured { $0.closingTimeout = .milliseconds(200) }) { server in
@@ -220,6 +248,13 @@ struct SecureTests {
         var configuration = configuration
         configuration.tls = .init(certificate: certificate.certificate, key: certificate.key)
         try await withServer(configuration, body)
+    }
+
+    /// What the server answers to curl: the head alone, or the body alone.
+    private func get(_ target: String, from server: TestServer, headOnly: Bool = false) async throws -> String {
+        let output = headOnly ? ["-o", "/dev/null", "-D", "-"] : []
+        let address = "https://localhost:\(server.port)\(target)"
+        return try await Tool.run("curl", ["-sS", "--cacert", certificate.certificate] + output + [address])
     }
 
     private func healthy(_ server: TestServer) async throws -> Bool {
