@@ -158,7 +158,7 @@ test-all: setup-etcd setup-serve new-log
 	@$(MAKE) -s $(addprefix told-,$(CHECKS))
 	$(said-all)
 
-CHECKS = format-check test-install test-deb api-check abi-check man docs bench-layer bench-check
+CHECKS = format-check test-install test-deb api-check abi-check man docs bench-layer bench-check evidence-check
 .PHONY: $(addprefix told-,$(CHECKS))
 $(addprefix told-,$(CHECKS)): told-%:
 	$(TELL) "$*" $(MAKE) $*
