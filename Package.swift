@@ -197,6 +197,8 @@ let package = Package(
             dependencies: [
                 "DedupeServer", "DedupeBuffer", "DedupeBufferHub", "dedupe",
                 .product(name: "NIOEmbedded", package: "swift-nio", condition: .when(traits: ["Server"])),
+                .product(name: "NIOHTTP1", package: "swift-nio", condition: .when(traits: ["Server"])),
+                .product(name: "NIOHTTPTypes", package: "swift-nio-extras", condition: .when(traits: ["Server"])),
             ]),
         .testTarget(
             name: "DedupeFilterTests",

@@ -107,7 +107,7 @@ final class Clients: Sendable {
         }
     }
 
-    /// Closes the connections that have had no request for longer than this, and send nothing.
+    /// Closes the connections that have had no request for longer than this.
     ///
     /// HTTP/1.1 has a timer for each connection, which is earlier. HTTP/2 asks the client to close
     /// an idle connection, and a client might never answer.
@@ -118,11 +118,7 @@ final class Clients: Sendable {
         let idle = state.withLock { state in
             state.connections.values.filter { $0.requests == 0 && $0.idleSince < limit }
         }
-        for channel in idle.map(\.channel) {
-            channel.eventLoop.execute {
-                if channel.connectionGuardian?.isSending != true { channel.cutOff() }
-            }
-        }
+        for connection in idle { connection.channel.cutOff() }
     }
 
     /// Closes every connection, whatever its client has still to get.

@@ -4,69 +4,90 @@
 
 internal import NIOCore
 
-/// Knows whether the client of a TLS connection takes what was written, and lets nothing close the
-/// connection before that is sent.
+/// Stands between TLS and the socket. It knows how much the system has taken, and lets nothing
+/// close the connection before what was written is sent.
 ///
-/// HTTP/2 needs this: it closes a connection with the last stream, whose last frames may not have
-/// been sent yet, and a stream that is closed does not know what of it the connection still has.
-final class ConnectionGuardian: ChannelOutboundHandler, RemovableChannelHandler {
-    typealias OutboundIn = Any
-    typealias OutboundOut = Any
+/// TLS would drop the rest five seconds after it was told to close. And HTTP/2 closes a stream as
+/// soon as its end has been handed to the connection, so a stream does not know what the connection
+/// still has of it.
+final class ConnectionGuardian: ChannelDuplexHandler, RemovableChannelHandler {
+    typealias InboundIn = ByteBuffer
+    typealias InboundOut = ByteBuffer
+    typealias OutboundIn = ByteBuffer
+    typealias OutboundOut = ByteBuffer
 
-    private let loop: any EventLoop
+    /// A client that takes less in the time of the patience is given up.
+    static let leastBytes = 64 << 10
+
     private let patience: TimeAmount
-    /// Writes that the system has not taken, and since when it has taken none of them.
-    private var unsent = 0
-    private var unsentSince = NIODeadline.uptimeNanoseconds(0)
-    private var heldCloses: [(mode: CloseMode, promise: EventLoopPromise<Void>?)] = []
+    private let waiting: () -> Int
+    private var written = 0
+    private var heldCloses: [EventLoopPromise<Void>?] = []
+    private var context: ChannelHandlerContext?
 
-    /// - Parameter patience: For how long a client may take nothing.
-    init(on loop: any EventLoop, patience: TimeAmount) {
-        self.loop = loop
+    /// - Parameter waiting: The bytes that were written and that the system has not taken.
+    init(patience: TimeAmount, waiting: @escaping () -> Int) {
         self.patience = patience
+        self.waiting = waiting
     }
 
-    /// Something waits to be sent, and the client has taken nothing for longer than the patience.
-    var isStuck: Bool { unsent > 0 && loop.now - unsentSince > patience }
+    convenience init(of channel: any Channel, patience: TimeAmount) {
+        // A part of a write that the system has taken does not count as waiting.
+        self.init(patience: patience) { (try? channel.syncOptions?.getOption(.bufferedWritableBytes)) ?? 0 }
+    }
 
-    /// Something waits to be sent, and the client takes it.
-    var isSending: Bool { unsent > 0 && !isStuck }
+    /// The bytes that the system has taken so far.
+    var sentBytes: Int { written - waiting() }
+
+    /// - Parameter promise: kept when all that was written has been sent, or cannot be sent any
+    ///   more.
+    func whenAllIsSent(_ promise: EventLoopPromise<Void>) {
+        guard let context, waiting() > 0 else { return promise.succeed() }
+        context.writeAndFlush(wrapOutboundOut(ByteBuffer()), promise: promise)
+    }
+
+    func handlerAdded(context: ChannelHandlerContext) { self.context = context }
+
+    func handlerRemoved(context: ChannelHandlerContext) { self.context = nil }
+
+    /// A connection that is being closed hears nothing more.
+    func channelRead(context: ChannelHandlerContext, data: NIOAny) {
+        if heldCloses.isEmpty { context.fireChannelRead(data) }
+    }
 
     func write(context: ChannelHandlerContext, data: NIOAny, promise: EventLoopPromise<Void>?) {
-        if unsent == 0 { unsentSince = loop.now }
-        unsent += 1
-        let sent = promise ?? context.eventLoop.makePromise(of: Void.self)
-        sent.futureResult.assumeIsolated().whenComplete { _ in
-            self.unsent -= 1
-            self.unsentSince = self.loop.now
-            if self.unsent == 0 { self.passCloses(context) }
-        }
-        context.write(data, promise: sent)
+        written += unwrapOutboundIn(data).readableBytes
+        context.write(data, promise: promise)
     }
 
     /// ``NIOCore/Channel/cutOff()`` does not come by here.
     func close(context: ChannelHandlerContext, mode: CloseMode, promise: EventLoopPromise<Void>?) {
-        context.flush()
-        guard unsent > 0, mode != .input else { return context.close(mode: mode, promise: promise) }
-        heldCloses.append((mode, promise))
-        if heldCloses.count == 1 { passClosesIfStuck(context) }
+        guard mode == .all, waiting() > 0 else { return context.close(mode: mode, promise: promise) }
+        heldCloses.append(promise)
+        guard heldCloses.count == 1 else { return }
+        let sent = context.eventLoop.makePromise(of: Void.self)
+        sent.futureResult.assumeIsolated().whenComplete { _ in self.passCloses(context) }
+        whenAllIsSent(sent)
+        passCloses(context, unlessMoreThan: sentBytes)
     }
 
-    func handlerRemoved(context: ChannelHandlerContext) {
-        passCloses(context)
-    }
-
-    private func passClosesIfStuck(_ context: ChannelHandlerContext) {
+    /// Looks again and again whether the client takes what is left.
+    private func passCloses(_ context: ChannelHandlerContext, unlessMoreThan sent: Int) {
         context.eventLoop.assumeIsolated().scheduleTask(in: patience) {
             if self.heldCloses.isEmpty { return }
-            if self.isStuck { self.passCloses(context) } else { self.passClosesIfStuck(context) }
+            let now = self.sentBytes
+            if now - sent < Self.leastBytes {
+                self.passCloses(context)
+            } else {
+                self.passCloses(context, unlessMoreThan: now)
+            }
         }
     }
 
     private func passCloses(_ context: ChannelHandlerContext) {
         let closes = heldCloses
         heldCloses = []
-        for close in closes { context.close(mode: close.mode, promise: close.promise) }
+        for promise in closes { context.close(promise: promise) }
     }
 }
 

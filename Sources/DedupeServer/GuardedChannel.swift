@@ -28,14 +28,14 @@ struct GuardedChannel<Base: ServerChildChannel>: ServerChildChannel {
         setOptions(of: channel)
         return base.setup(channel: channel, logger: logger).flatMapThrowing { value in
             if configuration.tls != nil {
+                let pipeline = channel.pipeline.syncOperations
+                let patience = TimeAmount(configuration.idleTimeout)
+                let tls = try pipeline.handler(type: NIOSSLServerHandler.self)
                 // At once behind the handler of TLS, because the choice of the HTTP version keeps
                 // the news of the handshake's end to itself.
-                let pipeline = channel.pipeline.syncOperations
-                try pipeline.addHandlers(
-                    [
-                        HandshakeDeadline(time: TimeAmount(configuration.idleTimeout)),
-                        ConnectionGuardian(on: channel.eventLoop, patience: TimeAmount(configuration.idleTimeout)),
-                    ], position: .after(pipeline.handler(type: NIOSSLServerHandler.self)))
+                let handlers: [any ChannelHandler] = [HandshakeDeadline(time: patience), FlushBeforeClose()]
+                try pipeline.addHandlers(handlers, position: .after(tls))
+                try pipeline.addHandler(ConnectionGuardian(of: channel, patience: patience), position: .before(tls))
             }
             return value
         }
@@ -65,6 +65,17 @@ struct GuardedChannel<Base: ServerChildChannel>: ServerChildChannel {
 
     /// `TCP_NOTSENT_LOWAT` of Linux.
     private static var notSentLowWatermark: CInt { 25 }
+}
+
+/// Sends what was written before the connection is closed. HTTP/2 closes a connection with the last
+/// stream, whose last frame it may not have flushed yet.
+final class FlushBeforeClose: ChannelOutboundHandler, RemovableChannelHandler {
+    typealias OutboundIn = Any
+
+    func close(context: ChannelHandlerContext, mode: CloseMode, promise: EventLoopPromise<Void>?) {
+        context.flush()
+        context.close(mode: mode, promise: promise)
+    }
 }
 
 /// Closes a connection whose TLS handshake takes too long.

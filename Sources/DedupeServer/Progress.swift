@@ -18,6 +18,8 @@ final class Progress: Sendable {
     private final class Steps: Sendable {
         let count = Atomic(0)
         let seen = Atomic(0)
+        /// What the connection had sent at the latest look that saw no progress.
+        let sentByConnection = Atomic(-1)
     }
 
     init(on channel: any Channel, patience: Duration) {
@@ -26,7 +28,9 @@ final class Progress: Sendable {
         task = channel.eventLoop.scheduleRepeatedTask(initialDelay: patience, delay: patience) { _ in
             let now = steps.count.load(ordering: .relaxed)
             guard steps.seen.exchange(now, ordering: .relaxed) == now else { return }
-            let isStuck = channel.connectionGuardian?.isStuck ?? false
+            let sent = channel.connectionGuardian?.sentBytes ?? -1
+            let before = steps.sentByConnection.exchange(sent, ordering: .relaxed)
+            let isStuck = before >= 0 && sent - before < ConnectionGuardian.leastBytes
             (isStuck ? Responder.connection(of: channel) : channel).cutOff()
         }
     }

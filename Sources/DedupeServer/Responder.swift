@@ -29,7 +29,21 @@ struct Responder: Sendable {
         let connection = Self.connection(of: channel)
         clients.beginRequest(on: connection)
         defer { clients.endRequest(on: connection) }
-        try await respond(to: Exchange(request: request, channel: channel), with: writer)
+        do {
+            try await respond(to: Exchange(request: request, channel: channel), with: writer)
+        } catch {
+            await untilSent(on: channel)
+            throw error
+        }
+        await untilSent(on: channel)
+    }
+
+    /// A response that waits in the program is not over: the client can still be given up, and the
+    /// connection is not idle.
+    private func untilSent(on channel: any Channel) async {
+        let progress = Progress(on: channel, patience: configuration.idleTimeout)
+        defer { progress.stop() }
+        await Self.connection(of: channel).untilSent()
     }
 
     /// A request, and what is known of its response.
@@ -268,8 +282,7 @@ struct Responder: Sendable {
         } else {
             try await writer.write(response: head, body: response.body)
         }
-        // A response that waits in the program is not over: the client can still be given up, and
-        // the connection is not idle.
+        // Under the eyes of the progress that has seen the parts before.
         await exchange.channel.untilSent()
     }
 

@@ -171,7 +171,7 @@ final class StreamClient: @unchecked Sendable {
         if isOver { return ended.fail(ChannelError.ioOnClosedChannel) }
         isOver = true
         stop()
-        channel.cutOff()
+        channel.close(promise: nil)
         ended.fail(ChannelError.ioOnClosedChannel)
     }
 

@@ -7,7 +7,6 @@ internal import HummingbirdCore
 internal import NIOCore
 internal import NIOHTTP1
 internal import NIOHTTPTypes
-internal import NIOSSL
 
 /// Stands between HTTP's parts and the requests' handling: it answers what is no request, tells a
 /// stream that its client has closed the connection, and lets nothing close the connection before
@@ -124,15 +123,20 @@ final class StreamGuardian: ChannelDuplexHandler, RemovableChannelHandler {
 }
 
 extension Channel {
-    /// Returns when the system has taken all that was written, or never will. Closing a stream of
-    /// HTTP/2 does not suffice: the connection may still have what the stream wrote.
+    /// Returns when all that was written has been sent, or cannot be sent any more. A stream of
+    /// HTTP/2 has sent what its connection has been handed, except when it is closed before:
+    /// what of it waits in the connection is the connection's then.
     func untilSent() async {
-        let sent = eventLoop.makePromise(of: Void.self)
+        let (parts, all) = (eventLoop.makePromise(of: Void.self), eventLoop.makePromise(of: Void.self))
         eventLoop.execute {
-            let guardian = try? self.pipeline.syncOperations.handler(type: StreamGuardian.self)
-            if let guardian { guardian.whenAllIsSent(sent) } else { sent.succeed() }
+            let pipeline = self.pipeline.syncOperations
+            let stream = try? pipeline.handler(type: StreamGuardian.self)
+            if let stream { stream.whenAllIsSent(parts) } else { parts.succeed() }
+            let connection = try? pipeline.handler(type: ConnectionGuardian.self)
+            if let connection { connection.whenAllIsSent(all) } else { all.succeed() }
         }
-        try? await sent.futureResult.get()
+        try? await parts.futureResult.get()
+        try? await all.futureResult.get()
     }
 
     /// The guardian of this connection, or of the connection of this stream, if there is TLS.
@@ -149,7 +153,7 @@ extension Channel {
         eventLoop.execute {
             let pipeline = self.pipeline.syncOperations
             let last =
-                (try? pipeline.context(handlerType: NIOSSLServerHandler.self))
+                (try? pipeline.context(handlerType: ConnectionGuardian.self))
                 ?? (try? pipeline.context(handlerType: StreamGuardian.self))
             // From there the call goes only to the handlers that are nearer to the socket.
             if let last { last.close(promise: nil) } else { self.close(promise: nil) }

@@ -54,19 +54,6 @@ import Testing
         }
     }
 
-    /// The nonsense comes when the end has been handed to the connection.
-    @Test func clientThatSendsNonsense_getsTheSnapshotBeforeItWhole() async throws {
-        try await withServer { server in
-            server.put("a", "\"" + String(repeating: "x", count: 120_000) + "\"")
-            let body = try await slowSnapshot(server) {
-                usleep(300_000)
-                try? $0.send("nonsense\r\n\r\n")
-                usleep(500_000)
-            }
-            #expect(body.hasSuffix("]}\n"))
-        }
-    }
-
     @Test func clientThatClosesItsSide_getsASnapshotWhole() async throws {
         try await withServer { server in
             fill(server)
@@ -77,7 +64,7 @@ import Testing
 
     /// The whole takes longer than a client may take without reading anything.
     @Test func clientThatReadsSteadily_getsALongValueWhole() async throws {
-        try await withServer(configured { $0.idleTimeout = .seconds(2) }) { server in
+        try await withServer(configured { $0.idleTimeout = .seconds(4) }) { server in
             server.put("a", "\"" + String(repeating: "x", count: 8_000_000) + "\"")
             let body = try await slowSnapshot(server, pause: 60_000)
             #expect(body.hasSuffix("]}\n"))

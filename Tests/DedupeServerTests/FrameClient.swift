@@ -87,6 +87,15 @@ final class FrameClient: @unchecked Sendable {
         return frame
     }
 
+    /// Reads until the head of an answer has come.
+    func readHeaders() throws {
+        while let frame = try frame() {
+            if frame.type == .headers { return }
+            if frame.type == .goAway { throw WireError("the server says goodbye: \(frame.payload)") }
+        }
+        throw WireError("the connection ended before an answer: \(messages.content)")
+    }
+
     private func send(_ frame: Frame) throws {
         let length = UInt32(frame.payload.count)
         try write(
