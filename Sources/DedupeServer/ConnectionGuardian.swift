@@ -16,7 +16,8 @@ final class ConnectionGuardian: ChannelDuplexHandler, RemovableChannelHandler {
     typealias OutboundIn = ByteBuffer
     typealias OutboundOut = ByteBuffer
 
-    /// A client that takes less in the time of the patience is given up.
+    /// A client that takes less in the time of the patience is given up. A part of a snapshot has
+    /// as many bytes, so both versions of HTTP ask the same of a client.
     static let leastBytes = 64 << 10
 
     private let patience: TimeAmount

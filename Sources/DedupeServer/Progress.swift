@@ -9,8 +9,9 @@ internal import Synchronization
 /// response.
 ///
 /// The look comes at intervals of ``init(on:patience:)``'s patience. So a connection is given up
-/// when it has made no progress for once to twice this time. A stream of HTTP/2 is given up first,
-/// and its connection too if the client takes nothing of that either.
+/// when it has made no progress for once to twice this time. A stream of HTTP/2 is given up first.
+/// At the next look its connection follows if it has taken less than
+/// ``ConnectionGuardian/leastBytes`` since, and still has something of the stream.
 final class Progress: Sendable {
     private let steps: Steps
     private let task: RepeatedTask
